@@ -1,0 +1,30 @@
+"""Coroutines with a home: one event loop per thread, every task at home in one of them."""
+
+from ._biglock import BigLock as BigLock
+from ._biglock import big_lock as big_lock
+from ._context import AioContext as AioContext
+from ._context import ContextStats as ContextStats
+from ._current import current_context as current_context
+from ._current import main_context as main_context
+from ._entry import BottomHalf as BottomHalf
+from ._errors import AlreadyScheduled as AlreadyScheduled
+from ._errors import ContextClosed as ContextClosed
+from ._errors import ContextError as ContextError
+from ._errors import NotSuspended as NotSuspended
+from ._errors import WouldDeadlock as WouldDeadlock
+from ._errors import WrongThread as WrongThread
+from ._iothread import IOThread as IOThread
+from ._iothread import IOThreadPool as IOThreadPool
+from ._run import new_event_loop as new_event_loop
+from ._run import run as run
+from ._task import Task as Task
+from ._traps import current_task as current_task
+from ._traps import move_to as move_to
+from ._traps import on as on
+from ._traps import suspend as suspend
+from ._wait import block_on as block_on
+from ._wait import kick as kick
+from ._wait import wait_while as wait_while
+from ._workers import WorkerPool as WorkerPool
+from ._workers import run_in as run_in
+from ._workers import to_worker as to_worker

@@ -1,0 +1,97 @@
+"""Which context is current in a thread? The rule everything rests on, and the state it reads.
+
+1. The context this thread is the home of, if it is one.
+2. Otherwise the main context, if this thread holds the big lock.
+3. Otherwise none. Never "main by default": a thread for which this holds must not run a task.
+
+The answer belongs to the thread: never keep it across an await, a task may resume elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._context import AioContext
+
+
+class _Here(threading.local):
+    """What this thread is. Each field is written and read by its own thread only."""
+
+    # The context this thread is the home of. Written by `set_home`, from its start to its end.
+    home: AioContext | None = None
+    # True between big_lock.acquire and big_lock.release. Written by `set_big_lock`.
+    has_big_lock: bool = False
+    # The rule's answer, kept because it is asked at each wake-up. It can change in no other way:
+    # who is main changes only under the big lock.
+    context: AioContext | None = None
+
+
+class _Main:
+    """The one main context of the process."""
+
+    # Written by the thread that becomes (or ceases to be) its home, while it holds the big lock;
+    # None when no main loop runs. Readers without the big lock may see either side of a change.
+    context: AioContext | None = None
+
+
+here = _Here()
+main = _Main()
+
+
+def _apply_rule() -> None:
+    if here.home is not None:
+        here.context = here.home
+    elif here.has_big_lock:
+        here.context = main.context
+    else:
+        here.context = None
+
+
+def set_home(context: AioContext | None) -> None:
+    """This thread is the home of `context` from now on (None: of none any more)."""
+    here.home = context
+    _apply_rule()
+
+
+def set_big_lock(*, held: bool) -> None:
+    """This thread has taken the big lock, or is about to let it go."""
+    here.has_big_lock = held
+    if here.home is None:
+        here.context = main.context if held else None
+
+
+def set_main(context: AioContext | None) -> None:
+    """`context` is the main one from now on; the caller holds the big lock."""
+    main.context = context
+    _apply_rule()
+
+
+def current_context() -> AioContext | None:
+    """The context whose tasks this thread may run now, or None.
+
+    The context this thread is the home of; else the main context if this thread holds the big
+    lock; else None.
+
+    >>> import homebound
+    >>> print(homebound.current_context())
+    None
+
+    Called from: any thread.
+    """
+    return here.context
+
+
+def main_context() -> AioContext | None:
+    """The context of the main loop, or None when no main loop runs.
+
+    >>> import homebound
+    >>> async def main():
+    ...     return homebound.main_context() is homebound.current_context()
+    >>> homebound.run(main())
+    True
+
+    Called from: any thread.
+    """
+    return main.context

@@ -1,0 +1,156 @@
+"""Awaiting and cancelling across loops: messages between homes, as mailbox entries.
+
+A future belongs to its loop's thread. So whoever waits for one from another home sends an entry
+there to listen, and the answer comes back as an entry. Cancelling goes the same way, and comes
+back if it was too late: no request gets lost between two threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._context import AioContext
+from ._current import current_context
+from ._errors import ContextClosed
+from ._loop import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._task import Task
+
+
+def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
+    """Have an entry run in `loop`'s thread. Raises RuntimeError if the loop has ended."""
+    if isinstance(loop, Loop):
+        loop.home._post(entry)
+    else:
+        loop.call_soon_threadsafe(run)
+
+
+class FarWait:
+    """A task waits for a future of another loop. First runs there, then once more at home."""
+
+    __slots__ = ("_answered", "_error", "_future", "_home", "_task")
+
+    _cancelled = False
+
+    def __init__(self, task: Task[Any], future: Any) -> None:
+        self._task = task
+        self._future = future
+        self._error: BaseException | None = None
+        self._answered = False  # far thread only, until the answer is posted
+        loop = future.get_loop()
+        self._home: AioContext | None = loop.home if isinstance(loop, Loop) else None
+        try:
+            _send(loop, self._run, self)
+        except RuntimeError:
+            self._abandon(future.done())
+
+    def _run(self) -> None:
+        if self._answered:
+            task = self._task
+            task._far = None
+            task._throw = self._error
+            task._run()
+            return
+        if self._home is not None:
+            self._home._far_waits.add(self)
+        self._future.add_done_callback(self._done)
+
+    def _done(self, _future: Any) -> None:
+        if self._home is not None:
+            self._home._far_waits.discard(self)
+        self._answer()
+
+    def _answer(self) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        home: AioContext = self._task._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed:
+            pass  # and so the waiting task was abandoned
+
+    def abandon(self) -> None:
+        """The far loop ends with the future pending: tell the waiter."""
+        self._abandon(done=False)
+
+    _unrun = abandon  # it was still in the mailbox when its context closed
+
+    def _abandon(self, done: bool) -> None:  # noqa: FBT001
+        if not done and self._error is None:
+            message = f"{self._future!r} will never be done: its loop has ended"
+            self._error = ContextClosed(message)
+        self._answer()
+
+    def cancel(self, msg: Any) -> bool:
+        """Cancel the future over there. False if its loop has ended."""
+        cancel = Cancel(self._future, msg, self._task)
+        try:
+            _send(self._future.get_loop(), cancel._run, cancel)
+        except RuntimeError:
+            return False
+        return True
+
+
+class Cancel:
+    """A cancellation request on its way to the home of a task, or to the loop of a future.
+
+    `behalf` is the task that waits for it and was itself cancelled: if the target is done by then,
+    the request comes back to it.
+    """
+
+    __slots__ = ("_behalf", "_msg", "_target")
+
+    _cancelled = False
+
+    def __init__(self, target: Any, msg: Any, behalf: Task[Any] | None) -> None:
+        self._target = target
+        self._msg = msg
+        self._behalf = behalf
+
+    def _run(self) -> None:
+        target = self._target
+        home = getattr(target, "_home", None)
+        if isinstance(home, AioContext):
+            if current_context() is not home:  # it has moved on: follow it
+                try:
+                    home._post(self)
+                except ContextClosed:
+                    self._unrun()
+                return
+            delivered = target._cancel_here(self._msg)
+        else:
+            delivered = target.cancel(msg=self._msg)
+        if not delivered:
+            self._unrun()
+
+    def _unrun(self) -> None:
+        """It came too late."""
+        behalf = self._behalf
+        if behalf is None or behalf.done():
+            return
+        home: AioContext = behalf._home  # type: ignore[assignment]
+        try:
+            home._post(_CancelAgain(behalf, self._msg, None))
+        except ContextClosed:
+            pass  # abandoned
+
+
+class _CancelAgain(Cancel):
+    """The request comes back to the waiter, who must then be cancelled itself."""
+
+    __slots__ = ()
+
+    def _run(self) -> None:
+        task = self._target
+        home = task._home
+        if current_context() is not home:
+            try:
+                home._post(self)
+            except ContextClosed:
+                pass
+            return
+        task._cancel_here(self._msg, again=True)

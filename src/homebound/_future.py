@@ -1,0 +1,227 @@
+"""The side of a task that others see: asyncio.Task's interface, and who is told when it is done.
+
+A task can end in any thread, and anybody anywhere may wait for it. So it keeps its own list of
+listeners: a listener is appended, then it is looked whether the task is done; the task becomes
+done, then the list is looked at. Whoever finds the task done pops listeners and tells them;
+`list.pop` gives each to one thread.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context, copy_context
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._errors import ContextError
+from ._loop import (
+    FastHandle,
+    FutureParts,
+    Loop,
+    describe_task,
+    print_task_stack,
+    running_loop,
+    task_stack,
+)
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Coroutine
+    from typing import TextIO
+
+    from ._context import AioContext
+    from ._task import Task
+
+T = TypeVar("T")
+
+_numbers = count(1)
+
+
+class TaskFuture(FutureParts, Generic[T]):
+    """A task's result to be, its names, and its listeners."""
+
+    __slots__ = (
+        "_coro",
+        "_home",  # the context it will next run in. Written by whoever has the task to himself
+        "_listeners",  # who is to be told when it is done. Any thread appends; popped once each
+        "_name",  # a string, or a number until somebody asks
+        "_vars",
+    )
+
+    _coro: Coroutine[Any, Any, T]
+    _home: AioContext | None
+    _listeners: list[Any]
+    _name: str | int
+    _vars: Context
+
+    @property
+    def home(self) -> AioContext | None:
+        """The context it will next run in; None for a task that was never given one.
+
+        Called from: any thread.
+        """
+        return self._home
+
+    def __call__(self, future: Any = None) -> TaskFuture[T] | None:
+        """Two of asyncio's protocols call a task.
+
+        With a future: it is a future's callback, on a loop that is not ours: the future is done.
+        Without: it stands in a WeakSet as a reference to itself (see `alive` in _loop.py); it shows
+        itself to asyncio.all_tasks() in its home's loop alone.
+        """
+        if future is not None:
+            self._heard(None)
+            return None
+        loop = running_loop()
+        visible = loop is None or self._home is None or loop is self._home.loop
+        return self if visible else None
+
+    def _heard(self, _: object) -> None:
+        """What it waits for is done."""
+        raise NotImplementedError
+
+    # Telling who waits for it.
+
+    def add_done_callback(
+        self, fn: Callable[[Task[T]], object], /, *, context: Context | None = None
+    ) -> None:
+        """Have `fn(task)` called when it is done, in the loop that runs here, else in its home's.
+
+        Called from: any thread.
+        """
+        if context is None:
+            context = copy_context()
+        loop = running_loop()
+        if loop is None and self._home is not None:
+            loop = self._home.loop
+        self._tell((fn, context, loop))
+
+    def remove_done_callback(self, fn: Callable[[Task[T]], object], /) -> int:
+        """Take `fn` out again; how many times it was in.
+
+        Called from: any thread.
+        """
+        removed = 0
+        for listener in tuple(self._listeners):
+            if listener.__class__ is tuple and listener[0] == fn:
+                try:
+                    self._listeners.remove(listener)
+                except ValueError:
+                    continue  # it is being called
+                removed += 1
+        return removed
+
+    def _tell(self, listener: Any) -> None:
+        """Add a listener: append, then look whether it is done; the end pairs with it."""
+        self._listeners.append(listener)
+        if self.done():
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell each listener once: list.pop decides between threads that announce at once."""
+        listeners = self._listeners
+        while listeners:
+            try:
+                listener = listeners.pop(0)
+            except IndexError:
+                return
+            if listener.__class__ is tuple:
+                self._call_listener(*listener)
+            else:
+                listener._heard(None)
+
+    def _call_listener(self, fn: Any, context: Context, loop: Any) -> None:
+        try:
+            if loop is None:
+                loop = self.get_loop()
+            if isinstance(loop, Loop):
+                loop.home._post(FastHandle(fn, (self,), loop, context))
+            else:
+                loop.call_soon_threadsafe(fn, self, context=context)
+        except RuntimeError:
+            pass  # that loop has ended, and with it whoever wanted to know
+
+    # asyncio.Task's interface.
+
+    def get_loop(self) -> Any:
+        """The loop that runs in this thread, where it can be awaited; else its home's.
+
+        A task belongs to no loop: asyncio's gather, wait, shield, and tasks of any loop take it for
+        one of theirs. Raises ContextError if no loop runs here and it has no home.
+
+        Called from: any thread.
+        """
+        loop = running_loop()
+        if loop is not None:
+            return loop
+        if self._home is None:
+            message = f"{self!r} has no home yet, and so no loop"
+            raise ContextError(message)
+        return self._home.loop
+
+    @property
+    def _loop(self) -> Any:
+        return None if self._home is None else self._home.loop
+
+    def get_coro(self) -> Any:
+        """Its coroutine.
+
+        Called from: any thread.
+        """
+        return self._coro
+
+    def get_context(self) -> Context:
+        """The contextvars.Context it runs in.
+
+        Called from: any thread.
+        """
+        return self._vars
+
+    def get_name(self) -> str:
+        """Its name.
+
+        Called from: any thread.
+        """
+        name = self._name
+        return name if name.__class__ is str else f"Task-{name}"
+
+    def set_name(self, value: object, /) -> None:
+        """Name it.
+
+        Called from: any thread.
+        """
+        self._name = str(value)
+
+    def get_stack(self, *, limit: int | None = None) -> list[types.FrameType]:
+        """Its stack frames. See asyncio.Task.get_stack.
+
+        Called from: home thread.
+        """
+        return task_stack(self, limit)
+
+    def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
+        """Print its stack. See asyncio.Task.print_stack.
+
+        Called from: home thread.
+        """
+        print_task_stack(self, limit, file)
+
+    def set_result(self, _result: object, /) -> None:
+        """Raise RuntimeError: a task's result is its coroutine's.
+
+        Called from: any thread.
+        """
+        message = "Task does not support set_result operation"
+        raise RuntimeError(message)
+
+    def set_exception(self, _exception: object, /) -> None:
+        """Raise RuntimeError: a task's exception is its coroutine's.
+
+        Called from: any thread.
+        """
+        message = "Task does not support set_exception operation"
+        raise RuntimeError(message)
+
+    def __repr__(self) -> str:
+        home = self._home
+        where = " no home" if home is None else f" home={home.name!r}"
+        return describe_task(self)[:-1] + where + ">"

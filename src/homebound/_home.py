@@ -1,0 +1,215 @@
+"""The context of a loop of our own: it polls, nests, and lets other threads stand in."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ._bell import AWAKE, CLOSED, new_bell
+from ._biglock import big_lock
+from ._context import AioContext, whereabouts
+from ._current import current_context, here, main, set_home, set_main
+from ._errors import ContextError, WrongThread
+from ._loop import Loop, running_loop, set_running_loop
+from ._park import SET, Parker, my_parker, write_signal
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterator
+
+    from ._task import Task
+
+
+class LoopContext(AioContext):
+    """The home of a homebound loop."""
+
+    loop: Loop
+
+    def __init__(self, loop: Loop, name: str | None = None) -> None:
+        super().__init__(loop, name)
+        loop.home = self
+        self._ready = loop._ready
+        self._bell = AWAKE
+        self._signal = loop.signal
+        # How often a thread has taken over from the home thread. Written under the big lock.
+        self._stand_ins = 0
+
+    # Home.
+
+    @contextmanager
+    def inhabit(self, *, as_main: bool = False) -> Iterator[None]:
+        """Make the calling thread the home for a while; of the main context if it is that.
+
+        It is the main one if asked for, or if the process's main thread runs it and there is none.
+        """
+        before = here.home
+        if before is self:
+            yield
+            return
+        if before is not None:
+            message = (
+                f"this thread is the home of {before!r} and cannot be that of {self!r} as well"
+            )
+            raise WrongThread(message)
+        is_main = as_main or (
+            main.context is None and threading.current_thread() is threading.main_thread()
+        )
+        set_home(self)
+        took = is_main and not here.has_big_lock
+        if took:
+            big_lock._take_back()
+        try:
+            if is_main:
+                if main.context is not None:
+                    message = (
+                        f"there is a main context already: {main.context!r}; "
+                        "use an IOThread for a second loop"
+                    )
+                    raise ContextError(message)
+                set_main(self)
+                self.loop._is_main = True
+            yield
+        finally:
+            if main.context is self:
+                set_main(None)
+                self.loop._is_main = False
+            set_home(None)
+            if took and here.has_big_lock:
+                big_lock._let_go()
+
+    def _ring(self, entry: Any) -> None:
+        bell = self._bell
+        if bell is CLOSED:
+            self._take_back(entry)
+            return
+        signal = self._signal  # holds the descriptor open
+        try:
+            bell.pop()
+            write_signal(signal.written_fd, SET)
+        except (IndexError, AttributeError):
+            pass  # somebody else rings it, or the home has woken by itself
+        except BaseException:  # a signal handler raised, perhaps between taking it and ringing
+            write_signal(signal.written_fd, SET)
+            raise
+
+    def _close(self) -> None:
+        """As AioContext's; not while somebody stands in, who writes the bell as well."""
+        stand_ins = self._stand_ins and not here.has_big_lock
+        if stand_ins:
+            big_lock._take_back()
+        try:
+            super()._close()
+        finally:
+            if stand_ins:
+                big_lock._let_go()
+
+    # Running inside something else.
+
+    def _run_now(self, task: Task[Any]) -> None:
+        loop = self.loop
+        before = running_loop()
+        if before is loop:
+            task._run()
+            return
+        thread_id = loop._thread_id
+        set_running_loop(loop)
+        loop._thread_id = _thread.get_ident()
+        try:
+            task._run()
+        finally:
+            loop._thread_id = thread_id
+            set_running_loop(before)
+
+    def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
+        if current_context() is not self:
+            message = (
+                f"{self!r}.poll() was called from {whereabouts()}; only its home may poll it"
+                + (" (or whoever holds the big lock)" if main.context is self else "")
+            )
+            raise WrongThread(message)
+        return self._turn(blocking=blocking)
+
+    poll.__doc__ = AioContext.poll.__doc__
+
+    def _turn(self, *, blocking: bool) -> bool:
+        """One iteration from inside whatever runs; True if something ran."""
+        state = self._begin_nested()
+        try:
+            skipped = self._skipped
+            count = self._turn_once(blocking=blocking)
+            return count > self._skipped - skipped
+        finally:
+            self._end_nested(state)
+
+    def _turn_once(self, *, blocking: bool) -> int:
+        """One iteration, nested already."""
+        if self._closed:
+            self._refuse()
+        loop = self.loop
+        if not blocking or here.home is self:
+            return loop.iterate(blocking=blocking)
+        if not self._ready:
+            parker = my_parker()
+            self._watchers.append(parker)  # counted before it sleeps: pairs with notify and kick
+            try:
+                self._sleep_standing_in(parker)
+            finally:
+                self._watchers.remove(parker)
+        return 0 if self._closed else loop.iterate(blocking=False)
+
+    def _sleep_standing_in(self, parker: Parker) -> None:
+        """A stand-in's sleep, without the big lock: until events, a timer, a post, or unparked.
+
+        It collects nothing: it learns that there is something, and looks for itself under the lock.
+        The home thread may be asleep in the same selector; whoever comes first serves it.
+        """
+        loop = self.loop
+        timeout = loop.timeout_until(loop.next_timer())
+        self._bell = new_bell()
+        self._ready.rotate(0)
+        if self._ready:  # pairs with AioContext._post, like Loop._sleep
+            self._bell = AWAKE
+            return
+        big_lock._let_go()
+        try:
+            parker.park(timeout, also=loop.selector_fd())
+        finally:
+            big_lock._take_back()
+            self._stand_in_begins()
+
+    def _begin_nested(self) -> tuple[deque[Task[Any]] | None, tuple[Any, ...]]:
+        """Put aside what runs now; what it has woken so far runs in the iterations to come."""
+        chain = self._chain
+        if self._woken or chain:
+            self._ready.extendleft(reversed([*self._woken, *(chain or ())]))
+            self._woken.clear()
+            if chain:
+                chain.clear()
+        self._chain = None
+        return chain, self.loop.begin_nested()
+
+    def _end_nested(self, state: tuple[deque[Task[Any]] | None, tuple[Any, ...]]) -> None:
+        self._chain, loop_state = state
+        self.loop.end_nested(loop_state)
+
+    # Standing in: called by the big lock in a thread that is no home, while it holds the lock.
+
+    def _stand_in_begins(self) -> None:
+        self._stand_ins += 1
+        if not self._closed:
+            self._bell = AWAKE  # we look after the mailbox now: nobody need wake the main thread
+
+    def _stand_in_ends(self) -> None:
+        """Wake the main loop if there is something for it to do before it would look by itself."""
+        loop = self.loop
+        if self._closed or loop._sleeps_until is None:
+            return
+        # The main thread went to sleep before we came: put up a bell for it again, and only then
+        # look, as it would have done.
+        self._bell = new_bell()
+        self._ready.rotate(0)
+        timer = loop.next_timer()
+        if self._ready or (timer is not None and timer < loop._sleeps_until):
+            self._ring(None)

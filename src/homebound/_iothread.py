@@ -1,0 +1,404 @@
+"""Threads that are homes."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+from ._context import AioContext, whereabouts
+from ._current import current_context, set_home
+from ._errors import ContextError, WouldDeadlock
+from ._loop import Loop
+from ._park import my_parker
+from ._run import new_event_loop
+from ._spin import Spin
+from ._wait import _place_to_wait, kick, wait_while
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextvars import Context
+    from types import TracebackType
+
+    from ._task import Task
+
+_numbers = count()
+_running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
+_RECHECK = 0.05  # seconds after which a winding-down thread looks again who is still at home
+
+
+class IOThread:
+    """A thread that is the home of one context, from `start` to `stop`.
+
+    `loop_factory` makes its loop (default: homebound's own; uvloop.new_event_loop for one that
+    cannot nest). `poll_max_ns` is how long, in nanoseconds, an idle loop may look again and again
+    before it sleeps: worth it on a free-threaded build with cores to spare. It adapts below that,
+    growing by the factor `poll_grow` (0: 2) and shrinking by `poll_shrink` (0: to nothing).
+    Raises ValueError if one of them is negative.
+
+    >>> import homebound
+    >>> async def work():
+    ...     return homebound.current_context().name
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.block_on(io.spawn(work()))
+    'io0'
+
+    Called from: any thread.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        poll_max_ns: int = 0,
+        poll_grow: int = 0,
+        poll_shrink: int = 0,
+    ) -> None:
+        for what, value in (
+            ("poll_max_ns", poll_max_ns),
+            ("poll_grow", poll_grow),
+            ("poll_shrink", poll_shrink),
+        ):
+            if value < 0:
+                message = f"IOThread: {what} is {value}; it must be 0 or more"
+                raise ValueError(message)
+        self.name = f"io{next(_numbers)}" if name is None else name
+        self._loop_factory = loop_factory or new_event_loop
+        self._polling = (poll_max_ns, poll_grow, poll_shrink)
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        # Written by the I/O thread before it says that it has started, then constant.
+        self._context: AioContext | None = None
+        self._failure: BaseException | None = None
+        self._started = False  # set once by start()
+        self._ended = False  # set once by the I/O thread, as its last deed
+        # Called once each when it has ended: list.append, then a look at _ended (pairs with _end).
+        self._listeners: list[Callable[[], object]] = []
+
+    @property
+    def context(self) -> AioContext:
+        """The context whose home this thread is. Raises ContextError before `start`.
+
+        Called from: any thread.
+        """
+        if self._context is None:
+            message = f"IOThread {self.name!r} has no context before start()"
+            raise ContextError(message)
+        return self._context
+
+    def start(self) -> None:
+        """Start the thread; when this returns it is the home of `context`.
+
+        Raises ContextError if it was started before, and whatever `loop_factory` raises.
+
+        Called from: any thread.
+        """
+        if self._started:
+            message = f"IOThread {self.name!r} was started before; make another one"
+            raise ContextError(message)
+        self._started = True
+        parker = my_parker()
+        self._starter = parker
+        self._thread.start()
+        while self._context is None and self._failure is None:
+            parker.park()
+        if self._context is None:
+            assert self._failure is not None
+            self._thread.join()
+            raise self._failure
+        _running.add(self)
+
+    def spawn(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[Any]:
+        """Make a task of `coro` at home here: `io.context.spawn`.
+
+        Called from: any thread.
+        """
+        return self.context.spawn(coro, name=name, context=context)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread and wait for it: at most `timeout` seconds, then TimeoutError.
+
+        Its tasks are cancelled and waited for, asynchronous generators and workers shut down.
+        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
+        other I/O threads (`async with IOThread()` waits without blocking).
+
+        Called from: any thread.
+        """
+        self._check_wait("stop")
+        self._ask_to_stop()
+        self.join(timeout)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
+
+        A home that waits keeps turning its loop. Raises WouldDeadlock like `stop`.
+
+        Called from: any thread.
+        """
+        if not self._started or self._failure is not None:
+            return
+        self._check_wait("join")
+        if current_context() is None:
+            self._sleep_until_ended(timeout)
+        else:
+            self._listen(kick)
+            wait_while(lambda: not self._ended, self.context, timeout=timeout)
+        self._thread.join()  # it has done its last deed: a matter of microseconds
+
+    def _check_wait(self, what: str) -> None:
+        """Before anything is done: a call that may not wait must change nothing."""
+        current = current_context()
+        if current is None or self._context is None or self._ended:
+            return
+        if current is self._context:
+            message = f"IOThread.{what} was called in {whereabouts()}, which is the one to end"
+            raise WouldDeadlock(message)
+        _place_to_wait(f"IOThread.{what}", self._context)
+
+    def _sleep_until_ended(self, timeout: float | None) -> None:
+        parker = my_parker()
+        self._listen(parker.unpark)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._ended:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                message = f"IOThread {self.name!r} has not ended after {timeout} s"
+                raise TimeoutError(message)
+            parker.park(left)
+
+    def _ask_to_stop(self) -> None:
+        context = self._context
+        if context is None or self._ended:
+            return
+        try:
+            context.call_soon(context.loop.stop)
+        except ContextError:
+            pass  # it ends already
+
+    def _listen(self, listener: Callable[[], object]) -> None:
+        self._listeners.append(listener)
+        if self._ended:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        while self._listeners:
+            try:
+                listener = self._listeners.pop()
+            except IndexError:
+                return
+            listener()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        self._ask_to_stop()
+        self._listen(lambda: loop.call_soon_threadsafe(ended.set_result, None))
+        try:
+            await asyncio.shield(ended)
+        finally:
+            if not ended.done():
+                await ended  # cancelled: the thread ends all the same, and it is not left behind
+            self._thread.join()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running" if self._context else "not started"
+        return f"<IOThread {self.name!r} {state}>"
+
+    # In the thread.
+
+    def _live(self) -> None:
+        try:
+            with self._home() as context:
+                self._context = context
+                self._starter.unpark()
+                try:
+                    context.loop.run_forever()
+                finally:
+                    wind_down(context)
+        except BaseException as error:
+            if self._context is None:
+                self._failure = error
+            else:
+                raise
+        finally:
+            self._ended = True
+            self._starter.unpark()
+            self._tell_end()
+            kick()
+
+    @contextmanager
+    def _home(self) -> Iterator[AioContext]:
+        loop = self._loop_factory()
+        if isinstance(loop, Loop):
+            if self._polling[0]:
+                loop.spin = Spin(*self._polling)
+            context: AioContext = loop.home
+            context.name = self.name
+            with loop.home.inhabit():
+                yield context
+            return
+        context = AioContext.attach_here(loop, self.name)
+        asyncio.set_event_loop(loop)
+        try:
+            yield context
+        finally:
+            asyncio.set_event_loop(None)
+            set_home(None)
+
+
+def wind_down(context: AioContext) -> None:
+    """End everything at home here, then the loop: tasks, async generators, workers."""
+    loop = context.loop
+    try:
+        loop.run_until_complete(_end_tasks(loop))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.run_until_complete(context.end_workers())
+    finally:
+        loop.close()
+        context._close()
+
+
+async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel each task at home here once, and wait until none is."""
+    asked: set[Any] = set()
+    me = asyncio.current_task()
+    while tasks := asyncio.all_tasks(loop) - {me}:
+        for task in tasks - asked:
+            task.cancel()
+        asked |= tasks
+        # With a time limit: one that moves away, cleanup and all, is not ours to wait for.
+        await asyncio.wait(tasks, timeout=_RECHECK, return_when=asyncio.FIRST_COMPLETED)
+    for task in asked:
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            loop.call_exception_handler(
+                {
+                    "message": f"unhandled exception as {threading.current_thread().name} stopped",
+                    "exception": task.exception(),
+                    "task": task,
+                }
+            )
+
+
+@atexit.register
+def _stop_all() -> None:
+    """The interpreter ends: let every I/O thread end its work in order."""
+    for thread in tuple(_running):
+        thread._ask_to_stop()
+    for thread in tuple(_running):
+        thread._thread.join()
+
+
+class IOThreadPool:
+    """`n` I/O threads, work spread over them in turn.
+
+    >>> import homebound
+    >>> async def work():
+    ...     return homebound.current_context().name
+    >>> with homebound.IOThreadPool(2, name="disk") as pool:
+    ...     sorted(homebound.block_on(pool.spawn(work())) for _ in range(2))
+    ['disk0', 'disk1']
+
+    `options` are IOThread's. Raises ValueError if `n` is less than 1.
+
+    Called from: any thread.
+    """
+
+    def __init__(self, n: int, *, name: str = "io", **options: Any) -> None:
+        if n < 1:
+            message = f"IOThreadPool: {n} threads asked for; it takes at least 1"
+            raise ValueError(message)
+        self.threads = tuple(IOThread(f"{name}{index}", **options) for index in range(n))
+        self._turn = count()
+
+    def start(self) -> None:
+        """Start all; if one cannot, none is left running.
+
+        Called from: any thread.
+        """
+        with ExitStack() as stack:
+            for thread in self.threads:
+                stack.enter_context(thread)
+            stack.pop_all()
+
+    def next(self) -> IOThread:
+        """The thread whose turn it is.
+
+        Called from: any thread.
+        """
+        return self.threads[next(self._turn) % len(self.threads)]
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Task[Any]:
+        """Make a task of `coro` at home in the next thread; see AioContext.spawn.
+
+        Called from: any thread.
+        """
+        return self.next().spawn(coro, **options)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop all; see IOThread.stop.
+
+        Called from: any thread.
+        """
+        for thread in self.threads:
+            thread._check_wait("stop")
+        for thread in self.threads:
+            thread._ask_to_stop()
+        for thread in self.threads:
+            thread.join(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))

@@ -1,0 +1,114 @@
+"""How a thread sleeps until another one wakes it: a kernel counter, not a lock.
+
+On a free-threaded build a thread that waits for a `threading.Lock` or a `SimpleQueue` is woken
+after 50-117 µs, one that reads an eventfd after 7 µs; with the GIL it is 13 against 6 µs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_EVENTFD = hasattr(os, "eventfd")
+
+# Setting a signal is one C call, `write_signal(signal.written_fd, SET)`, so that a caller on a hot
+# path, or one that must not be interrupted by a signal handler half-way, can make it inline.
+write_signal: Callable[[int, Any], object]
+SET: object
+_MOST = 4096  # bytes taken from a pipe at a time
+if _EVENTFD:
+    write_signal, SET = os.eventfd_write, 1
+else:
+    write_signal, SET = os.write, b"\0"
+
+
+class Signal:
+    """A kernel object that remembers being set: an eventfd, or a pipe where there is none.
+
+    The descriptor is closed when the last reference goes, never earlier: a thread about to write
+    holds one, so a write cannot hit a descriptor number that was given to somebody else.
+    """
+
+    __slots__ = ("fd", "written_fd")
+
+    def __init__(self) -> None:
+        if _EVENTFD:
+            self.fd = self.written_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        else:
+            self.fd, self.written_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self.written_fd, False)
+
+    def set(self) -> None:
+        """Wake whoever sleeps on it, or the next one to try. Called from: any thread."""
+        try:
+            write_signal(self.written_fd, SET)
+        except BlockingIOError:
+            pass  # it is full, so it is set
+
+    def clear(self) -> None:
+        """Forget what was set so far."""
+        try:
+            while len(os.read(self.fd, _MOST)) == _MOST:
+                pass
+        except BlockingIOError:
+            pass
+
+    def __del__(self) -> None:
+        try:
+            os.close(self.fd)
+            if self.written_fd != self.fd:
+                os.close(self.written_fd)
+        except (AttributeError, OSError):
+            pass  # __init__ failed: out of descriptors
+
+
+class Parker(Signal):
+    """Where one thread sleeps. `unpark` before `park` is remembered; wakes may be spurious.
+
+    Every user loops over its own condition, so one parker serves whatever its thread waits for.
+    """
+
+    __slots__ = ("_poll",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
+
+    unpark = Signal.set
+
+    def park(self, timeout: float | None = None, *, also: int | None = None) -> bool:
+        """Sleep until unparked, at most `timeout` seconds, or until descriptor `also` is readable.
+
+        True if unparked. Called from: the thread it belongs to.
+        """
+        if also is None:
+            poll = self._poll
+        else:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            poll.register(also, select.POLLIN)
+        ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        unparked = any(fd == self.fd for fd, _ in ready)
+        if unparked:
+            self.clear()
+        return unparked
+
+
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.parker = Parker()
+
+
+_mine = _Mine()
+
+
+def my_parker() -> Parker:
+    """The calling thread's own parker. Called from: any thread."""
+    return _mine.parker

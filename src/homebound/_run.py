@@ -1,0 +1,66 @@
+"""The main loop, and loops for those who run them by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._home import LoopContext
+from ._loop import Loop
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+def new_event_loop(selector: selectors.BaseSelector | None = None) -> asyncio.SelectorEventLoop:
+    """A loop for asyncio.Runner, uvicorn, anyio, pytest plugins: asyncio's, with a home.
+
+    The thread that runs it is the home of its context (`AioContext.attach(loop)` returns that
+    one). Run by the process's main thread while there is no main context, it is the main one.
+
+    >>> import asyncio, homebound
+    >>> async def main():
+    ...     return homebound.current_context() is not None
+    >>> with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+    ...     runner.run(main())
+    True
+
+    Called from: any thread.
+    """
+    return _home_loop(selector, None).loop
+
+
+def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> LoopContext:
+    return LoopContext(Loop(selector), name)
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run a coroutine like asyncio.run; this thread becomes the main context's home meanwhile.
+
+    It holds the big lock at all times but while its loop sleeps. `debug` is asyncio's debug mode.
+    Raises ContextError if there is a main context already, RuntimeError if a loop runs in this
+    thread, ValueError if `main` is no coroutine.
+
+    >>> import homebound
+    >>> async def main():
+    ...     return "done"
+    >>> homebound.run(main())
+    'done'
+
+    Called from: any thread.
+    """
+    context = _home_loop(None, "main")
+    try:
+        with (
+            context.inhabit(as_main=True),
+            asyncio.Runner(debug=debug, loop_factory=lambda: context.loop) as runner,
+        ):
+            return runner.run(main)
+    finally:
+        if asyncio.iscoroutine(main):
+            main.close()  # no-op unless it never began
+        if not context.loop.is_closed():
+            context.loop.close()

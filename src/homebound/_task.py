@@ -1,0 +1,570 @@
+"""Task: a coroutine being run, and its home.
+
+Who may enter a suspended task is decided by its *cell*, a list made afresh for each suspension,
+to which everyone concerned appends one thing and then looks:
+
+    the home appends PARK once the coroutine has given up control in `suspend()`;
+    who wants to enter it appends a token of his own.
+
+The first two entries decide, and `list.append` is atomic, so all see the same two. [PARK, mine]: I
+have the task to myself and put it into its home's mailbox. [mine, ...]: I was early; the home finds
+my token there when it appends PARK, and does it for me. Anything else: somebody was first, I get
+AlreadyScheduled. A latecomer holds the old list and loses there. tests/model/wakecell.pml searches
+every interleaving of this, and catches the variants that look before they append.
+
+At any time a task stands in at most one queue, and only the thread at whose home it is touches its
+other fields; the mailbox hands them over.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import inspect
+import types
+from asyncio.log import logger
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._biglock import thread_name
+from ._context import AioContext, whereabouts
+from ._current import current_context, here, main
+from ._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
+from ._far import Cancel, FarWait
+from ._future import TaskFuture, _numbers
+from ._loop import (
+    Loop,
+    begins_wait,
+    enter_task,
+    keep_alive,
+    leave_task,
+    let_die,
+    running_task,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+_future_init = asyncio.Future.__init__
+_future_cancel = asyncio.Future.cancel
+_set_result = asyncio.Future.set_result
+_set_exception = asyncio.Future.set_exception
+
+
+class _Park:
+    """What `suspend` yields, and what stands in a cell for "it has given up control"."""
+
+    def __repr__(self) -> str:
+        # asyncio shows this as "Task got bad yield: ..." when a task of its own awaits suspend().
+        return (
+            "homebound.suspend() (only a homebound.Task can be suspended: make the task with "
+            "AioContext.spawn, or run it on a loop of homebound.new_event_loop)"
+        )
+
+
+PARK = _Park()
+CANCEL = asyncio.CancelledError()  # in Task._throw: make a CancelledError when it is thrown
+
+
+class _Promised(list[Any]):
+    """The cell of every task that its maker has queued: whoever comes, comes too late."""
+
+    def append(self, _: object) -> None:
+        """Lose."""
+
+
+_PROMISED = _Promised([PARK, 0])
+_NEW = 2  # the value of _parked for a task that has not begun; any other parked task has True
+
+
+class _Home:
+    """What a task's C future takes for its loop: it never schedules, and reports to the home's."""
+
+    get_debug: Any = staticmethod(bool)  # False, without a Python frame
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        home = context["future"]._home
+        if home is None:
+            logger.error(context["message"], exc_info=context.get("exception"))
+        else:
+            home.loop.call_exception_handler(context)
+
+
+class _HomeInDebug(_Home):
+    """For it the future remembers where it was made."""
+
+    get_debug = staticmethod(lambda: True)
+
+
+_at_home: Any = _Home()
+_at_home_in_debug: Any = _HomeInDebug()
+
+
+def _as_coroutine(coro: Any) -> Any:
+    """What is no `async def` call: suspend() and move_to() are generators, Cython has its own."""
+    if isinstance(coro, types.GeneratorType) and inspect.isawaitable(coro):
+        return _awaiting(coro)
+    if not asyncio.iscoroutine(coro):
+        message = f"a coroutine was expected, got {coro!r}"
+        raise TypeError(message)
+    return coro
+
+
+async def _awaiting(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _state(coro: Any) -> str | None:
+    """Where it is, as inspect says; None for one of another make, which does not tell."""
+    return inspect.getcoroutinestate(coro) if coro.__class__ is types.CoroutineType else None
+
+
+class Task(TaskFuture[T]):
+    """An `async def` call being run: asyncio.Task's interface, and a home.
+
+    `asyncio.create_task` on homebound's loops and `AioContext.spawn` make tasks that begin by
+    themselves. One made directly does not begin until it is entered, scheduled or woken; without
+    `home` it has none until then. `context` is the contextvars.Context it runs in (default: a
+    copy of the maker's). Raises TypeError if `coro` is no coroutine.
+
+    >>> import homebound
+    >>> async def main():
+    ...     async def work():
+    ...         await homebound.suspend()
+    ...         return "woken"
+    ...     task = homebound.Task(work())
+    ...     context = homebound.current_context()
+    ...     context.schedule(task)
+    ...     await asyncio.sleep(0)
+    ...     task.wake()
+    ...     return await task
+    >>> import asyncio
+    >>> homebound.run(main())
+    'woken'
+
+    Called from: any thread.
+    """
+
+    __slots__ = (
+        "_cell",  # who has promised to enter it. Any thread appends; the home replaces it
+        "_far",  # a FarWait while it awaits a future of another loop, else None
+        "_fut_waiter",  # the future it awaits, else None
+        "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
+        "_num_cancels_requested",
+        "_parked",  # False, or True while suspended in suspend(), or _NEW
+        "_send",
+        "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
+    )
+
+    _cancelled = False  # as a mailbox entry it is never passed over
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        home: AioContext | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> None:
+        _future_init(self, loop=_at_home)
+        if coro.__class__ is not types.CoroutineType:
+            coro = _as_coroutine(coro)
+        self._coro = coro
+        self._send = coro.send
+        self._home = home
+        self._vars = copy_context() if context is None else context
+        self._name = next(_numbers) if name is None else str(name)
+        self._cell: list[Any] = [PARK]
+        self._parked: int = _NEW
+        self._listeners = []
+        self._fut_waiter: Any = None
+        self._far: FarWait | None = None
+        self._throw: BaseException | None = None
+        self._num_cancels_requested = 0
+
+    def wake(self) -> None:
+        """Resume it at home: `home.enter(task)`.
+
+        In its home's thread (or a stand-in's) it runs at once, or when the running task suspends;
+        from any other thread it is queued at home. If it has not suspended yet, it resumes once it
+        has: store the result, then wake. Raises AlreadyScheduled if somebody was first,
+        NotSuspended if it is finished, runs, or waits for something else, ContextClosed if its home
+        has ended.
+
+        Called from: any thread.
+        """
+        home = self._home
+        if home is None:
+            message = (
+                f"Task.wake(): {self!r} has no home yet; "
+                "start it with AioContext.schedule or .enter"
+            )
+            raise NotSuspended(message)
+        if here.context is home:
+            home._enter_here(self)
+            return
+        token = _thread.get_ident()  # a new int each time, so it is told apart by identity
+        cell = self._cell
+        cell.append(token)
+        if cell[0] is PARK and cell[1] is token:
+            home = self._home  # nobody but us moves the task now, before it has run
+            home._ready.append(self)  # type: ignore[union-attr]
+            if home._bell:  # type: ignore[union-attr]
+                home._ring(self)  # type: ignore[union-attr]
+        elif cell[0] is not token or self.done():
+            raise self._refusal("wake", cell)
+
+    def _claim(self, target: AioContext) -> bool:
+        """Promise to enter it in `target`. True: the caller must queue it there now."""
+        token = (target, _thread.get_ident())
+        cell = self._cell
+        cell.append(token)
+        if cell[0] is PARK:
+            if cell[1] is token:
+                self._home = target
+                return True
+        elif cell[0] is token and not self.done():
+            return False  # early: the home does it when the task has suspended
+        raise self._refusal("enter", cell)
+
+    def _unclaim(self, home: AioContext | None) -> None:
+        """The promise of our claim cannot be kept: it is suspended, and at home where it was."""
+        self._home = home
+        self._cell = [PARK]
+
+    def _claimed_by_closer(self) -> bool:
+        """Its home ends: True if nobody has promised to enter it elsewhere, and nobody will."""
+        token = _thread.get_ident()
+        cell = self._cell
+        cell.append(token)
+        return cell[0] is PARK and cell[1] is token
+
+    def _claim_at_home(self, context: AioContext) -> bool:
+        """Promise to enter it in `context`, whose home the calling thread is."""
+        if self._home is context and not self._parked:
+            message = (
+                f"{self!r} was entered in {whereabouts()}, but it "
+                + (
+                    "is finished"
+                    if self.done()
+                    else "is running"
+                    if running_task(context.loop) is self
+                    else f"waits for {self._fut_waiter!r}"
+                    if self._fut_waiter is not None
+                    else "is about to run"
+                )
+                + "; only a task in suspend() can be entered or woken"
+            )
+            raise NotSuspended(message)
+        return self._claim(context)
+
+    def _refusal(self, what: str, cell: list[Any]) -> ContextError:
+        if self.done():
+            return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
+        first = cell[1] if cell[0] is PARK else cell[0]
+        target, ident = first if first.__class__ is tuple else (self._home, first)
+        return AlreadyScheduled(
+            f"{what} from {whereabouts()}: thread {thread_name(ident)} has already promised to "
+            f"enter {self!r} in {target!r}; it must run before it can be entered again"
+        )
+
+    def _begin_if_new(self, target: AioContext) -> None:
+        """If it was made without being queued, and nobody has: have it begin, at home or there."""
+        cell = self._cell  # before the look: a task that has begun has another
+        if self._parked != _NEW:
+            return
+        token = _thread.get_ident()
+        cell.append(token)
+        if cell[1] is token:
+            if self._home is None:
+                self._home = target
+            self._home._post(self)
+
+    def _remember_origin(self) -> None:
+        """Debug mode: asyncio shows where a task was made. Before it has begun."""
+        _future_init(self, loop=_at_home_in_debug)
+        del self._source_traceback[-3:]  # type: ignore[attr-defined]  # down to the loop's caller
+
+    def _begin_queued(self) -> None:
+        """Its maker puts it into its home's mailbox himself."""
+        self._parked = True
+        self._cell = _PROMISED
+        keep_alive(self)
+
+    # Running. Home only.
+
+    def _run(self) -> None:  # noqa: C901, PLR0912  (every step of every task: no calls to spare)
+        """One step, then those it has woken."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        loop = home.loop
+        if self._parked:
+            if self._parked is not True:
+                keep_alive(self)  # it was made without being queued, and begins now
+            self._parked = False
+            self._cell = []
+        enter_task(loop, self)
+        try:
+            if self._throw is not None:
+                yielded = self._vars.run(self._coro.throw, self._to_throw())
+            else:
+                self._fut_waiter = None
+                yielded = self._vars.run(self._send, None)
+        except StopIteration as stop:
+            leave_task(loop, self)
+            if self._throw is None:
+                _set_result(self, stop.value)
+            else:  # cancelled in its last step
+                self._throw = None
+                _future_cancel(self, msg=self._cancel_message)
+            let_die(self)
+            if self._listeners:
+                self._announce()
+        except BaseException as error:
+            leave_task(loop, self)
+            if self._fail(error):
+                raise
+            # A traceback leads to this frame: holding the task, it would keep one that failed from
+            # ending, and from being reported if nobody asks, until the garbage collector comes.
+            del self
+        else:
+            leave_task(loop, self)
+            # From here on another thread may have the task: each branch touches it last.
+            if yielded is None:
+                home._ready.append(self)
+            elif yielded is PARK and self._throw is None:
+                self._parked = True
+                cell = self._cell
+                cell.append(PARK)
+                if cell[0] is not PARK:  # the wake came first
+                    self._queue_early(cell[0])
+            else:
+                self._wait_for(yielded, home)
+        if home._woken and home._chain is None:
+            home._run_chain()
+
+    def _to_throw(self) -> BaseException:
+        error = self._throw
+        self._throw = self._fut_waiter = None
+        return self._cancelled_error() if error is CANCEL else error  # type: ignore[return-value]
+
+    @property
+    def _must_cancel(self) -> bool:
+        """A cancellation waits for the next step (asyncio's name; anyio reads it)."""
+        return self._throw is CANCEL
+
+    @_must_cancel.setter
+    def _must_cancel(self, value: bool) -> None:
+        self._throw = CANCEL if value else None
+
+    def _queue_early(self, token: Any) -> None:
+        if token.__class__ is tuple:
+            self._home = token[0]
+        home: AioContext = self._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed as closed:
+            self._resume_with(closed)
+
+    def _resume_with(self, error: BaseException) -> None:
+        """The next step throws `error`, here."""
+        context = current_context()
+        if context is not None:
+            self._home = context
+        self._throw = error
+        self._home._ready.append(self)  # type: ignore[union-attr]
+
+    def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901  (a table of cases)
+        """The coroutine yielded something to wait for: a future, or a context to move to."""
+        blocking = True if yielded.__class__ is Task else begins_wait(yielded)
+        if blocking:
+            if yielded is self:
+                self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
+                return
+            self._fut_waiter = yielded
+            if yielded.__class__ is Task:
+                yielded._listeners.append(self)  # then look: pairs with the end, then _announce
+                if yielded.done():
+                    yielded._announce()
+            elif yielded.get_loop() is home.loop:
+                yielded.add_done_callback(self, context=self._vars)
+            else:
+                self._far = FarWait(self, yielded)
+            if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
+                self._throw = None
+        elif yielded is PARK:  # it was cancelled before it suspended
+            home._ready.append(self)
+        elif isinstance(yielded, AioContext):
+            self._home = yielded
+            try:
+                yielded._post(self)
+            except ContextClosed as closed:
+                self._home = home
+                self._resume_with(closed)
+        elif blocking is None:
+            self._resume_with(RuntimeError(f"Task got bad yield: {yielded!r}"))
+        else:
+            self._resume_with(
+                RuntimeError(
+                    f"yield was used instead of yield from in task {self!r} with {yielded!r}"
+                )
+            )
+
+    def _future_done(self, _: object) -> None:
+        """What it awaits is done: it stands in no queue, so put it into its home's."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        home._ready.append(self)
+        if home._bell:
+            try:
+                home._ring(self)
+            except ContextClosed:
+                pass  # and so this task was abandoned
+
+    _heard = _future_done  # as a listener of another task
+
+    # Ending. Home only.
+
+    def _fail(self, error: BaseException) -> bool:
+        """Its coroutine raised. True if the loop must not go on either."""
+        if type(error) is RuntimeError and self._context_in_use(error):
+            return False
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is not None:
+            error.__traceback__ = trace.tb_next  # begin in the coroutine, not in what runs it
+        if isinstance(error, asyncio.CancelledError):
+            self._end_cancelled(error)
+        else:
+            _set_exception(self, error)
+        let_die(self)
+        if self._listeners:
+            self._announce()
+        return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+    def _context_in_use(self, error: RuntimeError) -> bool:
+        """In a nested run its Context may be entered further up the stack: go on in a copy."""
+        if (
+            not str(error).startswith("cannot enter context")
+            or _state(self._coro) == inspect.CORO_CLOSED
+        ):
+            return False
+        self._vars = self._vars.copy()
+        self._home._ready.appendleft(self)  # type: ignore[union-attr]
+        return True
+
+    def _abandon(self, why: str) -> None:
+        """Its home has ended: whoever waits for it is told."""
+        if self.done():
+            return
+        _set_exception(self, ContextClosed(f"task {self.get_name()!r} of {self._home!r} {why}"))
+        self._mark_retrieved()
+        let_die(self)
+        self._far = None
+        if _state(self._coro) == inspect.CORO_CREATED:
+            self._coro.close()
+        self._announce()
+
+    # asyncio.Task's interface.
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Request that it cancel itself, at once even if its home sleeps. False if it is done.
+
+        From another thread the request is delivered at its home. See asyncio.Task.cancel.
+
+        Called from: any thread.
+        """
+        if self.done():
+            return False
+        self._mark_retrieved()
+        home = self._home
+        if home is None:
+            self._home = current_context()
+            if self._claim(self._home):  # type: ignore[arg-type]
+                self._coro.close()
+                _future_cancel(self, msg=msg)
+                self._announce()
+            return True
+        # A signal handler may interrupt the main thread's sleep, without the big lock.
+        if current_context() is home and (here.has_big_lock or home is not main.context):
+            return self._cancel_here(msg)
+        try:
+            home._post(Cancel(self, msg, None))
+        except ContextClosed:
+            return False
+        return True
+
+    def _cancel_here(self, msg: Any, *, again: bool = False) -> bool:
+        if self.done():
+            return False
+        if not again:
+            self._num_cancels_requested += 1
+        if self._fut_waiter is not None and self._cancel_waiter(msg):
+            return True
+        self._throw = CANCEL
+        self._cancel_with(msg)
+        if self._parked:
+            try:
+                if self._claim(self._home):  # type: ignore[arg-type]
+                    self._home._post(self)  # type: ignore[union-attr]
+            except AlreadyScheduled:
+                pass  # it is about to run, and will find the request
+        return True
+
+    def _cancel_waiter(self, msg: Any) -> bool:
+        """Cancel what it awaits; False if that is done already."""
+        waiter = self._fut_waiter
+        if self._far is not None:
+            return self._far.cancel(msg)
+        elsewhere = waiter._home if waiter.__class__ is Task else None
+        if elsewhere is not None and elsewhere is not self._home and not waiter.done():
+            try:
+                elsewhere._post(Cancel(waiter, msg, self))
+            except ContextClosed:
+                return False
+            return True
+        cancelled: bool = waiter.cancel(msg=msg)
+        return cancelled
+
+    def cancelling(self) -> int:
+        """How many cancellation requests are pending. See asyncio.Task.cancelling.
+
+        Called from: any thread.
+        """
+        return self._num_cancels_requested
+
+    def uncancel(self) -> int:
+        """Take one cancellation request back; how many are left. See asyncio.Task.uncancel.
+
+        Called from: home thread.
+        """
+        if self._num_cancels_requested > 0:
+            self._num_cancels_requested -= 1
+            if self._num_cancels_requested == 0 and self._throw is CANCEL:
+                self._throw = None
+        return self._num_cancels_requested
+
+
+class Waker:
+    """Wakes a task from its next suspension, once, and from no later one.
+
+    Made by the running task before it suspends. For whoever completes something for a task: a
+    cancellation that came first wins, and the late completion disturbs nobody.
+    """
+
+    __slots__ = ("_cell", "_task")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self._cell = task._cell
+
+    def wake(self, _: object = None) -> None:
+        """Wake it, unless somebody did, or its home has ended. Called from: any thread."""
+        token = _thread.get_ident()
+        cell = self._cell
+        cell.append(token)
+        if cell[0] is PARK and cell[1] is token:
+            self._task._future_done(None)
+
+
+AioContext.task_type = Task
+Loop.task_type = Task

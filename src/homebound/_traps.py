@@ -1,0 +1,117 @@
+"""The functions that yield to the runner: here alone a coroutine gives up control to homebound."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+from ._current import current_context
+from ._loop import running_loop, running_task
+from ._task import PARK, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+    from ._context import AioContext
+
+
+def current_task() -> Task[Any] | None:
+    """The homebound task this thread is running now, or None.
+
+    >>> import homebound
+    >>> print(homebound.current_task())
+    None
+
+    Called from: any thread.
+    """
+    loop = running_loop()
+    if loop is None:
+        return None
+    task = running_task(loop)
+    return task if isinstance(task, Task) else None
+
+
+@types.coroutine
+def suspend() -> Generator[Any, Any, None]:
+    """Give up control until somebody calls `wake()` on this task.
+
+    A wake from another thread that came before takes effect at once. Raises CancelledError if the
+    task is cancelled meanwhile.
+
+    >>> import asyncio, homebound
+    >>> async def main():
+    ...     async def sleeper():
+    ...         await homebound.suspend()
+    ...         return "awake"
+    ...     task = asyncio.create_task(sleeper())
+    ...     await asyncio.sleep(0)
+    ...     task.wake()
+    ...     return await task
+    >>> homebound.run(main())
+    'awake'
+
+    Called from: task.
+    """
+    yield PARK
+
+
+@types.coroutine
+def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
+    """Have the rest of this coroutine run in `ctx`'s thread; at once if it is there already.
+
+    contextvars, timeouts and cancellation go along; a cancellation that comes during the move is
+    raised after it. Raises ContextClosed, where it was, if `ctx` has ended.
+
+    >>> import homebound, threading
+    >>> async def main(io):
+    ...     await homebound.move_to(io.context)
+    ...     return threading.current_thread().name
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    'io0'
+
+    Called from: task.
+    """
+    if current_context() is not ctx:
+        yield ctx
+
+
+class on:  # noqa: N801  (reads as a word: async with on(ctx))
+    """`async with on(ctx):` runs its body in `ctx`'s thread, and comes back at the end.
+
+    Raises ContextClosed from the entry if `ctx` has ended, from the exit if the home it came from
+    has; then the rest goes on where it is.
+
+    >>> import homebound, threading
+    >>> async def main(io):
+    ...     async with homebound.on(io.context):
+    ...         there = threading.current_thread().name
+    ...     return there, homebound.current_context() is homebound.main_context()
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    ('io0', True)
+
+    Called from: task.
+    """
+
+    __slots__ = ("_back", "_ctx")
+
+    def __init__(self, ctx: AioContext) -> None:
+        self._ctx = ctx
+        self._back: AioContext | None = None
+
+    def __aenter__(self) -> Awaitable[None]:
+        """Move there.
+
+        Called from: task.
+        """
+        self._back = current_context()
+        return move_to(self._ctx)
+
+    def __aexit__(self, *_error: object) -> Awaitable[None]:
+        """Move back.
+
+        Called from: task.
+        """
+        assert self._back is not None
+        return move_to(self._back)

@@ -1,0 +1,309 @@
+"""Waiting synchronously, with the right loop turning meanwhile.
+
+Who may wait for whom: a home for itself; the main context (its thread, or who holds the big lock)
+for anyone; a thread without a context for anyone; one I/O thread for another never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from ._context import whereabouts
+from ._current import current_context, main
+from ._errors import ContextClosed, ContextError, WouldDeadlock
+from ._home import LoopContext
+from ._loop import enter_task, leave_task, running_task
+from ._park import Parker, my_parker
+from ._task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from ._context import AioContext
+
+# The contexts in which somebody is inside wait_while. List operations are atomic on every build;
+# a waiter enters itself before it first looks at its predicate (pairs with kick).
+_waiting: list[LoopContext] = []
+
+
+def kick() -> None:
+    """Have everyone in `wait_while` look again. Call it after making a predicate false.
+
+    Called from: any thread.
+    """
+    for context in tuple(_waiting):
+        context.notify()
+
+
+def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
+    """The context that the caller must turn while it waits for `context`."""
+    current = current_context()
+    if current is None or (current is not context and current is not main.context):
+        message = (
+            f"{what}: {whereabouts()} may not wait for {context!r}; only its home may, or the main "
+            "thread, or a thread that holds the big lock; await it instead, or wait in a thread "
+            "that is nobody's home"
+        )
+        raise WouldDeadlock(message)
+    if not isinstance(current, LoopContext):
+        raise current._cannot(what)
+    return current
+
+
+def wait_while(
+    predicate: Callable[[], object],
+    context: AioContext | None = None,
+    *,
+    timeout: float | None = None,
+) -> bool:
+    """Turn the loop while `predicate()` is true; True if it had to.
+
+    At home of `context` its loop is turned; else the current context must be the main one (main
+    thread, or big lock held), and the main loop is. Whoever makes the predicate false calls
+    `kick()`. The big lock is let go while asleep. `timeout` is in seconds: TimeoutError.
+    Raises WouldDeadlock elsewhere: one I/O thread may not wait for another.
+
+    >>> import homebound
+    >>> async def main(io):
+    ...     done = []
+    ...     io.context.call_soon(lambda: (done.append(1), homebound.kick()))
+    ...     homebound.wait_while(lambda: not done, io.context)
+    ...     return done
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    [1]
+
+    Called from: big lock or home.
+    """
+    turned = _place_to_wait("wait_while", context)
+    _waiting.append(turned)  # counted, then looked: no kick is missed
+    try:
+        if not predicate():
+            return False
+        _turn_while(turned, predicate, timeout)
+    finally:
+        _waiting.remove(turned)
+    return True
+
+
+def _turn_while(
+    context: LoopContext, predicate: Callable[[], object], timeout: float | None
+) -> None:
+    """Turn the loop, nested in whatever runs here, while `predicate()`. May raise TimeoutError."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    state = context._begin_nested()
+    alarm = None
+    try:
+        if timeout is not None:
+            alarm = context.loop.call_later(max(0.0, timeout), _nothing)
+        while predicate():
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError
+            context._turn_once(blocking=True)
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        context._end_nested(state)
+
+
+def _nothing() -> None:
+    """An alarm that only ends a sleep."""
+
+
+def block_on(
+    awaitable: Awaitable[Any], context: AioContext | None = None, *, timeout: float | None = None
+) -> Any:
+    """Run `awaitable` in `context` and wait for it; its result, or its exception raised here.
+
+    `context` is by default a task's home, else the current one, else the main one. At home, also
+    inside a running task, and with the big lock held for the main one, it is run inline and the
+    loop turned until it is done: the task outside stays put, others go on. In a thread without a
+    context it is
+    queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its cleanup, and
+    raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. Raises WouldDeadlock in one I/O
+    thread for another, ContextClosed if the context has ended, ContextError if there is none.
+
+    >>> import homebound
+    >>> async def answer():
+    ...     return 42
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.block_on(answer(), io.context)
+    42
+
+    Called from: any thread.
+    """
+    current = current_context()
+    target = context or _home_of(awaitable) or current or main.context
+    try:
+        if target is None:
+            message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
+            raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
+        if current is None:
+            return _block_elsewhere(awaitable, target, timeout)
+        turned = _place_to_wait("block_on", target)
+    except ContextError:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise
+    return _block_here(awaitable, target, turned, timeout)
+
+
+def _home_of(awaitable: object) -> AioContext | None:
+    return awaitable._home if isinstance(awaitable, Task) else None
+
+
+async def _wrap(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    if awaitable.__class__ is CoroutineType or asyncio.iscoroutine(awaitable):
+        return awaitable
+    return _wrap(awaitable)
+
+
+def _block_here(
+    awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
+) -> Any:
+    """Inline: this thread is `turned`'s home for now."""
+    outer = running_task(turned.loop)
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    elif target is turned:
+        task = Task(_coroutine(awaitable), home=target)
+        _run_first_step(task, turned, outer)
+        if task.done():
+            return task.result()
+    else:
+        task = target.spawn(_coroutine(awaitable))
+    return _block_nested(task, turned, outer, timeout)
+
+
+def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
+    """Most of what is run inline never waits: it needs no nested loop."""
+    if outer is None:
+        turned._run_now(task)
+        return
+    leave_task(turned.loop, outer)
+    try:
+        task._run()
+    finally:
+        enter_task(turned.loop, outer)
+
+
+def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:
+    """Turn the loop, nested in whatever runs here, until the task is done."""
+    ours = outer if isinstance(outer, Task) else None
+    state = turned._begin_nested()
+    alarm = expired = None
+    try:
+        if ours is not None:
+            ours._fut_waiter = task  # cancelling the task outside cancels this one
+        if timeout is not None:
+            expired = _Expiry(task)
+            alarm = turned.loop.call_later(max(0.0, timeout), expired)
+        _turn_until_done(task, turned)
+        return _outcome(task, expired)
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        if ours is not None:
+            ours._fut_waiter = None
+        turned._end_nested(state)
+
+
+def _turn_until_done(task: Task[Any], turned: LoopContext) -> None:
+    interrupt: BaseException | None = None
+    task._tell(_Notify(turned))
+    while not task.done():
+        try:
+            turned._turn_once(blocking=True)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if task.done():
+                break  # it is the task's own, and its result
+            interrupt = error
+            task.cancel()
+    if interrupt is not None:
+        raise interrupt
+
+
+def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
+    if expired is not None and expired.fired and task.cancelled():
+        message = f"block_on: {task.get_name()!r} was cancelled after its timeout"
+        raise TimeoutError(message)
+    return task.result()
+
+
+class _Expiry:
+    """The timeout of a block_on."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self.fired = False
+
+    def __call__(self) -> None:
+        self.fired = self._task.cancel()
+
+
+class _Notify:
+    """A listener: the task is done, let the waiting context look."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: AioContext) -> None:
+        self._context = context
+
+    def _heard(self, _: object) -> None:
+        self._context.notify()
+
+
+class _Unpark:
+    """A listener: the task is done, let the waiting thread look."""
+
+    __slots__ = ("_parker",)
+
+    def __init__(self, parker: Parker) -> None:
+        self._parker = parker
+
+    def _heard(self, _: object) -> None:
+        self._parker.unpark()
+
+
+def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
+    """Queued: this thread is nobody's home, and sleeps."""
+    parker = my_parker()
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    else:
+        task = Task(_coroutine(awaitable), home=target)
+        task._begin_queued()
+        try:
+            target._post(task)
+        except ContextClosed:
+            task._abandon("was never started")
+            raise
+    task._tell(_Unpark(parker))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    expired: _Expiry | None = None
+    interrupt: BaseException | None = None
+    while not task.done():
+        try:
+            left = None if deadline is None or expired else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                expired = _Expiry(task)
+                expired()
+            else:
+                parker.park(left)
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupt = error
+            task.cancel()
+    if interrupt is not None:
+        raise interrupt
+    return _outcome(task, expired)

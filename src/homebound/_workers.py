@@ -1,0 +1,399 @@
+"""Threads for blocking calls, whose completion wakes the task at its home.
+
+No future, no call_soon_threadsafe: a worker that is done puts the waiting task into the mailbox of
+its home. Jobs wait in one deque, idle workers in another, both atomic in each operation; at most
+one woken worker is *searching* at a time, and whoever finds a job while there are more wakes the
+next before it begins. So a burst of short jobs runs on few threads, and long ones get one each.
+
+The orders that make it lossless: who submits appends the job and then looks whether somebody
+searches; a worker that found nothing lists itself as idle, stops searching, and then looks again.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import concurrent.futures
+import threading
+from collections import deque
+from contextvars import Context, copy_context
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from ._context import AioContext, whereabouts
+from ._current import current_context
+from ._errors import ContextError
+from ._park import Parker
+from ._task import Waker
+from ._traps import current_task, suspend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+T = TypeVar("T")
+
+_numbers = count()
+_pools: WeakSet[WorkerPool] = WeakSet()
+
+
+class _Job:
+    """A blocking call for a task that waits for it."""
+
+    __slots__ = ("_args", "_fn", "_kwargs", "_vars", "done", "error", "result", "waker")
+
+    def __init__(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._vars: Context = copy_context()
+        self.done = False  # written by the worker after the outcome, before it wakes
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.waker: Waker | None = None  # written by the task before it looks at `done`
+
+    def work(self) -> None:
+        """Do it. Called from: a worker."""
+        try:
+            self.result = self._vars.run(self._fn, *self._args, **self._kwargs)
+        except BaseException as error:  # noqa: BLE001  (raised again in the task)
+            self.error = error
+        self.done = True
+        waker = self.waker
+        if waker is not None:
+            waker.wake()
+
+    def drop(self) -> None:
+        """It will not be done: the pool shuts down."""
+        self.error = asyncio.CancelledError("the worker pool was shut down")
+        self.done = True
+        if self.waker is not None:
+            self.waker.wake()
+
+
+class _FutureJob:
+    """A blocking call for a concurrent.futures.Future."""
+
+    __slots__ = ("_call", "future")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def work(self) -> None:
+        """Do it. Called from: a worker."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._call()
+        except BaseException as error:  # noqa: BLE001  (it is the future's)
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+    def drop(self) -> None:
+        """It will not be done."""
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
+
+
+class WorkerPool(concurrent.futures.Executor):
+    """Threads for blocking calls, made when needed up to `max_threads`.
+
+    `min_threads` stay when idle; others leave after `idle_timeout` seconds without work. Jobs
+    start in the order of their submission. Any library that takes an Executor takes it. Raises
+    ValueError for limits that make no sense.
+
+    >>> import homebound
+    >>> with homebound.WorkerPool(max_threads=4, name="disk") as pool:
+    ...     pool.submit(sum, [1, 2, 3]).result()
+    6
+
+    Called from: any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_threads: int = 0,
+        max_threads: int = 64,
+        idle_timeout: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        if max_threads < 1 or not 0 <= min_threads <= max_threads:
+            message = (
+                f"WorkerPool: min_threads={min_threads}, max_threads={max_threads}; "
+                "it must be 0 <= min_threads <= max_threads, and max_threads at least 1"
+            )
+            raise ValueError(message)
+        if idle_timeout < 0:
+            message = f"WorkerPool: idle_timeout is {idle_timeout}; it must be 0 or more seconds"
+            raise ValueError(message)
+        self.name = name or f"workers{next(_numbers)}"
+        self._limits = (min_threads, max_threads)
+        self._idle_timeout = idle_timeout
+        self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
+        self._idle: deque[Parker] = deque()  # workers append themselves; the latest is woken first
+        self._searching = False  # a woken worker has not found its job yet; any thread
+        self._shut_down = False  # set once, under _lock
+        # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
+        self._lock = _thread.allocate_lock()
+        self._threads: set[threading.Thread] = set()
+        self._number = count()
+        self._when_empty: list[
+            Callable[[], object]
+        ] = []  # under _lock; called by the last to leave
+        _pools.add(self)
+
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """Have `fn(*args, **kwargs)` called by a worker, in a copy of the caller's contextvars.
+
+        Raises RuntimeError after `shutdown`.
+
+        Called from: any thread.
+        """
+        job = _FutureJob(partial(copy_context().run, fn, *args, **kwargs))
+        self._put(job)
+        return job.future
+
+    def _put(self, job: Any) -> None:
+        self._jobs.append(job)
+        if self._shut_down:
+            self._take_out(job)
+            message = f"{self!r} was shut down: it takes no more work"
+            raise RuntimeError(message)
+        if not self._searching:  # after the append: pairs with _rest
+            self._send_one()
+
+    def _take_out(self, job: Any) -> bool:
+        """Take a job back; False if a worker has it."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _send_one(self) -> None:
+        """Have one more worker look for work."""
+        self._searching = True
+        try:
+            parker = self._idle.pop()
+        except IndexError:
+            self._hire()
+        else:
+            parker.unpark()
+
+    def _hire(self) -> None:
+        with self._lock:
+            if len(self._threads) >= self._limits[1]:
+                self._searching = False  # all are at work, and each looks again when it is done
+                return
+            name = f"{self.name}-{next(self._number)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._searching = False
+            with self._lock:
+                self._threads.discard(thread)
+                alone = not self._threads
+            if alone:
+                raise  # nobody is left to do it
+
+    # In a worker.
+
+    def _work(self) -> None:
+        parker = Parker()
+        jobs = self._jobs
+        while True:
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                if self._rest(parker):
+                    continue
+                return
+            self._searching = False
+            if jobs:
+                self._send_one()
+            job.work()
+            del job  # an idle worker keeps nothing alive
+
+    def _rest(self, parker: Parker) -> bool:
+        """Found nothing: sleep until sent. False: leave for good."""
+        self._idle.append(parker)
+        self._searching = False
+        if self._jobs or self._shut_down:  # after listing ourselves: pairs with _put and shutdown
+            return not self._leave(parker)
+        if parker.park(self._idle_timeout):
+            return True
+        return not self._leave(parker)
+
+    def _leave(self, parker: Parker) -> bool:
+        """Give up the rest if nobody has sent us meanwhile; True if this worker is to end."""
+        try:
+            self._idle.remove(parker)
+        except ValueError:
+            return False  # sent: there is work
+        if self._jobs:
+            return False
+        with self._lock:
+            if not self._shut_down and len(self._threads) <= self._limits[0]:
+                return False
+            self._threads.discard(threading.current_thread())
+            last = not self._threads
+            tell = self._when_empty if last else []
+            if last:
+                self._when_empty = []
+        if last and self._jobs:  # submitted while we left
+            self._send_one()
+        for callback in tell:
+            callback()
+        return True
+
+    # Ending.
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no more work; what is queued is still done, or cancelled with `cancel_futures`.
+
+        With `wait`, returns when the last worker has ended.
+
+        Called from: any thread.
+        """
+        with self._lock:
+            self._shut_down = True
+            threads = tuple(self._threads)
+        while cancel_futures and self._jobs:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                break
+            job.drop()
+        while self._idle:
+            try:
+                self._idle.pop().unpark()
+            except IndexError:
+                break
+        if wait:
+            for thread in threads:
+                if thread is not threading.current_thread():
+                    thread.join()
+
+    async def _end(self, context: AioContext) -> None:
+        """Shut down without blocking the context's home."""
+        ended = context.loop.create_future()
+        self.shutdown(wait=False)
+        with self._lock:
+            threads = tuple(self._threads)
+            if threads:
+                self._when_empty.append(partial(context.call_soon, ended.set_result, None))
+        if threads:
+            await ended
+        for thread in threads:
+            thread.join()
+
+    def __repr__(self) -> str:
+        state = "shut down, " if self._shut_down else ""
+        return (
+            f"<WorkerPool {self.name!r} {state}{len(self._threads)} threads, "
+            f"{len(self._idle)} idle, {len(self._jobs)} jobs waiting>"
+        )
+
+
+@atexit.register
+def _end_all() -> None:
+    """The interpreter ends: work in flight is finished first."""
+    for pool in tuple(_pools):
+        pool.shutdown()
+
+
+def pool_of(context: AioContext) -> WorkerPool:
+    """The worker pool of a context, made at first use, shut down with it."""
+    pool: WorkerPool | None = context.workers
+    if pool is None:
+        pool = context.workers = WorkerPool(name=f"{context.name}-worker")
+    return pool
+
+
+async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call a blocking function in a worker of the current context, and wait for its result here.
+
+    contextvars are carried. Cancelled while the job waits for a worker, it is not done; cancelled
+    while it runs, it runs on and its result is dropped. Raises what `fn` raises, and ContextError
+    where there is no current context.
+
+    >>> import homebound
+    >>> async def main():
+    ...     return await homebound.to_worker(sum, [1, 2, 3])
+    >>> homebound.run(main())
+    6
+
+    Called from: task.
+    """
+    context = current_context()
+    if context is None:
+        message = (
+            f"to_worker from {whereabouts()}: it needs the loop of a context; "
+            "AioContext.attach makes one"
+        )
+        raise ContextError(message)
+    pool = pool_of(context)
+    task = current_task()
+    if task is None:
+        return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
+    job = _Job(fn, args, kwargs)
+    job.waker = Waker(task)
+    pool._put(job)
+    try:
+        await suspend()
+        while not job.done:  # woken by somebody else
+            job.waker = Waker(task)
+            if not job.done:
+                await suspend()
+    except asyncio.CancelledError:
+        pool._take_out(job)
+        raise
+    if job.error is not None:
+        try:
+            raise job.error
+        finally:
+            del job, task  # the traceback would hold both, and they it
+    result: T = job.result
+    return result
+
+
+async def run_in(
+    executor: concurrent.futures.Executor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+) -> T:
+    """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
+
+    A thread pool, a process pool, a Dask cluster's executor. In a WorkerPool contextvars are
+    carried; others carry what they carry. Cancelled, it cancels the executor's future.
+
+    >>> import homebound
+    >>> async def main(pool):
+    ...     return await homebound.run_in(pool, sum, [1, 2, 3])
+    >>> with homebound.WorkerPool() as pool:
+    ...     homebound.run(main(pool))
+    6
+
+    Called from: task.
+    """
+    future = executor.submit(fn, *args, **kwargs)
+    task = current_task()
+    if task is None:
+        return await asyncio.wrap_future(future)
+    try:
+        while not future.done():
+            waker = Waker(task)
+            future.add_done_callback(waker.wake)
+            await suspend()
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()

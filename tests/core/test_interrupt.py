@@ -1,0 +1,221 @@
+"""Ctrl-C: wherever the main thread waits, it ends the wait, and cleanup is waited for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HEAD = """
+import asyncio, os, signal, threading, homebound
+from homebound import big_lock, block_on, current_context, wait_while
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+async def slow(started=interrupt):
+    try:
+        started()
+        await asyncio.sleep(30)
+    finally:
+        await asyncio.sleep(0.001)
+        print("cleaned up")
+"""
+
+
+def run(program: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "faulthandler", "-c", HEAD + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize("where", ["busy", "asleep"])
+def test_run(where: str):
+    lines = run(
+        f"""
+        async def main():
+            if {where!r} == "busy":
+                interrupt()
+            else:
+                asyncio.get_running_loop().call_later(0.05, threading.Thread(target=interrupt).start)
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0.001)
+                print("cleaned up")
+        try:
+            homebound.run(main())
+        except KeyboardInterrupt:
+            print("interrupted", current_context(), big_lock.held())
+        """
+    )
+    assert lines == ["cleaned up", "interrupted None False"]
+
+
+def test_big_lock_acquire():
+    """It leaves the queue: the lock is not handed to a thread that has gone."""
+    lines = run(
+        """
+        held, leave = threading.Event(), threading.Event()
+        def hold():
+            with big_lock:
+                held.set()
+                leave.wait(10)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(10)
+        def when_queued():
+            while " 1 waiting" not in repr(big_lock):
+                pass
+            interrupt()
+        threading.Thread(target=when_queued).start()
+        try:
+            big_lock.acquire()
+        except KeyboardInterrupt:
+            print("interrupted", big_lock.held(), repr(big_lock)[-11:-1])
+        leave.set()
+        thread.join()
+        with big_lock:
+            print("free again")
+        """
+    )
+    assert lines == ["interrupted False  0 waiting", "free again"]
+
+
+def test_block_on_in_a_thread_without_a_context():
+    lines = run(
+        """
+        with homebound.IOThread() as io:
+            try:
+                block_on(slow(), io.context)
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(block_on(asyncio.sleep(0, "goes on"), io.context))
+        """
+    )
+    assert lines == ["cleaned up", "interrupted", "goes on"]
+
+
+def test_block_on_at_home():
+    lines = run(
+        """
+        async def work():
+            # In a callback: asyncio's own handling of Ctrl-C would cancel the task of a runner.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            done = asyncio.get_running_loop().create_future()
+            def callback():
+                try:
+                    block_on(slow(lambda: asyncio.get_running_loop().call_later(0.01, interrupt)))
+                except KeyboardInterrupt:
+                    print("interrupted")
+                print(block_on(asyncio.sleep(0, "goes on")))
+                done.set_result("done")
+            asyncio.get_running_loop().call_soon(callback)
+            return await done
+        print(homebound.run(work()))
+        """
+    )
+    assert lines == ["cleaned up", "interrupted", "goes on", "done"]
+
+
+def test_block_on_by_a_lock_holder():
+    """The main loop runs in another thread; the process's main thread stands in."""
+    lines = run(
+        """
+        ready, stop = threading.Event(), None
+        async def main():
+            global stop
+            stop = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            ready.set()
+            await stop
+            return "main loop ends"
+        thread = threading.Thread(target=lambda: print(homebound.run(main())))
+        thread.start()
+        ready.wait(10)
+        with big_lock:
+            try:
+                block_on(slow(lambda: asyncio.get_running_loop().call_later(0.01, interrupt)))
+            except KeyboardInterrupt:
+                print("interrupted", big_lock.held())
+            print(block_on(asyncio.sleep(0, "goes on")))
+            stop.set_result(None)
+        thread.join()
+        """
+    )
+    assert lines == ["cleaned up", "interrupted True", "goes on", "main loop ends"]
+
+
+def test_wait_while():
+    lines = run(
+        """
+        async def main():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            asyncio.get_running_loop().call_later(0.01, interrupt)
+            try:
+                wait_while(lambda: True)
+            except KeyboardInterrupt:
+                print("interrupted", big_lock.held(), current_context() is not None)
+            await asyncio.sleep(0.001)
+            print("goes on")
+        homebound.run(main())
+        """
+    )
+    assert lines == ["interrupted True True", "goes on"]
+
+
+def test_a_worker_stands_in_while_it_comes():
+    """The signal breaks the main thread's sleep while another thread has the lock."""
+    lines = run(
+        """
+        async def main():
+            held, leave = threading.Event(), threading.Event()
+            def hold():
+                with big_lock:
+                    held.set()
+                    interrupt()
+                    leave.wait(0.05)
+            threading.Thread(target=hold).start()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                print("cleaned up", big_lock.held())
+        try:
+            homebound.run(main())
+        except KeyboardInterrupt:
+            print("interrupted", big_lock.held())
+        """
+    )
+    assert lines == ["cleaned up True", "interrupted False"]
+
+
+def test_io_thread_stop():
+    lines = run(
+        """
+        leave = threading.Event()
+        async def blocks():
+            interrupt()
+            leave.wait(0.05)
+        io = homebound.IOThread()
+        io.start()
+        io.spawn(blocks())
+        try:
+            io.stop()
+        except KeyboardInterrupt:
+            print("interrupted")
+        leave.set()
+        io.stop()
+        print(io)
+        """
+    )
+    assert lines[0] == "interrupted"
+    assert "ended" in lines[1]

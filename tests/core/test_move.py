@@ -1,0 +1,348 @@
+"""move_to and on: the rest of a coroutine runs elsewhere, and everything goes along."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import AioContext, ContextClosed, IOThread, current_context, current_task, move_to, on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+    Gate = Callable[[AioContext], threading.Event]
+
+
+def here() -> AioContext:
+    context = current_context()
+    assert context is not None
+    return context
+
+
+def thread_name() -> str:
+    return threading.current_thread().name
+
+
+def test_there_and_back(io: IOThread):
+    async def main() -> None:
+        home, me = here(), current_task()
+        await move_to(io.context)
+        assert (here(), thread_name()) == (io.context, "io")
+        assert current_task() is asyncio.current_task() is me is not None
+        assert me.home is io.context
+        assert asyncio.get_running_loop() is io.context.loop
+        await move_to(home)
+        assert (here(), thread_name()) == (home, "MainThread")
+        assert me.home is home
+
+    homebound.run(main())
+
+
+def test_to_where_it_is_already():
+    async def main() -> None:
+        order: list[str] = []
+        here().call_soon(order.append, "other")
+        await move_to(here())
+        assert not order  # it did not even give up control
+
+    homebound.run(main())
+
+
+def test_on_comes_back(io: IOThread, io2: IOThread):
+    async def main() -> list[str]:
+        names = [thread_name()]
+        async with on(io.context):
+            names.append(thread_name())
+            async with on(io2.context):
+                names.append(thread_name())
+            names.append(thread_name())
+        return [*names, thread_name()]
+
+    assert homebound.run(main()) == ["MainThread", "io", "io2", "io", "MainThread"]
+
+
+def test_on_comes_back_with_an_exception(io: IOThread):
+    async def main() -> None:
+        with pytest.raises(ValueError, match="there"):
+            async with on(io.context):
+                raise ValueError("there")
+        assert thread_name() == "MainThread"
+
+    homebound.run(main())
+
+
+def test_on_comes_back_when_cancelled(io: IOThread):
+    async def main() -> None:
+        arrived = threading.Event()
+        names: list[str] = []
+
+        async def work() -> None:
+            try:
+                async with on(io.context):
+                    arrived.set()
+                    await asyncio.sleep(30)
+            finally:
+                names.append(thread_name())
+
+        task = asyncio.create_task(work())
+        await homebound.to_worker(arrived.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert names == ["MainThread"]
+
+    homebound.run(main())
+
+
+def test_many_moves(io: IOThread, io2: IOThread):
+    async def main() -> None:
+        places = [io.context, here(), io2.context]
+        for number in range(300):
+            place = places[number % 3]
+            await move_to(place)
+            assert here() is place
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+                assert here() is place
+
+    homebound.run(main())
+
+
+def test_its_waits_are_the_new_homes(io: IOThread):
+    async def main() -> None:
+        async with on(io.context):
+            await asyncio.sleep(0.001)
+            assert thread_name() == "io"
+            assert await asyncio.create_task(where()) == "io"
+            assert await homebound.to_worker(thread_name) != "io"
+            assert thread_name() == "io"
+
+    async def where() -> str:
+        return thread_name()
+
+    homebound.run(main())
+
+
+def test_contextvars_go_along(io: IOThread):
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
+
+    async def main() -> None:
+        var.set("here")
+        async with on(io.context):
+            assert var.get() == "here"
+            var.set("there")
+            token = var.set("for a while")
+            var.reset(token)
+        assert var.get() == "there"
+
+    homebound.run(main())
+
+
+def test_timeout_around_a_move(io: IOThread):
+    async def main() -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005):
+                async with on(io.context):
+                    await asyncio.sleep(30)
+        assert thread_name() == "MainThread"
+        assert me.cancelling() == 0
+        async with asyncio.timeout(30):
+            async with on(io.context):
+                await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+def test_timeout_inside_a_move(io: IOThread):
+    async def main() -> None:
+        async with on(io.context):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.sleep(30)
+            assert thread_name() == "io"
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("who", ["main task", "plain thread"])
+def test_cancelled_in_flight_it_is_raised_there(
+    who: str, io: IOThread, gate: Gate, in_thread: InThread
+):
+    """The move is made first, so that cleanup runs where it belongs."""
+
+    async def main() -> None:
+        places: list[AioContext] = []
+
+        async def work() -> None:
+            try:
+                await move_to(io.context)
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                places.append(here())
+                raise
+
+        go_on = gate(io.context)
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        assert task.home is io.context  # type: ignore[attr-defined]
+        if who == "main task":
+            assert task.cancel("why")
+        else:
+            assert in_thread(task.cancel, "why").result(10)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert places == [io.context]
+
+    homebound.run(main())
+
+
+def test_cancelled_before_the_move(io: IOThread):
+    async def main() -> None:
+        async def work() -> AioContext:
+            me = current_task()
+            assert me is not None
+            me.cancel()
+            try:
+                await move_to(io.context)
+            except asyncio.CancelledError:
+                return here()
+            raise AssertionError
+
+        assert await asyncio.create_task(work()) is io.context
+
+    homebound.run(main())
+
+
+def test_to_a_context_that_has_ended():
+    with IOThread("gone") as io:
+        closed = io.context
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(ContextClosed, match="'gone'.* has ended"):
+                await move_to(closed)
+            assert thread_name() == "MainThread"
+            with pytest.raises(ContextClosed):
+                async with on(closed):
+                    raise AssertionError
+        await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+def test_back_to_a_home_that_has_ended(io: IOThread):
+    """The exit of `on` says so, and the rest goes on where it is."""
+    other = IOThread("other")
+    other.start()
+    there, go_on = threading.Event(), threading.Event()
+
+    async def work() -> str:
+        with pytest.raises(ContextClosed):
+            async with on(io.context):
+                there.set()
+                go_on.wait(10)
+        await asyncio.sleep(0)
+        return thread_name()
+
+    task = other.spawn(work())
+    assert there.wait(10)
+    other.stop()  # the task is not at home there now: it does not wait for it
+    go_on.set()
+    assert homebound.block_on(task) == "io"
+
+
+def test_a_done_callback_runs_in_the_loop_that_asked(io: IOThread):
+    async def main() -> None:
+        names: list[str] = []
+        seen = asyncio.Event()
+
+        async def work() -> None:
+            await move_to(io.context)
+
+        def done(_: object) -> None:
+            names.append(thread_name())
+            seen.set()
+
+        task = asyncio.create_task(work())
+        task.add_done_callback(done)
+        await seen.wait()
+        assert task.done()
+        assert names == ["MainThread"]
+
+    homebound.run(main())
+
+
+def test_children_of_a_task_group_may_move(io: IOThread, io2: IOThread):
+    async def work(place: AioContext) -> str:
+        async with on(place):
+            await asyncio.sleep(0)
+            name = thread_name()
+        await move_to(place)
+        return name
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work(each.context)) for each in (io, io2)]
+        assert [task.result() for task in tasks] == ["io", "io2"]
+
+    homebound.run(main())
+
+
+def test_locals_of_an_async_generator_move_too(io: IOThread):
+    async def numbers() -> Any:
+        yield thread_name()
+        await move_to(io.context)
+        yield thread_name()
+
+    async def main() -> list[str]:
+        return [name async for name in numbers()]
+
+    assert homebound.run(main()) == ["MainThread", "io"]
+
+
+def test_from_a_thread_that_runs_a_loop_of_its_own(io: IOThread, in_thread: InThread):
+    async def work() -> list[str]:
+        names = [thread_name()]
+        async with on(io.context):
+            names.append(thread_name())
+        return [*names, thread_name()]
+
+    def body() -> list[str]:
+        with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+            return runner.run(work())
+
+    assert in_thread(body).result(10) == ["plain0", "io", "plain0"]
+
+
+def test_an_asyncio_task_cannot_move(io: IOThread):
+    async def work() -> None:
+        await move_to(io.context)
+
+    with pytest.raises(RuntimeError, match="bad yield"):
+        asyncio.run(work())
+
+
+def test_an_asyncio_task_cannot_suspend():
+    async def work() -> None:
+        await homebound.suspend()
+
+    with pytest.raises(RuntimeError, match=r"only a homebound\.Task can be suspended"):
+        asyncio.run(work())
+
+
+def test_the_main_coroutine_may_end_elsewhere(io: IOThread):
+    async def main() -> str:
+        await move_to(io.context)
+        return thread_name()
+
+    assert homebound.run(main()) == "io"

@@ -1,0 +1,484 @@
+"""A Task is to its user what asyncio.Task is: the same program, the same answers, on both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import io as text_io
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., Any]
+
+
+async def answer() -> int:
+    return 42
+
+
+async def fail() -> None:
+    raise ValueError("no")
+
+
+def test_create_task_makes_ours():
+    async def main() -> None:
+        task = asyncio.create_task(answer())
+        assert type(task) is Task
+        assert task.home is homebound.current_context()
+        assert await task == 42
+        assert homebound.current_task() is asyncio.current_task()
+        assert type(asyncio.ensure_future(answer())) is Task
+        assert type(asyncio.gather(answer())) is not Task
+
+    homebound.run(main())
+
+
+def test_result_and_exception(run: Run):
+    async def main() -> None:
+        task = asyncio.create_task(answer())
+        assert not task.done()
+        for ask in (task.result, task.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                ask()
+        assert await task == task.result() == 42
+        assert task.exception() is None
+        assert task.done()
+        assert not task.cancelled()
+
+        task = asyncio.create_task(fail())
+        with pytest.raises(ValueError, match="no"):
+            await task
+        with pytest.raises(ValueError, match="no"):
+            task.result()
+        assert isinstance(task.exception(), ValueError)
+        assert not task.cancelled()
+
+        task = asyncio.create_task(answer())
+        assert task.cancel("why")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for ask in (task.result, task.exception):
+            with pytest.raises(asyncio.CancelledError):
+                ask()
+        assert task.cancelled()
+        assert not task.cancel()
+
+    run(main())
+
+
+def test_awaited_again_it_answers_at_once(run: Run):
+    async def main() -> None:
+        task = asyncio.create_task(answer())
+        assert [await task, await task] == [42, 42]
+        failed = asyncio.create_task(fail())
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no"):
+                await failed
+
+    run(main())
+
+
+def test_names(run: Run):
+    async def main() -> None:
+        task = asyncio.create_task(answer(), name="seeker")
+        assert task.get_name() == "seeker"
+        task.set_name(7)
+        assert task.get_name() == "7"
+        first, second = (asyncio.create_task(answer()) for _ in range(2))
+        assert first.get_name().startswith("Task-")
+        assert first.get_name() != second.get_name()
+        await asyncio.gather(task, first, second)
+
+    run(main())
+
+
+def test_coro_context_loop_and_kind(run: Run):
+    async def main() -> None:
+        coro = answer()
+        context = contextvars.copy_context()
+        task = asyncio.create_task(coro, context=context)
+        assert task.get_coro() is coro
+        assert task.get_loop() is asyncio.get_running_loop()
+        assert asyncio.isfuture(task)
+        assert isinstance(task, asyncio.Future)
+        if sys.version_info >= (3, 12):
+            assert task.get_context() is context
+        await task
+
+    run(main())
+
+
+def test_contextvars(run: Run):
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+
+    async def work() -> int:
+        before = var.get()
+        var.set(before + 1)
+        await asyncio.sleep(0)
+        return var.get()
+
+    async def main() -> None:
+        var.set(10)
+        assert await asyncio.create_task(work()) == 11
+        assert var.get() == 10
+        given = contextvars.copy_context()
+        assert await asyncio.create_task(work(), context=given) == 11
+        assert given[var] == 11
+
+    run(main())
+
+
+def test_done_callbacks(run: Run):
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+
+    async def main() -> None:
+        order: list[Any] = []
+        task = asyncio.create_task(answer())
+        var.set("set")
+        first, second, third = (lambda _, n=n: order.append(n) for n in range(3))
+        task.add_done_callback(first)
+        task.add_done_callback(second)
+        task.add_done_callback(second)
+        task.add_done_callback(third)
+        assert task.remove_done_callback(second) == 2
+        assert task.remove_done_callback(second) == 0
+        task.add_done_callback(lambda each: order.append((each is task, var.get())))
+        empty = contextvars.Context()
+        task.add_done_callback(lambda _: order.append(var.get()), context=empty)
+        await task
+        await asyncio.sleep(0)
+        assert order == [0, 2, (True, "set"), "unset"]
+        task.add_done_callback(lambda _: order.append("late"))
+        assert order[-1] == "unset"  # never called at once
+        await asyncio.sleep(0)
+        assert order[-1] == "late"
+
+    run(main())
+
+
+def test_a_done_callback_that_raises_is_reported(run: Run):
+    async def main() -> None:
+        reports: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        task = asyncio.create_task(answer())
+        task.add_done_callback(lambda _: int("x"))
+        await task
+        await asyncio.sleep(0)
+        assert [type(report["exception"]) for report in reports] == [ValueError]
+
+    run(main())
+
+
+def test_result_is_not_to_be_set(run: Run):
+    async def main() -> None:
+        task = asyncio.create_task(answer())
+        with pytest.raises(RuntimeError, match="does not support set_result"):
+            task.set_result(1)  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="does not support set_exception"):
+            task.set_exception(ValueError())
+        await task
+
+    run(main())
+
+
+def test_bad_yields(run: Run):
+    class Yields:
+        def __init__(self, what: Any) -> None:
+            self.what = what
+
+        def __await__(self) -> Any:
+            yield self.what
+
+    async def wait(what: Any) -> None:
+        await Yields(what)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="Task got bad yield: 'junk'"):
+            await asyncio.create_task(wait("junk"))
+        future = asyncio.get_running_loop().create_future()
+        with pytest.raises(RuntimeError, match="yield was used instead of yield from"):
+            await asyncio.create_task(wait(future))
+        await asyncio.create_task(wait(None))  # a bare yield: the next iteration
+
+        async def mine() -> None:
+            await task
+
+        task = asyncio.create_task(mine())
+        with pytest.raises(RuntimeError, match="Task cannot await on itself"):
+            await task
+
+    run(main())
+
+
+def test_all_tasks_and_current_task(run: Run):
+    async def main() -> None:
+        me = asyncio.current_task()
+        task = asyncio.create_task(asyncio.sleep(0))
+        assert asyncio.all_tasks() == {me, task}
+        await task
+        assert asyncio.all_tasks() == {me}
+
+    run(main())
+    with pytest.raises(RuntimeError):
+        asyncio.all_tasks()
+
+
+def test_all_tasks_shows_those_at_home_in_the_loop(io: homebound.IOThread):
+    async def look() -> set[Any]:
+        return asyncio.all_tasks()
+
+    async def main() -> None:
+        task = io.spawn(homebound.suspend())  # type: ignore[arg-type]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        there = io.spawn(look())
+        assert await there == {task, there}
+        task.wake()
+        await task
+
+    homebound.run(main())
+
+
+def test_stacks(run: Run):
+    async def main() -> None:
+        async def deep() -> None:
+            await asyncio.sleep(0)
+
+        async def outer() -> None:
+            await deep()
+
+        task = asyncio.create_task(outer())
+        await asyncio.sleep(0)
+        assert [frame.f_code.co_name for frame in task.get_stack()] == ["outer"]
+        out = text_io.StringIO()
+        task.print_stack(file=out)
+        assert "outer" in out.getvalue()
+        await task
+        assert task.get_stack() == []
+
+    run(main())
+
+
+def test_repr(run: Run):
+    async def main() -> None:
+        task = asyncio.create_task(answer(), name="seeker")
+        assert "pending name='seeker'" in repr(task)
+        assert "answer()" in repr(task)
+        await task
+        assert "finished" in repr(task)
+        assert "result=42" in repr(task)
+
+    run(main())
+
+
+def test_repr_says_where_it_is_at_home(io: homebound.IOThread):
+    task = Task(answer())
+    assert "no home" in repr(task)
+    io.context.schedule(task)
+    assert "home='io'" in repr(task)
+    homebound.block_on(task)
+
+
+def test_an_exception_nobody_reads_is_reported(run: Run):
+    async def main() -> None:
+        reports: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        for read in (True, False):
+            task = asyncio.create_task(fail())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if read:
+                task.exception()
+            del task
+            gc.collect()
+            await asyncio.sleep(0)
+        (report,) = reports
+        assert "exception was never retrieved" in report["message"]
+        assert isinstance(report["exception"], ValueError)
+
+    run(main())
+
+
+def test_an_exception_nobody_reads_in_an_io_thread(io: homebound.IOThread):
+    reports: list[Any] = []
+    io.context.loop.set_exception_handler(lambda _, report: reports.append(report))
+    io.spawn(fail())
+    homebound.block_on(io.spawn(asyncio.sleep(0)))
+    gc.collect()
+    assert [type(report["exception"]) for report in reports] == [ValueError]
+
+
+def test_nobody_else_need_keep_it_alive():
+    """asyncio's documented trap: a task that only its own future refers to may vanish."""
+
+    async def main() -> None:
+        done: list[int] = []
+
+        async def work() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        async def watch() -> None:
+            try:
+                await work()
+            except asyncio.CancelledError:
+                done.append(1)
+                raise
+
+        asyncio.create_task(watch())  # noqa: RUF006
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not done
+        (left,) = asyncio.all_tasks() - {asyncio.current_task()}
+        left.cancel()
+        await asyncio.wait([left])
+        assert done == [1]
+
+    homebound.run(main())
+
+
+def test_finished_it_is_let_go():
+    async def main() -> None:
+        import weakref  # noqa: PLC0415
+
+        task = asyncio.create_task(answer())
+        await task
+        gone = weakref.ref(task)
+        del task
+        gc.collect()
+        assert gone() is None
+
+    homebound.run(main())
+
+
+def test_base_exceptions_end_the_run(run: Run):
+    class Stop(SystemExit):
+        pass
+
+    async def stop() -> None:
+        raise Stop(3)
+
+    async def main() -> None:
+        task = asyncio.create_task(stop())
+        await asyncio.sleep(10)
+        await task
+
+    with pytest.raises(SystemExit):
+        run(main())
+
+
+def test_uncancel(run: Run):
+    async def main() -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        assert me.cancelling() == 0
+        me.cancel("one")
+        me.cancel("two")
+        assert me.cancelling() == 2
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        assert me.uncancel() == 1
+        assert me.uncancel() == 0
+        assert me.uncancel() == 0
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_generic_alias():
+    assert Task[int]
+    assert str(Task[int]).endswith("Task[int]")
+
+
+def test_only_coroutines():
+    for what in (answer, 42, None):
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            Task(what)  # type: ignore[arg-type]
+
+
+def test_a_task_factory_is_asked():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: list[Any] = []
+
+        def factory(loop: Any, coro: Any, **options: Any) -> Any:
+            made.append(asyncio.Task(coro, loop=loop, **options))
+            return made[-1]
+
+        loop.set_task_factory(factory)
+        task = asyncio.create_task(answer())
+        assert [task] == made
+        assert await task == 42
+
+    homebound.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks since 3.12")
+def test_eager_tasks_are_asyncios_own():
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        task = asyncio.create_task(answer())
+        assert task.done()
+        assert await task == 42
+
+    homebound.run(main())
+
+
+class Countdown(Coroutine[Any, Any, str]):
+    """A coroutine that no `async def` made, as Cython's are."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def send(self, value: Any) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise StopIteration("lift-off")
+
+    def throw(self, *error: Any) -> None:
+        raise error[0]
+
+    def __await__(self) -> Any:
+        return self
+
+
+def test_coroutines_of_other_makes(run: Run):
+    async def main() -> None:
+        assert await asyncio.create_task(Countdown(3)) == "lift-off"
+        task = asyncio.create_task(Countdown(3000))
+        await asyncio.sleep(0)
+        repr(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_what_a_closing_loop_abandons_may_be_of_other_makes():
+    loop = homebound.new_event_loop()
+    tasks = [loop.create_task(Countdown(3)), loop.create_task(homebound.suspend())]
+    loop.run_until_complete(asyncio.sleep(0))
+    tasks += [loop.create_task(Countdown(3)), loop.create_task(homebound.suspend())]
+    loop.close()
+    for task in tasks:
+        assert isinstance(task.exception(), homebound.ContextClosed)
+
+
+def test_suspend_and_move_to_make_tasks_by_themselves(io: homebound.IOThread):
+    """They are declared as coroutines: what takes a coroutine takes them."""
+
+    async def main() -> None:
+        task = asyncio.create_task(homebound.suspend())
+        await asyncio.sleep(0)
+        task.wake()  # type: ignore[attr-defined]
+        await asyncio.gather(task, homebound.move_to(io.context))
+
+    homebound.run(main())

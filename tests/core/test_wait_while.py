@@ -1,0 +1,306 @@
+"""wait_while and kick: the right loop turns meanwhile, and no kick is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import (
+    AioContext,
+    IOThread,
+    WouldDeadlock,
+    big_lock,
+    current_context,
+    kick,
+    wait_while,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+
+def here() -> AioContext:
+    context = current_context()
+    assert context is not None
+    return context
+
+
+def test_false_at_once():
+    async def main() -> None:
+        ran: list[int] = []
+        here().call_soon(ran.append, 1)
+        assert wait_while(lambda: False) is False
+        assert not ran
+
+    homebound.run(main())
+
+
+def test_turns_its_own_loop():
+    async def main() -> None:
+        steps: list[int] = []
+
+        async def count() -> None:
+            for number in range(3):
+                steps.append(number)
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(count())
+        assert wait_while(lambda: len(steps) < 3) is True
+        assert steps == [0, 1, 2]
+        await task
+
+    homebound.run(main())
+
+
+def test_sees_timers_without_a_kick():
+    async def main() -> None:
+        done: list[int] = []
+        asyncio.get_running_loop().call_later(0.001, done.append, 1)
+        assert wait_while(lambda: not done, here())
+
+    homebound.run(main())
+
+
+def test_in_a_callback():
+    async def main() -> None:
+        done: list[int] = []
+        finished = asyncio.get_running_loop().create_future()
+
+        def wait() -> None:
+            asyncio.get_running_loop().call_later(0.001, done.append, 1)
+            finished.set_result(wait_while(lambda: not done))
+
+        here().call_soon(wait)
+        assert await finished is True
+
+    homebound.run(main())
+
+
+def test_the_main_thread_waits_for_an_io_thread(io: IOThread):
+    async def main() -> None:
+        for _ in range(100):
+            done: list[int] = []
+            io.context.call_soon(lambda done=done: (done.append(1), kick()))
+            wait_while(lambda done=done: not done, io.context)
+
+    homebound.run(main())
+
+
+def test_an_io_thread_waits_for_itself(io: IOThread, in_thread: InThread):
+    async def wait() -> bool:
+        done: list[int] = []
+        in_thread(lambda: (done.append(1), kick()))
+        return wait_while(lambda: not done, io.context) in (True, False) and bool(done)
+
+    assert homebound.block_on(io.spawn(wait()))
+
+
+def test_a_lock_holder_waits_for_an_io_thread(io: IOThread, in_thread: InThread):
+    async def main() -> None:
+        def work() -> None:
+            for _ in range(50):
+                done: list[int] = []
+                with big_lock:
+                    io.context.call_soon(lambda done=done: (done.append(1), kick()))
+                    wait_while(lambda done=done: not done, io.context)
+                    assert big_lock.held()
+
+        await asyncio.wrap_future(in_thread(work))
+
+    homebound.run(main())
+
+
+def test_lets_go_of_the_lock_while_it_sleeps(in_thread: InThread):
+    """Who makes the predicate false may need the lock for it."""
+
+    async def main() -> None:
+        for _ in range(50):
+            done: list[int] = []
+
+            def work(done: list[int] = done) -> None:
+                with big_lock:
+                    done.append(1)
+                kick()
+
+            future = in_thread(work)
+            wait_while(lambda done=done: not done)
+            assert big_lock.held()
+            future.result(10)
+
+    homebound.run(main())
+
+
+def test_never_misses_a_kick(in_thread: InThread):
+    """Each round a thread makes the predicate false at whatever moment that happens to be."""
+
+    async def main() -> None:
+        rounds = 300
+        state = {"asked": 0, "answered": 0}
+        asked = threading.Semaphore(0)
+
+        def answer() -> None:
+            for number in range(rounds):
+                asked.acquire()
+                state["answered"] = number + 1
+                kick()
+
+        future = in_thread(answer)
+        for number in range(rounds):
+            asked.release()
+            wait_while(lambda number=number: state["answered"] <= number)
+        await asyncio.wrap_future(future)
+
+    homebound.run(main())
+
+
+def test_one_kick_wakes_all_waiters(io: IOThread, io2: IOThread, in_thread: InThread):
+    done: list[int] = []
+    waiting = threading.Barrier(4)
+
+    def not_done() -> bool:
+        return not done
+
+    async def wait(context: AioContext) -> bool:
+        first: list[int] = []
+
+        def predicate() -> bool:
+            if not first:
+                first.append(1)
+                waiting.wait(10)
+            return not_done()
+
+        wait_while(predicate, context)
+        return True
+
+    def finish() -> None:
+        waiting.wait(10)
+        done.append(1)
+        kick()
+
+    async def main() -> None:
+        in_thread(finish)
+        tasks = [io.spawn(wait(io.context)), io2.spawn(wait(io2.context))]
+        assert await wait(here())
+        assert await asyncio.gather(*tasks) == [True, True]
+
+    homebound.run(main())
+
+
+def test_nested():
+    async def main() -> None:
+        order: list[str] = []
+        loop = asyncio.get_running_loop()
+        flags = {"outer": True, "inner": True}
+
+        def inner() -> None:
+            loop.call_soon(flags.update, {"outer": False})
+            loop.call_later(0.001, flags.update, {"inner": False})
+            wait_while(lambda: flags["inner"])
+            order.append("inner")
+
+        loop.call_soon(inner)
+        wait_while(lambda: flags["outer"])
+        order.append("outer")
+        assert order == ["inner", "outer"]  # however early the outer one could have gone on
+
+    homebound.run(main())
+
+
+def test_the_outer_task_stays_put_and_others_go_on():
+    async def main() -> None:
+        me = homebound.current_task()
+        seen: list[Any] = []
+
+        async def other() -> None:
+            seen.append(homebound.current_task())
+            await asyncio.sleep(0)
+            seen.append(asyncio.current_task())
+
+        task = asyncio.create_task(other())
+        wait_while(lambda: len(seen) < 2)
+        assert seen == [task, task]
+        assert homebound.current_task() is asyncio.current_task() is me
+        await task
+
+    homebound.run(main())
+
+
+def test_an_exception_of_the_predicate_is_the_callers():
+    async def main() -> None:
+        calls: list[int] = []
+
+        def predicate() -> bool:
+            calls.append(1)
+            if len(calls) == 2:
+                raise ValueError("no")
+            return True
+
+        here().call_soon(kick)
+        with pytest.raises(ValueError, match="no"):
+            wait_while(predicate)
+        assert wait_while(lambda: False) is False
+        await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+def test_timeout():
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            wait_while(lambda: True, timeout=0.002)
+        with pytest.raises(TimeoutError):
+            wait_while(lambda: True, timeout=0)
+        assert wait_while(lambda: False, timeout=0) is False
+        done: list[int] = []
+        here().call_soon(done.append, 1)
+        assert wait_while(lambda: not done, timeout=30) is True
+        await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+def test_a_timeout_of_a_lock_holder(in_thread: InThread):
+    async def main() -> None:
+        def work() -> None:
+            with big_lock:
+                with pytest.raises(TimeoutError):
+                    wait_while(lambda: True, timeout=0.002)
+                assert big_lock.held()
+
+        await asyncio.wrap_future(in_thread(work))
+
+    homebound.run(main())
+
+
+def test_elsewhere_it_would_deadlock(io: IOThread, io2: IOThread, in_thread: InThread):
+    async def one_for_another() -> None:
+        with pytest.raises(WouldDeadlock, match=r"wait_while.*'io2'.*only its home may"):
+            wait_while(lambda: True, io2.context)
+
+    homebound.block_on(io.spawn(one_for_another()))
+    for context in (None, io.context):
+        with pytest.raises(WouldDeadlock, match="no current context"):
+            in_thread(wait_while, lambda: True, context).result(10)
+
+    async def main() -> None:
+        context = here()
+
+        async def for_main() -> None:
+            with pytest.raises(WouldDeadlock):
+                wait_while(lambda: True, context)
+
+        await io.spawn(for_main())
+
+    homebound.run(main())
+
+
+def test_a_kick_with_nobody_waiting(in_thread: InThread):
+    kick()
+    in_thread(kick).result(10)
