@@ -66,6 +66,8 @@ class AioContext:
     # The Task class; set where it is defined, one layer up.
     task_type: ClassVar[type[Task[Any]]]
 
+    _is_guest: ClassVar[bool] = True  # the loop is somebody else's
+
     name: str
     loop: asyncio.AbstractEventLoop
 
@@ -115,17 +117,24 @@ class AioContext:
         return context
 
     @classmethod
-    def attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
+    def _attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
         """`attach`, in the thread that is about to run the loop."""
         with _attaching:
             context = _attached[loop] = AioContext(loop, name)
         context._move_in()
         return context
 
-    async def end_workers(self) -> None:
+    async def _end_workers(self) -> None:
         """Shut its worker pool down, waiting for work in flight."""
         if self.workers is not None:
             await self.workers._end(self)
+
+    def _enter_vacant(self) -> bool:
+        """True if no thread is home, and none will be before `_leave`; loops of others never say."""
+        return False
+
+    def _leave(self) -> None:
+        """After `_enter_vacant`."""
 
     def _move_in(self) -> None:
         """The calling thread runs the loop: it is the home."""
@@ -217,10 +226,21 @@ class AioContext:
         elif running.__class__ is self.task_type:
             self._woken.append(task)
         else:  # a task that is not ours cannot have ours run inside it
-            self._ready.append(task)
+            self._post(task)
 
     def _run_now(self, task: Task[Any]) -> None:
-        task._run()
+        if running_loop() is not self.loop:  # it has stopped
+            self._post(task)
+            return
+        try:
+            task._run()
+        finally:
+            self._ring_for_own()
+
+    def _ring_for_own(self) -> None:
+        """What the home has queued for itself has rung nothing."""
+        if self._ready and self._bell:
+            self._ring(None)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
         """Have `callback(*args)` called at home in the next iteration; returns a handle to cancel.
@@ -279,8 +299,10 @@ class AioContext:
         try:
             self.loop.call_soon_threadsafe(self._run_batch)
         except RuntimeError:  # the loop was closed without our being told
-            self._close()
-            self._take_back(entry)
+            try:
+                self._take_back(entry)  # first: the closer drops what it finds, and tells nobody
+            finally:
+                self._close()
 
     def _take_back(self, entry: Any) -> None:
         """The context is closed: whoever gets the entry out of the mailbox answers for it."""
@@ -320,8 +342,7 @@ class AioContext:
                     except Exception as error:  # noqa: BLE001
                         self._report(entry, error)
         finally:
-            if ready and self._bell:  # what the home queued for itself has rung nothing
-                self._ring(None)
+            self._ring_for_own()
         self._tell_watchers()
 
     def _run_chain(self) -> None:

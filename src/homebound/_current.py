@@ -80,7 +80,11 @@ def current_context() -> AioContext | None:
 
     Called from: any thread.
     """
-    return here.context
+    context = here.context
+    if context is not None and context._is_guest and not context.loop.is_running():
+        set_home(None)  # the loop is somebody else's, and we are not told when it stops
+        return here.context
+    return context
 
 
 def main_context() -> AioContext | None:

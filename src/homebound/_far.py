@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._context import AioContext
 from ._current import current_context
 from ._errors import ContextClosed
-from ._loop import Loop
+from ._loop import Loop, loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class FarWait:
         self._future = future
         self._error: BaseException | None = None
         self._answered = False  # far thread only, until the answer is posted
-        loop = future.get_loop()
+        loop = loop_of(future)
         self._home: AioContext | None = loop.home if isinstance(loop, Loop) else None
         try:
             _send(loop, self._run, self)
@@ -89,7 +89,7 @@ class FarWait:
         """Cancel the future over there. False if its loop has ended."""
         cancel = Cancel(self._future, msg, self._task)
         try:
-            _send(self._future.get_loop(), cancel._run, cancel)
+            _send(loop_of(self._future), cancel._run, cancel)
         except RuntimeError:
             return False
         return True

@@ -222,6 +222,17 @@ class TaskFuture(FutureParts, Generic[T]):
         raise RuntimeError(message)
 
     def __repr__(self) -> str:
+        text = describe_task(self)
+        if not text.endswith(">"):
+            return text  # it is being described already
         home = self._home
         where = " no home" if home is None else f" home={home.name!r}"
-        return describe_task(self)[:-1] + where + ">"
+        return text[:-1] + where + ">"
+
+    @property
+    def _callbacks(self) -> list[tuple[Any, Context | None]]:
+        """Who is to be told, in asyncio's form: it shows them when it describes a future."""
+        return [
+            listener[:2] if listener.__class__ is tuple else (listener._heard, None)
+            for listener in tuple(self._listeners)
+        ]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class LoopContext(AioContext):
     """The home of a homebound loop."""
 
+    _is_guest = False
+
     loop: Loop
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
@@ -35,6 +37,8 @@ class LoopContext(AioContext):
         self._signal = loop.signal
         # How often a thread has taken over from the home thread. Written under the big lock.
         self._stand_ins = 0
+        # Held by the thread that is home, or by one that acts for it while none is.
+        self._key = threading.RLock()
 
     # Home.
 
@@ -44,6 +48,7 @@ class LoopContext(AioContext):
 
         It is the main one if asked for, or if the process's main thread runs it and there is none.
         """
+        current_context()  # a guest whose loop has stopped lives here no longer
         before = here.home
         if before is self:
             yield
@@ -56,6 +61,7 @@ class LoopContext(AioContext):
         is_main = as_main or (
             main.context is None and threading.current_thread() is threading.main_thread()
         )
+        self._key.acquire()
         set_home(self)
         took = is_main and not here.has_big_lock
         if took:
@@ -76,8 +82,15 @@ class LoopContext(AioContext):
                 set_main(None)
                 self.loop._is_main = False
             set_home(None)
+            self._key.release()
             if took and here.has_big_lock:
                 big_lock._let_go()
+
+    def _enter_vacant(self) -> bool:
+        return here.home is not self and self._key.acquire(blocking=False)
+
+    def _leave(self) -> None:
+        self._key.release()
 
     def _ring(self, entry: Any) -> None:
         bell = self._bell
@@ -97,11 +110,14 @@ class LoopContext(AioContext):
     def _close(self) -> None:
         """As AioContext's; not while somebody stands in, who writes the bell as well."""
         stand_ins = self._stand_ins and not here.has_big_lock
+        alone = self._key.acquire(timeout=1)  # whoever acts for the absent home does so briefly
         if stand_ins:
             big_lock._take_back()
         try:
             super()._close()
         finally:
+            if alone:
+                self._key.release()
             if stand_ins:
                 big_lock._let_go()
 

@@ -269,7 +269,7 @@ class IOThread:
             with loop.home.inhabit():
                 yield context
             return
-        context = AioContext.attach_here(loop, self.name)
+        context = AioContext._attach_here(loop, self.name)
         asyncio.set_event_loop(loop)
         try:
             yield context
@@ -285,7 +285,7 @@ def wind_down(context: AioContext) -> None:
         loop.run_until_complete(_end_tasks(loop))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
-        loop.run_until_complete(context.end_workers())
+        loop.run_until_complete(context._end_workers())
     finally:
         loop.close()
         context._close()

@@ -19,7 +19,7 @@ import heapq
 import selectors
 import sys
 import threading
-from asyncio import base_tasks, events, tasks
+from asyncio import base_tasks, events, futures, tasks
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
     _MIN_SCHEDULED_TIMER_HANDLES,
@@ -54,6 +54,9 @@ set_running_loop: Callable[[Any], None] = events._set_running_loop
 describe_task: Callable[[Any], str] = base_tasks._task_repr
 task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
 print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
+
+# A future's loop; of those without get_loop(), too.
+loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
 
 # The task a loop is running, or None. Asked for a loop, it never raises.
 running_task: Callable[[Any], Any]
@@ -379,7 +382,7 @@ class Loop(asyncio.SelectorEventLoop):
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
         """asyncio's; the context's own workers end with it."""
         await super().shutdown_default_executor(*args, **timeout)
-        await self.home.end_workers()
+        await self.home._end_workers()
 
     # One iteration.
 

@@ -39,6 +39,7 @@ from ._loop import (
     keep_alive,
     leave_task,
     let_die,
+    loop_of,
     running_task,
 )
 
@@ -387,10 +388,15 @@ class Task(TaskFuture[T]):
                 yielded._listeners.append(self)  # then look: pairs with the end, then _announce
                 if yielded.done():
                     yielded._announce()
-            elif yielded.get_loop() is home.loop:
-                yielded.add_done_callback(self, context=self._vars)
             else:
-                self._far = FarWait(self, yielded)
+                try:
+                    loop = yielded.get_loop()
+                except AttributeError:
+                    loop = loop_of(yielded)
+                if loop is home.loop:
+                    yielded.add_done_callback(self, context=self._vars)
+                else:
+                    self._far = FarWait(self, yielded)
             if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
                 self._throw = None
         elif yielded is PARK:  # it was cancelled before it suspended
@@ -487,6 +493,11 @@ class Task(TaskFuture[T]):
         # A signal handler may interrupt the main thread's sleep, without the big lock.
         if current_context() is home and (here.has_big_lock or home is not main.context):
             return self._cancel_here(msg)
+        if home._enter_vacant():  # before or between runs of the loop
+            try:
+                return self._cancel_here(msg)
+            finally:
+                home._leave()
         try:
             home._post(Cancel(self, msg, None))
         except ContextClosed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import multiprocessing.resource_tracker
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ def _libuv_is_awake() -> None:
         loop = uvloop.new_event_loop()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _multiprocessing_is_awake() -> None:
+    """Its resource tracker, once started, keeps a pipe: no test's leak."""
+    multiprocessing.resource_tracker.ensure_running()
 
 
 @pytest.fixture

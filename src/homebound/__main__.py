@@ -1,0 +1,5 @@
+"""`python -m homebound` is the `homebound` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,322 @@
+"""to_worker and run_in: a blocking call in a worker, whose end wakes the task at its home."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import multiprocessing
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import ContextError, IOThread, WorkerPool, block_on, current_context, run_in, to_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+
+def thread_name() -> str:
+    return threading.current_thread().name
+
+
+def test_the_result_comes_home(io: IOThread):
+    async def main() -> None:
+        for _ in range(50):
+            name = await to_worker(thread_name)
+            assert name.startswith("main-worker")
+            assert thread_name() == "MainThread"
+        assert await to_worker(dict, a=1) == {"a": 1}
+
+    async def there() -> tuple[str, str]:
+        return await to_worker(thread_name), thread_name()
+
+    homebound.run(main())
+    worker, home = block_on(io.spawn(there()))
+    assert worker.startswith("io-worker")
+    assert home == "io"
+
+
+def test_each_context_has_its_own_pool(io: IOThread):
+    async def main() -> None:
+        first = await to_worker(thread_name)
+        async with homebound.on(io.context):
+            second = await to_worker(thread_name)
+        assert first.startswith("main-worker")
+        assert second.startswith("io-worker")
+
+    homebound.run(main())
+
+
+def deep() -> None:
+    int("x")
+
+
+def test_the_exception_comes_with_its_traceback():
+    async def main() -> None:
+        with pytest.raises(ValueError, match="invalid literal") as caught:
+            await to_worker(deep)
+        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert names[0] == "main"
+        assert names[-1] == "deep"
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, KeyError])
+def test_exceptions_that_mean_something_to_coroutines(kind: type[Exception]):
+    def fail() -> None:
+        raise kind
+
+    async def main() -> str:
+        for pool in (None, WorkerPool()):
+            try:
+                if pool is None:
+                    await to_worker(fail)
+                else:
+                    with pool:
+                        await run_in(pool, fail)
+            except kind:
+                continue
+            except RuntimeError as other:
+                assert isinstance(other.__cause__, kind)  # noqa: PT017
+                continue
+            return "lost"
+        return "raised"
+
+    assert homebound.run(main()) == "raised"
+
+
+def test_contextvars_are_carried():
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+
+    def work() -> str:
+        seen = var.get()
+        var.set("the worker's")
+        return seen
+
+    async def main() -> None:
+        var.set("mine")
+        assert await to_worker(work) == "mine"
+        with WorkerPool() as pool:
+            assert await run_in(pool, work) == "mine"
+        assert var.get() == "mine"
+
+    homebound.run(main())
+
+
+def test_cancelled_while_it_waits_for_a_worker():
+    async def main() -> None:
+        go_on = threading.Event()
+        ran: list[int] = []
+        with WorkerPool(max_threads=1) as pool:
+            busy = asyncio.create_task(run_in(pool, go_on.wait, 10))
+            waiting = asyncio.create_task(run_in(pool, ran.append, 1))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            go_on.set()
+            assert await busy
+        assert not ran
+
+    homebound.run(main())
+
+
+def test_cancelled_while_it_runs():
+    """It runs on; its late end wakes nobody from a later wait."""
+
+    async def main() -> None:
+        started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def work() -> None:
+            started.set()
+            go_on.wait(10)
+            ended.set()
+
+        async def wait() -> str:
+            try:
+                await to_worker(work)
+            except asyncio.CancelledError:
+                go_on.set()
+                assert await to_worker(ended.wait, 10)
+                later.append("suspended")
+                await homebound.suspend()
+                return "woken"
+            return "not cancelled"
+
+        later: list[str] = []
+
+        task = asyncio.create_task(wait())
+        await to_worker(started.wait, 10)
+        task.cancel()
+        while not later:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await to_worker(int)
+        assert not task.done()
+        task.wake()  # type: ignore[attr-defined]
+        assert await task == "woken"
+
+    homebound.run(main())
+
+
+def test_a_stray_wake_does_not_end_it():
+    async def main() -> None:
+        go_on = threading.Event()
+
+        async def wait() -> bool:
+            return await to_worker(go_on.wait, 10)
+
+        task = homebound.Task(wait())
+        context = current_context()
+        assert context is not None
+        context.schedule(task)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            task.wake()
+            await asyncio.sleep(0)
+        assert not task.done()
+        go_on.set()
+        assert await task is True
+
+    homebound.run(main())
+
+
+def test_many_at_once(io: IOThread):
+    async def work(number: int) -> int:
+        return await to_worker(lambda: number * number)
+
+    async def main() -> None:
+        results = await asyncio.gather(*(work(number) for number in range(200)))
+        assert results == [number * number for number in range(200)]
+        tasks = [io.spawn(work(number)) for number in range(200)]
+        assert await asyncio.gather(*tasks) == results
+
+    homebound.run(main())
+
+
+def test_from_an_asyncio_task(io: IOThread):
+    async def main() -> None:
+        async def stock() -> tuple[str, int]:
+            with WorkerPool(name="p") as pool:
+                return await to_worker(thread_name), await run_in(pool, sum, [1, 2])
+
+        loop = asyncio.get_running_loop()
+        name, total = await asyncio.Task(stock(), loop=loop)
+        assert name.startswith("main-worker")
+        assert total == 3
+
+    homebound.run(main())
+
+
+def test_run_in_on_a_stock_loop():
+    async def main() -> None:
+        with WorkerPool() as pool:
+            assert await run_in(pool, sum, [1, 2]) == 3
+            with pytest.raises(ValueError, match="invalid literal"):
+                await run_in(pool, int, "x")
+
+    asyncio.run(main())
+
+
+def test_to_worker_without_a_context():
+    async def main() -> None:
+        with pytest.raises(ContextError, match=r"AioContext\.attach"):
+            await to_worker(int)
+
+    asyncio.run(main())
+
+
+def test_run_in_a_thread_pool_of_the_standard_library():
+    async def main() -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert await run_in(pool, sum, [1, 2]) == 3
+            with pytest.raises(ValueError, match="invalid literal"):
+                await run_in(pool, int, "x")
+            go_on = threading.Event()
+            busy = pool.submit(go_on.wait, 10)
+            waiting = asyncio.create_task(run_in(pool, int))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            go_on.set()
+            assert await asyncio.wrap_future(busy)
+
+    homebound.run(main())
+
+
+def test_run_in_a_process_pool():
+    async def main() -> None:
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            assert await run_in(pool, sum, [1, 2]) == 3
+
+    homebound.run(main())
+
+
+def test_run_in_a_pool_that_was_shut_down():
+    async def main() -> None:
+        pool = WorkerPool()
+        pool.shutdown()
+        with pytest.raises(RuntimeError, match="was shut down"):
+            await run_in(pool, int)
+
+    homebound.run(main())
+
+
+def test_a_pool_shut_down_while_tasks_wait():
+    async def main() -> None:
+        started, go_on = threading.Event(), threading.Event()
+        pool = WorkerPool(max_threads=1)
+        busy = asyncio.create_task(run_in(pool, lambda: (started.set(), go_on.wait(10))))
+        await to_worker(started.wait, 10)
+        waiting = asyncio.create_task(run_in(pool, int))
+        await asyncio.sleep(0)
+        pool.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises((asyncio.CancelledError, concurrent.futures.CancelledError)):
+            await waiting
+        go_on.set()
+        await busy
+
+    homebound.run(main())
+
+
+def test_the_worker_does_not_keep_the_result_alive():
+    import gc  # noqa: PLC0415
+    import weakref  # noqa: PLC0415
+
+    class Big:
+        pass
+
+    async def main() -> None:
+        big = await to_worker(Big)
+        gone = weakref.ref(big)
+        del big
+        for _ in range(100):
+            gc.collect()
+            if gone() is None:
+                break
+            await asyncio.sleep(0)
+        assert gone() is None
+
+    homebound.run(main())
+
+
+def test_timeout_around_it():
+    async def main() -> None:
+        go_on = threading.Event()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await to_worker(go_on.wait, 10)
+        go_on.set()
+        assert await to_worker(sum, [1, 2]) == 3
+
+    homebound.run(main())

@@ -1,0 +1,248 @@
+"""WorkerPool: an Executor whose threads come when needed and go when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+
+def thread_name() -> str:
+    return threading.current_thread().name
+
+
+def test_submit_map_and_with():
+    with WorkerPool(max_threads=4, name="disk") as pool:
+        assert isinstance(pool, concurrent.futures.Executor)
+        assert pool.submit(sum, [1, 2]).result(10) == 3
+        assert pool.submit(dict, a=1).result(10) == {"a": 1}
+        assert list(pool.map(str, range(5))) == list("01234")
+        assert pool.submit(thread_name).result(10).startswith("disk-")
+        assert "'disk'" in repr(pool)
+    with pytest.raises(RuntimeError, match="was shut down"):
+        pool.submit(sum, [])
+
+
+def test_an_exception_is_the_futures():
+    with WorkerPool() as pool:
+        future = pool.submit(int, "x")
+        with pytest.raises(ValueError, match="invalid literal"):
+            future.result(10)
+        assert pool.submit(int, "7").result(10) == 7  # the worker lives
+
+
+def test_a_base_exception_does_not_kill_the_worker():
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with WorkerPool(max_threads=1) as pool:
+        with pytest.raises(SystemExit):
+            pool.submit(leave).result(10)
+        assert pool.submit(int, "7").result(10) == 7
+
+
+def test_jobs_start_in_order():
+    order: list[int] = []
+    go_on = threading.Event()
+    with WorkerPool(max_threads=1) as pool:
+        pool.submit(go_on.wait, 10)
+        for number in range(50):
+            pool.submit(order.append, number)
+        go_on.set()
+    assert order == list(range(50))
+
+
+def test_cancelled_before_it_starts():
+    ran: list[int] = []
+    go_on = threading.Event()
+    with WorkerPool(max_threads=1) as pool:
+        running = pool.submit(go_on.wait, 10)
+        waiting = pool.submit(ran.append, 1)
+        assert waiting.cancel()
+        go_on.set()
+        assert running.result(10)
+        assert not running.cancel()
+    assert waiting.cancelled()
+    assert not ran
+
+
+def test_long_jobs_get_a_thread_each():
+    """They wait for each other: on fewer threads than jobs nobody would get on."""
+    with WorkerPool(max_threads=8) as pool:
+        barrier = threading.Barrier(8)
+        futures = [pool.submit(barrier.wait, 10) for _ in range(8)]
+        assert sorted(future.result(10) for future in futures) == list(range(8))
+
+
+def test_never_more_than_max_threads():
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def work() -> str:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        with lock:
+            running[0] -= 1
+        return thread_name()
+
+    with WorkerPool(max_threads=3) as pool:
+        names = {future.result(10) for future in [pool.submit(work) for _ in range(200)]}
+    assert 1 <= len(names) <= 3
+    assert most[0] <= 3
+
+
+def test_jobs_that_submit_jobs():
+    with WorkerPool(max_threads=2) as pool:
+        total = threading.Semaphore(0)
+
+        def spread(depth: int) -> None:
+            if depth:
+                pool.submit(spread, depth - 1)
+                pool.submit(spread, depth - 1)
+            total.release()
+
+        pool.submit(spread, 6)
+        for _ in range(127):
+            assert total.acquire(timeout=10)
+
+
+def test_idle_threads_leave_and_new_ones_come():
+    with WorkerPool(idle_timeout=0.0) as pool:
+        for _ in range(20):
+            pool.submit(int).result(10)
+            for thread in [each for each in threading.enumerate() if each.name.startswith(pool.name)]:
+                thread.join(10)
+                assert not thread.is_alive()
+
+
+def test_min_threads_stay():
+    with WorkerPool(min_threads=1, idle_timeout=0.001) as pool:
+        first = pool.submit(threading.get_ident).result(10)
+        for _ in range(5):
+            threading.Event().wait(0.002)  # longer than the idle timeout
+            assert pool.submit(threading.get_ident).result(10) == first
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_threads": 0},
+        {"min_threads": -1},
+        {"min_threads": 3, "max_threads": 2},
+        {"idle_timeout": -1},
+    ],
+)
+def test_limits_that_make_no_sense(limits: dict[str, Any]):
+    with pytest.raises(ValueError, match="WorkerPool"):
+        WorkerPool(**limits)
+
+
+def test_contextvars_are_carried():
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+
+    def work() -> str:
+        seen = var.get()
+        var.set("the worker's")
+        return seen
+
+    var.set("mine")
+    with WorkerPool(max_threads=1) as pool:
+        assert [pool.submit(work).result(10) for _ in range(2)] == ["mine", "mine"]
+    assert var.get() == "mine"
+
+
+def test_shutdown_finishes_what_is_queued():
+    done: list[int] = []
+    go_on = threading.Event()
+    pool = WorkerPool(max_threads=1)
+    pool.submit(go_on.wait, 10)
+    futures = [pool.submit(done.append, number) for number in range(20)]
+    pool.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="takes no more work"):
+        pool.submit(int)
+    go_on.set()
+    pool.shutdown()
+    assert done == list(range(20))
+    assert all(future.done() for future in futures)
+    pool.shutdown()
+
+
+def test_shutdown_with_cancel_futures():
+    done: list[int] = []
+    go_on = threading.Event()
+    pool = WorkerPool(max_threads=1)
+    started = threading.Event()
+    running = pool.submit(lambda: (started.set(), go_on.wait(10)))
+    assert started.wait(10)
+    futures = [pool.submit(done.append, number) for number in range(5)]
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in futures)
+    go_on.set()
+    pool.shutdown()
+    assert running.done()
+    assert not done
+
+
+def test_shutdown_from_a_worker_of_it():
+    pool = WorkerPool(max_threads=2)
+    pool.submit(pool.shutdown).result(10)
+    pool.shutdown()
+
+
+def test_used_by_asyncio():
+    async def main() -> None:
+        with WorkerPool(name="mine") as pool:
+            name = await asyncio.get_running_loop().run_in_executor(pool, thread_name)
+            assert name.startswith("mine-")
+
+    asyncio.run(main())
+    homebound.run(main())
+
+
+def test_many_submitters(in_thread: InThread):
+    with WorkerPool(max_threads=3) as pool:
+        barrier = threading.Barrier(4)
+
+        def submit() -> int:
+            barrier.wait()
+            futures = [pool.submit(int, number) for number in range(200)]
+            return sum(future.result(20) for future in futures)
+
+        threads = [in_thread(submit) for _ in range(4)]
+        assert [thread.result(30) for thread in threads] == [sum(range(200))] * 4
+
+
+def test_at_interpreter_exit_work_in_flight_is_finished():
+    program = """
+    import homebound, threading, time
+    pool = homebound.WorkerPool()
+    started = threading.Event()
+    def work():
+        started.set()
+        time.sleep(0.01)
+        print("finished", flush=True)
+    pool.submit(work)
+    started.wait(10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "finished\n", "")
