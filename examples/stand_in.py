@@ -40,9 +40,7 @@ async def main() -> None:
     for line in log:
         print(line)
     print("the main loop ticked meanwhile:", ticks > 0)
-    assert sorted(log) == [
-        f"sector {index} by cpu{index}" for index in range(3) for _ in range(3)
-    ]
+    assert sorted(log) == [f"sector {index} by cpu{index}" for index in range(3) for _ in range(3)]
     assert ticks > 0
 
 

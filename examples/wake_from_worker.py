@@ -1,4 +1,4 @@
-"""A worker thread wakes a task of the main loop: where does the task go on?
+"""A worker thread wakes a task of the main loop: it matters whether it holds the big lock.
 
 Without the big lock the worker is nobody's home, so the task is queued and the main thread runs
 it. With the big lock the worker stands in for the main thread, and the task runs inside `wake()`.
@@ -15,7 +15,7 @@ def here() -> str:
     return threading.current_thread().name
 
 
-async def connect(worker_has_lock: bool) -> list[str]:
+async def connect(*, worker_has_lock: bool) -> list[str]:
     trace = []
     task = homebound.current_task()
     assert task is not None

@@ -6,6 +6,8 @@ from ._context import AioContext as AioContext
 from ._context import ContextStats as ContextStats
 from ._current import current_context as current_context
 from ._current import main_context as main_context
+from ._dump import dump as dump
+from ._dump import dump_on as dump_on
 from ._entry import BottomHalf as BottomHalf
 from ._errors import AlreadyScheduled as AlreadyScheduled
 from ._errors import ContextClosed as ContextClosed

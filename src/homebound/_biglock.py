@@ -16,6 +16,7 @@ lock tried without blocking, and a deque), so that the uncontended path blocks n
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 import time
 from collections import deque
@@ -203,3 +204,5 @@ class BigLock:
 
 
 big_lock = BigLock()
+# Whoever held it or waited for it is not in a forked process.
+os.register_at_fork(after_in_child=big_lock.__init__)  # type: ignore[misc]

@@ -19,7 +19,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 REPEATS = 64  # how often tasks may be run again in one chain of wake-ups before the loop looks up
 
 _names = count(1)
+contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
 _attached: WeakKeyDictionary[Any, AioContext] = WeakKeyDictionary()
 _attaching = _thread.allocate_lock()  # guards _attached
 
@@ -79,6 +80,7 @@ class AioContext:
         # AWAKE, or the bell of the sleep that goes on, or CLOSED. Written by the home, and by
         # who stands in for it under the big lock. Falsy means: nothing to do for a producer.
         self._bell: Any = new_bell()
+        self._home_ident: int | None = None  # of its home's thread; written by that
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
         self._closed = False  # set once, by the home's thread
         # Tasks woken by the task that runs now, and what is left of the chain it belongs to
@@ -91,6 +93,7 @@ class AioContext:
         self._watchers: list[Parker] = []
         self._iterations = self._entered = self._skipped = 0  # home only
         self._wakeups = self._coalesced = 0  # home only
+        contexts.add(self)
         self._notice = BottomHalf(self, self._look_again)
         self.workers: Any = None  # its WorkerPool, made at first use. Home only.
 
@@ -130,7 +133,7 @@ class AioContext:
             await self.workers._end(self)
 
     def _enter_vacant(self) -> bool:
-        """True if no thread is home, and none will be before `_leave`; loops of others never say."""
+        """True if nobody is home, nor will be before `_leave`; loops of others never say."""
         return False
 
     def _leave(self) -> None:
@@ -140,6 +143,7 @@ class AioContext:
         """The calling thread runs the loop: it is the home."""
         if here.home is not self:
             set_home(self)
+            self._home_ident = _thread.get_ident()
 
     def is_home(self) -> bool:
         """True if tasks of this context may run in the calling thread: `current_context() is self`.
@@ -437,9 +441,8 @@ class AioContext:
 
     def _tasks(self) -> list[Task[Any]]:
         """The unfinished tasks at home here."""
-        return [
-            task for task in tuple(alive) if task.__class__ is self.task_type and task._home is self
-        ]
+        tasks = alive.copy()  # under the set's own lock, which tuple() does not take
+        return [task for task in tasks if task.__class__ is self.task_type and task._home is self]
 
     def _close(self) -> None:
         """Nothing runs here any more: refuse what comes, tell whom what is left concerns."""

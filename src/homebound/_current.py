@@ -9,6 +9,7 @@ The answer belongs to the thread: never keep it across an await, a task may resu
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,15 @@ def set_main(context: AioContext | None) -> None:
     """`context` is the main one from now on; the caller holds the big lock."""
     main.context = context
     _apply_rule()
+
+
+def _begin_as_child() -> None:
+    """A forked process has the memory of its parent's loops, but runs none of them."""
+    here.home = here.context = main.context = None
+    here.has_big_lock = False
+
+
+os.register_at_fork(after_in_child=_begin_as_child)
 
 
 def current_context() -> AioContext | None:

@@ -230,7 +230,7 @@ class TaskFuture(FutureParts, Generic[T]):
         return text[:-1] + where + ">"
 
     @property
-    def _callbacks(self) -> list[tuple[Any, Context | None]]:
+    def _callbacks(self) -> Any:
         """Who is to be told, in asyncio's form: it shows them when it describes a future."""
         return [
             listener[:2] if listener.__class__ is tuple else (listener._heard, None)

@@ -76,8 +76,10 @@ class LoopContext(AioContext):
                     raise ContextError(message)
                 set_main(self)
                 self.loop._is_main = True
+            self._home_ident = _thread.get_ident()
             yield
         finally:
+            self._home_ident = None
             if main.context is self:
                 set_main(None)
                 self.loop._is_main = False

@@ -107,6 +107,8 @@ class _Mine(threading.local):
 
 
 _mine = _Mine()
+# A forked process must not sleep on its parent's counter, or take a wake meant for it.
+os.register_at_fork(after_in_child=_mine.__init__)  # type: ignore[misc]
 
 
 def my_parker() -> Parker:

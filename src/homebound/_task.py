@@ -376,7 +376,7 @@ class Task(TaskFuture[T]):
         self._throw = error
         self._home._ready.append(self)  # type: ignore[union-attr]
 
-    def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901  (a table of cases)
+    def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
         """The coroutine yielded something to wait for: a future, or a context to move to."""
         blocking = True if yielded.__class__ is Task else begins_wait(yielded)
         if blocking:
@@ -479,9 +479,9 @@ class Task(TaskFuture[T]):
 
         Called from: any thread.
         """
+        self._mark_retrieved()
         if self.done():
             return False
-        self._mark_retrieved()
         home = self._home
         if home is None:
             self._home = current_context()

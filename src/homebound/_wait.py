@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from _thread import get_ident
+from contextlib import contextmanager
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +22,35 @@ from ._park import Parker, my_parker
 from ._task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from ._context import AioContext
 
 # The contexts in which somebody is inside wait_while. List operations are atomic on every build;
 # a waiter enters itself before it first looks at its predicate (pairs with kick).
 _waiting: list[LoopContext] = []
+
+
+# What each waiting thread waits in, innermost last: for dump(). Written by the thread itself.
+_waits: dict[int, list[str]] = {}
+
+
+def waits() -> list[tuple[int, str]]:
+    """The threads that wait here now, by ident, and in what."""
+    return [(ident, what) for ident, whats in tuple(_waits.items()) for what in tuple(whats)]
+
+
+@contextmanager
+def _waiting_in(what: str) -> Iterator[None]:
+    ident = get_ident()
+    mine = _waits.setdefault(ident, [])
+    mine.append(what)
+    try:
+        yield
+    finally:
+        mine.pop()
+        if not mine:
+            del _waits[ident]
 
 
 def kick() -> None:
@@ -83,7 +107,8 @@ def wait_while(
     try:
         if not predicate():
             return False
-        _turn_while(turned, predicate, timeout)
+        with _waiting_in(f"wait_while({predicate!r})"):
+            _turn_while(turned, predicate, timeout)
     finally:
         _waiting.remove(turned)
     return True
@@ -206,7 +231,8 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
-        _turn_until_done(task, turned)
+        with _waiting_in(f"block_on({task!r})"):
+            _turn_until_done(task, turned)
         return _outcome(task, expired)
     finally:
         if alarm is not None:
@@ -293,17 +319,18 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
     deadline = None if timeout is None else time.monotonic() + timeout
     expired: _Expiry | None = None
     interrupt: BaseException | None = None
-    while not task.done():
-        try:
-            left = None if deadline is None or expired else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                expired = _Expiry(task)
-                expired()
-            else:
-                parker.park(left)
-        except (KeyboardInterrupt, SystemExit) as error:
-            interrupt = error
-            task.cancel()
+    with _waiting_in(f"block_on({task!r})"):
+        while not task.done():
+            try:
+                left = None if deadline is None or expired else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    expired = _Expiry(task)
+                    expired()
+                else:
+                    parker.park(left)
+            except (KeyboardInterrupt, SystemExit) as error:
+                interrupt = error
+                task.cancel()
     if interrupt is not None:
         raise interrupt
     return _outcome(task, expired)

@@ -7,6 +7,12 @@ next before it begins. So a burst of short jobs runs on few threads, and long on
 
 The orders that make it lossless: who submits appends the job and then looks whether somebody
 searches; a worker that found nothing lists itself as idle, stops searching, and then looks again.
+
+Waking somebody costs more than a brief job, and with the GIL it takes the interpreter away from
+whoever works. So while jobs are brief on average, a worker that finds more of them does not send
+for help, as long as an idle one *watches*: it looks each millisecond, and if jobs wait and none was
+taken meanwhile, the pool takes its jobs to be long again. Nothing waits behind a long job for more
+than two looks.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from collections import deque
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -37,6 +44,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _numbers = count()
+_BRIEF = 20e-6  # seconds: less than it costs to wake somebody
+_LONG = 4 * _BRIEF
+_TICK = 1e-3  # seconds between two looks of a worker that watches
+_QUIET = 16  # looks at which nothing happened, after which it stops watching
 _pools: WeakSet[WorkerPool] = WeakSet()
 
 
@@ -138,6 +149,12 @@ class WorkerPool(concurrent.futures.Executor):
         self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
         self._idle: deque[Parker] = deque()  # workers append themselves; the latest is woken first
         self._searching = False  # a woken worker has not found its job yet; any thread
+        # How long jobs take, in seconds, and whether that is brief; how many were taken; whether an
+        # idle worker watches. Any worker writes them; each is a hint, and _watch makes up for it.
+        self._average = _LONG
+        self._brief = False
+        self._taken = 0
+        self._watched = False
         self._shut_down = False  # set once, under _lock
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
         self._lock = _thread.allocate_lock()
@@ -167,8 +184,15 @@ class WorkerPool(concurrent.futures.Executor):
             self._take_out(job)
             message = f"{self!r} was shut down: it takes no more work"
             raise RuntimeError(message)
-        if not self._searching:  # after the append: pairs with _rest
-            self._send_one()
+        if self._searching:  # after the append: pairs with _rest
+            return
+        if self._brief and self._watched:
+            # A worker that is not idle looks again before it rests. It lists itself first: a pass
+            # through that list's lock before looking whether one is missing there pairs with it.
+            self._idle.rotate(0)
+            if len(self._idle) < len(self._threads):
+                return
+        self._send_one()
 
     def _take_out(self, job: Any) -> bool:
         """Take a job back; False if a worker has it."""
@@ -219,10 +243,16 @@ class WorkerPool(concurrent.futures.Executor):
                     continue
                 return
             self._searching = False
-            if jobs:
+            self._taken += 1
+            if jobs and not (self._brief and self._watched):
                 self._send_one()
+            began = perf_counter()
             job.work()
             del job  # an idle worker keeps nothing alive
+            # Capped: one job that had to wait for the interpreter does not make all of them long.
+            took = min(perf_counter() - began, _LONG)
+            self._average += (took - self._average) / 8
+            self._brief = self._average < _BRIEF
 
     def _rest(self, parker: Parker) -> bool:
         """Found nothing: sleep until sent. False: leave for good."""
@@ -230,9 +260,43 @@ class WorkerPool(concurrent.futures.Executor):
         self._searching = False
         if self._jobs or self._shut_down:  # after listing ourselves: pairs with _put and shutdown
             return not self._leave(parker)
+        if self._brief and not self._watched and self._watch(parker):
+            return True
         if parker.park(self._idle_timeout):
+            try:
+                # Sent last time as well, just when it had found work by itself: nobody sent it now,
+                # so it stands in the list. Left there twice, it would be sent when it has gone.
+                self._idle.remove(parker)
+            except ValueError:
+                pass
             return True
         return not self._leave(parker)
+
+    def _watch(self, parker: Parker) -> bool:
+        """Idle while jobs are brief: see that they go on. True: look for work now."""
+        self._watched = True
+        quiet = 0
+        while quiet < _QUIET:
+            taken = self._taken
+            if parker.park(_TICK):
+                break
+            if self._taken != taken:
+                quiet = 0
+            elif self._jobs:  # nobody has taken one since the last look
+                self._average = _LONG
+                self._brief = False
+                break
+            else:
+                quiet += 1
+        self._watched = False
+        # Then look: who found us watching, with jobs waiting, has sent nobody (pairs with _work).
+        if quiet == _QUIET and not self._jobs:
+            return False
+        try:
+            self._idle.remove(parker)  # unless we were sent
+        except ValueError:
+            pass
+        return True
 
     def _leave(self, parker: Parker) -> bool:
         """Give up the rest if nobody has sent us meanwhile; True if this worker is to end."""
@@ -250,7 +314,7 @@ class WorkerPool(concurrent.futures.Executor):
             tell = self._when_empty if last else []
             if last:
                 self._when_empty = []
-        if last and self._jobs:  # submitted while we left
+        if self._jobs:  # submitted while we left, and perhaps refused a new thread because of us
             self._send_one()
         for callback in tell:
             callback()

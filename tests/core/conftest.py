@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _libuv_is_awake() -> None:
     """libuv opens a pipe at its first loop and keeps it: no test's leak."""
     if importlib.util.find_spec("uvloop"):
-        import uvloop  # type: ignore[import-not-found]  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415
 
         loop = uvloop.new_event_loop()
         loop.run_until_complete(asyncio.sleep(0))
@@ -37,7 +37,7 @@ def _multiprocessing_is_awake() -> None:
 @pytest.fixture
 def in_thread() -> Iterator[Callable[..., Future[Any]]]:
     """`in_thread(fn, *args)` calls it in a plain thread of its own; the future has the outcome."""
-    threads = []
+    threads = []  # type: ignore[var-annotated]
 
     def start(fn: Callable[..., Any], *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -45,7 +45,7 @@ def in_thread() -> Iterator[Callable[..., Future[Any]]]:
         def body() -> None:
             try:
                 future.set_result(fn(*args))
-            except BaseException as error:  # noqa: BLE001 - the future's reader gets it
+            except BaseException as error:  # noqa: BLE001
                 future.set_exception(error)
 
         thread = threading.Thread(target=body, name=f"plain{len(threads)}", daemon=True)
@@ -97,3 +97,47 @@ def gate() -> Iterator[Callable[[homebound.AioContext], threading.Event]]:
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Both runners: what a test finds with one, it must find with the other."""
     return homebound.run if request.param == "homebound" else asyncio.run
+
+
+class StockLoop:
+    """Somebody else's asyncio loop in a thread of its own."""
+
+    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.loop = factory()
+        self.thread = threading.Thread(target=self._live, name="stock", daemon=True)
+        self.thread.start()
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def call(self, coro: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coro, self.loop)
+
+    def close(self) -> None:
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join()
+        self.loop.close()
+
+
+def factories() -> list[Any]:
+    def uvloop() -> asyncio.AbstractEventLoop:
+        import uvloop  # noqa: PLC0415
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+
+    missing = importlib.util.find_spec("uvloop") is None
+    skip = pytest.mark.skipif(missing, reason="uvloop is not installed")
+    return [
+        pytest.param(asyncio.SelectorEventLoop, id="asyncio"),
+        pytest.param(uvloop, id="uvloop", marks=skip),
+    ]
+
+
+@pytest.fixture(params=factories())
+def stock(request: pytest.FixtureRequest) -> Iterator[StockLoop]:
+    loop = StockLoop(request.param)
+    yield loop
+    loop.close()

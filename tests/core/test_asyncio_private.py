@@ -22,11 +22,11 @@ SOURCE = Path(homebound.__file__).parent
 def test_enter_and_leave_decide_the_current_task():
     loop = asyncio.new_event_loop()
     task: Any = object()
-    tasks._enter_task(loop, task)  # type: ignore[attr-defined]
+    tasks._enter_task(loop, task)
     assert asyncio.current_task(loop) is task
     with pytest.raises(RuntimeError):
-        tasks._enter_task(loop, object())  # type: ignore[attr-defined]
-    tasks._leave_task(loop, task)  # type: ignore[attr-defined]
+        tasks._enter_task(loop, object())  # type: ignore[arg-type]
+    tasks._leave_task(loop, task)  # type: ignore[arg-type]
     assert asyncio.current_task(loop) is None
     loop.close()
 
@@ -144,8 +144,8 @@ def test_a_handle_has_the_fields_that_ours_sets():
     loop = asyncio.new_event_loop()
     handle: Any = events.Handle(print, (), loop)
     ours = {"_context", "_loop", "_callback", "_args", "_cancelled", "_repr", "_source_traceback"}
-    assert ours <= set(events.Handle.__slots__)  # type: ignore[attr-defined]
-    assert not set(events.Handle.__slots__) - ours - {"__weakref__"}  # type: ignore[attr-defined]
+    assert ours <= set(events.Handle.__slots__)
+    assert not set(events.Handle.__slots__) - ours - {"__weakref__"}
     assert handle._cancelled is False
     handle.cancel()
     assert handle._cancelled is True
@@ -153,11 +153,11 @@ def test_a_handle_has_the_fields_that_ours_sets():
 
 
 def test_task_helpers():
-    assert list(inspect.signature(base_tasks._task_get_stack).parameters) == ["task", "limit"]  # type: ignore[attr-defined]
-    assert list(inspect.signature(base_tasks._task_print_stack).parameters) == [  # type: ignore[attr-defined]
+    assert list(inspect.signature(base_tasks._task_get_stack).parameters) == ["task", "limit"]
+    assert list(inspect.signature(base_tasks._task_print_stack).parameters) == [
         "task", "limit", "file",
     ]  # fmt: skip
-    assert callable(base_tasks._task_repr)  # type: ignore[attr-defined]
+    assert callable(base_tasks._task_repr)
 
 
 def test_base_event_loop_has_what_ours_replaces_and_calls():
@@ -170,7 +170,13 @@ def test_base_event_loop_has_what_ours_replaces_and_calls():
         "_format_handle",
     ):
         assert hasattr(base_events.BaseEventLoop, name) or hasattr(base_events, name), name
-    for name in ("_add_reader", "_remove_reader", "_remove_writer", "_process_events", "_write_to_self"):
+    for name in (
+        "_add_reader",
+        "_remove_reader",
+        "_remove_writer",
+        "_process_events",
+        "_write_to_self",
+    ):
         assert hasattr(asyncio.SelectorEventLoop, name), name
     assert isinstance(base_events._MIN_SCHEDULED_TIMER_HANDLES, int)  # type: ignore[attr-defined]
     assert 0 < base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION < 1  # type: ignore[attr-defined]
@@ -209,8 +215,10 @@ def test_the_fields_of_an_epoll_selector():
 
 def test_private_names_stand_in_one_file():
     """Nothing but _loop.py imports a private name of asyncio."""
-    private = re.compile(r"\b(?:asyncio|tasks|events|base_tasks|base_events|futures)\._[a-z]\w+|"
-                         r"from asyncio\.\w+ import .*\b_\w+")
+    private = re.compile(
+        r"\b(?:asyncio|tasks|events|base_tasks|base_events|futures)\._[a-z]\w+|"
+        r"from asyncio\.\w+ import .*\b_\w+"
+    )
     found = {
         (path.name, match.group())
         for path in SOURCE.rglob("*.py")

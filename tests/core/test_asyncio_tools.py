@@ -146,7 +146,7 @@ def test_task_group_with_a_failing_child(run: Run, io: IOThread, io2: IOThread):
 
     async def main() -> None:
         far = io.spawn(forever())
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
             async with asyncio.TaskGroup() as group:
                 group.create_task(wait(far))
                 group.create_task(wait(io2.spawn(fail())))
@@ -169,7 +169,7 @@ def test_task_group_cancels_children_that_have_moved(io: IOThread):
             finally:
                 names.append(threading.current_thread().name)
 
-        with pytest.raises(ExceptionGroup):
+        with pytest.raises(ExceptionGroup):  # noqa: PT012
             async with asyncio.TaskGroup() as group:
                 group.create_task(child())
                 await homebound.to_worker(arrived.wait, 10)
@@ -202,7 +202,7 @@ def test_asyncio_primitives_on_one_home(run: Run):
         async def consumer() -> None:
             async with lock:
                 for _ in range(3):
-                    order.append(await queue.get())
+                    order.append(await queue.get())  # noqa: PERF401
 
         await asyncio.gather(producer(), consumer(), event.wait())
         async with lock:

@@ -22,7 +22,7 @@ Factory = Any
 
 
 def uvloop_factory() -> asyncio.AbstractEventLoop:
-    import uvloop  # type: ignore[import-not-found]  # noqa: PLC0415
+    import uvloop  # noqa: PLC0415
 
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
@@ -251,7 +251,7 @@ def test_the_big_lock_makes_no_stand_in_there(other: IOThread):
         assert not other.context.is_home()
 
 
-def test_what_it_cannot_do_says_so(other: IOThread, factory: Factory):
+def test_what_it_cannot_do_says_so(other: IOThread):
     async def work() -> None:
         context = current_context()
         assert context is not None
@@ -260,10 +260,12 @@ def test_what_it_cannot_do_says_so(other: IOThread, factory: Factory):
             ("wait_while", lambda: homebound.wait_while(lambda: True, context)),
         ]
         for name, act in acts:
-            with pytest.raises(ContextError, match=rf"{name}.*: .*'other'.*await instead of waiting"):
+            with pytest.raises(
+                ContextError, match=rf"{name}.*: .*'other'.*await instead of waiting"
+            ):
                 act()
         coro = where()
-        with pytest.raises(ContextError, match="block_on: .*'other'"):
+        with pytest.raises(ContextError, match=r"block_on: .*'other'"):
             block_on(coro)
         await asyncio.sleep(0)
 

@@ -67,7 +67,7 @@ def test_only_its_owner_releases(in_thread: InThread):
         assert big_lock.held()
 
 
-def test_repr_names_the_owner(in_thread: InThread):
+def test_repr_names_the_owner():
     assert repr(big_lock) == "<homebound.big_lock, free, 0 waiting>"
     with big_lock:
         assert "held by thread 'MainThread'" in repr(big_lock)

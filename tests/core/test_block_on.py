@@ -157,12 +157,10 @@ def test_a_task_that_shares_the_outer_ones_context():
 
             shares = asyncio.create_task(inner(), context=mine)
             future = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(
-                lambda: future.set_result(var.get()), context=mine
-            )
+            asyncio.get_running_loop().call_soon(lambda: future.set_result(var.get()), context=mine)
 
             async def wait() -> str:
-                return await future + await shares
+                return await future + await shares  # type: ignore[no-any-return]
 
             assert block_on(wait()) == "sharedshared"
 

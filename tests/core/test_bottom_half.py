@@ -47,7 +47,7 @@ def test_scheduled_often_it_runs_once(io: IOThread, gate: Gate):
 def test_they_run_in_the_order_of_their_first_schedule():
     async def main() -> None:
         order: list[str] = []
-        halves = {name: here().bottom_half(lambda name=name: order.append(name)) for name in "abc"}
+        halves = {name: here().bottom_half(lambda name=name: order.append(name)) for name in "abc"}  # type: ignore[misc]
         for name in "bacab":
             halves[name].schedule()
         await asyncio.sleep(0)

@@ -107,7 +107,9 @@ def test_at_each_point_from_each_thread(
     elif who == "other I/O thread":
         assert homebound.block_on(io2.spawn(from_task()))
     else:
-        assert in_thread(with_lock if who == "lock holder" else lambda: task.cancel("why")).result(10)
+        assert in_thread(with_lock if who == "lock holder" else lambda: task.cancel("why")).result(
+            10
+        )
     with pytest.raises(asyncio.CancelledError):
         homebound.block_on(task)
     assert task.cancelled()
@@ -280,7 +282,7 @@ def test_wake_and_cancel_together_resume_it_once(io: IOThread, gate: Gate):
 
 
 def test_a_wake_after_the_cancellation_is_an_error(io: IOThread):
-    task = io.spawn(homebound.suspend())  # type: ignore[arg-type]
+    task = io.spawn(homebound.suspend())
     settle(io)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -356,7 +358,7 @@ def test_cancel_a_task_from_the_task_it_waits_for(io: IOThread):
         await io.spawn(inner())
 
     async def main() -> None:
-        nonlocal outer
+        nonlocal outer  # type: ignore[misc]
         outer = here().spawn(wait())
         await homebound.to_worker(ready.wait, 10)
         outer.cancel()

@@ -81,7 +81,7 @@ def test_a_worker_with_the_lock_stands_in(in_thread: InThread):
     def work() -> list[object]:
         seen = [current_context()]
         with big_lock:
-            seen += [current_context(), main_context().is_home()]  # type: ignore[union-attr]
+            seen += [current_context(), main_context().is_home()]  # type: ignore[list-item, union-attr]
         return [*seen, current_context()]
 
     async def main() -> None:

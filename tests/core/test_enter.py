@@ -44,7 +44,7 @@ def settle(io: IOThread) -> None:
 
 @pytest.mark.parametrize("how", ["wake", "enter", "schedule"])
 @pytest.mark.parametrize("who", ["plain thread", "lock holder", "other I/O thread"])
-def test_from_elsewhere_it_is_queued_at_home(
+def test_from_elsewhere_it_is_queued_at_home(  # noqa: PLR0913, PLR0917
     who: str, how: str, io: IOThread, io2: IOThread, gate: Gate, in_thread: InThread
 ):
     trace: Trace = []

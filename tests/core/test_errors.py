@@ -36,7 +36,7 @@ def test_one_family(kind: type[Exception]):
     assert issubclass(ContextError, RuntimeError)
 
 
-def test_texts(io: IOThread, io2: IOThread, in_thread: InThread):
+def test_texts(io: IOThread, io2: IOThread):
     """What each tells: the call, the thread and context it came from, the way out."""
     cases: list[tuple[Callable[[], object], type[Exception], list[str]]] = []
 
@@ -62,7 +62,7 @@ def test_texts(io: IOThread, io2: IOThread, in_thread: InThread):
     block_on(io.spawn(asyncio.sleep(0)))
     cases += [
         (
-            lambda: io.context.poll(),
+            io.context.poll,
             WrongThread,
             ["poll", "'io'", "thread 'MainThread'", "no current context", "only its home"],
         ),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,54 +12,11 @@ import homebound
 from homebound import AioContext, ContextClosed, IOThread, current_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
-
-
-class StockLoop:
-    """Somebody else's asyncio loop in a thread of its own."""
-
-    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self.loop = factory()
-        self.thread = threading.Thread(target=self._live, name="stock", daemon=True)
-        self.thread.start()
-
-    def _live(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    def call(self, coro: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coro, self.loop)
-
-    def close(self) -> None:
-        if self.thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join()
-        self.loop.close()
-
-
-def factories() -> list[Any]:
-    def uvloop() -> asyncio.AbstractEventLoop:
-        import uvloop  # type: ignore[import-not-found]  # noqa: PLC0415
-
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        return loop
-
-    missing = importlib.util.find_spec("uvloop") is None
-    skip = pytest.mark.skipif(missing, reason="uvloop is not installed")
-    return [
-        pytest.param(asyncio.SelectorEventLoop, id="asyncio"),
-        pytest.param(uvloop, id="uvloop", marks=skip),
-    ]
-
-
-@pytest.fixture(params=factories())
-def stock(request: pytest.FixtureRequest) -> Iterator[StockLoop]:
-    loop = StockLoop(request.param)
-    yield loop
-    loop.close()
+    StockLoop = Any  # conftest's
 
 
 def here() -> AioContext:
@@ -199,9 +154,10 @@ def test_threads_that_begin_to_await_one_task_at_the_same_moment(io: IOThread, i
 
 
 @pytest.mark.parametrize("place", ["other home", "stock loop"])
-def test_cancelling_the_waiter_waits_for_the_far_cleanup(place: str, io: IOThread):
+def test_cancelling_the_waiter_waits_for_the_far_cleanup(
+    place: str, io: IOThread, stock: StockLoop
+):
     slow = Slow()
-    stock = StockLoop(asyncio.SelectorEventLoop)
 
     async def make() -> Any:
         return asyncio.create_task(slow())
@@ -225,10 +181,7 @@ def test_cancelling_the_waiter_waits_for_the_far_cleanup(place: str, io: IOThrea
         assert far.cancelled()
         assert thread_name() == "MainThread"
 
-    try:
-        homebound.run(main())
-    finally:
-        stock.close()
+    homebound.run(main())
 
 
 def test_a_far_one_that_refuses_to_be_cancelled(io: IOThread):
@@ -244,7 +197,7 @@ def test_a_far_one_that_refuses_to_be_cancelled(io: IOThread):
 
     async def main() -> None:
         async def wait() -> str:
-            return await io.spawn(stubborn())
+            return await io.spawn(stubborn())  # type: ignore[no-any-return]
 
         waiter = asyncio.create_task(wait())
         await homebound.to_worker(started.wait, 10)
@@ -357,60 +310,5 @@ def test_two_that_wait_for_each_others_homes(io: IOThread):
     async def main() -> None:
         names = await io.spawn(hop(4, [io.context, here()]))
         assert names == ["io", "io", "MainThread", "io", "MainThread"]
-
-    homebound.run(main())
-
-
-# asyncio's own tasks await ours.
-
-
-def test_an_asyncio_task_awaits_ours(stock: StockLoop, io: IOThread):
-    async def work() -> None:
-        for _ in range(20):
-            assert await io.spawn(where()) == "io"
-            assert thread_name() == "stock"
-        with pytest.raises(ValueError, match="far"):
-            await io.spawn(fail())
-
-    stock.call(work()).result(10)
-
-
-def test_cancelling_the_asyncio_task_cancels_ours(stock: StockLoop, io: IOThread):
-    slow = Slow()
-    far = io.spawn(slow())
-
-    async def wait() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().call_later(0.001, task.cancel)
-        await far
-
-    assert slow.started.wait(10)
-    with pytest.raises(CancelledError):
-        stock.call(wait()).result(10)
-    assert slow.trace == ["cleanup begins in io", "cleanup ends"]
-    assert far.cancelled()
-
-
-def test_an_asyncio_task_awaits_one_that_moves(stock: StockLoop, io: IOThread, io2: IOThread):
-    async def work() -> str:
-        for _ in range(10):
-            await homebound.move_to(io2.context)
-            await homebound.move_to(io.context)
-        return thread_name()
-
-    async def wait() -> str:
-        return await io.spawn(work())
-
-    assert stock.call(wait()).result(10) == "io"
-
-
-def test_an_asyncio_task_on_our_loop_awaits_a_far_one(io: IOThread):
-    async def wait() -> tuple[str, str]:
-        return await io.spawn(where()), thread_name()
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        assert await asyncio.Task(wait(), loop=loop) == ("io", "MainThread")
 
     homebound.run(main())

@@ -27,7 +27,15 @@ async def slow(started=interrupt):
 
 def run(program: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "faulthandler", "-c", HEAD + textwrap.dedent(program)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-X",
+            "faulthandler",
+            "-c",
+            HEAD + textwrap.dedent(program),
+        ],
         capture_output=True,
         text=True,
         timeout=30,
@@ -46,7 +54,8 @@ def test_run(where: str):
             if {where!r} == "busy":
                 interrupt()
             else:
-                asyncio.get_running_loop().call_later(0.05, threading.Thread(target=interrupt).start)
+                later = threading.Thread(target=interrupt).start
+                asyncio.get_running_loop().call_later(0.05, later)
             try:
                 await asyncio.sleep(30)
             finally:

@@ -150,7 +150,7 @@ def test_never_in_the_callers_stack(method: str):
 
 
 def test_nothing_is_lost_between_many_producers(io: IOThread, in_thread: InThread):
-    """Each post is made while the home goes to sleep or wakes up: the wake-up must not be missed."""
+    """Each post is made while the home goes to sleep or wakes: it must not be missed."""
     producers, posts = 4, 300
     got: list[tuple[int, int]] = []
     barrier = threading.Barrier(producers)

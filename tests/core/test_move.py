@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, ContextClosed, IOThread, current_context, current_task, move_to, on
+from homebound import (
+    AioContext,
+    ContextClosed,
+    IOThread,
+    current_context,
+    current_task,
+    move_to,
+    on,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +157,7 @@ def test_timeout_around_a_move(io: IOThread):
     async def main() -> None:
         me = asyncio.current_task()
         assert me is not None
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with asyncio.timeout(0.005):
                 async with on(io.context):
                     await asyncio.sleep(30)
@@ -229,7 +237,7 @@ def test_to_a_context_that_has_ended():
 
     async def main() -> None:
         for _ in range(2):
-            with pytest.raises(ContextClosed, match="'gone'.* has ended"):
+            with pytest.raises(ContextClosed, match=r"'gone'.* has ended"):
                 await move_to(closed)
             assert thread_name() == "MainThread"
             with pytest.raises(ContextClosed):
@@ -247,7 +255,7 @@ def test_back_to_a_home_that_has_ended(io: IOThread):
     there, go_on = threading.Event(), threading.Event()
 
     async def work() -> str:
-        with pytest.raises(ContextClosed):
+        with pytest.raises(ContextClosed):  # noqa: PT012
             async with on(io.context):
                 there.set()
                 go_on.wait(10)

@@ -74,7 +74,7 @@ def test_with_the_lock_it_runs_in_the_worker(in_thread: InThread):
     homebound.run(main())
 
 
-def test_wakes_in_both_ways_again_and_again(in_thread: InThread):
+def test_wakes_in_both_ways_again_and_again():
     async def main() -> None:
         for number in range(100):
             device = Device()

@@ -32,9 +32,11 @@ def thread_name() -> str:
 
 @pytest.fixture(params=["asleep", "busy", "in a nested wait"])
 def stand_in(request: pytest.FixtureRequest, in_thread: InThread) -> Callable[..., Any]:
-    """`stand_in(fn)`: fn under the big lock in a worker, with the main loop as the parameter says."""
+    """`stand_in(fn)`: fn under the big lock in a worker, the main loop as the parameter says."""
 
-    def run(fn: Callable[[], Any], prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None) -> Any:
+    def run(
+        fn: Callable[[], Any], prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
+    ) -> Any:
         def work() -> Any:
             with big_lock:
                 return fn()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ import homebound
 from homebound import AioContext, IOThread, current_context
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     Gate = Callable[[AioContext], threading.Event]

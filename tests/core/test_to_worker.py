@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import multiprocessing
 import threading
 import traceback
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound import ContextError, IOThread, WorkerPool, block_on, current_context, run_in, to_worker
+from homebound import (
+    ContextError,
+    IOThread,
+    WorkerPool,
+    block_on,
+    current_context,
+    run_in,
+    to_worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +212,7 @@ def test_many_at_once(io: IOThread):
     homebound.run(main())
 
 
-def test_from_an_asyncio_task(io: IOThread):
+def test_from_an_asyncio_task():
     async def main() -> None:
         async def stock() -> tuple[str, int]:
             with WorkerPool(name="p") as pool:
@@ -290,9 +300,6 @@ def test_a_pool_shut_down_while_tasks_wait():
 
 
 def test_the_worker_does_not_keep_the_result_alive():
-    import gc  # noqa: PLC0415
-    import weakref  # noqa: PLC0415
-
     class Big:
         pass
 

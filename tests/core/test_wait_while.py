@@ -88,7 +88,7 @@ def test_the_main_thread_waits_for_an_io_thread(io: IOThread):
         for _ in range(100):
             done: list[int] = []
             io.context.call_soon(lambda done=done: (done.append(1), kick()))
-            wait_while(lambda done=done: not done, io.context)
+            wait_while(lambda done=done: not done, io.context)  # type: ignore[misc]
 
     homebound.run(main())
 
@@ -109,7 +109,7 @@ def test_a_lock_holder_waits_for_an_io_thread(io: IOThread, in_thread: InThread)
                 done: list[int] = []
                 with big_lock:
                     io.context.call_soon(lambda done=done: (done.append(1), kick()))
-                    wait_while(lambda done=done: not done, io.context)
+                    wait_while(lambda done=done: not done, io.context)  # type: ignore[misc]
                     assert big_lock.held()
 
         await asyncio.wrap_future(in_thread(work))
@@ -130,7 +130,7 @@ def test_lets_go_of_the_lock_while_it_sleeps(in_thread: InThread):
                 kick()
 
             future = in_thread(work)
-            wait_while(lambda done=done: not done)
+            wait_while(lambda done=done: not done)  # type: ignore[misc]
             assert big_lock.held()
             future.result(10)
 
@@ -154,7 +154,7 @@ def test_never_misses_a_kick(in_thread: InThread):
         future = in_thread(answer)
         for number in range(rounds):
             asked.release()
-            wait_while(lambda number=number: state["answered"] <= number)
+            wait_while(lambda number=number: state["answered"] <= number)  # type: ignore[misc]
         await asyncio.wrap_future(future)
 
     homebound.run(main())

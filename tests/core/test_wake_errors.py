@@ -159,7 +159,7 @@ def test_waking_one_that_waits_for_something_else():
         with pytest.raises(NotSuspended, match="waits for <Future pending"):
             task.wake()
         future.set_result("x")
-        with pytest.raises(NotSuspended, match="about to run|waits for"):
+        with pytest.raises(NotSuspended, match=r"about to run|waits for"):
             task.wake()
         assert await task == "x"
 
@@ -210,7 +210,7 @@ def test_a_wake_that_comes_before_the_suspension_is_kept(in_thread: InThread):
     homebound.run(main())
 
 
-def test_a_worker_races_with_the_suspension(in_thread: InThread):
+def test_a_worker_races_with_the_suspension():
     async def main() -> None:
         for number in range(200):
             me = current_task()

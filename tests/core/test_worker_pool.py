@@ -127,7 +127,9 @@ def test_idle_threads_leave_and_new_ones_come():
     with WorkerPool(idle_timeout=0.0) as pool:
         for _ in range(20):
             pool.submit(int).result(10)
-            for thread in [each for each in threading.enumerate() if each.name.startswith(pool.name)]:
+            for thread in [
+                each for each in threading.enumerate() if each.name.startswith(pool.name)
+            ]:
                 thread.join(10)
                 assert not thread.is_alive()
 

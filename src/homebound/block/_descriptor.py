@@ -1,0 +1,63 @@
+"""A file descriptor that several threads use and one of them closes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class ClosedDescriptor(Exception):  # noqa: N818  (it is no error until somebody says whose)
+    """It was closed before."""
+
+
+class Descriptor:
+    """`with descriptor as fd` uses it; `close` closes it once the last user has left.
+
+    Were it closed under a thread that is about to make a system call, its number could by then
+    mean somebody else's file. A worker whose task was cancelled is such a thread.
+    """
+
+    __slots__ = ("_closed", "_lock", "_users", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd  # for those who know that it is not being closed
+        self._lock = threading.Lock()  # guards the two below
+        self._users = 0
+        self._closed = False
+
+    def __enter__(self) -> int:
+        with self._lock:
+            if self._closed:
+                raise ClosedDescriptor
+            self._users += 1
+        return self.fd
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._closed and not self._users
+        if last:
+            os.close(self.fd)
+
+    def close(self) -> None:
+        """Let nobody in any more. May be called again."""
+        with self._lock:
+            now = not self._closed and not self._users
+            self._closed = True
+        if now:
+            os.close(self.fd)
+
+    def __del__(self) -> None:
+        if not self._closed:
+            os.close(self.fd)
+            warnings.warn(f"descriptor {self.fd} was not closed", ResourceWarning, 2, source=self)

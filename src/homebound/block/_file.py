@@ -1,0 +1,118 @@
+"""A raw image as a disk: a file or a block device, byte for byte."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+
+from ._disk import BlockingDisk, Buffer
+from ._patience import Patience, monotonic
+from ._rawfile import RawFile
+
+_IN_PAGE = mmap.PAGESIZE - 1
+_EAGER_MAX = 1 << 20  # bytes
+
+
+class FileDisk(BlockingDisk):
+    r"""The file or block device at `path` as a disk, of the size it has now.
+
+    What is in the page cache is read at once, without a thread; what is not goes to a worker. On a
+    file system that is all memory nothing does. Few file systems can promise not to wait for a
+    write. On the others, if they are local, whole pages are written at once as long as that goes
+    quickly; after a write that took more than 10 ms, and while a flush is under way, writes go to
+    workers, as they always do without `eager_writes`.
+
+    Raises ImageError if it is missing, a directory, empty, or not to be opened that way.
+
+    >>> import tempfile, homebound
+    >>> from homebound.block import FileDisk
+    >>> async def main():
+    ...     with tempfile.NamedTemporaryFile() as image:
+    ...         image.truncate(1 << 20)
+    ...         with FileDisk(image.name) as disk:
+    ...             await disk.write(4096, b"hello", fua=True)
+    ...             return await disk.read(4095, 7)
+    >>> homebound.run(main())
+    bytearray(b'\x00hello\x00')
+    """
+
+    shared_cache = True  # all go through one page cache, and fdatasync is about the whole file
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        eager_writes: bool = True,
+    ) -> None:
+        raw = RawFile(path, read_only=read_only)
+        self.blocking: RawFile = raw
+        self.path = raw.path
+        self.size = raw.size
+        self.read_only = read_only
+        self.volatile = raw.volatile
+        self._fd = raw.fd
+        # See RawFile.nowait. That of writing becomes None when the first attempt shows that writes
+        # cannot be tried here; it may be written by several threads, all of which write None.
+        self._read_flags = self._write_flags = raw.nowait
+        # Where the kernel cannot say whether a read would wait, it may be far away: never eager.
+        self._patience = Patience() if eager_writes and raw.nowait else None
+
+    def __repr__(self) -> str:
+        return f"<FileDisk {self.blocking!r}>"
+
+    def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+        """Read what is in memory; False if a part of it is not, or the file ends before.
+
+        Called from: any thread.
+        """
+        flags = self._read_flags
+        if flags is None:
+            return False
+        try:
+            return os.preadv(self._fd, (buffer,), offset, flags) == len(buffer)
+        except BlockingIOError:
+            return False
+
+    def try_write(self, offset: int, data: Buffer) -> bool:
+        """Write where the file system can promise not to wait, or where it seems to be quick.
+
+        Called from: any thread.
+        """
+        flags = self._write_flags
+        if flags is None:
+            return self._patience is not None and self._write_eagerly(self._patience, offset, data)
+        try:
+            return os.pwritev(self._fd, (data,), offset, flags) == len(data)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and flags:
+                self._write_flags = None
+                return False
+            raise
+
+    def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
+        began = monotonic()
+        # A part of a page may have to be read first. Pages that are being flushed may not change.
+        if (
+            (offset | len(data)) & _IN_PAGE
+            or len(data) > _EAGER_MAX
+            or self.blocking.flushing
+            or patience.lost(began)
+        ):
+            return False
+        written = os.pwrite(self._fd, data, offset)
+        patience.tried(began, monotonic())
+        return written == len(data)
+
+    def close(self) -> None:
+        """Close the image, after the workers that use it; unflushed data stays with the kernel.
+
+        No thread may be making an attempt (`try_...`) at that moment: a server is stopped first.
+
+        Called from: any thread.
+        """
+        self._fd = -1
+        self.blocking.close()

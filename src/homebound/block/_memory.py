@@ -1,0 +1,178 @@
+"""A disk in memory, which takes as much of it as has been written to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+
+from ._disk import Buffer, Disk
+from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+
+_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_PAGE = mmap.PAGESIZE
+# Freeing or clearing memory holds up the loop, so it is done in steps of this many bytes.
+_STEP = 64 << 20
+_ZEROES = bytes(1 << 20)
+
+
+class MemoryDisk(Disk):
+    r"""A disk of `size` bytes, at first all zeroes. Its contents end with it.
+
+    Only pages that were written to take memory, so a disk may be far larger than the machine's.
+    Every operation is done at once, in the thread that asks for it; two that overlap and run in
+    different threads leave a mixture of both, as on any disk.
+
+    Raises DiskError if the size is not positive or the address space does not have room for it.
+
+    >>> import homebound
+    >>> from homebound.block import MemoryDisk
+    >>> async def main():
+    ...     with MemoryDisk(1 << 40) as disk:
+    ...         await disk.write(1 << 39, b"hello")
+    ...         return await disk.read((1 << 39) - 1, 7)
+    >>> homebound.run(main())
+    bytearray(b'\x00hello\x00')
+    """
+
+    shared_cache = True  # there is no cache at all
+    volatile = True
+    read_only = False
+
+    def __init__(self, size: int, *, read_only: bool = False) -> None:
+        self.size = size
+        self.read_only = read_only
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+        try:
+            pages = mmap.mmap(-1, size, flags=flags)
+        except (OSError, OverflowError, ValueError) as error:
+            text = f"cannot make a disk of {size} bytes in memory: {error}"
+            raise DiskError(errno.ENOMEM if size > 0 else errno.EINVAL, text) from error
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            # A huge page would take 2 MiB for the first byte written into it.
+            try:
+                pages.madvise(mmap.MADV_NOHUGEPAGE)
+            except OSError:
+                pass  # a kernel without huge pages
+        # None and empty once closed. The memory itself goes with the last reference to it: another
+        # thread may be copying from there.
+        self._map: mmap.mmap | None = pages
+        self._view = memoryview(pages)
+
+    def __repr__(self) -> str:
+        how = " read-only" if self.read_only else ""
+        return f"<MemoryDisk of {self.size} bytes{how}>"
+
+    def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+        """Read; it never has to wait.
+
+        Called from: any thread.
+        """
+        try:
+            buffer[:] = self._view[offset : offset + len(buffer)]
+        except ValueError:
+            raise self._refusal(offset, len(buffer)) from None
+        return True
+
+    def try_write(self, offset: int, data: Buffer) -> bool:
+        """Write; it never has to wait.
+
+        Called from: any thread.
+        """
+        try:
+            self._view[offset : offset + len(data)] = data
+        except ValueError:
+            raise self._refusal(offset, len(data)) from None
+        return True
+
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` on.
+
+        Called from: task.
+        """
+        self.check_range(offset, len(buffer))
+        self.try_read_into(offset, buffer)
+
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Write `data`; there is no stable storage, so `fua` changes nothing.
+
+        Called from: task.
+        """
+        del fua
+        self._check_change(offset, len(data))
+        self.try_write(offset, data)
+
+    async def flush(self) -> None:
+        """Nothing to do.
+
+        Called from: task.
+        """
+        if not self._view:
+            raise DiskClosed(self)
+
+    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        """Give back the memory of all pages that lie wholly in the range.
+
+        Called from: task.
+        """
+        del fua
+        self._check_change(offset, length)
+        await self._drop_pages(offset, length)
+
+    async def write_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Make the range read as zeroes; with `no_hole` its memory is taken now.
+
+        Called from: task.
+        """
+        del fua
+        self._check_change(offset, length)
+        end = offset + length
+        first = last = end
+        if not no_hole:
+            first, last = await self._drop_pages(offset, length)
+        await self._clear(offset, first)
+        await self._clear(last, end)
+
+    def close(self) -> None:
+        """Let go of the memory, and of what was written.
+
+        Called from: any thread.
+        """
+        self._view = memoryview(bytearray())
+        self._map = None
+
+    async def _drop_pages(self, offset: int, length: int) -> tuple[int, int]:
+        """Empty the whole pages of the range. Where they begin and end; equal if there are none."""
+        first = -(-offset // _PAGE) * _PAGE
+        last = (offset + length) // _PAGE * _PAGE
+        if first >= last:
+            return offset + length, offset + length
+        for start in range(first, last, _STEP):
+            if start > first:
+                await asyncio.sleep(0)  # let the others of this loop have a turn
+            pages = self._map
+            if pages is None:
+                raise DiskClosed(self)
+            pages.madvise(mmap.MADV_DONTNEED, start, min(_STEP, last - start))
+        return first, last
+
+    async def _clear(self, start: int, end: int) -> None:
+        for position in range(start, end, len(_ZEROES)):
+            if position > start and (position - start) % _STEP == 0:
+                await asyncio.sleep(0)
+            length = min(len(_ZEROES), end - position)
+            self._view[position : position + length] = _ZEROES[:length]
+
+    def _check_change(self, offset: int, length: int) -> None:
+        if not self._view:
+            raise DiskClosed(self)
+        self.check_range(offset, length)
+        if self.read_only:
+            raise DiskReadOnly(self)
+
+    def _refusal(self, offset: int, length: int) -> DiskError:
+        if not self._view:
+            return DiskClosed(self)
+        return OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")

@@ -1,0 +1,177 @@
+"""A file or block device as blocking calls; `FileDisk` runs them in workers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ._descriptor import ClosedDescriptor, Descriptor
+from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+from ._fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+from ._image import is_in_memory, open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._disk import Buffer
+
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+_DSYNC: int | None = getattr(os, "RWF_DSYNC", None)
+_ZEROES = bytes(64 << 10)
+_ZEROES_AT_ONCE = 16  # buffers of it in one system call
+
+
+class RawFile:
+    """An open image. Every call may block, raises OSError, and may be made in many threads at once.
+
+    `nowait` is how to ask for what is in memory: flags for preadv and pwritev, 0 if the file system
+    is all memory so that nothing waits anyway, None if there is no way to ask.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool) -> None:
+        self.path = os.fspath(path)
+        self.read_only = read_only
+        fd, self.size = open_image(path, read_only=read_only)
+        self._descriptor = Descriptor(fd)
+        # The error that a flush has reported, or None. Written once, by whichever thread meets it
+        # (a single assignment, atomic on every build); from then on every flush reports it.
+        self._lost: OSError | None = None
+        self.nowait = _find_nowait(fd)
+        self.volatile = self.nowait == 0
+        # Threads in fdatasync at this moment. Written under _lock; readers may see an old value.
+        self.flushing = 0
+        self._lock = threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor; for calls that are not made while it is being closed."""
+        return self._descriptor.fd
+
+    def __repr__(self) -> str:
+        how = ", read-only" if self.read_only else ""
+        return f"{self.path!r} ({self.size} bytes{how})"
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer`; an image that has become too short for that is an error."""
+        with self._use(offset, len(buffer)) as fd:
+            while buffer:
+                done = os.preadv(fd, (buffer,), offset)
+                if not done:
+                    text = f"{self.path!r} has become shorter: nothing is left at {offset}"
+                    raise DiskError(errno.EIO, text)
+                offset += done
+                buffer = buffer[done:]
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Write all of `data`."""
+        sync = fua and not self.volatile
+        flags = _DSYNC if sync and _DSYNC is not None else 0
+        rest = memoryview(data)
+        with self._use(offset, len(data), changes=True) as fd:
+            try:
+                while rest:
+                    done = os.pwritev(fd, (rest,), offset, flags)
+                    offset += done
+                    rest = rest[done:]
+            except OSError as error:
+                if flags and error.errno == errno.EIO:
+                    # The kernel tells of a failed write-back once; a flush would not hear of it.
+                    self._lost = error
+                raise
+            if sync and not flags:
+                self.flush()
+
+    def flush(self) -> None:
+        """Wait until all that was written is on stable storage."""
+        with self._use(0, 0) as fd:
+            if self._lost is not None:
+                text = f"a flush of {self.path!r} failed before, so data is lost: {self._lost}"
+                raise DiskError(errno.EIO, text)
+            if not (self.volatile or self.read_only):
+                self._sync(fd)
+
+    def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        """Make the range a hole, where the file system has holes."""
+        with self._use(offset, length, changes=True) as fd:
+            if length:
+                fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
+            if fua:
+                self.flush()
+
+    def write_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Zero the range: by the file system if it can, else by writing."""
+        with self._use(offset, length, changes=True) as fd:
+            if length and not _zero_range(fd, offset, length, no_hole=no_hole):
+                _write_zeroes(fd, offset, length)
+            if fua:
+                self.flush()
+
+    def close(self) -> None:
+        """Close the image, after the calls under way. What is not flushed stays with the kernel."""
+        self._descriptor.close()
+
+    @contextmanager
+    def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
+        """The descriptor, for something that is allowed; not closed until it is done."""
+        try:
+            with self._descriptor as fd:
+                if offset < 0 or length < 0 or offset + length > self.size:
+                    raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
+                if changes and self.read_only:
+                    raise DiskReadOnly(self)
+                yield fd
+        except ClosedDescriptor:
+            raise DiskClosed(self) from None
+
+    def _sync(self, fd: int) -> None:
+        with self._lock:
+            self.flushing += 1
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            self._lost = error
+            raise
+        finally:
+            with self._lock:
+                self.flushing -= 1
+
+
+def _zero_range(fd: int, offset: int, length: int, *, no_hole: bool) -> bool:
+    hole, zeroes = PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE | KEEP_SIZE
+    if not no_hole and fallocate(fd, hole, offset, length):
+        return True
+    if fallocate(fd, zeroes, offset, length):
+        return True
+    # tmpfs knows no ranges of zeroes, but a hole can be filled.
+    return fallocate(fd, hole, offset, length) and fallocate(fd, KEEP_SIZE, offset, length)
+
+
+def _write_zeroes(fd: int, offset: int, length: int) -> None:
+    while length:
+        if length >= len(_ZEROES):
+            buffers = [_ZEROES] * min(length // len(_ZEROES), _ZEROES_AT_ONCE)
+        else:
+            buffers = [_ZEROES[:length]]
+        done = os.pwritev(fd, buffers, offset)
+        offset += done
+        length -= done
+
+
+def _find_nowait(fd: int) -> int | None:
+    """Decided once for each file, by trying."""
+    if _NOWAIT is not None:
+        try:
+            os.preadv(fd, [bytearray(1)], 0, _NOWAIT)
+        except BlockingIOError:
+            return _NOWAIT
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        else:
+            return _NOWAIT
+    return 0 if is_in_memory(fd) else None

@@ -1,0 +1,41 @@
+"""Sizes as people write them: 512, 64K, 1.5G, 2TiB."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = "KMGTPE"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_STEP = 1024
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a number with an optional unit, powers of 1024. Raises ValueError saying why not.
+
+    >>> from homebound.cli._sizes import parse_size
+    >>> parse_size("1.5K")
+    1536
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write a number and perhaps K, M, G or T: 1G")
+    number, unit = match.groups()
+    factor = _STEP ** (_UNITS.index(unit.upper()) + 1) if unit else 1
+    size = float(number) * factor if "." in number else int(number) * factor
+    if size < 1 or size != int(size):
+        raise ValueError(f"{text!r} is {size:g} bytes; a disk has a whole number, at least 1")
+    return int(size)
+
+
+def show_size(size: float) -> str:
+    """A size for people.
+
+    >>> from homebound.cli._sizes import show_size
+    >>> show_size(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", *(f"{letter}iB" for letter in _UNITS)):
+        if size < _STEP or unit == "EiB":
+            break
+        size /= _STEP
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

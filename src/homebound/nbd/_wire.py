@@ -1,0 +1,163 @@
+"""The numbers and layouts of the NBD protocol: constants and precompiled structs, nothing else.
+
+Names and values are those of the protocol document's section "Values"; all of it is big-endian.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from struct import Struct
+
+# --- the handshake phase ("Newstyle negotiation", "Fixed newstyle negotiation") ---
+
+INIT_PASSWD = 0x4E42444D41474943  # "NBDMAGIC"
+IHAVEOPT = 0x49484156454F5054  # "IHAVEOPT"
+OPTION_REPLY_MAGIC = 0x0003E889045565A9
+
+GREETING = Struct(">QQH")  # INIT_PASSWD, IHAVEOPT, handshake flags
+CLIENT_FLAGS = Struct(">I")
+OPTION_HEADER = Struct(">QII")  # IHAVEOPT, option, length of its data
+OPTION_REPLY = Struct(">QIII")  # OPTION_REPLY_MAGIC, option, reply type, length of its data
+EXPORT_NAME_REPLY = Struct(">QH")  # size, transmission flags; then the zeroes
+EXPORT_NAME_ZEROES = bytes(124)
+LENGTH = Struct(">I")
+COUNT = Struct(">H")
+INFO_EXPORT = Struct(">HQH")  # Info.EXPORT, size, transmission flags
+INFO_BLOCK_SIZE = Struct(">HIII")  # Info.BLOCK_SIZE, minimum, preferred, maximum payload
+
+MAX_STRING = 4096  # bytes; "Conventions"
+
+
+class HandshakeFlag(IntFlag):
+    """What the server offers before anything else."""
+
+    FIXED_NEWSTYLE = 1 << 0
+    NO_ZEROES = 1 << 1
+
+
+class ClientFlag(IntFlag):
+    """What the client takes of it."""
+
+    FIXED_NEWSTYLE = 1 << 0
+    NO_ZEROES = 1 << 1
+
+
+class TransmissionFlag(IntFlag):
+    """What an export can do."""
+
+    HAS_FLAGS = 1 << 0
+    READ_ONLY = 1 << 1
+    SEND_FLUSH = 1 << 2
+    SEND_FUA = 1 << 3
+    ROTATIONAL = 1 << 4
+    SEND_TRIM = 1 << 5
+    SEND_WRITE_ZEROES = 1 << 6
+    SEND_DF = 1 << 7
+    CAN_MULTI_CONN = 1 << 8
+    SEND_RESIZE = 1 << 9
+    SEND_CACHE = 1 << 10
+    SEND_FAST_ZERO = 1 << 11
+
+
+class Option(IntEnum):
+    """What a client may ask for during the handshake."""
+
+    EXPORT_NAME = 1
+    ABORT = 2
+    LIST = 3
+    STARTTLS = 5
+    INFO = 6
+    GO = 7
+    STRUCTURED_REPLY = 8
+    LIST_META_CONTEXT = 9
+    SET_META_CONTEXT = 10
+    EXTENDED_HEADERS = 11
+
+
+class ReplyType(IntEnum):
+    """How the server answers an option. Errors have the top bit set."""
+
+    ACK = 1
+    SERVER = 2
+    INFO = 3
+    META_CONTEXT = 4
+    ERR_UNSUP = 0x80000001
+    ERR_POLICY = 0x80000002
+    ERR_INVALID = 0x80000003
+    ERR_PLATFORM = 0x80000004
+    ERR_TLS_REQD = 0x80000005
+    ERR_UNKNOWN = 0x80000006
+    ERR_SHUTDOWN = 0x80000007
+    ERR_BLOCK_SIZE_REQD = 0x80000008
+    ERR_TOO_BIG = 0x80000009
+
+
+class Info(IntEnum):
+    """What a client may want to know about an export."""
+
+    EXPORT = 0
+    NAME = 1
+    DESCRIPTION = 2
+    BLOCK_SIZE = 3
+
+
+# --- the transmission phase ("Request message", "Simple reply message") ---
+
+REQUEST_MAGIC = 0x25609513
+SIMPLE_REPLY_MAGIC = 0x67446698
+
+# The first 8 bytes of a request (magic, flags, type) are read as one number, its *head*, so that
+# one comparison tells a plain READ or WRITE with the right magic from everything else. Likewise
+# the first 8 bytes of a reply (magic, error).
+REQUEST = Struct(">QQQI")  # head, cookie, offset, length
+SIMPLE_REPLY = Struct(">QQ")  # SIMPLE_REPLY_MAGIC << 32 | error, cookie
+SIMPLE_REPLY_OK = SIMPLE_REPLY_MAGIC << 32
+
+MAX_PAYLOAD = 32 << 20  # bytes; the least that "Size constraints" asks of a server's default
+
+
+class Command(IntEnum):
+    """What a request wants done."""
+
+    READ = 0
+    WRITE = 1
+    DISC = 2
+    FLUSH = 3
+    TRIM = 4
+    CACHE = 5
+    WRITE_ZEROES = 6
+    BLOCK_STATUS = 7
+    RESIZE = 8
+
+
+class CommandFlag(IntFlag):
+    """How it wants it done."""
+
+    FUA = 1 << 0
+    NO_HOLE = 1 << 1
+    DF = 1 << 2
+    REQ_ONE = 1 << 3
+    FAST_ZERO = 1 << 4
+
+
+class Error(IntEnum):
+    """The error values a reply may carry; no others ("Error values")."""
+
+    OK = 0
+    EPERM = 1
+    EIO = 5
+    ENOMEM = 12
+    EINVAL = 22
+    ENOSPC = 28
+    EOVERFLOW = 75
+    ENOTSUP = 95
+    ESHUTDOWN = 108
+
+
+def request_head(command: int, flags: int = 0) -> int:
+    """The first 8 bytes of a request, as a number."""
+    return REQUEST_MAGIC << 32 | flags << 16 | command
+
+
+PLAIN_READ = request_head(Command.READ)
+PLAIN_WRITE = request_head(Command.WRITE)

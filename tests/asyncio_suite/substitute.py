@@ -1,0 +1,133 @@
+"""Puts homebound's loop where CPython's asyncio tests make one of asyncio's.
+
+The tests name the loop they want in four ways, and each is led to homebound:
+
+* the event loop policy (`asyncio.new_event_loop`, `asyncio.Runner`, IsolatedAsyncioTestCase);
+* `asyncio.SelectorEventLoop` and `asyncio.EventLoop`, called or inherited from;
+* `BaseEventLoop` and `BaseSelectorEventLoop`, into which tests plant a mock of a selector;
+* `test_utils.TestLoop`, a loop whose clock and selector are the test's.
+
+`install` must run before a test module is imported, since some inherit from what it replaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+from asyncio import base_events, proactor_events, selector_events, unix_events
+from typing import Any
+from unittest import mock
+
+import homebound
+from homebound._home import LoopContext
+from homebound._loop import Loop
+
+loops_made = 0  # so that a test can be said to have run on a loop of ours, or not
+
+
+class _AnyHomeLoop(type):
+    """The loops of homebound.new_event_loop are instances of a stand-in, too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Loop)
+
+
+class HomeLoop(Loop, metaclass=_AnyHomeLoop):
+    """Called, it is homebound.new_event_loop; inherited from, a loop of ours with its context."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls is HomeLoop:
+            return homebound.new_event_loop(*args, **kwargs)
+        return super().__new__(cls)
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        LoopContext(self)
+
+
+class MockableLoop(HomeLoop):
+    """A loop that asks `_selector` at each iteration, so that a test may put a mock there.
+
+    A mock has no keys, and tests count what is asked of it: our own descriptors stay out of it.
+    """
+
+    _sendfile_native = base_events.BaseEventLoop._sendfile_native  # as BaseEventLoop's: none
+    _sock_sendfile_native = base_events.BaseEventLoop._sock_sendfile_native
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selectors.SelectSelector() if selector is None else selector)
+
+    def _select(self, timeout: float | None, most: int) -> list[Any]:
+        pairs = super()._select(timeout, most)
+        if not pairs:
+            self._process_events(pairs)  # tests count the calls, of which we spare the idle ones
+        return pairs
+
+    def _concerns_mock(self, fd: Any) -> bool:
+        own = {getattr(getattr(self, "signal", None), "fd", None)}
+        if isinstance(self._ssock, socket.socket):
+            own.add(self._ssock.fileno())
+        mocked = self._selector is None or isinstance(self._selector, mock.NonCallableMock)
+        return fd not in own or not mocked
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
+        if self._concerns_mock(fd):
+            return super()._add_reader(fd, callback, *args)
+        return None
+
+    def _remove_reader(self, fd: Any) -> Any:
+        return self._concerns_mock(fd) and super()._remove_reader(fd)
+
+
+def _count_loops() -> None:
+    init = LoopContext.__init__
+
+    def counted(self: LoopContext, loop: Loop, name: str | None = None) -> None:
+        global loops_made  # noqa: PLW0603  (a count for the whole process)
+        loops_made += 1
+        init(self, loop, name)
+
+    LoopContext.__init__ = counted  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """From now on, who asks for a loop gets homebound's."""
+    _count_loops()
+    assert proactor_events  # imported before its base is replaced: it is no selector loop
+    policy: Any = unix_events._UnixDefaultEventLoopPolicy  # type: ignore[attr-defined]
+    policy._loop_factory = staticmethod(homebound.new_event_loop)
+    names: dict[Any, type[Loop]] = {
+        "SelectorEventLoop": HomeLoop,
+        "EventLoop": HomeLoop,
+        "BaseEventLoop": MockableLoop,
+        "BaseSelectorEventLoop": MockableLoop,
+    }
+    for module in (asyncio, base_events, selector_events, unix_events):
+        for name, loop_class in names.items():
+            if hasattr(module, name):
+                setattr(module, name, loop_class)
+    homebound._loop.logger = _Logger()
+    _rebase_test_loop()
+
+
+class _Logger:
+    """Tests look for what is logged by replacing the logger in asyncio.base_events."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(base_events.logger, name)
+
+
+def _rebase_test_loop() -> None:
+    """The tests' own loop, which so inherits from ours; its parts are used while it is made."""
+    from test.test_asyncio import utils  # noqa: PLC0415  (after the names are replaced)
+
+    class TestLoop(utils.TestLoop):  # type: ignore[misc]
+        def __init__(self, gen: Any = None) -> None:
+            self.readers: dict[Any, Any] = {}
+            self.writers: dict[Any, Any] = {}
+            self.reset_counters()
+            super().__init__(gen)
+
+    assert issubclass(TestLoop, Loop), "imported too early"
+    utils.TestLoop = TestLoop

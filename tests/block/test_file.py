@@ -1,0 +1,268 @@
+"""Images: what can be wrong with them, and what the file behind one looks like."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import homebound
+from homebound.block import DiskClosed, DiskError, DiskReadOnly, FileDisk, ImageError, OutOfRange
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def image(place: Path) -> Path:
+    path = place / "image"
+    path.write_bytes(b"\xaa" * SIZE)
+    return path
+
+
+def allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+class TestOpening:
+    def refusal(self, path: Path | str, *, read_only: bool = False) -> ImageError:
+        with pytest.raises(ImageError) as caught:
+            FileDisk(path, read_only=read_only)
+        assert re.match(r"cannot open image '.*': \w+", str(caught.value))
+        return caught.value
+
+    def test_missing(self, tmp_path: Path):
+        error = self.refusal(tmp_path / "image")
+        assert error.errno == errno.ENOENT
+        assert str(error).endswith("there is no such file")
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_directory(self, tmp_path: Path, *, read_only: bool):
+        error = self.refusal(tmp_path, read_only=read_only)
+        assert error.errno == errno.EISDIR
+        assert str(error).endswith("it is a directory")
+
+    def test_empty(self, tmp_path: Path):
+        (tmp_path / "image").touch()
+        error = self.refusal(tmp_path / "image")
+        assert error.errno == errno.EINVAL
+        assert "it is empty; give it a size first" in str(error)
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_pipe_does_not_make_it_wait(self, tmp_path: Path, *, read_only: bool):
+        os.mkfifo(tmp_path / "pipe")
+        error = self.refusal(tmp_path / "pipe", read_only=read_only)
+        assert "neither a file nor a block device" in str(error)
+
+    def test_socket(self, tmp_path: Path):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "s"))
+            assert "it is a socket" in str(self.refusal(tmp_path / "s"))
+
+    def test_character_device(self):
+        assert "neither a file nor a block device" in str(self.refusal("/dev/null"))
+
+    def test_not_writable(self, tmp_path: Path):
+        """Asked of a program that is being executed, which even root may not write to."""
+        program = tmp_path / "program"
+        program.write_bytes(b"#!/bin/sh\n")
+        if os.geteuid():
+            program.chmod(0o444)
+            error = self.refusal(program)
+        else:
+            error = self.refusal(os.path.realpath(sys.executable))
+        assert "(for writing; it can be opened read-only)" in str(error)
+
+    def test_read_only(self, image: Path):
+        async def main() -> None:
+            with FileDisk(image, read_only=True) as disk:
+                assert await disk.read(0, 4) == b"\xaa" * 4
+                for change in (disk.write(0, b"x"), disk.trim(0, 1), disk.write_zeroes(0, 1)):
+                    with pytest.raises(DiskReadOnly, match="opened for reading only"):
+                        await change
+                await disk.flush()
+            assert content(image) == b"\xaa" * SIZE
+
+        homebound.run(main())
+
+    def test_no_descriptor_is_inherited(self, image: Path):
+        with FileDisk(image) as disk:
+            assert not os.get_inheritable(disk.blocking.fd)
+
+
+class TestChanges:
+    def test_trim_makes_a_hole(self, image: Path):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                before = allocated(image)
+                await disk.trim(4096, SIZE // 2)
+                assert allocated(image) <= before - SIZE // 2
+                assert size(image) == SIZE
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("no_hole", [False, True])
+    def test_zeroes_with_and_without_a_hole(self, image: Path, *, no_hole: bool):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                before = allocated(image)
+                await disk.write_zeroes(0, SIZE // 2, no_hole=no_hole)
+                assert (allocated(image) >= before) == no_hole
+                assert await disk.read(0, SIZE) == bytes(SIZE // 2) + b"\xaa" * (SIZE // 2)
+
+        homebound.run(main())
+
+    def test_zeroes_where_the_file_system_does_not_help(
+        self, image: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("homebound.block._rawfile.fallocate", lambda *_: False)
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                await disk.trim(0, SIZE)  # a hint, and so it is
+                assert await disk.read(0, 1) == b"\xaa"
+                await disk.write_zeroes(1, SIZE - 2)
+                assert await disk.read(0, SIZE) == b"\xaa" + bytes(SIZE - 2) + b"\xaa"
+
+        homebound.run(main())
+
+    def test_ranges_are_checked(self, image: Path):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                for wrong in (
+                    disk.read(SIZE, 1),
+                    disk.write(SIZE - 1, b"ab"),
+                    disk.trim(0, SIZE + 1),
+                    disk.write_zeroes(-1, 1),
+                ):
+                    with pytest.raises(OutOfRange, match="are not inside"):
+                        await wrong
+            assert size(image) == SIZE
+
+        homebound.run(main())
+
+
+def test_an_image_that_has_become_shorter_is_an_error_and_no_damage(image: Path):
+    async def main() -> None:
+        with FileDisk(image) as disk:
+            os.truncate(image, 5000)
+            buffer = memoryview(bytearray(4096))
+            assert not disk.try_read_into(4096, buffer)
+            with pytest.raises(DiskError, match="has become shorter: nothing is left at 5000") as e:
+                await disk.read(4096, 4096)
+            assert e.value.errno == errno.EIO
+            assert await disk.read(0, 5000) == b"\xaa" * 5000
+
+    homebound.run(main())
+
+
+class TestFlush:
+    def test_once_failed_it_fails_for_ever(self, image: Path, monkeypatch: pytest.MonkeyPatch):
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "medium error")
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                disk.blocking.volatile = False
+                await disk.flush()
+                with monkeypatch.context() as patched:
+                    patched.setattr(os, "fdatasync", fail)
+                    with pytest.raises(OSError, match="medium error"):
+                        await disk.flush()
+                with pytest.raises(DiskError, match=r"failed before, so data is lost: .*medium"):
+                    await disk.flush()
+                with pytest.raises(DiskError, match="failed before"):
+                    await disk.trim(0, 512, fua=True)
+
+        homebound.run(main())
+
+    def test_fua_where_there_is_no_flag_for_it(self, image: Path, monkeypatch: pytest.MonkeyPatch):
+        synced: list[int] = []
+        monkeypatch.setattr("homebound.block._rawfile._DSYNC", None)
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                disk.blocking.volatile = False
+                await disk.write(0, b"x", fua=True)
+                assert synced == [disk.blocking.fd]
+
+        homebound.run(main())
+
+
+class TestClosed:
+    def test_is_said_by_everything(self, image: Path):
+        async def main() -> None:
+            disk = FileDisk(image)
+            disk.close()
+            disk.close()
+            for late in (disk.read(0, 1), disk.write(0, b"x"), disk.flush(), disk.trim(0, 1)):
+                with pytest.raises(DiskClosed, match="is closed"):
+                    await late
+            disk._write_flags = 0
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                disk.try_write(0, b"x")
+
+        homebound.run(main())
+
+    def test_a_call_under_way_keeps_its_descriptor(self, image: Path):
+        disk = FileDisk(image)
+        with disk.blocking._use(0, 0) as fd:
+            disk.close()
+            assert os.pread(fd, 1, 0) == b"\xaa"
+            with pytest.raises(DiskClosed):
+                disk.blocking.flush()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+    def test_forgetting_it_is_told(self, image: Path):
+        disk = FileDisk(image)
+        with pytest.warns(ResourceWarning, match="was not closed"):
+            del disk
+
+
+def test_repr(image: Path):
+    with FileDisk(image, read_only=True) as disk:
+        assert repr(disk) == f"<FileDisk '{image}' ({SIZE} bytes, read-only)>"
+
+
+def test_block_device(tmp_path: Path):
+    """A loop device, where the machine lets us have one."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(SIZE))
+    made = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    device = made.stdout.strip()
+
+    async def main() -> None:
+        with FileDisk(device) as disk:
+            assert disk.size == SIZE
+            await disk.write(4096, b"x" * 4096, fua=True)
+            await disk.write_zeroes(4096, 1024)
+            await disk.trim(0, 4096)
+            await disk.flush()
+            assert await disk.read(4096, 4096) == bytes(1024) + b"x" * 3072
+
+    try:
+        homebound.run(main())
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

@@ -1,0 +1,36 @@
+"""Sizes on the command line."""
+
+import pytest
+
+from homebound.cli._sizes import parse_size, show_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("512", 512),
+        ("64K", 65536),
+        ("64k", 65536),
+        ("1.5G", 3 << 29),
+        ("2TiB", 2 << 40),
+        ("10 MB", 10 << 20),
+    ],
+)
+def test_sizes_people_write(text: str, size: int):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "1X", "-1", "0", "0.3", "1e9", "1,5G", "nan"])
+def test_what_is_no_size_is_named(text: str):
+    with pytest.raises(ValueError, match=r"size|bytes") as caught:
+        parse_size(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 29, "1.5 GiB"), (1 << 60, "1.0 EiB")],
+)
+def test_sizes_for_people(size: int, text: str):
+    assert show_size(size) == text

@@ -1,0 +1,225 @@
+"""What a connection does when the client, or the disk, is slower than the other."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import homebound
+from homebound.block import MemoryDisk
+from homebound.nbd._buffers import BUFFER_SIZE
+from homebound.nbd._in_flight import MAX_REQUESTS
+from homebound.nbd._outbox import INLINE_MAX, MAX_UNSENT, SEND_AT
+from homebound.nbd._wire import MAX_PAYLOAD, Command
+
+READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def numbered(size: int) -> bytes:
+    """Bytes that differ from place to place."""
+    return b"".join(n.to_bytes(8, "big") for n in range(size // 8))
+
+
+DATA = numbered(8 * MIB)
+
+
+async def filled() -> MemoryDisk:
+    disk = MemoryDisk(len(DATA))
+    await disk.write(0, DATA)
+    return disk
+
+
+def test_a_client_that_never_reads_is_not_served_for_ever(in_memory: Any):
+    async def main() -> None:
+        with await filled() as disk:
+            peer = in_memory.peer(disk, room=0)
+            for n in range(1000):
+                peer.ask(READ, n, n * KIB, 64 * KIB)
+            assert MAX_UNSENT <= peer.connection._outbox.unsent <= MAX_UNSENT + 64 * KIB + 16
+            assert len(peer.transport.unsent) == 1  # the rest is not the transport's to move about
+            assert peer.lane.requests < 30
+
+    homebound.run(main())
+
+
+def test_when_it_reads_again_nothing_is_missing_or_damaged(in_memory: Any):
+    async def main() -> None:
+        with await filled() as disk:
+            peer = in_memory.peer(disk, room=100)
+            for n in range(200):
+                peer.ask(READ, n, n * KIB, 64 * KIB)
+            room = 5000
+            while peer.transport.unsent:
+                peer.transport.drain(room)
+                room = room * 3 % 100_000
+            replies = peer.replies(dict.fromkeys(range(200), 64 * KIB))
+            assert replies == [(n, 0, DATA[n * KIB : n * KIB + 64 * KIB]) for n in range(200)]
+            assert peer.transport.receiving
+
+    homebound.run(main())
+
+
+def test_receiving_stops_only_when_the_buffer_is_full(in_memory: Any):
+    async def main() -> None:
+        with await filled() as disk:
+            peer = in_memory.peer(disk, room=0)
+            for n in range(2):
+                peer.ask(READ, n, 0, MIB)
+            count = 2
+            while peer.transport.receiving:
+                peer.ask(WRITE, count, 0, payload=bytes(256 * KIB))
+                count += 1
+            assert BUFFER_SIZE - MIB < (count - 2) * 256 * KIB <= BUFFER_SIZE
+            assert peer.connection._outbox.unsent < 3 * MIB  # and nothing was written meanwhile
+            peer.transport.drain()
+            assert peer.transport.receiving
+            peer.send(b"")
+            replies = peer.replies(dict.fromkeys(range(2), MIB))
+            assert [reply[0] for reply in replies] == list(range(count))
+
+    homebound.run(main())
+
+
+def test_a_disk_that_is_slow_gets_so_many_requests_and_no_more(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(MIB) as disk:
+            peer = in_memory.peer(disk)
+            for n in range(MAX_REQUESTS + 10):
+                peer.ask(FLUSH, n)
+            await in_memory.settle()
+            assert len(disk.waiting) == MAX_REQUESTS
+            disk.go_on()
+            await in_memory.settle()
+            assert len(disk.waiting) == MAX_REQUESTS
+            while disk.waiting:
+                disk.go_on()
+                await in_memory.settle()
+            assert sorted(peer.replies()) == [(n, 0, b"") for n in range(MAX_REQUESTS + 10)]
+
+    homebound.run(main())
+
+
+def test_what_slow_requests_carry_is_limited_too(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
+            peer = in_memory.peer(disk)
+            peer.send(b"".join(peer.request(READ, n, 0, MAX_PAYLOAD) for n in range(10)))
+            await in_memory.settle()
+            assert len(disk.waiting) == 2  # 64 MiB
+            while disk.waiting:
+                disk.go_on()
+                await in_memory.settle()
+            assert len(peer.replies(dict.fromkeys(range(10), MAX_PAYLOAD))) == 10
+
+    homebound.run(main())
+
+
+def test_replies_that_come_late_count_as_unsent_too(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(4 * MIB) as disk:
+            peer = in_memory.peer(disk, room=0)
+            peer.ask(READ, 1, 0, 4 * MIB)
+            await in_memory.settle()
+            disk.go_on()
+            await in_memory.settle()
+            peer.ask(READ, 2, 0, 4)
+            await in_memory.settle()
+            assert not disk.waiting  # it was not even asked
+            peer.transport.drain()
+            await in_memory.settle()
+            disk.go_on()
+            await in_memory.settle()
+            assert [reply[0] for reply in peer.replies({1: 4 * MIB, 2: 4})] == [1, 2]
+
+    homebound.run(main())
+
+
+def test_one_who_sends_very_much_lets_the_others_of_the_home_have_turns(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(MIB) as disk:
+            peer = in_memory.peer(disk)
+            count = 5000
+            peer.send(b"".join(peer.request(READ, n) for n in range(count)))
+            turns = [peer.lane.requests]
+            while peer.lane.requests < count:
+                await asyncio.sleep(0)
+                turns.append(peer.lane.requests)
+            steps = [after - before for before, after in pairwise([0, *turns])]
+            assert max(steps) < 400
+            assert [reply[0] for reply in peer.replies()] == list(range(count))
+
+    homebound.run(main())
+
+
+def test_much_data_is_a_turn_too(in_memory: Any):
+    async def main() -> None:
+        with await filled() as disk:
+            peer = in_memory.peer(disk)
+            peer.send(b"".join(peer.request(READ, n, 0, 2 * MIB) for n in range(60)))
+            assert 8 * MIB <= peer.lane.bytes_read <= 10 * MIB
+            while peer.lane.requests < 60:
+                await asyncio.sleep(0)
+            assert len(peer.replies(dict.fromkeys(range(60), 2 * MIB))) == 60
+
+    homebound.run(main())
+
+
+def test_reads_of_every_size(in_memory: Any):
+    async def main() -> None:
+        with await filled() as disk:
+            peer = in_memory.peer(disk)
+            sizes = [0, 1, 4095, SEND_AT - 16, SEND_AT, INLINE_MAX, INLINE_MAX + 1, 7 * MIB]
+            peer.send(b"".join(peer.request(READ, n, 3, size) for n, size in enumerate(sizes)))
+            await in_memory.settle()
+            replies = sorted(peer.replies(dict(enumerate(sizes))))
+            assert replies == [(n, 0, DATA[3 : 3 + size]) for n, size in enumerate(sizes)]
+
+    homebound.run(main())
+
+
+requests = st.lists(
+    st.tuples(
+        st.sampled_from([READ, READ, WRITE]),
+        st.integers(0, 6 * MIB),
+        st.sampled_from([0, 1, 100, 4 * KIB, 300 * KIB, MIB, INLINE_MAX]),
+    ),
+    min_size=1,
+    max_size=15,
+)
+rooms = st.lists(st.integers(0, 3 * MIB), min_size=1, max_size=5)
+
+
+@given(requests=requests, rooms=rooms)
+def test_any_mixture_reads_what_was_written(
+    in_memory: Any, requests: list[tuple[int, int, int]], rooms: list[int]
+):
+    """Against a bytearray: what is answered at once is answered in order."""
+
+    async def main() -> None:
+        model = bytearray(DATA)
+        expected = []
+        with await filled() as disk:
+            peer = in_memory.peer(disk, room=rooms[0])
+            reads = {}
+            for cookie, (command, offset, size) in enumerate(requests):
+                payload = bytes([cookie + 1]) * size if command == WRITE else b""
+                if command == WRITE:
+                    model[offset : offset + size] = payload
+                    expected.append((cookie, 0, b""))
+                else:
+                    reads[cookie] = size
+                    expected.append((cookie, 0, bytes(model[offset : offset + size])))
+                wire = peer.request(command, cookie, offset, size, payload)
+                peer.send(wire)
+            while peer.transport.unsent or peer.on_its_way:
+                peer.transport.drain(rooms[len(peer.transport.sent) % len(rooms)])
+                peer.send(b"")
+            assert peer.replies(reads) == expected
+            assert await disk.read(0, len(DATA)) == model
+
+    homebound.run(main())

@@ -1,0 +1,329 @@
+"""The transmission phase over a transport in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import struct
+from typing import Any
+
+import pytest
+
+import homebound
+from homebound.block import MemoryDisk
+from homebound.nbd._wire import Command, CommandFlag, Error
+
+SIZE = 1 << 20
+READ, WRITE, FLUSH, DISC = Command.READ, Command.WRITE, Command.FLUSH, Command.DISC
+TRIM, ZERO = Command.TRIM, Command.WRITE_ZEROES
+FUA = int(CommandFlag.FUA)
+
+
+def test_what_is_in_memory_is_answered_before_the_callback_returns(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(WRITE, 1, 4096, payload=b"hello")
+            peer.ask(READ, 2, 4095, 7)
+            assert peer.replies({2: 7}) == [(1, 0, b""), (2, 0, b"\0hello\0")]
+
+    homebound.run(main())
+
+
+def test_replies_to_all_that_came_together_leave_together(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.send(b"".join(peer.request(READ, n, n * 512, 512) for n in range(32)))
+            assert peer.transport.writes == 1
+            replies = peer.replies(dict.fromkeys(range(32), 512))
+            assert replies == [(n, 0, bytes(512)) for n in range(32)]
+
+    homebound.run(main())
+
+
+def test_errors_go_back_and_the_connection_goes_on(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(READ, 1, SIZE - 1, 2)
+            peer.ask(WRITE, 2, SIZE - 1, payload=b"ab")
+            peer.ask(READ, 3, 0, 0xFFFFFFFF)
+            peer.ask(99, 4)
+            peer.ask(READ, 5, 0, 16, flags=1 << 7)
+            peer.ask(WRITE, 6, 0, payload=b"ab", flags=1 << 1)
+            peer.ask(TRIM, 7, SIZE, 1)
+            peer.ask(ZERO, 8, SIZE, 1)
+            peer.ask(READ, 9, SIZE, 0)
+            assert [reply[:2] for reply in peer.replies()] == [
+                (1, Error.EINVAL),
+                (2, Error.ENOSPC),
+                (3, Error.EINVAL),
+                (4, Error.EINVAL),
+                (5, Error.EINVAL),
+                (6, Error.EINVAL),
+                (7, Error.EINVAL),
+                (8, Error.ENOSPC),
+                (9, 0),
+            ]
+            assert peer.lane.errors == 8
+            assert await disk.read(0, 2) == bytes(2)
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("command", [WRITE, TRIM, ZERO])
+def test_a_read_only_export_is_not_changed(in_memory: Any, command: int):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk, read_only=True)
+            payload = b"data" if command == WRITE else b""
+            peer.ask(command, 1, 0, 4, payload)
+            peer.ask(command, 2, 0, 4, payload, flags=FUA)
+            peer.ask(READ, 3, 0, 4)
+            assert peer.replies({3: 4}) == [
+                (1, Error.EPERM, b""),
+                (2, Error.EPERM, b""),
+                (3, 0, bytes(4)),
+            ]
+
+    homebound.run(main())
+
+
+def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(WRITE, 1, 10, payload=b"abc", flags=FUA)
+            peer.ask(READ, 2, 11, 2)
+            peer.ask(TRIM, 3, 0, 512)
+            peer.ask(ZERO, 4, 512, 512, flags=CommandFlag.NO_HOLE)
+            peer.ask(FLUSH, 5)
+            peer.ask(READ, 6, SIZE, 1)  # an error need not wait
+            await in_memory.settle()
+            assert disk.asked == [
+                ("write", 10, b"abc", True),
+                ("read", 11, 2),
+                ("trim", 0, 512, False),
+                ("zero", 512, 512, False, True),
+                ("flush",),
+            ]
+            assert peer.replies() == [(6, Error.EINVAL, b"")]
+            disk.go_on(4)
+            disk.go_on(0)
+            await in_memory.settle()
+            disk.go_on(0)
+            disk.go_on(1, OSError(errno.ENOSPC, "full"))
+            await in_memory.settle()
+            assert peer.replies({2: 2}) == [
+                (5, 0, b""),
+                (1, 0, b""),
+                (2, 0, b"bc"),
+                (4, Error.ENOSPC, b""),
+            ]
+            disk.go_on()
+            await in_memory.settle()
+            assert peer.replies() == [(3, 0, b"")]
+
+    homebound.run(main())
+
+
+def test_the_payload_of_a_waiting_write_stays_as_it_was_sent(in_memory: Any):
+    """The receive buffer is used again meanwhile."""
+
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            for n in range(8):
+                peer.ask(WRITE, n, n * 4, payload=bytes([n]) * 4)
+            await in_memory.settle()
+            while disk.waiting:
+                disk.go_on()
+            await in_memory.settle()
+            data = bytearray(32)
+            MemoryDisk.try_read_into(disk, 0, memoryview(data))
+            assert data == b"".join(bytes([n]) * 4 for n in range(8))
+
+    homebound.run(main())
+
+
+def test_without_stable_storage_flush_and_fua_are_done_at_once(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(WRITE, 1, 0, payload=b"ab", flags=FUA)
+            peer.ask(FLUSH, 2)
+            peer.ask(READ, 3, 0, 2, flags=FUA)
+            assert peer.replies({3: 2}) == [(1, 0, b""), (2, 0, b""), (3, 0, b"ab")]
+
+    homebound.run(main())
+
+
+class TestEnding:
+    def test_disconnect_waits_for_what_is_in_flight(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.send(peer.request(FLUSH, 1) + peer.request(DISC) + peer.request(READ, 2))
+                await in_memory.settle()
+                assert not peer.transport.closing
+                assert not peer.transport.receiving
+                disk.go_on()
+                await in_memory.settle()
+                assert peer.replies() == [(1, 0, b"")]
+                assert peer.transport.closing
+                peer.lose()
+                assert not peer.lane.members
+
+        homebound.run(main())
+
+    def test_end_of_file_does_too(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.send(peer.request(FLUSH, 1) + peer.request(READ, 2)[:27])
+                assert peer.connection.eof_received()  # the transport stays open for the reply
+                await in_memory.settle()
+                assert not peer.transport.closing
+                disk.go_on()
+                await in_memory.settle()
+                assert peer.replies() == [(1, 0, b"")]
+                assert peer.transport.closing
+
+        homebound.run(main())
+
+    def test_garbage_ends_it_after_what_came_before(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.send(peer.request(FLUSH, 1) + b"GET / HTTP/1.1\r\n" * 4)
+                await in_memory.settle()
+                assert not peer.transport.closing
+                disk.go_on()
+                await in_memory.settle()
+                assert peer.replies() == [(1, 0, b"")]
+                assert peer.transport.closing
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("length", [0, 5, 3 << 20, 0xFFFFFFFF])
+    def test_nothing_is_made_of_what_follows_the_end(self, in_memory: Any, length: int):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                for end in (b"garbage!" * 4, in_memory.peer.request(DISC)):
+                    peer = in_memory.peer(disk)
+                    after = struct.pack(">QQQI", 1, 2, 3, length) + bytes(100)
+                    peer.send(peer.request(READ, 1, 0, 4) + end + after)
+                    assert peer.replies({1: 4}) == [(1, 0, bytes(4))]
+                    assert peer.transport.closing
+                    assert len(peer.lane.pool._free) == 2  # both buffers are back
+
+        homebound.run(main())
+
+    def test_a_lost_connection_is_remembered_until_its_requests_are_done(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.ask(WRITE, 1, 0, payload=b"half done")
+                await in_memory.settle()
+                peer.lose()
+                assert peer.lane.members
+                disk.go_on()
+                await in_memory.settle()
+                assert not peer.lane.members
+                assert peer.lane.bytes_written == 9
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("sent", [1, 27, 28, 29, 5000, 3 << 20, 5 << 20])
+    def test_a_client_may_vanish_at_any_byte(self, in_memory: Any, sent: int):
+        async def main() -> None:
+            with MemoryDisk(32 << 20) as disk:
+                peer = in_memory.peer(disk)
+                peer.send(peer.request(WRITE, 1, 0, payload=bytes(6 << 20))[:sent])
+                peer.lose()
+                assert not peer.lane.members
+                assert peer.lane.requests == 0
+
+        homebound.run(main())
+
+    def test_stop_refuses_what_waits_and_finishes_the_rest(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.send(b"".join(peer.request(READ, n, 0, 1) for n in range(70)))
+                await in_memory.settle()
+                peer.connection.stop()
+                refused = peer.replies()
+                assert refused == [(n, Error.ESHUTDOWN, b"") for n in range(64, 70)]
+                assert not peer.transport.closing
+                while disk.waiting:
+                    disk.go_on()
+                await in_memory.settle()
+                assert peer.replies(dict.fromkeys(range(64), 1)) == [
+                    (n, 0, b"\0") for n in range(64)
+                ]
+                assert peer.transport.closing
+
+        homebound.run(main())
+
+    def test_stop_with_nothing_to_do_hangs_up(self, in_memory: Any):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.connection.stop()
+                assert peer.transport.closing
+
+        homebound.run(main())
+
+    def test_abort_stops_waiting_for_the_disk(self, in_memory: Any):
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                peer.ask(FLUSH, 1)
+                await in_memory.settle()
+                peer.connection.abort()
+                assert peer.transport.aborted
+                peer.lose()
+                await in_memory.settle()
+                assert not peer.lane.members
+
+        homebound.run(main())
+
+
+def test_a_disk_that_raises_nonsense_is_reported_and_survived(in_memory: Any):
+    class Broken(MemoryDisk):
+        def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+            del offset, buffer
+            raise ZeroDivisionError("at once")
+
+        async def flush(self) -> None:
+            raise ZeroDivisionError("later")
+
+        volatile = False
+
+    async def main() -> None:
+        reported: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+        with Broken(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(READ, 1, 0, 16)
+            peer.ask(FLUSH, 2)
+            await in_memory.settle()
+            peer.ask(WRITE, 3, 0, payload=b"x")
+            assert peer.replies() == [(1, Error.EIO, b""), (2, Error.EIO, b""), (3, 0, b"")]
+            assert reported == ["at once", "later"]
+
+    homebound.run(main())
+
+
+def test_cookies_are_echoed_untouched(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            cookie = 0xFEDCBA9876543210
+            peer.ask(READ, cookie, 0, 4)
+            assert peer.raw() == struct.pack(">IIQ4x", 0x67446698, 0, cookie)
+
+    homebound.run(main())

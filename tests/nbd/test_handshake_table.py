@@ -1,0 +1,128 @@
+"""Every cell of the handshake's table: what each finding does in each state."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from homebound.nbd import (
+    Chosen,
+    Closed,
+    ExportInfo,
+    ExportTable,
+    HandshakeState,
+    LocalProtocolError,
+    ServerHandshake,
+    TransmissionFlag,
+)
+from homebound.nbd._handshake import _STEPS, MAX_OPTION_DATA, MAX_OPTION_SKIP, TRANSITIONS, Found
+from homebound.nbd._wire import IHAVEOPT, Option
+
+EXPORTS = ExportTable([ExportInfo("disk", 1 << 20, TransmissionFlag.HAS_FLAGS)])
+FLAGS = struct.pack(">I", 3)
+UNKNOWN = 0x1234
+
+
+def option(number: int, data: bytes = b"", *, length: int | None = None) -> bytes:
+    return struct.pack(">QII", IHAVEOPT, number, len(data) if length is None else length) + data
+
+
+def go(name: bytes) -> bytes:
+    return option(Option.GO, struct.pack(">I", len(name)) + name + b"\0\0")
+
+
+# Bytes that bring a fresh handshake into each state, and bytes that are each finding there.
+INTO = {
+    HandshakeState.CLIENT_FLAGS: b"",
+    HandshakeState.OPTION: FLAGS,
+    HandshakeState.DATA: FLAGS + option(Option.LIST, length=1),
+    HandshakeState.SKIP: FLAGS + option(UNKNOWN, length=3),
+    HandshakeState.TRANSMISSION: FLAGS + go(b"disk"),
+    HandshakeState.CLOSED: FLAGS + option(Option.ABORT),
+}
+BYTES = {
+    (HandshakeState.CLIENT_FLAGS, Found.GOOD_FLAGS): FLAGS,
+    (HandshakeState.CLIENT_FLAGS, Found.BAD_FLAGS): struct.pack(">I", 4),
+    (HandshakeState.OPTION, Found.WANTED): option(Option.LIST, length=MAX_OPTION_DATA),
+    (HandshakeState.OPTION, Found.REFUSED): option(UNKNOWN, length=MAX_OPTION_SKIP),
+    (HandshakeState.OPTION, Found.BAD_MAGIC): bytes(16),
+    (HandshakeState.OPTION, Found.ABSURD): option(UNKNOWN, length=MAX_OPTION_SKIP + 1),
+    (HandshakeState.DATA, Found.ANSWERED): b"x",
+    (HandshakeState.DATA, Found.CHOSEN): go(b"disk")[16:],
+    (HandshakeState.DATA, Found.ABORTED): b"x",
+    (HandshakeState.DATA, Found.HOPELESS): b"x",
+    (HandshakeState.SKIP, Found.SKIPPED): b"xyz",
+    (HandshakeState.SKIP, Found.ABORTED): b"xyz",
+}
+# Where the same bytes are another finding because of the option in hand.
+INTO_FOR = {
+    (HandshakeState.DATA, Found.CHOSEN): FLAGS + go(b"disk")[:16],
+    (HandshakeState.DATA, Found.ABORTED): FLAGS + option(Option.ABORT, length=1),
+    (HandshakeState.DATA, Found.HOPELESS): FLAGS + option(Option.EXPORT_NAME, length=1),
+    (HandshakeState.SKIP, Found.ABORTED): (
+        FLAGS + option(Option.ABORT, bytes(MAX_OPTION_DATA - 2), length=MAX_OPTION_DATA + 1)
+    ),
+}
+CELLS = [(state, found) for state in HandshakeState for found in Found]
+
+
+def in_state(state: HandshakeState, found: Found) -> ServerHandshake:
+    handshake = ServerHandshake(EXPORTS)
+    handshake.receive(INTO_FOR.get((state, found), INTO[state]))
+    while handshake.next_event() is not None:
+        pass
+    assert handshake.state is state
+    return handshake
+
+
+@pytest.mark.parametrize(("state", "found"), CELLS)
+def test_cell(state: HandshakeState, found: Found):
+    handshake = in_state(state, found)
+    after = TRANSITIONS[state].get(found)
+    if after is None:
+        # No bytes lead here; were the code to say so all the same, it is told that it is wrong.
+        assert (state, found) not in BYTES
+        with pytest.raises(LocalProtocolError, match="cannot come while the handshake waits"):
+            handshake._advance(found)
+        assert handshake.state is state
+    elif found is Found.EOF:
+        assert handshake.receive_eof().data == b""
+        assert handshake.state is after
+    else:
+        handshake.receive(BYTES[state, found])
+        event = handshake.next_event()
+        assert handshake.state is after
+        assert isinstance(event, Chosen) == (after is HandshakeState.TRANSMISSION)
+        assert isinstance(event, Closed) == (after is HandshakeState.CLOSED)
+
+
+def test_the_table_is_complete():
+    assert set(TRANSITIONS) == set(HandshakeState) == set(_STEPS)
+    reached = {after for row in TRANSITIONS.values() for after in row.values()}
+    assert reached | {HandshakeState.CLIENT_FLAGS} == set(HandshakeState)
+
+
+def test_end_of_file_after_the_choice_is_somebody_elses():
+    handshake = in_state(HandshakeState.TRANSMISSION, Found.EOF)
+    with pytest.raises(LocalProtocolError, match="the end of the stream cannot come"):
+        handshake.receive_eof()
+
+
+def test_what_follows_the_choice_is_kept_for_the_next_phase():
+    handshake = ServerHandshake(EXPORTS)
+    handshake.receive(FLAGS + go(b"disk") + b"request")
+    assert isinstance(handshake.next_event(), Chosen)
+    assert handshake.trailing() == b"request"
+    assert handshake.trailing() == b""
+
+
+def test_nothing_is_kept_of_what_follows_the_end():
+    handshake = in_state(HandshakeState.CLOSED, Found.EOF)
+    handshake.receive(bytes(1000))
+    assert handshake.next_event() is None
+    assert handshake.trailing() == b""
+
+
+def test_repr_says_what_it_waits_for():
+    assert repr(ServerHandshake(EXPORTS)) == "<ServerHandshake waiting for the client's flags>"

@@ -1,0 +1,137 @@
+"""Slow requests: how they are dealt out, and what comes of a slice of them."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homebound.nbd._slow import SLICE_BYTES, SLICES, SlowRequest, all_failed, run_slice, split
+from homebound.nbd._wire import Command, CommandFlag, Error
+
+if TYPE_CHECKING:
+    from homebound.block._disk import Buffer
+
+FUA = int(CommandFlag.FUA)
+SIZE = 4096
+
+requests = st.builds(
+    SlowRequest,
+    st.sampled_from([Command.READ, Command.WRITE, Command.FLUSH, Command.TRIM]),
+    st.sampled_from([0, 0, FUA]),
+    st.integers(0, 2**64 - 1),
+    st.just(0),
+    st.sampled_from([0, 512, 4096, 1 << 18, SLICE_BYTES, 2 * SLICE_BYTES]),
+)
+
+
+@given(st.lists(requests, max_size=100))
+def test_slices_keep_all_in_order_and_are_small_enough(asked: list[SlowRequest]):
+    slices = split(asked)
+    assert [request for part in slices for request in part] == asked
+    share = -(-len(asked) // SLICES)
+    for part in slices:
+        assert 1 <= len(part) <= share
+        assert sum(request.length for request in part[:-1]) < SLICE_BYTES
+        if len(part) > 1:
+            assert all(request.command in (Command.READ, Command.WRITE) for request in part)
+            assert not any(request.flags & FUA for request in part)
+
+
+def test_many_small_ones_make_few_slices():
+    reads = [SlowRequest(Command.READ, 0, cookie, 0, 4096) for cookie in range(32)]
+    assert [len(part) for part in split(reads)] == [32 // SLICES] * SLICES
+
+
+class Log:
+    """Blocking operations that say what they were asked, and fail at odd offsets."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def note(self, *call: object) -> None:
+        self.calls.append(call)
+        if isinstance(call[1], int) and call[1] % 2:
+            raise OSError(errno.ENOSPC, "odd")
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self.note("read", offset, len(buffer))
+        buffer[:] = bytes([offset % 256]) * len(buffer)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        self.note("write", offset, bytes(data), fua)
+
+    def flush(self) -> None:
+        self.note("flush", 0)
+
+    def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        self.note("trim", offset, length, fua)
+
+    def write_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        self.note("zero", offset, length, fua, no_hole)
+
+
+def reply(error: int, cookie: int, data: bytes = b"") -> bytes:
+    return struct.pack(">IIQ", 0x67446698, error, cookie) + data
+
+
+def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
+    log = Log()
+    no_hole = int(CommandFlag.NO_HOLE)
+    replies = run_slice(
+        log,
+        [
+            SlowRequest(Command.READ, 0, 1, 2, 3),
+            SlowRequest(Command.WRITE, FUA, 2, 4, 5, b"hello"),
+            SlowRequest(Command.READ, 0, 3, 7, 100),  # fails
+            SlowRequest(Command.FLUSH, 0, 4, 0, 0),
+            SlowRequest(Command.TRIM, FUA, 5, 6, 7),
+            SlowRequest(Command.WRITE_ZEROES, no_hole, 6, 8, 9),
+            SlowRequest(Command.WRITE, 0, 7, 9, 2, b"ab"),  # fails
+        ],
+    )
+    assert log.calls == [
+        ("read", 2, 3),
+        ("write", 4, b"hello", True),
+        ("read", 7, 100),
+        ("flush", 0),
+        ("trim", 6, 7, True),
+        ("zero", 8, 9, False, True),
+        ("write", 9, b"ab", False),
+    ]
+    assert bytes(replies.data) == b"".join(
+        [
+            reply(0, 1, b"\2\2\2"),
+            reply(0, 2),
+            reply(Error.ENOSPC, 3),
+            reply(0, 4),
+            reply(0, 5),
+            reply(0, 6),
+            reply(Error.ENOSPC, 7),
+        ]
+    )
+    counted = (replies.requests, replies.bytes_read, replies.bytes_written, replies.errors)
+    assert counted == (7, 3, 5, 2)
+    assert replies.unexpected is None
+
+
+def test_what_no_disk_should_raise_is_remembered():
+    class Broken(Log):
+        def flush(self) -> None:
+            raise ZeroDivisionError
+
+    replies = run_slice(Broken(), [SlowRequest(Command.FLUSH, 0, 1, 0, 0)])
+    assert bytes(replies.data) == reply(Error.EIO, 1)
+    assert isinstance(replies.unexpected, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("command", [Command.READ, Command.WRITE])
+def test_those_that_nobody_could_carry_out(command: int):
+    replies = all_failed([SlowRequest(command, 0, 5, 0, 4)], OSError(errno.ESHUTDOWN, "closing"))
+    assert bytes(replies.data) == reply(Error.ESHUTDOWN, 5)

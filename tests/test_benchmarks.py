@@ -1,0 +1,42 @@
+"""Each benchmark runs, with as little work as it takes. How fast it is, is nobody's test here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py") if file.stem != "run")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_runs(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    command = [sys.executable, "-m", "benchmarks", name, "--rounds", "1", "--scale", "0.001"]
+    # The peers' loops are not ours to keep free of warnings, so this process's filters stay here.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [*command, "--json", str(file)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(file.read_text())
+    assert results["cases"]
+    for case in results["cases"]:
+        variants = case["variants"]
+        assert {"homebound", "asyncio"} & set(variants)
+        assert all(each["median_s"] > 0 for each in variants.values())
+
+
+def test_an_unknown_name_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no benchmark nothing" in done.stderr

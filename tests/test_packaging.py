@@ -1,0 +1,149 @@
+"""Promises about the whole package: thread tags, layers, sizes, examples, the wheel."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAX_LINES = 500
+TAGS = {
+    "Called from: any thread.",
+    "Called from: home thread.",
+    "Called from: task.",
+    "Called from: big lock or home.",
+}
+
+
+def modules() -> list[ModuleType]:
+    # __main__ is the one module whose import is its run.
+    names = [
+        found.name
+        for found in pkgutil.walk_packages(homebound.__path__, "homebound.")
+        if not found.name.endswith(".__main__")
+    ]
+    return [homebound, *map(importlib.import_module, names)]
+
+
+def public_packages() -> list[ModuleType]:
+    """What a user imports from: no underscore in the path, and not the command line."""
+    return [module for module in modules() if not re.search(r"\._|\.cli\b", module.__name__)]
+
+
+def public_callables() -> Iterator[tuple[str, Any]]:
+    for module in public_packages():
+        for name, value in public_members(module):
+            if inspect.isclass(value):
+                yield from public_methods(f"{module.__name__}.{name}", value)
+            elif callable(value):
+                yield f"{module.__name__}.{name}", value
+
+
+def public_members(module: ModuleType) -> list[tuple[str, Any]]:
+    """What the module offers: its __all__, or else its own names and, of a package, re-exports."""
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and str(getattr(value, "__module__", "")).startswith(
+            "homebound" if hasattr(module, "__path__") else module.__name__
+        )
+    ]
+    return [(name, getattr(module, name)) for name in names]
+
+
+def public_methods(prefix: str, cls: type) -> Iterator[tuple[str, Any]]:
+    """The methods written in this package; what asyncio documents is asyncio's to document."""
+    for owner in cls.__mro__:
+        if owner.__module__.startswith("homebound"):
+            for name, value in vars(owner).items():
+                function = getattr(value, "__func__", value)  # of a classmethod or staticmethod
+                if not name.startswith("_") and inspect.isroutine(function):
+                    yield f"{prefix}.{name}", function
+
+
+def last_line(function: object) -> str:
+    return (inspect.getdoc(function) or "").rpartition("\n")[2]
+
+
+def test_public_callables_say_who_may_call_them():
+    untagged = sorted(
+        name for name, function in public_callables() if last_line(function) not in TAGS
+    )
+    assert not untagged, f"the docstring's last line must be one of {sorted(TAGS)}"
+
+
+def test_api_reference_has_every_public_module():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^\.\. automodule:: (\S+)$", page, re.MULTILINE))
+    assert listed == {module.__name__ for module in public_packages()}
+
+
+def examples() -> list[doctest.DocTest]:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [
+        example
+        for module in modules()
+        # A fresh namespace, not the module's: an example shows its imports.
+        for example in finder.find(module, module.__name__, module=module, globs={})
+    ]
+    return [example for example in found if example.examples]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)
+def test_docstring_examples_run(example: doctest.DocTest):
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    failed, _ = runner.run(example, out=report.append, clear_globs=True)
+    assert not failed, "".join(report)
+
+
+def test_every_module_has_a_layer():
+    """import-linter's `exhaustive` says the same, but only where it is installed."""
+    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
+    assert contract["exhaustive"]
+    layered = {name for layer in contract["layers"] for name in re.split(r"\s*[:|]\s*", layer)}
+    package = ROOT / "src" / "homebound"
+    present = {path.stem for path in package.iterdir() if path.suffix == ".py"} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    unlike = (present - {"__init__"}) ^ layered
+    assert not unlike, "name each module there is, and no other, in [tool.importlinter]"
+
+
+def test_no_source_file_is_too_long():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCES}
+    assert not {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+
+
+@pytest.mark.slow
+def test_wheel_has_the_sources_and_the_typing_marker(tmp_path: Path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("homebound-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "homebound/py.typed" in names
+    expected = {str(path.relative_to(ROOT / "src")) for path in SOURCES}
+    assert {name for name in names if name.endswith(".py")} == expected
