@@ -21,12 +21,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from ._asyncio_private import alive, running_loop, running_task
 from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
 from ._current import current_context, here, set_home
 from ._entry import BottomHalf, Posted, posted
 from ._errors import ContextClosed, ContextError
-from ._loop import alive, running_loop, running_task
 
 if TYPE_CHECKING:
     import asyncio

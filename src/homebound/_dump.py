@@ -36,7 +36,7 @@ def dump(file: TextIO | None = None) -> None:
     ...     homebound.dump(sys.stdout)
     >>> homebound.run(main())  # doctest: +ELLIPSIS
     big lock: held by thread 'MainThread', nobody waits
-    context 'main' (main), home thread 'MainThread', running...
+    ...context 'main' (main), home thread 'MainThread', running...
 
     Called from: any thread.
     """
@@ -69,6 +69,8 @@ def describe() -> Iterator[str]:
     yield from _describe_big_lock()
     homes = set()
     for context in sorted(contexts, key=lambda each: each.name):
+        if context._closed:
+            continue
         homes.add(context._home_ident)
         yield from _describe_context(context, frames)
     for ident, what in waits():
@@ -87,9 +89,7 @@ def _describe_big_lock() -> Iterator[str]:
 
 def _describe_context(context: AioContext, frames: dict[int, FrameType]) -> Iterator[str]:
     ident = context._home_ident
-    if context._closed:
-        state = "closed"
-    elif ident is None:
+    if ident is None:
         state = "not running"
     else:
         state = "asleep" if context._bell else "running"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_private import loop_of
 from ._context import AioContext
 from ._current import current_context
 from ._errors import ContextClosed
-from ._loop import Loop, loop_of
+from ._loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

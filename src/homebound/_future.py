@@ -12,16 +12,16 @@ from contextvars import Context, copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._errors import ContextError
-from ._loop import (
+from ._asyncio_private import (
     FastHandle,
     FutureParts,
-    Loop,
     describe_task,
     print_task_stack,
     running_loop,
     task_stack,
 )
+from ._errors import ContextError
+from ._loop import Loop
 
 if TYPE_CHECKING:
     import types

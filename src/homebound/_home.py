@@ -7,18 +7,19 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_private import running_loop, set_running_loop
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
 from ._context import AioContext, whereabouts
 from ._current import current_context, here, main, set_home, set_main
 from ._errors import ContextError, WrongThread
-from ._loop import Loop, running_loop, set_running_loop
 from ._park import SET, Parker, my_parker, write_signal
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
+    from ._loop import Loop
     from ._task import Task
 
 

@@ -1,24 +1,11 @@
 """Task: a coroutine being run, and its home.
 
-Who may enter a suspended task is decided by its *cell*, a list made afresh for each suspension,
-to which everyone concerned appends one thing and then looks:
-
-    the home appends PARK once the coroutine has given up control in `suspend()`;
-    who wants to enter it appends a token of his own.
-
-The first two entries decide, and `list.append` is atomic, so all see the same two. [PARK, mine]: I
-have the task to myself and put it into its home's mailbox. [mine, ...]: I was early; the home finds
-my token there when it appends PARK, and does it for me. Anything else: somebody was first, I get
-AlreadyScheduled. A latecomer holds the old list and loses there. tests/model/wakecell.pml searches
-every interleaving of this, and catches the variants that look before they append.
-
 At any time a task stands in at most one queue, and only the thread at whose home it is touches its
 other fields; the mailbox hands them over.
 """
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import inspect
 import types
@@ -26,22 +13,21 @@ from asyncio.log import logger
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._biglock import thread_name
-from ._context import AioContext, whereabouts
-from ._current import current_context, here, main
-from ._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
-from ._far import Cancel, FarWait
-from ._future import TaskFuture, _numbers
-from ._loop import (
-    Loop,
+from ._asyncio_private import (
     begins_wait,
     enter_task,
     keep_alive,
     leave_task,
     let_die,
     loop_of,
-    running_task,
 )
+from ._cell import NEW, PARK, Enterable
+from ._context import AioContext
+from ._current import current_context, here, main
+from ._errors import AlreadyScheduled, ContextClosed
+from ._far import Cancel, FarWait
+from ._future import _numbers
+from ._loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -54,30 +40,7 @@ _set_result = asyncio.Future.set_result
 _set_exception = asyncio.Future.set_exception
 
 
-class _Park:
-    """What `suspend` yields, and what stands in a cell for "it has given up control"."""
-
-    def __repr__(self) -> str:
-        # asyncio shows this as "Task got bad yield: ..." when a task of its own awaits suspend().
-        return (
-            "homebound.suspend() (only a homebound.Task can be suspended: make the task with "
-            "AioContext.spawn, or run it on a loop of homebound.new_event_loop)"
-        )
-
-
-PARK = _Park()
 CANCEL = asyncio.CancelledError()  # in Task._throw: make a CancelledError when it is thrown
-
-
-class _Promised(list[Any]):
-    """The cell of every task that its maker has queued: whoever comes, comes too late."""
-
-    def append(self, _: object) -> None:
-        """Lose."""
-
-
-_PROMISED = _Promised([PARK, 0])
-_NEW = 2  # the value of _parked for a task that has not begun; any other parked task has True
 
 
 class _Home:
@@ -122,7 +85,7 @@ def _state(coro: Any) -> str | None:
     return inspect.getcoroutinestate(coro) if coro.__class__ is types.CoroutineType else None
 
 
-class Task(TaskFuture[T]):
+class Task(Enterable[T]):
     """An `async def` call being run: asyncio.Task's interface, and a home.
 
     `asyncio.create_task` on homebound's loops and `AioContext.spawn` make tasks that begin by
@@ -149,14 +112,12 @@ class Task(TaskFuture[T]):
     """
 
     __slots__ = (
-        "_cell",  # who has promised to enter it. Any thread appends; the home replaces it
         "_far",  # a FarWait while it awaits a future of another loop, else None
-        "_fut_waiter",  # the future it awaits, else None
         "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
         "_num_cancels_requested",
-        "_parked",  # False, or True while suspended in suspend(), or _NEW
         "_send",
         "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
+        "_wait",  # what it queues for while suspended (_waiters.py), or None; unset: it never did
     )
 
     _cancelled = False  # as a mailbox entry it is never passed over
@@ -177,122 +138,18 @@ class Task(TaskFuture[T]):
         self._home = home
         self._vars = copy_context() if context is None else context
         self._name = next(_numbers) if name is None else str(name)
-        self._cell: list[Any] = [PARK]
-        self._parked: int = _NEW
+        self._cell = [PARK]
+        self._parked = NEW
         self._listeners = []
-        self._fut_waiter: Any = None
+        self._fut_waiter = None
         self._far: FarWait | None = None
         self._throw: BaseException | None = None
         self._num_cancels_requested = 0
-
-    def wake(self) -> None:
-        """Resume it at home: `home.enter(task)`.
-
-        In its home's thread (or a stand-in's) it runs at once, or when the running task suspends;
-        from any other thread it is queued at home. If it has not suspended yet, it resumes once it
-        has: store the result, then wake. Raises AlreadyScheduled if somebody was first,
-        NotSuspended if it is finished, runs, or waits for something else, ContextClosed if its home
-        has ended.
-
-        Called from: any thread.
-        """
-        home = self._home
-        if home is None:
-            message = (
-                f"Task.wake(): {self!r} has no home yet; "
-                "start it with AioContext.schedule or .enter"
-            )
-            raise NotSuspended(message)
-        if here.context is home:
-            home._enter_here(self)
-            return
-        token = _thread.get_ident()  # a new int each time, so it is told apart by identity
-        cell = self._cell
-        cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
-            home = self._home  # nobody but us moves the task now, before it has run
-            home._ready.append(self)  # type: ignore[union-attr]
-            if home._bell:  # type: ignore[union-attr]
-                home._ring(self)  # type: ignore[union-attr]
-        elif cell[0] is not token or self.done():
-            raise self._refusal("wake", cell)
-
-    def _claim(self, target: AioContext) -> bool:
-        """Promise to enter it in `target`. True: the caller must queue it there now."""
-        token = (target, _thread.get_ident())
-        cell = self._cell
-        cell.append(token)
-        if cell[0] is PARK:
-            if cell[1] is token:
-                self._home = target
-                return True
-        elif cell[0] is token and not self.done():
-            return False  # early: the home does it when the task has suspended
-        raise self._refusal("enter", cell)
-
-    def _unclaim(self, home: AioContext | None) -> None:
-        """The promise of our claim cannot be kept: it is suspended, and at home where it was."""
-        self._home = home
-        self._cell = [PARK]
-
-    def _claimed_by_closer(self) -> bool:
-        """Its home ends: True if nobody has promised to enter it elsewhere, and nobody will."""
-        token = _thread.get_ident()
-        cell = self._cell
-        cell.append(token)
-        return cell[0] is PARK and cell[1] is token
-
-    def _claim_at_home(self, context: AioContext) -> bool:
-        """Promise to enter it in `context`, whose home the calling thread is."""
-        if self._home is context and not self._parked:
-            message = (
-                f"{self!r} was entered in {whereabouts()}, but it "
-                + (
-                    "is finished"
-                    if self.done()
-                    else "is running"
-                    if running_task(context.loop) is self
-                    else f"waits for {self._fut_waiter!r}"
-                    if self._fut_waiter is not None
-                    else "is about to run"
-                )
-                + "; only a task in suspend() can be entered or woken"
-            )
-            raise NotSuspended(message)
-        return self._claim(context)
-
-    def _refusal(self, what: str, cell: list[Any]) -> ContextError:
-        if self.done():
-            return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
-        first = cell[1] if cell[0] is PARK else cell[0]
-        target, ident = first if first.__class__ is tuple else (self._home, first)
-        return AlreadyScheduled(
-            f"{what} from {whereabouts()}: thread {thread_name(ident)} has already promised to "
-            f"enter {self!r} in {target!r}; it must run before it can be entered again"
-        )
-
-    def _begin_if_new(self, target: AioContext) -> None:
-        """If it was made without being queued, and nobody has: have it begin, at home or there."""
-        cell = self._cell  # before the look: a task that has begun has another
-        if self._parked != _NEW:
-            return
-        token = _thread.get_ident()
-        cell.append(token)
-        if cell[1] is token:
-            if self._home is None:
-                self._home = target
-            self._home._post(self)
 
     def _remember_origin(self) -> None:
         """Debug mode: asyncio shows where a task was made. Before it has begun."""
         _future_init(self, loop=_at_home_in_debug)
         del self._source_traceback[-3:]  # type: ignore[attr-defined]  # down to the loop's caller
-
-    def _begin_queued(self) -> None:
-        """Its maker puts it into its home's mailbox himself."""
-        self._parked = True
-        self._cell = _PROMISED
-        keep_alive(self)
 
     # Running. Home only.
 
@@ -429,6 +286,19 @@ class Task(TaskFuture[T]):
 
     _heard = _future_done  # as a listener of another task
 
+    def _resume(self) -> bool:
+        """The promise to enter it is the caller's: queue it at home. False if that has ended."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        home._ready.append(self)
+        if home._bell:
+            try:
+                home._ring(self)
+            except ContextClosed:
+                # The closer found our promise and left the task to us, who cannot keep it.
+                self._abandon("ended with it")
+                return False
+        return True
+
     # Ending. Home only.
 
     def _fail(self, error: BaseException) -> bool:
@@ -468,6 +338,9 @@ class Task(TaskFuture[T]):
         self._far = None
         if _state(self._coro) == inspect.CORO_CREATED:
             self._coro.close()
+        waiter = getattr(self, "_wait", None)
+        if waiter is not None:
+            waiter.abandoned()  # what it was handed, or queues for, goes to the next
         self._announce()
 
     # asyncio.Task's interface.
@@ -553,28 +426,6 @@ class Task(TaskFuture[T]):
             if self._num_cancels_requested == 0 and self._throw is CANCEL:
                 self._throw = None
         return self._num_cancels_requested
-
-
-class Waker:
-    """Wakes a task from its next suspension, once, and from no later one.
-
-    Made by the running task before it suspends. For whoever completes something for a task: a
-    cancellation that came first wins, and the late completion disturbs nobody.
-    """
-
-    __slots__ = ("_cell", "_task")
-
-    def __init__(self, task: Task[Any]) -> None:
-        self._task = task
-        self._cell = task._cell
-
-    def wake(self, _: object = None) -> None:
-        """Wake it, unless somebody did, or its home has ended. Called from: any thread."""
-        token = _thread.get_ident()
-        cell = self._cell
-        cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
-            self._task._future_done(None)
 
 
 AioContext.task_type = Task

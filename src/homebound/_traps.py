@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_private import running_loop, running_task
+from ._cell import PARK
 from ._current import current_context
-from ._loop import running_loop, running_task
-from ._task import PARK, Task
+from ._task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator

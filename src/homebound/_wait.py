@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_private import enter_task, leave_task, running_task
 from ._context import whereabouts
 from ._current import current_context, main
 from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._home import LoopContext
-from ._loop import enter_task, leave_task, running_task
 from ._park import Parker, my_parker
 from ._task import Task
 

@@ -30,11 +30,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from ._cell import Waker
 from ._context import AioContext, whereabouts
 from ._current import current_context
 from ._errors import ContextError
 from ._park import Parker
-from ._task import Waker
 from ._traps import current_task, suspend
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ The tests name the loop they want in four ways, and each is led to homebound:
 `install` must run before a test module is imported, since some inherit from what it replaces.
 """
 
+# mypy: disable-error-code="attr-defined, misc, import-not-found"
+# What is replaced here is asyncio's own, and its stubs leave that out.
+
 from __future__ import annotations
 
 import asyncio
@@ -20,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import homebound
+from homebound import _loop
 from homebound._home import LoopContext
 from homebound._loop import Loop
 
@@ -68,7 +72,7 @@ class MockableLoop(HomeLoop):
         own = {getattr(getattr(self, "signal", None), "fd", None)}
         if isinstance(self._ssock, socket.socket):
             own.add(self._ssock.fileno())
-        mocked = self._selector is None or isinstance(self._selector, mock.NonCallableMock)
+        mocked = isinstance(self._selector, (mock.NonCallableMock, type(None)))
         return fd not in own or not mocked
 
     def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
@@ -94,8 +98,8 @@ def _count_loops() -> None:
 def install() -> None:
     """From now on, who asks for a loop gets homebound's."""
     _count_loops()
-    assert proactor_events  # imported before its base is replaced: it is no selector loop
-    policy: Any = unix_events._UnixDefaultEventLoopPolicy  # type: ignore[attr-defined]
+    assert proactor_events.BaseProactorEventLoop  # made before its base is replaced
+    policy: Any = unix_events._UnixDefaultEventLoopPolicy
     policy._loop_factory = staticmethod(homebound.new_event_loop)
     names: dict[Any, type[Loop]] = {
         "SelectorEventLoop": HomeLoop,
@@ -107,7 +111,7 @@ def install() -> None:
         for name, loop_class in names.items():
             if hasattr(module, name):
                 setattr(module, name, loop_class)
-    homebound._loop.logger = _Logger()
+    _loop.logger = _Logger()  # type: ignore[assignment]
     _rebase_test_loop()
 
 
@@ -122,7 +126,7 @@ def _rebase_test_loop() -> None:
     """The tests' own loop, which so inherits from ours; its parts are used while it is made."""
     from test.test_asyncio import utils  # noqa: PLC0415  (after the names are replaced)
 
-    class TestLoop(utils.TestLoop):  # type: ignore[misc]
+    class TestLoop(utils.TestLoop):
         def __init__(self, gen: Any = None) -> None:
             self.readers: dict[Any, Any] = {}
             self.writers: dict[Any, Any] = {}

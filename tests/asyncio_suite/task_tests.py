@@ -3,6 +3,9 @@
 test_tasks runs its BaseTaskTests over pairs of a Task and a Future class. This is one more pair.
 """
 
+# mypy: disable-error-code="misc, import-not-found"
+# The package `test` has no stubs.
+
 from __future__ import annotations
 
 import asyncio

@@ -214,7 +214,7 @@ def test_the_fields_of_an_epoll_selector():
 
 
 def test_private_names_stand_in_one_file():
-    """Nothing but _loop.py imports a private name of asyncio."""
+    """Nothing but _asyncio_private.py imports a private name of asyncio."""
     private = re.compile(
         r"\b(?:asyncio|tasks|events|base_tasks|base_events|futures)\._[a-z]\w+|"
         r"from asyncio\.\w+ import .*\b_\w+"
@@ -222,7 +222,7 @@ def test_private_names_stand_in_one_file():
     found = {
         (path.name, match.group())
         for path in SOURCE.rglob("*.py")
-        if path.name != "_loop.py"
+        if path.name != "_asyncio_private.py"
         for match in private.finditer(path.read_text())
     }
     assert not found

@@ -76,7 +76,7 @@ class RequestStream:
         window = self._window
         if window is _NO_WINDOW:
             window = self._open()
-        return window[self._stop : 1048576]
+        return window[self._stop :]
 
     def put(self, data: bytes) -> None:
         """These bytes were received by somebody else; as many as fit into a buffer."""
@@ -159,7 +159,7 @@ class RequestStream:
         if not left:
             self._close(window)
         elif stalled:
-            return 1048576 - self._stop <= self._little
+            return len(window) - self._stop <= self._little
         else:
             self._make_room(window, left)
         return False
@@ -190,7 +190,7 @@ class RequestStream:
         if left >= _HEADER:
             head, cookie, offset, length = _unpack(window, self._start)
             needed += length  # only a WRITE can be incomplete with its header there
-            if needed > 1048576:
+            if needed > len(window):
                 self._big_head = (head, cookie, offset, length)
                 self._big = new_buffer(length)
                 self._big_filled = left - _HEADER
@@ -200,7 +200,7 @@ class RequestStream:
         if left <= self._little:
             self._carry = bytes(window[self._start : self._stop])
             self._close(window)
-        elif self._start + needed > 1048576:
+        elif self._start + needed > len(window):
             window[:left] = window[self._start : self._stop]
             self._start, self._stop = 0, left
 

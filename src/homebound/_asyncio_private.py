@@ -1,0 +1,369 @@
+"""Every name that asyncio keeps private and that we use: what it is, and what we take it for.
+
+Nothing else in homebound imports a private name of asyncio's, and what `Loop` needs of the private
+parts it inherits is declared here, in `InheritedLoop`. tests/core/test_asyncio_private.py pins each
+assumption for every Python we run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import selectors
+import sys
+from asyncio import base_tasks, events, futures, tasks
+from asyncio.base_events import (  # type: ignore[attr-defined]
+    _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
+    _MIN_SCHEDULED_TIMER_HANDLES,
+    MAXIMUM_SELECT_TIMEOUT,
+    _format_handle,
+)
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from ._park import Signal
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Coroutine, Generator
+
+    Entry = Any  # something with `_cancelled` and `_run()`
+
+enter_task: Callable[[Any, Any], None] = tasks._enter_task
+leave_task: Callable[[Any, Any], None] = tasks._leave_task
+running_loop: Callable[[], asyncio.AbstractEventLoop | None] = events._get_running_loop
+set_running_loop: Callable[[Any], None] = events._set_running_loop
+describe_task: Callable[[Any], str] = base_tasks._task_repr
+task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
+print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
+
+# A future's loop; of those without get_loop(), too.
+loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
+
+# The task a loop is running, or None. Asked for a loop, it never raises.
+running_task: Callable[[Any], Any]
+if sys.version_info >= (3, 12):
+    running_task = asyncio.current_task
+else:
+    running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
+
+# What keeps our unfinished tasks alive, and shows them to asyncio.all_tasks(). asyncio keeps a
+# WeakSet, which costs half a task to enter and leave. We put the task itself where the WeakSet
+# keeps its weak references: iterating, it calls each entry for the object, and Task answers as a
+# reference to itself (Task.__call__). One C call enters, one leaves, the reference is strong.
+alive: set[Any] = (
+    tasks._scheduled_tasks if sys.version_info >= (3, 12) else tasks._all_tasks  # type: ignore[attr-defined]
+).data
+keep_alive = alive.add
+let_die = alive.discard
+
+
+def begins_wait(yielded: Any) -> bool | None:
+    """What a coroutine yielded: True if a future being awaited, False if a future yielded bare.
+
+    None if no future at all. (`_asyncio_future_blocking` is how asyncio tells them apart.)
+    """
+    blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
+    if blocking:
+        yielded._asyncio_future_blocking = False
+    return blocking
+
+
+_result = asyncio.Future.result
+_exception = asyncio.Future.exception
+
+
+class FutureParts(asyncio.Future[Any]):
+    """The C future that Task builds on, and those of its private parts that a task needs."""
+
+    __slots__ = ("_cancellation",)  # the CancelledError it ended with, until somebody has had it
+
+    def _cancel_with(self, message: Any) -> None:
+        """Remember the message for the CancelledError to come."""
+        self._cancel_message = message
+
+    def _cancelled_error(self) -> asyncio.CancelledError:
+        error: asyncio.CancelledError = self._make_cancelled_error()
+        return error
+
+    def _end_cancelled(self, error: asyncio.CancelledError) -> None:
+        """Become cancelled by `error`."""
+        self._cancellation: asyncio.CancelledError | None = error
+        asyncio.Future.cancel(self, error.args[0] if error.args else None)
+
+    def _make_cancelled_error(self) -> asyncio.CancelledError:
+        """The error it ended with, for its traceback. Once, as asyncio does it; then copies."""
+        error: asyncio.CancelledError | None = getattr(self, "_cancellation", None)
+        if error is None:
+            error = super()._make_cancelled_error()  # type: ignore[misc]
+        else:
+            self._cancellation = None
+        return error
+
+    def _mark_retrieved(self) -> None:
+        self._log_traceback = False
+
+    # asyncio's Future says "I am being awaited" by a flag in itself, so two threads that await one
+    # at the same time trip over each other. A task is awaited from anywhere: the flag is always up.
+    _asyncio_future_blocking = property(lambda _: True, lambda _self, _value: None)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            yield self
+            if not self.done():
+                message = "await wasn't used with future"
+                raise RuntimeError(message)
+        try:
+            return _result(self)
+        except asyncio.CancelledError:
+            pass  # raised below, so as not to be shown as the other's context
+        raise self._make_cancelled_error()
+
+    __iter__ = __await__
+
+    def result(self) -> Any:
+        """What its coroutine returned, or raises what that raised. See asyncio.Future.result.
+
+        Called from: any thread.
+        """
+        try:
+            return _result(self)
+        except asyncio.CancelledError:
+            pass
+        raise self._make_cancelled_error()
+
+    def exception(self) -> BaseException | None:
+        """What its coroutine raised; of a cancelled task, raises it. See asyncio.Future.exception.
+
+        Called from: any thread.
+        """
+        try:
+            return _exception(self)
+        except asyncio.CancelledError:
+            pass
+        raise self._make_cancelled_error()
+
+
+class FastHandle(events.Handle):
+    """asyncio's Handle without asking the loop for its debug flag each time."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: Any,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
+
+
+class InheritedLoop(asyncio.SelectorEventLoop):
+    """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
+
+    # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
+    _ready: deque[Any]
+    # Timers, as a heap; asyncio pushes, cancelled ones are counted below.
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+    _clock_resolution: float
+    _selector: selectors.BaseSelector
+    _stopping: bool  # set by stop(); run_forever ends after the iteration that sees it
+    _closed: bool
+    _debug: bool
+    _thread_id: int | None  # of the thread that runs it; None while nobody does
+    _task_factory: Any
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        self.signal = Signal()  # whoever wakes the sleeping loop sets it
+        self._epoll: Any = None
+        # Where events come from: (timeout in seconds or None, most events) -> pairs.
+        self._look: Callable[[float | None, int], list[Any]] = self._select
+        if type(self._selector) is getattr(selectors, "EpollSelector", None):
+            import select  # noqa: PLC0415  (epoll exists on Linux alone)
+
+            # Edge triggered: each write wakes, and nobody has to read.
+            self._epoll = self._selector._selector  # type: ignore[attr-defined]
+            self._keys = self._selector._fd_to_key  # type: ignore[attr-defined]
+            self._look = self._epoll.poll
+            self._epoll.register(self.signal.fd, select.EPOLLIN | select.EPOLLET)
+        else:
+            self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
+
+    def _drop_signal(self) -> None:
+        """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""
+        if self._epoll is not None:
+            self._epoll.unregister(self.signal.fd)
+        else:
+            self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
+        self.signal = None  # type: ignore[assignment]
+
+    # Events.
+
+    def _select(self, timeout: float | None, _most: int) -> list[Any]:
+        """Look at a selector that is not epoll."""
+        return self._selector.select(timeout)
+
+    def _collect_events(self, timeout: float | None) -> None:
+        pairs = self._look(timeout, MOST_EVENTS)
+        if pairs:
+            self._serve(pairs)
+
+    def _peek(self) -> bool:
+        """Look without waiting; True if anything is ready now."""
+        if not self._ready:
+            self._collect_events(0)
+        return bool(self._ready)
+
+    def _serve(self, pairs: list[Any]) -> None:
+        """Queue the handlers of the descriptors that are ready."""
+        if self._epoll is None:
+            self._process_events(pairs)  # type: ignore[attr-defined]
+            return
+        keys = self._keys
+        ready = self._ready
+        for fd, mask in pairs:
+            key = keys.get(fd)
+            if key is None:
+                continue  # our own signal, or a descriptor that is gone
+            reader, writer = key.data
+            if reader is not None and mask & ~4:  # anything but EPOLLOUT: error and hang-up too
+                if reader._cancelled:
+                    self._remove_reader(fd)  # type: ignore[attr-defined]
+                else:
+                    ready.append(reader)
+            if writer is not None and mask & ~1:
+                if writer._cancelled:
+                    self._remove_writer(fd)  # type: ignore[attr-defined]
+                else:
+                    ready.append(writer)
+
+    def selector_fd(self) -> int | None:
+        """The descriptor that is readable when the selector has something; None if it has none."""
+        fileno = getattr(self._selector, "fileno", None)
+        return None if fileno is None else fileno()
+
+    # Timers: asyncio's heap and handles, our upkeep.
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due; cancelled ones are dropped on the way."""
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)._scheduled = False
+        when: float | None = scheduled[0]._when if scheduled else None
+        return when
+
+    def timeout_until(self, until: float | None) -> float | None:
+        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
+        if until is None:
+            return None
+        longest: float = MAXIMUM_SELECT_TIMEOUT
+        return min(max(0.0, until - self.time()), longest)
+
+    def _collect_timers(self) -> None:
+        """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""
+        scheduled = self._scheduled
+        count = len(scheduled)
+        if (
+            count > _MIN_SCHEDULED_TIMER_HANDLES
+            and self._timer_cancelled_count / count > _MIN_CANCELLED_TIMER_HANDLES_FRACTION
+        ):
+            kept = [timer for timer in scheduled if not timer._cancelled]
+            for timer in scheduled:
+                timer._scheduled = not timer._cancelled
+            scheduled[:] = kept
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+        end = self.time() + self._clock_resolution
+        while scheduled and scheduled[0]._when < end:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False
+            if timer._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                self._ready.append(timer)
+
+    # Handles, checked and timed; tasks of others.
+
+    def _check_closed(self) -> None:
+        super()._check_closed()  # type: ignore[misc]
+
+    def _checked_handle(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        method: str,
+    ) -> events.Handle:
+        """Debug mode: misuse is refused, and a handle remembers where it was made."""
+        self._check_closed()
+        if method == "call_soon":
+            self._check_thread()  # type: ignore[attr-defined]
+        self._check_callback(callback, method)  # type: ignore[attr-defined]
+        handle = events.Handle(callback, args, self, context)
+        if handle._source_traceback:  # type: ignore[attr-defined]
+            del handle._source_traceback[-2:]  # type: ignore[attr-defined]  # this call and call_soon
+        return handle
+
+    def _run_nested(self, entry: Entry) -> None:
+        """Run an entry although the Context of its callback may be in use further up the stack.
+
+        A Context cannot be entered twice; the callback then runs in a copy.
+        """
+        if not isinstance(entry, events.Handle):
+            try:
+                entry._run()
+            finally:
+                entry = None  # as in _run_with_care
+            return
+        handle: Any = entry
+        context = handle._context
+        try:
+            context.run(int)
+        except RuntimeError:
+            handle._context = context.copy()
+        try:
+            handle._run()
+        finally:
+            if handle._context is not None and not handle._cancelled:
+                handle._context = context
+            entry = handle = None
+
+    def _run_timed(self, entry: Entry) -> None:
+        self._current_handle = entry
+        start = self.time()
+        try:
+            self._run_nested(entry)
+        finally:
+            self._current_handle = None
+        took = self.time() - start
+        if took >= self.slow_callback_duration:
+            what = _format_handle(entry) if isinstance(entry, events.Handle) else repr(entry)
+            logger.warning("Executing %s took %.3f seconds", what, took)
+        entry = None
+
+    def _create_otherwise(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str | None,
+        context: contextvars.Context | None,
+        eager_start: bool | None,  # noqa: FBT001
+    ) -> Any:
+        """A task of a factory's, or asyncio's own if it is to start eagerly."""
+        options: dict[str, Any] = {} if context is None else {"context": context}
+        if eager_start is not None:
+            options["eager_start"] = eager_start
+        return super().create_task(coro, name=name, **options)
