@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _thread
 from collections import deque
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ from ._asyncio_private import alive, running_loop, running_task
 from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
 from ._current import current_context, here, set_home
-from ._entry import BottomHalf, Posted, posted
+from ._entry import BottomHalf, Posted
 from ._errors import ContextClosed, ContextError
 
 if TYPE_CHECKING:
@@ -253,7 +254,11 @@ class AioContext:
 
         Called from: any thread.
         """
-        entry = posted(callback, args)
+        entry = Posted()
+        entry._callback = callback
+        entry._args = args
+        entry._vars = copy_context()
+        entry._cancelled = False
         self._ready.append(entry)
         if self._bell:
             self._ring(entry)

@@ -89,10 +89,7 @@ def _describe_big_lock() -> Iterator[str]:
 
 def _describe_context(context: AioContext, frames: dict[int, FrameType]) -> Iterator[str]:
     ident = context._home_ident
-    if ident is None:
-        state = "not running"
-    else:
-        state = "asleep" if context._bell else "running"
+    state = "not running" if ident is None else "asleep" if context._bell else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
     is_main = " (main)" if main.context is context else ""
     ready = len(context._ready)

@@ -6,25 +6,25 @@ what it raises to the loop's exception handler.
 
 from __future__ import annotations
 
-import _thread
-from contextvars import copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
     from ._context import AioContext
 
 
-class Posted(partial[object]):
-    """A callback on its way to its home. `cancel()` it from any thread while it has not run.
+class Posted:
+    """A callback on its way to its home. `cancel()` it from any thread while it has not run."""
 
-    A partial, because making and calling one stays in C: posting is what busy producers do most.
-    """
+    # Filled in by AioContext.call_soon: an __init__ would cost it a third of its time.
+    __slots__ = ("_args", "_callback", "_cancelled", "_vars")
 
-    _cancelled = False
-    _run = partial.__call__
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _cancelled: bool
+    _vars: Context  # a copy of the poster's contextvars
 
     def cancel(self) -> None:
         """Do not call it, if it has not begun.
@@ -40,14 +40,15 @@ class Posted(partial[object]):
         """
         return self._cancelled
 
+    def _run(self) -> None:
+        if self._args:
+            self._vars.run(self._callback, *self._args)
+        else:
+            self._vars.run(self._callback)
+
     def __repr__(self) -> str:
         state = " cancelled" if self._cancelled else ""
-        return f"<Posted{state} {self.args[0]!r}>"
-
-
-def posted(callback: Callable[..., object], args: tuple[Any, ...]) -> Posted:
-    """`callback(*args)`, to be called in a copy of the poster's contextvars."""
-    return Posted(copy_context().run, callback, *args)
+        return f"<Posted{state} {self._callback!r}>"
 
 
 class BottomHalf:
@@ -70,7 +71,7 @@ class BottomHalf:
     Called from: any thread.
     """
 
-    __slots__ = ("_callback", "_closed", "_context", "_queued", "_wanted")
+    __slots__ = ("_callback", "_closed", "_context", "_token", "_wanted")
 
     _cancelled = False  # as a mailbox entry it is never passed over: it must leave the queue
 
@@ -79,7 +80,8 @@ class BottomHalf:
         self._callback = callback
         self._closed = False  # set once, by any thread
         self._wanted = False  # call it; set before queueing, looked at after leaving the queue
-        self._queued = _thread.allocate_lock()  # held while it stands in the mailbox
+        # Empty while it stands in the mailbox: list.pop lets one of many put it there.
+        self._token: list[None] = [None]
 
     def schedule(self) -> None:
         """Have it called soon by the context's home; no-op while that is promised, or if closed.
@@ -91,18 +93,23 @@ class BottomHalf:
         if self._closed:
             return
         context = self._context
-        # Wanted, a pass through the deque's lock, then the try: pairs with _run, which passes
-        # through the same lock between leaving the queue and looking whether it is wanted.
+        # Wanted, a pass through the deque's lock, then the token: pairs with _run, which passes
+        # through the same lock between giving the token back and looking whether it is wanted.
         self._wanted = True
         context._ready.rotate(0)
-        if self._queued.acquire(blocking=False):
-            context._ready.append(self)
-            if context._bell:
-                try:
-                    context._ring(self)
-                except BaseException:
-                    self._queued.release()
-                    raise
+        if not self._token:
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            return  # another thread was first
+        context._ready.append(self)
+        if context._bell:
+            try:
+                context._ring(self)
+            except BaseException:
+                self._token.append(None)
+                raise
 
     def cancel(self) -> None:
         """Take a schedule back, if it has not begun to run. It can be scheduled again.
@@ -120,7 +127,7 @@ class BottomHalf:
         self._wanted = False
 
     def _run(self) -> None:
-        self._queued.release()
+        self._token.append(None)
         self._context._ready.rotate(0)  # pairs with schedule
         if not self._wanted or self._closed:
             self._context._skipped += 1

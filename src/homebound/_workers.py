@@ -235,16 +235,19 @@ class WorkerPool(concurrent.futures.Executor):
     def _work(self) -> None:
         parker = Parker()
         jobs = self._jobs
+        sent = True  # it is the one that somebody sent, and has not found a job yet
         while True:
             try:
                 job = jobs.popleft()
             except IndexError:
-                if self._rest(parker):
+                if self._rest(parker, sent=sent):
+                    sent = True
                     continue
                 return
-            self._searching = False
+            if sent:
+                sent = self._searching = False
             self._taken += 1
-            if jobs and not (self._brief and self._watched):
+            if jobs and not self._searching and not (self._brief and self._watched):
                 self._send_one()
             began = perf_counter()
             job.work()
@@ -254,10 +257,11 @@ class WorkerPool(concurrent.futures.Executor):
             self._average += (took - self._average) / 8
             self._brief = self._average < _BRIEF
 
-    def _rest(self, parker: Parker) -> bool:
+    def _rest(self, parker: Parker, *, sent: bool) -> bool:
         """Found nothing: sleep until sent. False: leave for good."""
         self._idle.append(parker)
-        self._searching = False
+        if sent:
+            self._searching = False
         if self._jobs or self._shut_down:  # after listing ourselves: pairs with _put and shutdown
             return not self._leave(parker)
         if self._brief and not self._watched and self._watch(parker):

@@ -16,14 +16,15 @@ The tests name the loop they want in four ways, and each is led to homebound:
 from __future__ import annotations
 
 import asyncio
+import importlib
 import selectors
 import socket
-from asyncio import base_events, proactor_events, selector_events, unix_events
+import sys
+from asyncio import base_events, selector_events, unix_events
 from typing import Any
 from unittest import mock
 
 import homebound
-from homebound import _loop
 from homebound._home import LoopContext
 from homebound._loop import Loop
 
@@ -98,7 +99,7 @@ def _count_loops() -> None:
 def install() -> None:
     """From now on, who asks for a loop gets homebound's."""
     _count_loops()
-    assert proactor_events.BaseProactorEventLoop  # made before its base is replaced
+    importlib.import_module("asyncio.proactor_events")  # before its base is replaced
     policy: Any = unix_events._UnixDefaultEventLoopPolicy
     policy._loop_factory = staticmethod(homebound.new_event_loop)
     names: dict[Any, type[Loop]] = {
@@ -111,12 +112,12 @@ def install() -> None:
         for name, loop_class in names.items():
             if hasattr(module, name):
                 setattr(module, name, loop_class)
-    _loop.logger = _Logger()  # type: ignore[assignment]
+    _replace_logger()
     _rebase_test_loop()
 
 
 class _Logger:
-    """Tests look for what is logged by replacing the logger in asyncio.base_events."""
+    """Tests look for what is logged by replacing the logger in asyncio.base_events: follow it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(base_events.logger, name)
@@ -135,3 +136,9 @@ def _rebase_test_loop() -> None:
 
     assert issubclass(TestLoop, Loop), "imported too early"
     utils.TestLoop = TestLoop
+
+
+def _replace_logger() -> None:
+    for name, module in tuple(sys.modules.items()):
+        if name.startswith("homebound.") and getattr(module, "logger", None) is asyncio.log.logger:
+            module.logger = _Logger()
