@@ -82,13 +82,14 @@ class BigLock:
                 "recursive; check big_lock.held() first"
             )
             raise WouldDeadlock(message)
-        if (self._waiters or not self._raw.acquire(blocking=False)) and not self._queue(timeout):
+        if (self._waiters or not self._raw.acquire(False)) and not self._queue(timeout):
             return False
         self._owner = _thread.get_ident()
-        set_big_lock(held=True)
-        context = main.context
-        if context is not None and here.home is None:
-            context._stand_in_begins()
+        here.has_big_lock = True  # from here on as set_big_lock, without a call
+        if here.home is None:
+            context = here.context = main.context
+            if context is not None:
+                context._stand_in_begins()
         return True
 
     def release(self) -> None:
@@ -105,10 +106,12 @@ class BigLock:
                 "only its holder may release it"
             )
             raise WrongThread(message)
-        context = main.context
-        if context is not None and here.home is None:
-            context._stand_in_ends()
-        set_big_lock(held=False)
+        if here.home is None:
+            context = here.context
+            if context is not None:
+                context._stand_in_ends()
+            here.context = None
+        here.has_big_lock = False
         self._owner = None
         self._pass_on()
 
@@ -119,8 +122,7 @@ class BigLock:
         """
         return here.has_big_lock
 
-    def __enter__(self) -> bool:
-        return self.acquire()
+    __enter__ = acquire
 
     def __exit__(
         self,
@@ -142,7 +144,7 @@ class BigLock:
         interrupt: BaseException | None = None
         while not here.has_big_lock:
             try:
-                if self._waiters or not self._raw.acquire(blocking=False):
+                if self._waiters or not self._raw.acquire(False):
                     self._queue(-1)
                 self._owner = _thread.get_ident()
                 set_big_lock(held=True)
@@ -172,7 +174,7 @@ class BigLock:
             # Look again: who queued since the first look found the raw lock taken, and sleeps now.
             # The pass through the deque's lock puts the look after his append; pairs with _queue.
             self._waiters.rotate(0)
-            if not self._waiters or not self._raw.acquire(blocking=False):
+            if not self._waiters or not self._raw.acquire(False):
                 return
 
     def _queue(self, timeout: float) -> bool:
@@ -181,7 +183,7 @@ class BigLock:
         push = self._waiters.append
         try:
             push(me)  # the first call in here: an interrupt finds us queued, or handed the lock
-            if self._raw.acquire(blocking=False):
+            if self._raw.acquire(False):
                 self._pass_on()  # it was let go before we were seen: serve the head
             while not me.granted:
                 left = None if deadline is None else deadline - time.monotonic()

@@ -73,9 +73,9 @@ def describe() -> Iterator[str]:
             continue
         homes.add(context._home_ident)
         yield from _describe_context(context, frames)
-    for ident, what in waits():
+    for ident, what, subject in waits():
         if ident not in homes:
-            yield f"thread {thread_name(ident)} waits in {what}"
+            yield f"thread {thread_name(ident)} waits in {what}({subject!r})"
             yield from _stack(frames.get(ident))
 
 
@@ -94,9 +94,9 @@ def _describe_context(context: AioContext, frames: dict[int, FrameType]) -> Iter
     is_main = " (main)" if main.context is context else ""
     ready = len(context._ready)
     yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
-    for waiting, what in waits():
+    for waiting, what, subject in waits():
         if waiting == ident:
-            yield f"  its home waits in {what}"
+            yield f"  its home waits in {what}({subject!r})"
     if ident is not None and state == "running":
         yield from _stack(frames.get(ident))
     for task in context._tasks():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from _thread import get_ident
-from contextlib import contextmanager
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from ._park import Parker, my_parker
 from ._task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ._context import AioContext
 
@@ -31,26 +30,32 @@ if TYPE_CHECKING:
 _waiting: list[LoopContext] = []
 
 
-# What each waiting thread waits in, innermost last: for dump(). Written by the thread itself.
-_waits: dict[int, list[str]] = {}
+# What each waiting thread waits in and for, innermost last. Written by the thread itself.
+_waits: dict[int, list[tuple[str, object]]] = {}
 
 
-def waits() -> list[tuple[int, str]]:
-    """The threads that wait here now, by ident, and in what."""
-    return [(ident, what) for ident, whats in tuple(_waits.items()) for what in tuple(whats)]
+def waits() -> list[tuple[int, str, object]]:
+    """The threads that wait here now, by ident, with what they called and what they wait for."""
+    return [(ident, *each) for ident, mine in tuple(_waits.items()) for each in tuple(mine)]
 
 
-@contextmanager
-def _waiting_in(what: str) -> Iterator[None]:
-    ident = get_ident()
-    mine = _waits.setdefault(ident, [])
-    mine.append(what)
-    try:
-        yield
-    finally:
+class _Waiting:
+    """`with _waiting("block_on", task):` this thread waits."""
+
+    __slots__ = ("_entry", "_ident")
+
+    def __init__(self, what: str, subject: object) -> None:
+        self._entry = (what, subject)
+        self._ident = get_ident()
+
+    def __enter__(self) -> None:
+        _waits.setdefault(self._ident, []).append(self._entry)
+
+    def __exit__(self, *_error: object) -> None:
+        mine = _waits[self._ident]
         mine.pop()
         if not mine:
-            del _waits[ident]
+            del _waits[self._ident]
 
 
 def kick() -> None:
@@ -107,7 +112,7 @@ def wait_while(
     try:
         if not predicate():
             return False
-        with _waiting_in(f"wait_while({predicate!r})"):
+        with _Waiting("wait_while", predicate):
             _turn_while(turned, predicate, timeout)
     finally:
         _waiting.remove(turned)
@@ -231,7 +236,7 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
-        with _waiting_in(f"block_on({task!r})"):
+        with _Waiting("block_on", task):
             _turn_until_done(task, turned)
         return _outcome(task, expired)
     finally:
@@ -301,25 +306,37 @@ class _Unpark:
         self._parker.unpark()
 
 
+def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
+    """Queue a task; Ctrl-C meanwhile cancels it, and is returned for who waits for the cleanup."""
+    push = target._ready.append
+    try:
+        push(task)  # the first call in here: an interrupt finds it queued
+        if target._bell:
+            target._ring(task)
+    except ContextClosed:
+        task._abandon("was never started")
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        task.cancel()
+        return error
+    return None
+
+
 def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
     """Queued: this thread is nobody's home, and sleeps."""
     parker = my_parker()
+    interrupt: BaseException | None = None
     if isinstance(awaitable, Task):
         task = awaitable
         task._begin_if_new(target)
     else:
         task = Task(_coroutine(awaitable), home=target)
         task._begin_queued()
-        try:
-            target._post(task)
-        except ContextClosed:
-            task._abandon("was never started")
-            raise
+        interrupt = _post_new(task, target)
     task._tell(_Unpark(parker))
     deadline = None if timeout is None else time.monotonic() + timeout
     expired: _Expiry | None = None
-    interrupt: BaseException | None = None
-    with _waiting_in(f"block_on({task!r})"):
+    with _Waiting("block_on", task):
         while not task.done():
             try:
                 left = None if deadline is None or expired else deadline - time.monotonic()

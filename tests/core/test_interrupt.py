@@ -216,8 +216,8 @@ def test_io_thread_stop():
             leave.wait(0.05)
         io = homebound.IOThread()
         io.start()
-        io.spawn(blocks())
         try:
+            io.spawn(blocks())
             io.stop()
         except KeyboardInterrupt:
             print("interrupted")
