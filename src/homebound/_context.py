@@ -459,7 +459,8 @@ class AioContext:
         self._drop_left()
         for task in self._tasks():
             # One that is suspended may have been claimed for another context: it goes on there.
-            if not task._parked or task._claimed_by_closer():
+            # One that is not, nor waits, is on its way here: refused, it goes on where it was.
+            if task._claimed_by_closer() if task._parked else task._fut_waiter is not None:
                 task._abandon("ended with it")
         for wait in tuple(self._far_waits):
             wait.abandon()

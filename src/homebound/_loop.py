@@ -171,7 +171,12 @@ class Loop(InheritedLoop):
             self.home._close()
             self._drop_signal()
             self.home._signal = None  # type: ignore[assignment]
+        # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
+        # late, is his to take back, and if he does not find it he thinks that somebody was told.
+        mailbox = self._ready
+        self._ready = type(mailbox)()
         super().close()
+        self._ready = mailbox
 
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
         """asyncio's; the context's own workers end with it."""
