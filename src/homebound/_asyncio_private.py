@@ -11,7 +11,9 @@ import asyncio
 import contextvars
 import heapq
 import selectors
+import signal
 import sys
+import threading
 from asyncio import base_tasks, events, futures, tasks
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
@@ -20,13 +22,14 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
     _format_handle,
 )
 from asyncio.log import logger
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ._park import Signal
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
 
     Entry = Any  # something with `_cancelled` and `_run()`
 
@@ -201,6 +204,30 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             self._epoll.register(self.signal.fd, select.EPOLLIN | select.EPOLLET)
         else:
             self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        """Let a Unix signal end the main thread's sleep, whenever it comes.
+
+        A Python-level handler runs in the main thread, between bytecodes; a signal that comes
+        after the last bytecode and before the system call would be heeded when the sleep ends by
+        itself. The C-level handler writes to this descriptor.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """asyncio's; which, when the last one goes, has signals written to nobody."""
+        removed = super().remove_signal_handler(sig)
+        if removed and self.is_running():
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        return removed
 
     def _drop_signal(self) -> None:
         """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""

@@ -159,7 +159,7 @@ class Loop(InheritedLoop):
         """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()  # type: ignore[attr-defined]
-        with self.home.inhabit():
+        with self.home.inhabit(), self._heeding_signals():
             super().run_forever()
 
     def close(self) -> None:
@@ -236,6 +236,7 @@ class Loop(InheritedLoop):
             if home._watchers:
                 home._tell_watchers()
             if not busy_until or not ready or self._stopping or monotonic() >= busy_until:
+                entry = None  # a task that failed is reported when the last reference goes
                 return
 
     def iterate(self, *, blocking: bool) -> int:

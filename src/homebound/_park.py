@@ -20,6 +20,7 @@ _EVENTFD = hasattr(os, "eventfd")
 # path, or one that must not be interrupted by a signal handler half-way, can make it inline.
 write_signal: Callable[[int, Any], object]
 SET: object
+_HEED = 0.1  # seconds that the main thread sleeps at most before it heeds Unix signals
 _MOST = 4096  # bytes taken from a pipe at a time
 if _EVENTFD:
     write_signal, SET = os.eventfd_write, 1
@@ -86,7 +87,7 @@ class Parker(Signal):
     def park(self, timeout: float | None = None, *, also: int | None = None) -> bool:
         """Sleep until unparked, at most `timeout` seconds, or until descriptor `also` is readable.
 
-        True if unparked. Called from: the thread it belongs to.
+        True if unparked; False may come early. Called from: the thread it belongs to.
         """
         if also is None:
             poll = self._poll
@@ -94,6 +95,9 @@ class Parker(Signal):
             poll = select.poll()
             poll.register(self.fd, select.POLLIN)
             poll.register(also, select.POLLIN)
+        if threading.current_thread() is threading.main_thread():
+            # A signal that comes just before the system call does not end it: look now and then.
+            timeout = _HEED if timeout is None else min(timeout, _HEED)
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
         unparked = any(fd == self.fd for fd, _ in ready)
         if unparked:
