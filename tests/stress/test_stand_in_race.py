@@ -86,6 +86,9 @@ def stand_in(main: Main, seed: int, count: dict[str, int]) -> None:
                     task.wake()
                 except homebound.AlreadyScheduled:
                     continue  # a producer was first
+                except homebound.NotSuspended:
+                    assert main.stop  # and so it has ended
+                    continue
                 assert main.woken == before + 1  # it ran before wake() returned
             elif choice == 3:
                 main.context.loop.call_later(rng.random() * 0.001, main.callback)
@@ -106,6 +109,8 @@ def produce(main: Main, seed: int, count: dict[str, int]) -> None:
                 rng.choice(main.sleepers).wake()
             except homebound.AlreadyScheduled:
                 pass
+            except homebound.NotSuspended:
+                assert main.stop  # and so it has ended
         time.sleep(rng.choice([0, 0.0003]))
 
 
