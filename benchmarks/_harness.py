@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     Sample = float | list[float]
     Variant = Callable[[int], Sample]
@@ -58,7 +58,7 @@ class Case:
 
     name: str
     what: str
-    variants: dict[str, Variant]
+    variants: Mapping[str, Variant]
     n: int  # operations in a sample
     targets: tuple[Target, ...] = ()
     pinned: bool = False  # to one core: for latency, where the scheduler's moods are not ours

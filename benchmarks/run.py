@@ -19,7 +19,10 @@ from typing import Any
 from ._harness import measure, report
 from ._peers import environment, skipped
 
-NAMES = ("wake_burst", "post", "call_sync", "ping_pong", "hop", "to_worker", "step", "echo")
+NAMES = (
+    *("wake_burst", "post", "call_sync", "ping_pong", "hop", "to_worker", "step", "echo"),
+    *("locks", "queues"),
+)
 
 _LONGEST = 120  # seconds that a case may take before it is taken to hang
 

@@ -1,9 +1,12 @@
 """Coroutines with a home: one event loop per thread, every task at home in one of them."""
 
+from . import _fork as _fork  # for its effect: what a forked process does
+from ._barrier import Barrier as Barrier
 from ._biglock import BigLock as BigLock
 from ._biglock import big_lock as big_lock
+from ._condition import Condition as Condition
 from ._context import AioContext as AioContext
-from ._context import ContextStats as ContextStats
+from ._context_stats import ContextStats as ContextStats
 from ._current import current_context as current_context
 from ._current import main_context as main_context
 from ._dump import dump as dump
@@ -15,15 +18,29 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._event import Event as Event
 from ._iothread import IOThread as IOThread
 from ._iothread import IOThreadPool as IOThreadPool
+from ._lock import Lock as Lock
+from ._queue_ends import QueueShutDown as QueueShutDown
+from ._queues import LifoQueue as LifoQueue
+from ._queues import PriorityQueue as PriorityQueue
+from ._queues import Queue as Queue
 from ._run import new_event_loop as new_event_loop
 from ._run import run as run
+from ._rwlock import RWLock as RWLock
+from ._semaphore import BoundedSemaphore as BoundedSemaphore
+from ._semaphore import Semaphore as Semaphore
+from ._stall import Stall as Stall
+from ._stall import StallWatch as StallWatch
+from ._stall import watch_stalls as watch_stalls
 from ._task import Task as Task
+from ._taskgroup import TaskGroup as TaskGroup
 from ._traps import current_task as current_task
 from ._traps import move_to as move_to
 from ._traps import on as on
 from ._traps import suspend as suspend
+from ._vcpu import VCPU as VCPU
 from ._wait import block_on as block_on
 from ._wait import kick as kick
 from ._wait import wait_while as wait_while

@@ -17,7 +17,6 @@ from __future__ import annotations
 import _thread
 from collections import deque
 from contextvars import copy_context
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -25,6 +24,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from ._asyncio_private import alive, running_loop, running_task
 from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
+from ._context_stats import ContextStats
 from ._current import current_context, here, set_home
 from ._entry import BottomHalf, Posted
 from ._errors import ContextClosed, ContextError
@@ -45,20 +45,6 @@ _attached: WeakKeyDictionary[Any, AioContext] = WeakKeyDictionary()
 _attaching = _thread.allocate_lock()  # guards _attached
 
 
-@dataclass(frozen=True, slots=True)
-class ContextStats:
-    """What a context has done and has to do. A snapshot: other threads go on meanwhile."""
-
-    name: str
-    iterations: int  # of the loop
-    entered: int  # mailbox entries run: task steps, callbacks, bottom halves
-    wakeups: int  # sleeps ended by a post from another thread
-    coalesced: int  # posts that needed no wake-up of their own
-    ready: int  # entries in the mailbox now
-    tasks: int  # unfinished tasks whose home it is
-    closed: bool
-
-
 class AioContext:
     """An event loop, the mailbox of what is to run there, and the thread that is its home.
 
@@ -69,6 +55,7 @@ class AioContext:
     task_type: ClassVar[type[Task[Any]]]
 
     _is_guest: ClassVar[bool] = True  # the loop is somebody else's
+    _forked = False  # it was a parent process's; set in the child, which has but one thread then
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -82,6 +69,8 @@ class AioContext:
         # who stands in for it under the big lock. Falsy means: nothing to do for a producer.
         self._bell: Any = new_bell()
         self._home_ident: int | None = None  # of its home's thread; written by that
+        # Its thread was asked to stop: it ends what is here, and takes nothing new from others.
+        self._ending = False  # set once, by the home
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
         self._closed = False  # set once, by the home's thread
         # Tasks woken by the task that runs now, and what is left of the chain it belongs to
@@ -178,6 +167,9 @@ class AioContext:
         Called from: any thread.
         """
         task = self.task_type(coro, home=self, name=name, context=context)
+        if self._ending and here.context is not self:
+            task._abandon("was never started")
+            self._refuse()
         task._begin_queued()
         try:
             self._post(task)
@@ -195,7 +187,7 @@ class AioContext:
 
         Called from: any thread.
         """
-        if self._closed:
+        if self._closed or (self._ending and here.context is not self):
             self._refuse()
         before = task._home
         if task._claim(self):
@@ -325,6 +317,11 @@ class AioContext:
 
     def _refuse(self) -> None:
         message = f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more"
+        if self._forked:
+            message = (
+                f"{self!r} has ended: it was forked, its home is in the parent process; "
+                "make a new one here, with homebound.run or an IOThread"
+            )
         raise ContextClosed(message)
 
     # Running.
@@ -483,6 +480,13 @@ class AioContext:
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<AioContext {self.name!r}{state}>"
+
+
+def every_context() -> list[AioContext]:
+    """All there are, closed ones too, whatever other threads make or drop meanwhile."""
+    # The copy of the set is one operation; iterating a WeakSet is not.
+    references: set[Any] = contexts.data.copy()  # type: ignore[attr-defined]
+    return [context for reference in references if (context := reference()) is not None]
 
 
 def whereabouts() -> str:

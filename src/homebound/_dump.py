@@ -13,7 +13,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from ._biglock import big_lock, thread_name
-from ._context import AioContext, contexts
+from ._context import AioContext, every_context
 from ._current import main
 from ._wait import waits
 
@@ -68,15 +68,22 @@ def describe() -> Iterator[str]:
     frames = sys._current_frames()
     yield from _describe_big_lock()
     homes = set()
-    for context in sorted(contexts, key=lambda each: each.name):
+    for context in sorted(every_context(), key=lambda each: each.name):
         if context._closed:
             continue
-        homes.add(context._home_ident)
+        homes.add(_home_thread(context))
         yield from _describe_context(context, frames)
     for ident, what, subject in waits():
         if ident not in homes:
             yield f"thread {thread_name(ident)} waits in {what}({subject!r})"
             yield from _stack(frames.get(ident))
+
+
+def _home_thread(context: AioContext) -> int | None:
+    """Its ident. A loop of somebody else's does not tell when it stops; idents are used again."""
+    if context._is_guest and not context.loop.is_running():
+        return None
+    return context._home_ident
 
 
 def _describe_big_lock() -> Iterator[str]:
@@ -88,7 +95,7 @@ def _describe_big_lock() -> Iterator[str]:
 
 
 def _describe_context(context: AioContext, frames: dict[int, FrameType]) -> Iterator[str]:
-    ident = context._home_ident
+    ident = _home_thread(context)
     state = "not running" if ident is None else "asleep" if context._bell else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
     is_main = " (main)" if main.context is context else ""

@@ -18,7 +18,7 @@ from ._loop import Loop
 from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
-from ._wait import _place_to_wait, kick, wait_while
+from ._wait import _place_to_wait, exit_begins, kick, wait_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -281,6 +281,7 @@ class IOThread:
 def wind_down(context: AioContext) -> None:
     """End everything at home here, then the loop: tasks, async generators, workers."""
     loop = context.loop
+    context._ending = True
     try:
         loop.run_until_complete(_end_tasks(loop))
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -315,6 +316,7 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 @atexit.register
 def _stop_all() -> None:
     """The interpreter ends: let every I/O thread end its work in order."""
+    exit_begins()
     for thread in tuple(_running):
         thread._ask_to_stop()
     for thread in tuple(_running):

@@ -121,6 +121,7 @@ class Task(Enterable[T]):
     )
 
     _cancelled = False  # as a mailbox entry it is never passed over
+    _wait: Any
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ for anyone; a thread without a context for anyone; one I/O thread for another ne
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from _thread import get_ident
 from types import CoroutineType
@@ -36,7 +37,35 @@ _waits: dict[int, list[tuple[str, object]]] = {}
 
 def waits() -> list[tuple[int, str, object]]:
     """The threads that wait here now, by ident, with what they called and what they wait for."""
-    return [(ident, *each) for ident, mine in tuple(_waits.items()) for each in tuple(mine)]
+    return [(ident, *each) for ident, mine in _waits.copy().items() for each in tuple(mine)]
+
+
+_LAST_SLEEP = 1.0  # seconds; see _end_quietly
+_GUEST_RECHECK = 0.5  # seconds after which who waits for somebody else's loop looks if it is closed
+
+
+class _Exit:
+    """Whether the interpreter ends: written once, by the main thread in its atexit handler."""
+
+    under_way = False
+
+
+def exit_begins() -> None:
+    """I/O threads are being ended because the interpreter ends."""
+    _Exit.under_way = True
+
+
+def _end_quietly(task: Task[Any], parker: Parker) -> None:
+    """The interpreter has cancelled the task as it ends, and a daemon thread has waited for it.
+
+    Nobody is to hear of it: the thread ends in its sleep. For a time only, or a task whose cleanup
+    waits for this thread would hang the exit.
+    """
+    lost = task.cancelled() or isinstance(task.exception(), ContextClosed)
+    if lost and threading.current_thread().daemon:
+        deadline = time.monotonic() + _LAST_SLEEP
+        while (left := deadline - time.monotonic()) > 0:
+            parker.park(left)
 
 
 class _Waiting:
@@ -344,10 +373,23 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
                     expired = _Expiry(task)
                     expired()
                 else:
-                    parker.park(left)
+                    _park_until_told(parker, task, left)
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
                 task.cancel()
     if interrupt is not None:
         raise interrupt
+    if _Exit.under_way:
+        _end_quietly(task, parker)
     return _outcome(task, expired)
+
+
+def _park_until_told(parker: Parker, task: Task[Any], timeout: float | None) -> None:
+    """Sleep until the task is done. Loops of others do not tell when they are closed: look."""
+    home = task._home
+    if home is None or not home._is_guest:
+        parker.park(timeout)
+        return
+    parker.park(_GUEST_RECHECK if timeout is None else min(timeout, _GUEST_RECHECK))
+    if home.loop.is_closed():
+        home._close()

@@ -207,3 +207,25 @@ def test_at_interpreter_exit_they_end_in_order():
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "cleaned up\n", "")
+
+
+def test_who_spawns_without_end_does_not_keep_it_from_ending():
+    io = IOThread("flooded")
+    io.start()
+    refused = threading.Event()
+    spawned = threading.Event()
+
+    def flood() -> None:
+        try:
+            while True:
+                io.spawn(asyncio.sleep(3600))
+                spawned.set()
+        except ContextClosed:
+            refused.set()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    assert spawned.wait(10)
+    io.stop(timeout=20)
+    assert refused.wait(10)
+    thread.join()

@@ -53,6 +53,11 @@ HOLDS = [
     ("standin", "WAITS"),
     ("standin", "WAITS BELL"),
     ("standin", "WAITS STANDINS=2 HOLDS=1 PRODUCERS=1"),
+    ("waitqueue", ""),
+    ("waitqueue", "CANCELS=2 DEATHS=0"),
+    ("waitqueue", "CANCELS=0 DEATHS=2"),
+    ("waitqueue", "UNTOLD"),
+    ("waitqueue", "THREADS=2 ROUNDS=3 OTHERS=3 CANCELS=2 DEATHS=1"),
 ]
 
 # (model, options): no run goes round in circles. With the above: every run ends, and each end is a
@@ -64,6 +69,7 @@ ENDS = [
     ("wakecell", ""),
     ("biglock", ""),
     ("standin", "WAITS"),
+    ("waitqueue", "THREADS=2 OTHERS=2"),
 ]
 
 LOST = "invalid end state"  # somebody sleeps for ever, with work to do; else: the claim that fails
@@ -118,6 +124,17 @@ CAUGHT = [
     ("standin", "WAITS", "BROKEN_WATCHES_LATE", LOST),
     ("standin", "WAITS", "BROKEN_WAITS_WITHOUT_LOOK", LOST),
     ("standin", "WAITS", "BROKEN_GIVES_WAY_RAISED", "attended"),
+    ("waitqueue", "", "BROKEN_LOOK_BEFORE_GIVE", LOST),
+    ("waitqueue", "", "BROKEN_TRY_BEFORE_JOIN", LOST),
+    ("waitqueue", "", "BROKEN_NO_PASS", LOST),
+    ("waitqueue", "", "BROKEN_BARGING", "seen"),
+    ("waitqueue", "", "BROKEN_GRANT_AFTER_GUARD", "granted|waiters"),
+    ("waitqueue", "", "BROKEN_WAKE_BEFORE_GRANT", "granted"),
+    ("waitqueue", "", "BROKEN_CANCELLED_KEEPS", "q_len"),
+    ("waitqueue", "", "BROKEN_CANCELLED_GIVES", "stock"),
+    ("waitqueue", "UNTOLD", "BROKEN_DEAD_STAYS", "q_len"),
+    ("waitqueue", "", "BROKEN_DEAD_KEEPS", "q_len"),
+    ("waitqueue", "", "BROKEN_LEFT_TWICE", "stock"),
 ]
 
 

@@ -1,0 +1,172 @@
+"""The three waits of a queue: for an item, for a free slot, for all work to be done."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from ._semaphore import Semaphore
+from ._waitqueue import WaitQueue
+
+if TYPE_CHECKING:
+    from ._store import Fifo, Ordered
+    from ._waiters import Waiter
+
+if sys.version_info >= (3, 13):
+    QueueShutDown = asyncio.QueueShutDown
+else:
+
+    class QueueShutDown(Exception):  # noqa: N818  (asyncio's name, from 3.13 on)
+        """The queue was shut down: nothing can be put, or it is empty and nothing will come."""
+
+
+MOST = 1024  # how many marks of unfinished work lie in the deque before they become a number
+
+
+class Getters(WaitQueue):
+    """Those who wait for an item. It is handed to them: what they get is theirs before they run."""
+
+    __slots__ = ("_closed", "_items")
+
+    def __init__(self, items: Fifo | Ordered) -> None:
+        super().__init__(items)  # type: ignore[arg-type]  # what it needs of a stock both have
+        self._items = items
+        self._closed = False  # under the guard
+
+    def _take(self, waiter: Waiter) -> bool:
+        try:
+            waiter.value = self._items.pop_next()
+        except IndexError:
+            if not self._closed:
+                return False
+            waiter.error = QueueShutDown()
+        return True
+
+    def _give_back(self, waiter: Waiter) -> None:
+        if waiter.error is None:
+            self._items.put_back(waiter.value)
+            self._serve()
+
+    def get_now(self) -> Any:
+        """The next item. Raises asyncio.QueueEmpty or QueueShutDown if there is none."""
+        with self._guard:
+            if not self._waiters:  # else what there is, is theirs
+                try:
+                    return self._items.pop_next()
+                except IndexError:
+                    pass
+            if self._closed:
+                raise QueueShutDown
+        raise asyncio.QueueEmpty
+
+    def retract(self, item: Any) -> bool:
+        """Take an item out that was put too late; False if somebody has it."""
+        with self._guard:
+            return self._items.retract(item)
+
+    def drop_all(self) -> int:
+        """Drop what there is; how much that was."""
+        dropped = 0
+        with self._guard:  # else a `retract` in between hides a part
+            while self._items:
+                try:
+                    self._items.pop_next()
+                except IndexError:
+                    break
+                dropped += 1
+        return dropped
+
+    def close(self) -> None:
+        """Nothing will come any more: who waits, and who comes and finds nothing, is told."""
+        with self._guard:
+            self._closed = True
+        self._serve()
+
+
+class Slots(Semaphore):
+    """Those who wait for room. A free slot is handed to them, and they put their item into it."""
+
+    __slots__ = ("_closed",)
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self._closed = False  # under the guard
+
+    def _take(self, waiter: Waiter | None) -> bool:
+        if self._closed and waiter is not None:
+            waiter.error = QueueShutDown()
+            return True
+        return super()._take(waiter)
+
+    def _give_back(self, waiter: Waiter) -> None:
+        if waiter.error is None:
+            super()._give_back(waiter)
+
+    def take_now(self) -> bool:
+        """Take a slot; False if there is none, for certain."""
+        if self._acquire_now():
+            return True
+        with self._guard:
+            return not self._waiters and self._take(None)
+
+    def close(self) -> None:
+        """Nothing can be put any more: who waits is told."""
+        with self._guard:
+            self._closed = True
+        self._serve()
+
+
+class Unfinished(WaitQueue):
+    """What was put and not reported done, and those who wait for there to be none.
+
+    A mark in a deque for each, because adding and taking one is atomic, and a number for most of
+    them where nobody reports.
+    """
+
+    __slots__ = ("_marks", "_more")
+
+    def __init__(self) -> None:
+        self._marks: deque[None] = deque()
+        self._more = 0  # under the guard
+        super().__init__(self._marks)
+
+    def __len__(self) -> int:
+        return len(self._marks) + self._more
+
+    def stow(self) -> None:
+        """There are many marks: make a number of most."""
+        with self._guard:
+            try:
+                for _ in range(len(self._marks) - MOST // 2):
+                    self._marks.pop()
+                    self._more += 1
+            except IndexError:
+                pass  # reported done meanwhile
+
+    def done(self) -> None:
+        """One is done. Raises ValueError if there is none."""
+        try:
+            self._marks.pop()
+        except IndexError:
+            self._fetch()
+        if self._waiters and not self._marks:  # after the pop: pairs with _join
+            self._serve()
+
+    def _fetch(self) -> None:
+        with self._guard:
+            more = min(self._more, MOST // 2)
+            self._more -= more
+            self._marks.extend(repeat(None, more))
+            try:
+                self._marks.pop()
+            except IndexError:
+                raise ValueError("task_done() called too many times") from None
+
+    def _take(self, _waiter: Waiter) -> bool:
+        return not self._marks and not self._more
+
+    def _give_back(self, _waiter: Waiter) -> None:
+        """Knowing that all is done is not used up."""

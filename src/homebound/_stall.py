@@ -1,0 +1,233 @@
+"""Stall watch: a thread that looks now and then whether the others get on.
+
+It only reads what is there anyway. A home is in one iteration if its count of iterations and its
+bell are the very same as before; a bell is made for each sleep. A hold of the big lock is told from
+the next by the identity of its owner's ident: get_ident makes a new int each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from ._biglock import big_lock, thread_name
+from ._context import AioContext, every_context
+from ._waitgraph import Frame, Service, WaitGraph, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+logger = logging.getLogger("homebound")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Somebody does not get on. `str()` of it is the whole report."""
+
+    kind: str  # "context", "big lock" or "deadlock"
+    threads: tuple[str, ...]  # names of those at fault
+    seconds: float  # for how long it has been so, at least
+    message: str  # one line, without the time: the same for the same stall
+    stacks: str  # of the threads at fault, innermost call last
+
+    def __str__(self) -> str:
+        return f"{self.message}, for {self.seconds:.1f} s now\n{self.stacks}"
+
+
+def watch_stalls(
+    threshold: float = 1.0, *, report: Callable[[Stall], object] | None = None
+) -> StallWatch:
+    """Watch for homes and holders of the big lock that block, and for deadlocks, until stopped.
+
+    Reported once each, with the stacks of the threads at fault: a home that has been in one
+    iteration of its loop for longer than `threshold` seconds; a big lock held for longer than that
+    by a thread that is no home, or while another thread waited for it; threads that wait for each
+    other. `report` gets a `Stall`, in the watching thread; by default it is a warning of the logger
+    "homebound". Cheap enough to leave on. Raises ValueError if `threshold` is not above 0.
+
+    >>> import homebound, threading
+    >>> told = threading.Event()
+    >>> with homebound.watch_stalls(0.05, report=lambda stall: (print(stall.message), told.set())):
+    ...     with homebound.IOThread("io0") as io:
+    ...         _ = io.context.call_soon(told.wait)  # blocks its home
+    ...         _ = told.wait()
+    context 'io0': thread 'io0' blocks in one iteration
+
+    Called from: any thread.
+    """
+    return StallWatch(threshold, report)
+
+
+class StallWatch:
+    """What `watch_stalls` gives: `stop()` it, or use it as a context manager."""
+
+    def __init__(self, threshold: float, report: Callable[[Stall], object] | None) -> None:
+        if not threshold > 0:
+            message = f"watch_stalls: threshold is {threshold}; it must be above 0 seconds"
+            raise ValueError(message)
+        self._threshold = threshold
+        self._report = _log if report is None else report
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stall-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more; when this returns, nothing is reported any more. No-op a second time.
+
+        Called from: any thread.
+        """
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _watch(self) -> None:
+        look = Look(self._threshold)
+        while not self._stopped.wait(self._threshold / 2):
+            for stall in look(time.monotonic()):
+                if self._stopped.is_set():
+                    return
+                try:
+                    self._report(stall)
+                except Exception:
+                    logger.exception("the report of a stall failed")
+
+
+def _log(stall: Stall) -> None:
+    logger.warning("%s", stall)
+
+
+class _Seen:
+    """Something that has not changed since. Its key holds on to the objects it compares."""
+
+    __slots__ = ("key", "reported", "since")
+
+    def __init__(self, key: tuple[Any, ...], since: float) -> None:
+        self.key = key
+        self.since = since
+        self.reported = False
+
+    def is_still(self, key: tuple[Any, ...]) -> bool:
+        return len(key) == len(self.key) and all(map(_same, self.key, key))
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+class Look:
+    """One look after the other: what stalls are new. Used by one thread."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._seen: dict[str, _Seen] = {}  # by what it is about; only what is going on now
+        self._now = 0.0
+
+    def __call__(self, now: float) -> list[Stall]:
+        """What has become a stall by `now`, in seconds of one's own clock."""
+        self._now = now
+        before, self._seen = self._seen, {}
+        graph = WaitGraph()
+        ring = graph.cycle()
+        stalls = list(self._deadlock(ring, before))
+        caught = {node.ident for node, _ in ring if isinstance(node, (Frame, Service))}
+        in_one = set()  # homes that are in one iteration: the lock they may hold is not the point
+        for context in every_context():
+            ident = context._home_ident
+            if ident in caught or ident in graph.queue:
+                continue  # it waits for somebody else, who is looked at
+            stall, same = self._context(context, before)
+            if same and ident is not None:
+                in_one.add(ident)
+            stalls += stall
+        owner = big_lock._owner
+        if owner is not None and owner not in in_one and owner not in caught:
+            stalls += self._big_lock(owner, before)
+        return stalls
+
+    def _is_new_stall(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
+        """For how long `key` has not changed, if that is too long and not reported; else 0."""
+        seen = before.get(what)
+        if seen is None or not seen.is_still(key):
+            seen = _Seen(key, self._now)
+        self._seen[what] = seen
+        seconds = self._now - seen.since
+        if seen.reported or seconds < self._threshold:
+            return 0.0
+        seen.reported = True
+        return seconds
+
+    def _context(self, context: AioContext, before: dict[str, _Seen]) -> tuple[list[Stall], bool]:
+        """New stalls of a home, and whether it is where it was at the last look."""
+        bell, ident = context._bell, context._home_ident
+        asleep = bell or getattr(context.loop, "_sleeps_until", None) is not None
+        if asleep or ident is None or not _lives(context):
+            return [], False
+        what = f"context {context.name!r} {id(context)}"
+        # Iterations are compared as they were then; small ints are one object, large ones are not.
+        key = (context, context._home_ident, bell, context._iterations)
+        seconds = self._is_new_stall(what, key, before)
+        message = f"context {context.name!r}: thread {thread_name(ident)} blocks in one iteration"
+        stalls = [_stall("context", [ident], seconds, message)] if seconds else []
+        return stalls, self._seen[what].since < self._now
+
+    def _big_lock(self, owner: int, before: dict[str, _Seen]) -> list[Stall]:
+        message = f"big lock: held by thread {thread_name(owner)}, "
+        if not any(context._home_ident == owner and _lives(context) for context in every_context()):
+            what: str = "hold"
+            key: tuple[object, ...] = (owner,)
+            message += "which is no home"
+        else:
+            waiter = next(iter(tuple(big_lock._waiters)), None)
+            if waiter is None:
+                return []
+            what, key = "wait", (owner, waiter)
+            message += f"thread {thread_name(waiter.ident)} waits"
+        seconds = self._is_new_stall(what, key, before)
+        return [_stall("big lock", [owner], seconds, message)] if seconds else []
+
+    def _deadlock(self, ring: list[tuple[Any, str]], before: dict[str, _Seen]) -> Iterator[Stall]:
+        if not ring:
+            return
+        first = min(range(len(ring)), key=lambda index: describe(ring[index][0]))
+        ring = ring[first:] + ring[:first]  # it may be found from any point on it
+        message = "deadlock: " + "; ".join(
+            f"{describe(node)} {how} {describe(following)}"
+            for (node, how), (following, _) in zip(ring, [*ring[1:], ring[0]], strict=True)
+        )
+        seconds = self._is_new_stall(message, (), before)
+        if seconds:
+            idents = {node.ident for node, _ in ring if isinstance(node, (Frame, Service))}
+            yield _stall("deadlock", sorted(idents), seconds, message)
+
+
+def _lives(context: AioContext) -> bool:
+    """Its home is at work. One that has ended may leave its ident, and a new thread gets it."""
+    return not context._closed and context.loop.is_running()
+
+
+def _stall(kind: str, idents: list[int], seconds: float, message: str) -> Stall:
+    frames = sys._current_frames()
+    lines = []
+    for ident in idents:
+        lines.append(f"thread {thread_name(ident)}:")
+        if ident in frames:
+            lines += map(str.rstrip, traceback.format_stack(frames[ident]))
+    names = tuple(thread_name(ident).strip("'") for ident in idents)
+    return Stall(kind, names, seconds, message, "\n".join(lines))

@@ -1,0 +1,95 @@
+"""Where a queue's items lie. Putting and taking one is atomic, so a queue needs no lock for it.
+
+`close` and `push` make one thing of "is it shut down" and "put it in": once `close` has returned,
+nothing comes in any more.
+"""
+
+from __future__ import annotations
+
+import _thread
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Fifo(deque[Any]):
+    """A deque: append, popleft and appendleft are C calls, atomic by its own lock or by the GIL."""
+
+    __slots__ = ()
+
+    push = deque.append
+    pop_next = deque.popleft
+    put_back = deque.appendleft
+
+    def close(self) -> None:
+        """The shut-down mark is up: who pushes from now on sees it after his push.
+
+        Pairs with Queue._put_now: push, look at the mark, `retract`.
+        """
+        self.rotate(0)
+
+    def retract(self, item: Any) -> bool:
+        """Take out what was pushed after `close`; False if somebody has it."""
+        behind: list[Any] = []
+        found = False
+        try:
+            while not found:
+                last = self.pop()
+                found = last is item
+                if not found:
+                    behind.append(last)
+        except IndexError:
+            pass
+        self.extend(reversed(behind))
+        return found
+
+
+class Ordered:
+    """A queue that keeps its own order, through its `_put` and `_get`: one at a time."""
+
+    __slots__ = ("_closed", "_get", "_items", "_lock", "_put")
+
+    def __init__(self, items: Any, put: Callable[[Any], None], get: Callable[[], Any]) -> None:
+        self._items = items
+        self._put = put
+        self._get = get
+        self._closed = False  # under the lock
+        self._lock = _thread.allocate_lock()  # held for one `_put` or `_get`
+
+    def push(self, item: Any) -> None:
+        """Put it in; raises ValueError if closed."""
+        with self._lock:
+            if self._closed:
+                raise ValueError
+            self._put(item)
+
+    def put_back(self, item: Any) -> None:
+        """It was taken out, and nobody came for it."""
+        with self._lock:
+            self._put(item)
+
+    def pop_next(self) -> Any:
+        """Take the next one out; raises IndexError if there is none."""
+        with self._lock:
+            if not self._items:
+                raise IndexError
+            return self._get()
+
+    def rotate(self, _: int) -> None:
+        """Pass through the lock."""
+        with self._lock:
+            pass
+
+    def close(self) -> None:
+        """Let nothing in any more."""
+        with self._lock:
+            self._closed = True
+
+    def retract(self, _item: Any) -> bool:
+        """Nothing gets in once it is closed, so there is nothing to retract."""
+        return False
+
+    def __len__(self) -> int:
+        return len(self._items)

@@ -1,0 +1,123 @@
+"""Waiting for a vCPU, whoever the caller is: a home turns its loop, and the big lock is free.
+
+Sleeps are on parkers, not on a threading.Condition; see _park.py.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ._biglock import big_lock
+from ._current import current_context, here, main
+from ._park import my_parker
+from ._wait import _place_to_wait, _Waiting, wait_while
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
+
+
+class Watchers:
+    """Whom to tell of a change. They enter first and then look: pairs with change, then `tell`."""
+
+    __slots__ = ("_wakes",)
+
+    def __init__(self) -> None:
+        self._wakes: list[Callable[[], object]] = []  # each operation is atomic on every build
+
+    def enter(self, wake: Callable[[], object]) -> None:
+        """`wake` is called at each change from now on. Called from: any thread."""
+        self._wakes.append(wake)
+
+    def leave(self, wake: Callable[[], object]) -> None:
+        """No more; it may be called once again, late. Called from: any thread."""
+        self._wakes.remove(wake)
+
+    def tell(self) -> None:
+        """Wake all who watch. Called from: any thread, holding no guard."""
+        for wake in tuple(self._wakes):
+            wake()
+
+
+def check_may_wait(what: str) -> None:
+    """Raise, before anything has happened, where waiting is impossible: on loops of others."""
+    context = current_context()
+    if context is not None:
+        _place_to_wait(what, context)
+
+
+def wait_until(
+    what: Reason, done: Callable[[], object], *watched: Watchers, timeout: float | None = None
+) -> None:
+    """Sleep, or turn the loop, until `done()`; its changes are told to `watched`.
+
+    May raise TimeoutError. Called from: any thread, holding no guard.
+    """
+    context = current_context()
+    wake: Callable[[], object] = my_parker().unpark if context is None else context.notify
+    for each in watched:
+        each.enter(wake)
+    try:
+        if context is None or context is not main.context:
+            with _big_lock_let_go():
+                if context is None:
+                    _sleep_until(what, done, timeout)
+                else:
+                    wait_while(lambda: not done(), context, timeout=timeout)
+        else:
+            wait_while(_MainWait(done), timeout=timeout)
+    finally:
+        for each in watched:
+            each.leave(wake)
+
+
+def _sleep_until(what: Reason, done: Callable[[], object], timeout: float | None) -> None:
+    parker = my_parker()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with _Waiting(*what):
+        while not done():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError
+            parker.park(left)
+
+
+class _MainWait:
+    """The predicate of a wait in the main context, true while it must go on.
+
+    The home gives way to those who wait for the big lock at each iteration, a stand-in does not:
+    if the loop is always busy, the vCPU that needs the lock to make us done would never get it.
+    """
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        self._done = done
+        self._nested = False  # wait_while looks once before it turns the loop
+
+    def __call__(self) -> bool:
+        if self._nested and here.home is None and big_lock._waiters:
+            with _big_lock_let_go():
+                pass  # before we look: what is told to the context meanwhile tells nobody asleep
+        self._nested = True
+        return not self._done()
+
+
+@contextmanager
+def _big_lock_let_go() -> Iterator[None]:
+    """Not holding the big lock, if we do; it is ours again afterwards, Ctrl-C or not."""
+    if not here.has_big_lock:
+        yield
+        return
+    big_lock.release()
+    try:
+        yield
+    finally:
+        try:
+            big_lock._take_back()
+        finally:
+            context = main.context
+            if context is not None and here.home is None:
+                context._stand_in_begins()

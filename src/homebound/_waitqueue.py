@@ -1,0 +1,245 @@
+"""The one wait queue under every lock, event and queue.
+
+A FIFO of waiters and a *guard*, a raw lock held for a few lines and never while somebody is woken.
+Waiters come, go and are granted under the guard, so all of that is sequential:
+
+    join     under the guard: append; if at the head: take; it may be granted at once
+    serve    under the guard: while there is a head and it can take: remove it, granted = True
+             each is woken after the guard was let go
+    leave    under the guard: if not granted, remove it; else what it was given goes back
+             (a cancelled task, a thread's timeout, a task whose home has ended)
+
+`granted` is what passes ownership on; it is written before the wake-up, and there is no second
+state between "in the queue" and "granted". So a waiter that leaves either was never given anything,
+or gives it back, which serves the next: nothing is lost or given twice, whoever comes first.
+
+Where something is to be had at once, the guard is not needed. What can be had then lies in a deque,
+the *stock* (the token of a free lock, a semaphore's permits, a queue's items and its free slots),
+whose single operations are atomic by its own lock, or by the GIL where there is one:
+
+    take     somebody waits: join. Else pop from the stock; nothing there: join
+    give     append to the stock, *then* look whether somebody waits: serve
+    join     append to the waiters, pass through the stock's lock (`rotate(0)`), *then* try to take
+
+The append of `give` and the pass of `join` go through one lock, so one is first. The append: the
+joiner's try finds what was given. The pass: `give` sees the waiter that was appended before, and
+serves it. tests/model/waitqueue.pml searches every interleaving, with the cancellations and the
+homes that end, and catches the variants that look first.
+
+Nobody barges: who comes while somebody waits joins behind. Only who looked before the first of them
+had joined may still get what is given after; he came first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ._current import current_context
+from ._traps import current_task, suspend
+from ._wait import block_on
+from ._waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class _Done(tuple[()]):
+    """Awaiting it is over at once, without a Python frame. What `__aenter__` returns if it can."""
+
+    __slots__ = ()
+
+    __await__ = tuple.__iter__
+
+
+DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is C, and has no type
+
+
+class WaitQueue:
+    """Waiters, and the way in and out of them. A subclass says what there is to take."""
+
+    __slots__ = ("__weakref__", "_guard", "_stock", "_waiters")
+
+    def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
+        self._guard = guard or _thread.allocate_lock()
+        self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, looked at by all
+        # What `give` appends to without the guard; where there is no such thing, no matter what.
+        self._stock: deque[Any] = self._waiters if stock is None else stock
+
+    def _take(self, waiter: Waiter) -> bool:
+        """Give the waiter at the head what it wants, if that is there. Under the guard."""
+        raise NotImplementedError
+
+    def _give_back(self, waiter: Waiter) -> None:
+        """A waiter that was granted will not come: undo `_take`, and serve. Any thread."""
+        raise NotImplementedError
+
+    # Under the guard, or taking it.
+
+    def _join(self, waiter: Waiter) -> None:
+        """Queue it, or grant it at once."""
+        waiters = self._waiters
+        with self._guard:
+            waiters.append(waiter)
+            self._stock.rotate(0)  # pairs with whoever gives: append to the stock, look
+            if waiters[0] is waiter and self._take(waiter):
+                waiters.popleft()
+                waiter.granted = True
+
+    def _serve(self) -> None:
+        """Hand over to the head, and the next, while there is something for it."""
+        waiters = self._waiters
+        while waiters:
+            with self._guard:
+                if not waiters:
+                    return
+                waiter = waiters[0]
+                if not self._take(waiter):
+                    return
+                waiters.popleft()
+                waiter.granted = True
+            if not waiter.wake():
+                self._leave(waiter)
+
+    def _grant_all(self) -> list[Waiter]:
+        """Take everyone out, granted. The caller has the guard, and wakes them after it."""
+        woken = list(self._waiters)
+        self._waiters.clear()
+        for waiter in woken:
+            waiter.granted = True
+        return woken
+
+    def _wake_all(self, woken: list[Waiter]) -> None:
+        for waiter in woken:
+            if not waiter.wake():
+                self._leave(waiter)
+
+    def _withdraw(self, waiter: Waiter) -> bool:
+        """Take it out of the queue; False if it was granted first."""
+        with self._guard:
+            if waiter.granted or waiter.left:
+                return False
+            waiter.left = True
+            self._waiters.remove(waiter)
+        self._serve()  # who stood behind it may be content with less
+        return True
+
+    def _leave(self, waiter: Waiter) -> None:
+        """It will not come any more; what it was handed goes to the next. Once, whoever asks."""
+        if self._withdraw(waiter):
+            return
+        with self._guard:
+            if waiter.left:
+                return
+            waiter.left = True
+        self._give_back(waiter)
+
+    def _leave_unseen(self, waiter: Waiter) -> None:
+        """`_leave`, from a finaliser. It may have interrupted this very thread under the guard."""
+        if waiter.left:
+            return
+        if self._guard.acquire(blocking=False):
+            self._guard.release()
+            self._leave(waiter)
+        else:
+            _thread.start_new_thread(self._leave, (waiter,))
+
+    # Waiting.
+
+    async def _wait(self, want: Any = None, joined: Callable[[], object] | None = None) -> Waiter:
+        """Join, call `joined`, and suspend until granted. Cancelled, it leaves."""
+        task = current_task()
+        if task is None:
+            return await self._wait_elsewhere(want, joined)
+        waiter = TaskWaiter(self, want, task)
+        self._join(waiter)
+        if waiter.granted:
+            return waiter
+        task._wait = waiter  # for the end of its home
+        try:
+            if joined is not None:
+                joined()
+            await suspend()
+            while not waiter.granted:  # woken by somebody else
+                if self._rearm(waiter):
+                    await suspend()
+        except GeneratorExit:
+            self._leave_unseen(waiter)
+            raise
+        except BaseException:
+            self._leave(waiter)
+            raise
+        finally:
+            task._wait = None
+        return waiter
+
+    def _rearm(self, waiter: TaskWaiter) -> bool:
+        """It is about to suspend again, with another cell; False if it was granted meanwhile."""
+        with self._guard:
+            if waiter.granted:
+                return False
+            waiter.cell = waiter.task._cell
+        return True
+
+    async def _wait_elsewhere(self, want: Any, joined: Callable[[], object] | None) -> Waiter:
+        """In a task that is not ours."""
+        waiter = FutureWaiter(self, want, asyncio.get_running_loop())
+        self._join(waiter)
+        if waiter.granted:
+            return waiter
+        try:
+            if joined is not None:
+                joined()
+            await waiter.future
+        except GeneratorExit:
+            self._leave_unseen(waiter)
+            raise
+        except BaseException:
+            self._leave(waiter)
+            raise
+        return waiter
+
+    def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
+        """Wait in this thread; None if the time is over. A home keeps its loop turning."""
+        if current_context() is not None:
+            try:
+                waiter: Waiter = block_on(self._wait(want), timeout=timeout)
+            except TimeoutError:
+                return None
+            return waiter
+        return self._wait_parked(timeout, want)
+
+    def _wait_parked(
+        self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
+    ) -> Waiter | None:
+        waiter = ThreadWaiter(self, want)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._join(waiter)
+            if joined is not None:
+                joined()
+            while not waiter.granted:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    # Handed over in the last moment, it is ours.
+                    return None if self._withdraw(waiter) else waiter
+                waiter.parker.park(left)
+        except BaseException:  # Ctrl-C
+            self._leave(waiter)
+            raise
+        return waiter
+
+    # Telling.
+
+    def _describe(self) -> str:
+        """For repr."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        extra = self._describe()
+        if self._waiters:
+            extra = f"{extra}, waiters:{len(self._waiters)}"
+        return f"<{object.__repr__(self)[1:-1]} [{extra}]>"

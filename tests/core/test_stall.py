@@ -1,0 +1,317 @@
+"""Stall watch: what is reported, once, with whose stack; and what is no stall."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import IOThread, Stall, big_lock, block_on, watch_stalls
+from homebound._stall import Look
+from homebound._waitgraph import WaitGraph, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+    Gate = Callable[[homebound.AioContext], threading.Event]
+
+
+async def nothing() -> None:
+    pass
+
+
+def until(condition: Callable[[], object]) -> None:
+    """What other threads are about to do; pytest's time limit ends it."""
+    while not condition():
+        pass
+
+
+def queued(count: int = 1) -> bool:
+    return len(big_lock._waiters) == count
+
+
+# Looks at times of the test's own.
+
+
+def test_a_home_that_blocks(io: IOThread, gate: Gate):
+    look = Look(1.0)
+    assert look(0) == []
+    go_on = gate(io.context)
+    assert look(10) == []  # first seen
+    assert look(10.5) == []
+    [stall] = look(11)
+    assert (stall.kind, stall.threads, stall.seconds) == ("context", ("io",), 1.0)
+    assert stall.message == "context 'io': thread 'io' blocks in one iteration"
+    assert "in hold" in stall.stacks
+    assert "for 1.0 s" in str(stall)
+    assert look(12) == []  # told once
+    go_on.set()
+    block_on(io.spawn(nothing()))
+    assert look(13) == []
+    gate(io.context)
+    assert look(14) == []
+    assert len(look(15)) == 1  # another one
+
+
+def test_a_home_that_sleeps_or_gets_on_is_no_stall(io: IOThread):
+    look = Look(1.0)
+    for now in range(5):
+        assert look(now) == []
+        block_on(io.spawn(nothing()))
+
+
+def test_a_busy_home_is_no_stall():
+    look = Look(1.0)
+
+    async def main() -> None:
+        for now in range(5):
+            assert look(now) == []
+            await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+def test_a_home_that_waits_in_a_turning_loop():
+    look = Look(1.0)
+    found: list[Stall] = []
+
+    async def looks() -> None:
+        for now in range(5):
+            found.extend(look(now))
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        block_on(looks())
+
+    homebound.run(main())
+    assert found == []
+
+
+def test_the_big_lock_held_by_a_thread_that_is_no_home(in_thread: InThread):
+    look = Look(1.0)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold_it() -> None:
+        with big_lock:
+            held.set()
+            go_on.wait(20)
+
+    first = in_thread(hold_it)
+    held.wait(20)
+    assert look(0) == []
+    [stall] = look(1)
+    assert (stall.kind, stall.threads) == ("big lock", ("plain0",))
+    assert stall.message == "big lock: held by thread 'plain0', which is no home"
+    assert "in hold_it" in stall.stacks
+    waiting = in_thread(hold_it)
+    until(queued)
+    assert [look(now) for now in range(2, 5)] == [[], [], []]
+    go_on.set()
+    first.result(20)
+    waiting.result(20)
+    assert look(9) == []
+
+
+def test_the_big_lock_taken_again_and_again_is_no_stall(in_thread: InThread):
+    look = Look(1.0)
+
+    def take() -> None:
+        for now in range(5):
+            with big_lock:
+                assert look(now) == []
+
+    in_thread(take).result(20)
+
+
+def test_the_main_home_waits_for_the_big_lock(in_thread: InThread):
+    """The thread that holds it is at fault, and the only one reported."""
+    look = Look(1.0)
+
+    def hold(context: homebound.AioContext) -> list[Stall]:
+        with big_lock:
+            context._signal.set()  # type: ignore[attr-defined]  # as an event would: it wakes
+            until(queued)
+            return look(0) + look(1) + look(2)
+
+    async def main() -> list[Stall]:
+        context = homebound.current_context()
+        assert context is not None
+        outcome: list[Stall] = await asyncio.wrap_future(in_thread(hold, context))
+        return outcome
+
+    [stall] = homebound.run(main())
+    assert (stall.kind, stall.threads) == ("big lock", ("plain0",))
+
+
+def test_an_io_thread_that_keeps_the_big_lock(io: IOThread, in_thread: InThread):
+    """It gets on, so it is no stall of its home; but somebody waits."""
+    look = Look(1.0)
+    taken = threading.Event()
+    io.context.call_soon(lambda: (big_lock.acquire(), taken.set()))
+    taken.wait(20)
+    for now in range(3):
+        assert look(now) == []  # nobody waits
+        block_on(io.spawn(nothing()))
+    waiter = in_thread(lambda: big_lock.acquire() and big_lock.release())
+    until(queued)
+    assert look(3) == []
+    block_on(io.spawn(nothing()))
+    [stall] = look(4)
+    assert stall.message == "big lock: held by thread 'io', thread 'plain0' waits"
+    assert look(5) == []
+    io.context.call_soon(big_lock.release)
+    waiter.result(20)
+
+
+def test_a_main_home_that_blocks_with_others_waiting_is_one_stall(in_thread: InThread):
+    look = Look(1.0)
+
+    async def main() -> list[Stall]:
+        in_thread(lambda: big_lock.acquire() and big_lock.release())
+        until(queued)
+        return look(0) + look(0.5) + look(1) + look(2)
+
+    [stall] = homebound.run(main())
+    assert (stall.kind, stall.threads) == ("context", ("MainThread",))
+
+
+# Deadlocks.
+
+
+def test_a_deadlock_is_told_by_name(io: IOThread, in_thread: InThread):
+    """An I/O thread waits, big lock in hand, for a task that must run in the main thread."""
+    look = Look(1.0)
+
+    async def visit(context: homebound.AioContext) -> None:
+        await homebound.move_to(context)
+
+    async def block(context: homebound.AioContext) -> None:
+        big_lock.acquire()
+        block_on(io.spawn(visit(context), name="visitor"))
+
+    def look_on() -> list[Stall]:
+        until(lambda: WaitGraph().cycle())
+        stalls = [*look(0), *look(0.5), *look(1), *look(2)]
+        io.context.call_soon(big_lock.release)  # its loop turns in there
+        return stalls
+
+    async def main() -> None:
+        context = homebound.current_context()
+        assert context is not None
+        await io.spawn(block(context))
+
+    looked = in_thread(look_on)
+    homebound.run(main())
+    [stall] = looked.result(20)
+    assert (stall.kind, sorted(stall.threads)) == ("deadlock", ["MainThread", "io"])
+    assert stall.message == (
+        "deadlock: task 'visitor' is at home with the home in thread 'MainThread'; "
+        "the home in thread 'MainThread' waits for the big lock, held by thread 'io'; "
+        "thread 'io' waits in block_on for task 'visitor'"
+    )
+    assert "in block" in stall.stacks
+    assert WaitGraph().cycle() == []
+
+
+def test_a_task_that_stands_below_who_waits_for_it():
+    """Each block_on turns the loop inside the one before: it must return first."""
+    program = """
+    import asyncio, os, homebound
+    def report(stall):
+        print(stall.message, flush=True)
+        os._exit(5)
+    async def lower():
+        homebound.block_on(asyncio.sleep(0.001))
+    async def upper(other):
+        homebound.block_on(other)
+    async def main():
+        below = asyncio.create_task(lower(), name="lower")
+        asyncio.create_task(upper(below), name="upper")
+        await below
+    with homebound.watch_stalls(0.02, report=report):
+        homebound.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    told = "deadlock: task 'lower' stands below a block_on for task 'lower'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (5, told, "")
+
+
+def test_waiting_is_no_deadlock(io: IOThread, in_thread: InThread):
+    async def sleeper() -> None:
+        await homebound.suspend()
+
+    task = io.spawn(sleeper(), name="sleeper")
+    waiter = in_thread(block_on, task)
+    until(lambda: WaitGraph().subjects)
+    graph = WaitGraph()
+    assert graph.cycle() == []
+    [(how, home)] = graph.needs(task)
+    assert (how, describe(home)) == ("is at home with", "the home in thread 'io'")
+    block_on(io.spawn(nothing()))
+    task.wake()
+    waiter.result(20)
+
+
+# The watching thread.
+
+
+def test_it_watches_until_stopped(io: IOThread, gate: Gate):
+    stalls: queue.Queue[Stall] = queue.Queue()
+    with watch_stalls(0.01, report=stalls.put) as watch:
+        go_on = gate(io.context)
+        assert stalls.get(timeout=20).threads == ("io",)
+        go_on.set()
+    watch.stop()
+    assert not watch._thread.is_alive()
+    assert stalls.empty()
+
+
+def test_it_is_stopped_by_its_report(io: IOThread, gate: Gate):
+    stopped = threading.Event()
+
+    def report(_: Stall) -> None:
+        watch.stop()
+        stopped.set()
+
+    watch = watch_stalls(0.01, report=report)
+    gate(io.context)
+    assert stopped.wait(20)
+    watch.stop()
+
+
+def test_the_default_report_and_one_that_fails(
+    io: IOThread, gate: Gate, caplog: pytest.LogCaptureFixture
+):
+    reported = threading.Event()
+
+    def fail(_: Stall) -> None:
+        reported.set()
+        raise ValueError
+
+    with watch_stalls(0.01), watch_stalls(0.01, report=fail):
+        go_on = gate(io.context)
+        assert reported.wait(20)
+        until(lambda: len(caplog.records) == 2)
+        go_on.set()
+    texts = sorted(record.getMessage() for record in caplog.records)
+    assert texts[0].startswith("context 'io': thread 'io' blocks in one iteration, for 0.")
+    assert texts[1] == "the report of a stall failed"
+    assert {record.name for record in caplog.records} == {"homebound"}
+
+
+@pytest.mark.parametrize("threshold", [0, -1, float("nan")])
+def test_thresholds_are_checked(threshold: float):
+    with pytest.raises(ValueError, match="above 0 seconds"):
+        watch_stalls(threshold)

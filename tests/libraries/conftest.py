@@ -1,0 +1,80 @@
+"""What the tests of libraries share: runners, I/O threads, programs in processes of their own.
+
+A library that is not installed skips its file: `pytest.importorskip`, which also tells mypy that
+nothing is known of its types, installed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libuv_is_awake() -> None:
+    """libuv opens a pipe at its first loop and keeps it: no test's leak."""
+    if importlib.util.find_spec("uvloop"):
+        import uvloop  # noqa: PLC0415
+
+        loop = uvloop.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def _run_with_loop(main: Any) -> Any:
+    with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@pytest.fixture(params=[homebound.run, _run_with_loop], ids=["run", "new_event_loop"])
+def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Both ways to switch a program's loop."""
+    runner: Callable[..., Any] = request.param
+    return runner
+
+
+@pytest.fixture
+def io() -> Iterator[homebound.IOThread]:
+    with homebound.IOThread("io") as thread:
+        yield thread
+
+
+@pytest.fixture
+def io2() -> Iterator[homebound.IOThread]:
+    with homebound.IOThread("io2") as thread:
+        yield thread
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., str]:
+    """`program(source, *arguments)` runs a script in a process of its own; what it printed."""
+
+    def run_it(source: str, *arguments: str, **env: str) -> str:
+        script = tmp_path / "program.py"
+        script.write_text(textwrap.dedent(source))
+        done = subprocess.run(
+            [sys.executable, "-W", "error::RuntimeWarning", str(script), *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            cwd=tmp_path,
+            env={**os.environ, **env},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run_it

@@ -1,0 +1,219 @@
+"""Every primitive between every two kinds of place: who waits is served, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import homebound
+
+
+def until(predicate: Any) -> None:
+    from time import monotonic, sleep  # noqa: PLC0415
+
+    deadline = monotonic() + 20
+    while not predicate():
+        assert monotonic() < deadline, "it does not happen"
+        sleep(0.0002)
+
+
+def test_lock(place: Any, other_place: Any):
+    lock = homebound.Lock()
+    assert place.do(lock, "acquire").result() is True
+    waiters = []
+    for number in range(3):
+        waiters.append((place, other_place)[number % 2].do(lock, "acquire"))
+        until(lambda number=number: len(lock._waiters) == number + 1)
+    assert not any(waiter.done() for waiter in waiters)
+    for number, waiter in enumerate(waiters):
+        lock.release()
+        assert waiter.result() is True
+        assert [each.done() for each in waiters] == [k <= number for k in range(3)]
+        assert lock.locked()
+    lock.release()
+    assert not lock.locked()
+
+
+def test_lock_is_handed_over_before_the_waiter_runs(place: Any):
+    lock = homebound.Lock()
+    lock.acquire_sync()
+    waiter = place.do(lock, "acquire")
+    until(lambda: lock._waiters)
+    lock.release()
+    assert lock.locked()
+    assert not lock.acquire_sync(timeout=0)
+    assert waiter.result() is True
+    lock.release()
+
+
+def test_semaphore(place: Any, other_place: Any):
+    semaphore = homebound.Semaphore(2)
+    for _ in range(2):
+        assert place.do(semaphore, "acquire").result() is True
+    assert semaphore.locked()
+    waiters = []
+    for number in range(4):
+        waiters.append((place, other_place)[number % 2].do(semaphore, "acquire"))
+        until(lambda number=number: len(semaphore._waiters) == number + 1)
+    for waiter in waiters:
+        semaphore.release()
+        assert waiter.result() is True
+    assert semaphore._value == 0
+
+
+def test_event(place: Any, other_place: Any):
+    event = homebound.Event()
+    waiters = [each.do(event, "wait") for each in (place, other_place, place)]
+    until(lambda: len(event._waiters) == 3)
+    event.set()
+    event.clear()  # all of them were let go all the same
+    assert all(waiter.result() is True for waiter in waiters)
+    late = place.do(event, "wait")
+    until(lambda: event._waiters)
+    event.set()
+    assert late.result() is True
+    assert other_place.do(event, "wait").result() is True
+
+
+def test_condition(place: Any, other_place: Any):
+    condition = homebound.Condition()
+
+    class Waiting:
+        async def run(self) -> bool:
+            async with condition:
+                return await condition.wait()
+
+        def run_sync(self) -> bool:
+            with condition:
+                return condition.wait_sync()
+
+    waiters = []
+    for number in range(3):
+        waiters.append((place, other_place)[number % 2].do(Waiting(), "run"))
+        until(lambda number=number: len(condition._waiters) == number + 1)
+    with condition:
+        condition.notify()
+        assert not waiters[0].done()
+    assert waiters[0].result() is True
+    assert not waiters[1].done()
+    with condition:
+        condition.notify_all()
+    assert [waiter.result() for waiter in waiters] == [True] * 3
+    assert not condition.locked()
+
+
+def test_barrier(place: Any, other_place: Any):
+    barrier = homebound.Barrier(3)
+    for _ in range(2):
+        first = place.do(barrier, "wait")
+        until(lambda: barrier.n_waiting == 1)
+        second = other_place.do(barrier, "wait")
+        until(lambda: barrier.n_waiting == 2)
+        assert barrier.wait_sync() == 2
+        assert [first.result(), second.result()] == [0, 1]
+        until(lambda: barrier._state == "filling")
+
+
+def test_broken_barrier(place: Any):
+    barrier = homebound.Barrier(2)
+    for stop in (barrier.reset_sync, barrier.abort_sync):
+        waiter = place.do(barrier, "wait")
+        until(lambda: barrier.n_waiting)
+        stop()
+        with pytest.raises(asyncio.BrokenBarrierError):
+            waiter.result()
+    with pytest.raises(asyncio.BrokenBarrierError):
+        place.do(barrier, "wait").result()
+    barrier.reset_sync()
+    assert not barrier.broken
+
+
+def test_rwlock_lets_adjacent_readers_in_together(place: Any, other_place: Any):
+    rw = homebound.RWLock()
+    rw.acquire_write_sync()
+    kinds = ["read", "read", "write", "read", "read"]
+    waiters = []
+    for number, kind in enumerate(kinds):
+        waiters.append((place, other_place)[number % 2].do(rw, f"acquire_{kind}"))
+        until(lambda number=number: len(rw._waiters) == number + 1)
+
+    def done() -> list[bool]:
+        return [waiter.done() for waiter in waiters]
+
+    rw.release()
+    waiters[0].result()
+    waiters[1].result()
+    assert rw._owners == 2
+    assert done() == [True, True, False, False, False]
+    rw.release()
+    assert len(rw._waiters) == 3
+    rw.release()
+    waiters[2].result()
+    assert rw._owners == -1
+    assert done() == [True, True, True, False, False]
+    rw.release()
+    waiters[3].result()
+    waiters[4].result()
+    assert rw._owners == 2
+    rw.release()
+    rw.release()
+    assert not rw.locked()
+
+
+def test_queue(place: Any, other_place: Any):
+    queue: homebound.Queue[int] = homebound.Queue(1)
+    getters = []
+    for number in range(3):
+        getters.append(place.do(queue, "get"))
+        until(lambda number=number: len(queue._getters) == number + 1)
+    for number in range(3):
+        other_place.do(queue, "put", number).result()
+        assert getters[number].result() == number
+    putters = [other_place.do(queue, "put", 3)]
+    putters[0].result()
+    for number in range(3):
+        putters.append(other_place.do(queue, "put", 4 + number))
+        until(lambda number=number: len(queue._putters) == number + 1)
+    for number in range(4):
+        assert place.do(queue, "get").result() == 3 + number
+        putters[number].result()
+        queue.task_done()
+    joiner = place.do(queue, "join")
+    until(lambda: queue._unfinished._waiters)
+    for _ in range(3):
+        assert not joiner.done()
+        queue.task_done()
+    joiner.result()
+
+
+def test_queue_shut_down(place: Any):
+    empty: homebound.Queue[int] = homebound.Queue()
+    getter = place.do(empty, "get")
+    until(lambda: empty._getters)
+    full: homebound.Queue[int] = homebound.Queue(1)
+    full.put_nowait(1)
+    putter = place.do(full, "put", 2)
+    until(lambda: full._putters)
+    empty.shutdown()
+    full.shutdown()
+    for doing in (getter, putter, place.do(empty, "get"), place.do(full, "put", 3)):
+        with pytest.raises(homebound.QueueShutDown):
+            doing.result()
+    assert place.do(full, "get").result() == 1
+    with pytest.raises(homebound.QueueShutDown):
+        place.do(full, "get").result()
+
+
+def test_queue_shut_down_at_once(place: Any):
+    queue: homebound.Queue[int] = homebound.Queue()
+    queue.put_nowait(1)
+    queue.put_nowait(2)
+    joiner = place.do(queue, "join")
+    until(lambda: queue._unfinished._waiters)
+    queue.shutdown(immediate=True)
+    joiner.result()
+    assert queue.empty()
+    with pytest.raises(homebound.QueueShutDown):
+        queue.get_nowait()

@@ -1,0 +1,80 @@
+"""What the tests of vCPUs share: an `execute` that computes, and plain threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from homebound import VCPU
+from homebound._vcpu_gate import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Guest:
+    """Computes until it is interrupted, and says what it does."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.inside = False
+        self.began = threading.Event()  # set at each round
+
+    def __call__(self, vcpu: VCPU) -> None:
+        self.inside = True
+        self.rounds += 1
+        self.began.set()
+        while not vcpu.interrupt_requested:
+            pass
+        self.inside = False
+
+    def wait_inside(self) -> None:
+        """Until the next round has begun."""
+        self.began.clear()
+        assert self.began.wait(20)
+
+
+@pytest.fixture(autouse=True)
+def _gate_checks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gate, "checked", True)
+
+
+@pytest.fixture
+def guest() -> Guest:
+    return Guest()
+
+
+@pytest.fixture
+def vcpu(guest: Guest) -> Iterator[VCPU]:
+    """A vCPU in guest code."""
+    with VCPU(0, guest) as cpu:
+        assert guest.began.wait(20)
+        yield cpu
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[..., Future[Any]]]:
+    """`in_thread(fn, *args)` calls it in a plain thread; the future has the outcome."""
+    threads: list[threading.Thread] = []
+
+    def start(fn: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def body() -> None:
+            try:
+                future.set_result(fn(*args))
+            except BaseException as error:  # noqa: BLE001
+                future.set_exception(error)
+
+        thread = threading.Thread(target=body, name=f"plain{len(threads)}", daemon=True)
+        threads.append(thread)
+        thread.start()
+        return future
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive(), f"{thread} hangs"
