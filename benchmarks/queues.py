@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import homebound
@@ -31,6 +32,12 @@ def _flow(put: Callable[[int], Any], get: Callable[[], Any], n: int) -> list[Wor
     return [consume, produce]
 
 
+def _timed(ends: Callable[[], tuple[Any, Any]], run: Callable[[Any], float], n: int) -> float:
+    """Seconds an item."""
+    put, get = ends()
+    return run(_flow(put, get, n)) / n
+
+
 def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callable[[Any], float]]]:
     """Name to how one is made (as its put and its get), and where the tasks run."""
 
@@ -47,8 +54,11 @@ def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callab
     }
     aiologic, culsans = peer("aiologic"), peer("culsans")
     if aiologic:
-        make = (lambda: aiologic.Queue(bound)) if bound else aiologic.SimpleQueue
-        found["aiologic"] = (ends(make, "async_put", "async_get"), on_asyncio)
+        make = aiologic.Queue
+        found["aiologic"] = (ends(lambda: make(bound), "async_put", "async_get"), on_asyncio)
+        if not bound:  # without limit, join and shutdown, and so with less to do
+            simple = ends(aiologic.SimpleQueue, "async_put", "async_get")
+            found["aiologic.SimpleQueue"] = (simple, on_asyncio)
     if culsans:
         found["culsans"] = (ends(lambda: culsans.Queue(bound).async_q), on_asyncio)
     found["asyncio"] = (ends(lambda: asyncio.Queue(bound)), on_one_loop)
@@ -135,7 +145,7 @@ def cases() -> list[Case]:
     for bound, n in ((0, 50_000), (BOUND, 20_000)):
         variants: dict[str, Callable[[int], float]] = {}
         for name, (ends, run) in _queues(bound).items():
-            variants[name] = lambda n, ends=ends, run=run: run(_flow(*ends(), n)) / n
+            variants[name] = partial(_timed, ends, run)
         if peer("janus"):
             variants["janus, from a thread"] = _janus(bound)
         found.append(
@@ -146,7 +156,12 @@ def cases() -> list[Case]:
                 n=n,
                 targets=tuple(
                     Target(name, at_least=2.5)
-                    for name in ("aiologic", "culsans", "janus, from a thread")
+                    for name in (
+                        "aiologic",
+                        "aiologic.SimpleQueue",
+                        "culsans",
+                        "janus, from a thread",
+                    )
                 ),
             )
         )

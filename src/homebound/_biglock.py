@@ -205,6 +205,6 @@ class BigLock:
         return True
 
 
-big_lock = BigLock()
+big_lock: BigLock = BigLock()
 # Whoever held it or waited for it is not in a forked process.
 os.register_at_fork(after_in_child=big_lock.__init__)  # type: ignore[misc]

@@ -68,7 +68,7 @@ class IOThread:
             if value < 0:
                 message = f"IOThread: {what} is {value}; it must be 0 or more"
                 raise ValueError(message)
-        self.name = f"io{next(_numbers)}" if name is None else name
+        self.name: str = f"io{next(_numbers)}" if name is None else name
         self._loop_factory = loop_factory or new_event_loop
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
@@ -342,8 +342,10 @@ class IOThreadPool:
         if n < 1:
             message = f"IOThreadPool: {n} threads asked for; it takes at least 1"
             raise ValueError(message)
-        self.threads = tuple(IOThread(f"{name}{index}", **options) for index in range(n))
-        self._turn = count()
+        self.threads: tuple[IOThread, ...] = tuple(
+            IOThread(f"{name}{index}", **options) for index in range(n)
+        )
+        self._turn: count[int] = count()
 
     def start(self) -> None:
         """Start all; if one cannot, none is left running.

@@ -143,7 +143,19 @@ class Queue(Generic[T]):
                 permits.pop()
             except IndexError:
                 _raise_if_told(await self._slots._wait())  # type: ignore[union-attr]
-        self._put_now(item)
+        marks = self._marks  # from here on as _put_now, without the call
+        marks.append(None)
+        if len(marks) > MOST:
+            self._unfinished.stow()
+        try:
+            self._push(item)
+        except BaseException as error:
+            self._refused(error)
+            raise
+        if self._waiting:
+            self._getters_queue._serve()
+        if self._is_shutdown:
+            self._too_late(item)
 
     def put_nowait(self, item: T) -> None:
         """Put an item in. Raises asyncio.QueueFull if there is no room, QueueShutDown.
@@ -181,13 +193,22 @@ class Queue(Generic[T]):
         try:
             self._push(item)
         except BaseException as error:
-            self._unput()
-            if type(error) is ValueError and self._is_shutdown:
-                raise QueueShutDown from None
+            self._refused(error)
             raise
         if self._waiting:  # after the push: pairs with _join
             self._getters_queue._serve()
-        if self._is_shutdown and self._getters_queue.retract(item):  # pairs with shutdown
+        if self._is_shutdown:  # after the push: pairs with shutdown
+            self._too_late(item)
+
+    def _refused(self, error: BaseException) -> None:
+        """The store did not take the item."""
+        self._unput()
+        if type(error) is ValueError and self._is_shutdown:
+            raise QueueShutDown from None
+
+    def _too_late(self, item: T) -> None:
+        """It was shut down while the item was put in: take it out, if nobody has it."""
+        if self._getters_queue.retract(item):
             self._unput()
             raise QueueShutDown
 

@@ -44,6 +44,8 @@ class VCPU(VCPUThread):
     Called from: any thread.
     """
 
+    interrupt_requested: bool
+
     def __init__(
         self,
         index: int,
@@ -54,7 +56,7 @@ class VCPU(VCPUThread):
         interrupt: Callable[[], object] | None = None,
     ) -> None:
         self.index = index
-        self.name = f"vcpu{index}" if name is None else name
+        self.name: str = f"vcpu{index}" if name is None else name
         self._execute = execute
         self._has_work = has_work
         self._interrupt = interrupt

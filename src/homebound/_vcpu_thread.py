@@ -102,7 +102,7 @@ class VCPUThread:
 
     def __init__(self) -> None:
         # Under the gate's guard, by any thread; read without it by `execute` and for messages.
-        self.interrupt_requested = False  # `execute` is to return; see _vcpu_gate.py
+        self.interrupt_requested: bool = False  # `execute` is to return; see _vcpu_gate.py
         self._kicked = False  # by kick(), since the round that runs now began: it may not halt
         self._halted = False
         self._paused = False

@@ -143,7 +143,7 @@ class WorkerPool(concurrent.futures.Executor):
         if idle_timeout < 0:
             message = f"WorkerPool: idle_timeout is {idle_timeout}; it must be 0 or more seconds"
             raise ValueError(message)
-        self.name = name or f"workers{next(_numbers)}"
+        self.name: str = name or f"workers{next(_numbers)}"
         self._limits = (min_threads, max_threads)
         self._idle_timeout = idle_timeout
         self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO

@@ -48,10 +48,10 @@ class FileDisk(BlockingDisk):
     ) -> None:
         raw = RawFile(path, read_only=read_only)
         self.blocking: RawFile = raw
-        self.path = raw.path
-        self.size = raw.size
-        self.read_only = read_only
-        self.volatile = raw.volatile
+        self.path: str = raw.path
+        self.size: int = raw.size
+        self.read_only: bool = read_only
+        self.volatile: bool = raw.volatile
         self._fd = raw.fd
         # See RawFile.nowait. That of writing becomes None when the first attempt shows that writes
         # cannot be tried here; it may be written by several threads, all of which write None.

@@ -37,10 +37,10 @@ class MemoryDisk(Disk):
 
     shared_cache = True  # there is no cache at all
     volatile = True
-    read_only = False
+    read_only: bool = False
 
     def __init__(self, size: int, *, read_only: bool = False) -> None:
-        self.size = size
+        self.size: int = size
         self.read_only = read_only
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
         try:

@@ -32,17 +32,18 @@ class RawFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool) -> None:
-        self.path = os.fspath(path)
-        self.read_only = read_only
+        self.path: str = os.fspath(path)
+        self.read_only: bool = read_only
+        self.size: int
         fd, self.size = open_image(path, read_only=read_only)
         self._descriptor = Descriptor(fd)
         # The error that a flush has reported, or None. Written once, by whichever thread meets it
         # (a single assignment, atomic on every build); from then on every flush reports it.
         self._lost: OSError | None = None
-        self.nowait = _find_nowait(fd)
-        self.volatile = self.nowait == 0
+        self.nowait: int | None = _find_nowait(fd)
+        self.volatile: bool = self.nowait == 0
         # Threads in fdatasync at this moment. Written under _lock; readers may see an old value.
-        self.flushing = 0
+        self.flushing: int = 0
         self._lock = threading.Lock()
 
     @property

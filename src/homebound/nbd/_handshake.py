@@ -148,7 +148,7 @@ class ServerHandshake:
 
     def __init__(self, exports: ExportTable) -> None:
         self._exports = exports
-        self.state = HandshakeState.CLIENT_FLAGS
+        self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
         # What has come and is not yet understood; at most MAX_OPTION_DATA and what came with it.
         self._inbox = bytearray()
         self._client_flags = 0
