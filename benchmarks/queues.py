@@ -55,7 +55,10 @@ def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callab
     aiologic, culsans = peer("aiologic"), peer("culsans")
     if aiologic:
         make = aiologic.Queue
-        found["aiologic"] = (ends(lambda: make(bound or None), "async_put", "async_get"), on_asyncio)
+        found["aiologic"] = (
+            ends(lambda: make(bound or None), "async_put", "async_get"),
+            on_asyncio,
+        )
         if not bound:  # without limit, join and shutdown, and so with less to do
             simple = ends(aiologic.SimpleQueue, "async_put", "async_get")
             found["aiologic.SimpleQueue"] = (simple, on_asyncio)
