@@ -75,9 +75,22 @@ class Lock(WaitQueue):
         """
         if self._free:
             raise RuntimeError("Lock is not acquired.")
+        if self._waiters and self._hand_over():
+            return
         self._free.append(None)
         if self._waiters:  # after the append: pairs with _join
             self._serve()
+
+    def _hand_over(self) -> bool:
+        """As appending the token and serving, in one: nobody can come between."""
+        with self._guard:
+            if not self._waiters:
+                return False
+            waiter = self._waiters.popleft()
+            waiter.granted = True
+        if not waiter.wake():
+            self._leave(waiter)
+        return True
 
     def locked(self) -> bool:
         """True if somebody has it.
