@@ -39,7 +39,7 @@ def homebound() -> None:
 
 
 @homebound.command()
-@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.argument("image", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--size",
     type=_Size(),
