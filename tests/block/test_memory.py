@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,22 @@ def test_closed_is_said_by_everything():
             disk.try_write(0, b"x")
 
     homebound.run(main())
+
+
+def test_threads_read_and_write_at_once():
+    done = []
+    with MemoryDisk(1 << 20) as disk:
+
+        def use(offset: int) -> None:
+            block, data = memoryview(bytearray(512)), bytes([offset >> 12]) * 512
+            for _ in range(5000):
+                disk.try_write(offset, data)
+                disk.try_read_into(offset, block)
+            done.append(bytes(block) == data)
+
+        threads = [threading.Thread(target=use, args=(n << 12,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert done == [True] * 4

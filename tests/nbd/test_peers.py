@@ -193,6 +193,7 @@ def test_fio_finds_what_it_wrote(kind: str, tmp_path: Path, threads: int):
         return await peer(
             "fio",
             "--name=check",
+            "--verify_state_save=0",  # to the current directory
             "--ioengine=nbd",
             f"--uri={uri}",
             "--rw=randwrite",

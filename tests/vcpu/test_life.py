@@ -66,15 +66,17 @@ def test_a_halted_vcpu_sleeps_until_kicked():
 
 
 def test_a_kick_during_the_round_is_not_lost_by_halting():
-    kicked, rounds = threading.Event(), []
+    began, kicked, rounds = threading.Event(), threading.Event(), []
 
     def execute(vcpu: VCPU) -> None:
         rounds.append(1)
         if len(rounds) == 1:  # looked for work, found none; then somebody brings some and kicks
+            began.set()
             assert kicked.wait(20)
         vcpu.halt()
 
     with VCPU(0, execute) as cpu:
+        assert began.wait(20)  # a kick before the round began would be seen by it
         cpu.kick()
         kicked.set()
         while not cpu.run_on_cpu(lambda: cpu.halted):

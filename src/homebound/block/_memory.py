@@ -54,10 +54,10 @@ class MemoryDisk(Disk):
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
             except OSError:
                 pass  # a kernel without huge pages
-        # None and empty once closed. The memory itself goes with the last reference to it: another
-        # thread may be copying from there.
+        # None once closed. The memory itself goes with the last reference to it: another thread may
+        # be copying from there. No view of it is kept, for threads to share: before 3.14 slicing
+        # one in two threads at once, without a GIL, may release it under both.
         self._map: mmap.mmap | None = pages
-        self._view = memoryview(pages)
 
     def __repr__(self) -> str:
         how = " read-only" if self.read_only else ""
@@ -68,10 +68,13 @@ class MemoryDisk(Disk):
 
         Called from: any thread.
         """
+        pages = self._map
+        if pages is None:
+            raise DiskClosed(self)
         try:
-            buffer[:] = self._view[offset : offset + len(buffer)]
-        except ValueError:
-            raise self._refusal(offset, len(buffer)) from None
+            buffer[:] = memoryview(pages)[offset : offset + len(buffer)]
+        except ValueError:  # the sizes differ: what is past the end is not in a slice
+            raise self._out_of_range(offset, len(buffer)) from None
         return True
 
     def try_write(self, offset: int, data: Buffer) -> bool:
@@ -79,10 +82,13 @@ class MemoryDisk(Disk):
 
         Called from: any thread.
         """
+        pages = self._map
+        if pages is None:
+            raise DiskClosed(self)
         try:
-            self._view[offset : offset + len(data)] = data
-        except ValueError:
-            raise self._refusal(offset, len(data)) from None
+            pages[offset : offset + len(data)] = data
+        except IndexError:
+            raise self._out_of_range(offset, len(data)) from None
         return True
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -107,7 +113,7 @@ class MemoryDisk(Disk):
 
         Called from: task.
         """
-        if not self._view:
+        if self._map is None:
             raise DiskClosed(self)
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
@@ -140,7 +146,6 @@ class MemoryDisk(Disk):
 
         Called from: any thread.
         """
-        self._view = memoryview(bytearray())
         self._map = None
 
     async def _drop_pages(self, offset: int, length: int) -> tuple[int, int]:
@@ -163,16 +168,14 @@ class MemoryDisk(Disk):
             if position > start and (position - start) % _STEP == 0:
                 await asyncio.sleep(0)
             length = min(len(_ZEROES), end - position)
-            self._view[position : position + length] = _ZEROES[:length]
+            self.try_write(position, _ZEROES[:length])
 
     def _check_change(self, offset: int, length: int) -> None:
-        if not self._view:
+        if self._map is None:
             raise DiskClosed(self)
         self.check_range(offset, length)
         if self.read_only:
             raise DiskReadOnly(self)
 
-    def _refusal(self, offset: int, length: int) -> DiskError:
-        if not self._view:
-            return DiskClosed(self)
+    def _out_of_range(self, offset: int, length: int) -> OutOfRange:
         return OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")

@@ -136,8 +136,9 @@ class RequestStream:
 
     def keep_payload(self, length: int, end: int) -> memoryview | bytes:
         """The same, valid for as long as it is referred to."""
-        view = self.payload(length, end)
-        return view if self._big is not None else bytes(view)
+        if self._big is not None:
+            return memoryview(self._big.obj)  # a worker's own: see MemoryDisk on sharing a view
+        return bytes(self.payload(length, end))
 
     def consume(self, end: int) -> None:
         """Drop everything before the position that came with a request."""
