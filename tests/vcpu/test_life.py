@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,10 +272,15 @@ def test_dump_shows_who_waits(vcpu: VCPU, in_thread: InThread):
         began.set()
         assert go_on.wait(20)
 
+    def dumped() -> str:
+        text = io.StringIO()
+        homebound.dump(text)
+        return text.getvalue()
+
     waiter = in_thread(vcpu.run_on_cpu, item)
     assert began.wait(20)
-    text = io.StringIO()
-    homebound.dump(text)
+    deadline = time.monotonic() + 20
+    while "thread 'plain0' waits in VCPU.run_on_cpu(" not in dumped():  # it is about to
+        assert time.monotonic() < deadline
     go_on.set()
     waiter.result(20)
-    assert "thread 'plain0' waits in VCPU.run_on_cpu(" in text.getvalue()
