@@ -28,6 +28,7 @@ from ._queues import PriorityQueue as PriorityQueue
 from ._queues import Queue as Queue
 from ._run import new_event_loop as new_event_loop
 from ._run import run as run
+from ._run_in import run_in as run_in
 from ._rwlock import RWLock as RWLock
 from ._semaphore import BoundedSemaphore as BoundedSemaphore
 from ._semaphore import Semaphore as Semaphore
@@ -45,5 +46,4 @@ from ._wait import block_on as block_on
 from ._wait import kick as kick
 from ._wait import wait_while as wait_while
 from ._workers import WorkerPool as WorkerPool
-from ._workers import run_in as run_in
 from ._workers import to_worker as to_worker

@@ -76,6 +76,7 @@ class _Job:
         waker = self.waker
         if waker is not None:
             waker.wake()
+        del self, waker  # the traceback of an error holds this frame, and we hold the error
 
     def drop(self) -> None:
         """It will not be done: the pool shuts down."""
@@ -104,6 +105,7 @@ class _FutureJob:
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
+        del self  # as in _Job.work
 
     def drop(self) -> None:
         """It will not be done."""
@@ -433,35 +435,3 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
             del job, task  # the traceback would hold both, and they it
     result: T = job.result
     return result
-
-
-async def run_in(
-    executor: concurrent.futures.Executor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
-) -> T:
-    """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
-
-    A thread pool, a process pool, a Dask cluster's executor. In a WorkerPool contextvars are
-    carried; others carry what they carry. Cancelled, it cancels the executor's future.
-
-    >>> import homebound
-    >>> async def main(pool):
-    ...     return await homebound.run_in(pool, sum, [1, 2, 3])
-    >>> with homebound.WorkerPool() as pool:
-    ...     homebound.run(main(pool))
-    6
-
-    Called from: task.
-    """
-    future = executor.submit(fn, *args, **kwargs)
-    task = current_task()
-    if task is None:
-        return await asyncio.wrap_future(future)
-    try:
-        while not future.done():
-            waker = Waker(task)
-            future.add_done_callback(waker.wake)
-            await suspend()
-    except asyncio.CancelledError:
-        future.cancel()
-        raise
-    return future.result()

@@ -1,15 +1,15 @@
-"""to_worker and run_in: a blocking call in a worker, whose end wakes the task at its home."""
+"""to_worker: a blocking call in a worker, whose end wakes the task at its home."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import gc
-import multiprocessing
+import sys
 import threading
 import traceback
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,18 +125,80 @@ def test_cancelled_while_it_waits_for_a_worker():
     async def main() -> None:
         go_on = threading.Event()
         ran: list[int] = []
-        with WorkerPool(max_threads=1) as pool:
-            busy = asyncio.create_task(run_in(pool, go_on.wait, 10))
-            waiting = asyncio.create_task(run_in(pool, ran.append, 1))
-            await asyncio.sleep(0)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            go_on.set()
-            assert await busy
+        most = 64  # the workers of a context's pool
+        busy = [asyncio.create_task(to_worker(go_on.wait, 20)) for _ in range(most)]
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(to_worker(ran.append, 1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go_on.set()
+        assert all(await asyncio.gather(*busy))
+        await to_worker(int)
         assert not ran
 
     homebound.run(main())
+
+
+def test_the_completion_wakes_the_task_directly(monkeypatch: pytest.MonkeyPatch):
+    """No future, no call_soon_threadsafe."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        used: list[str] = []
+        for name in ("call_soon_threadsafe", "call_soon", "create_future"):
+            monkeypatch.setattr(loop, name, lambda *_, name=name, **__: used.append(name))
+        with WorkerPool() as pool:
+            results = [(await to_worker(int, 7), await run_in(pool, int, 7)) for _ in range(20)]
+        monkeypatch.undo()
+        assert results == [(7, 7)] * 20
+        assert not used
+
+    homebound.run(main())
+
+
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="without a GIL the thread that made an object must come by to free it",
+)
+def test_a_failed_job_leaves_no_cycle():
+    """The error goes with its last reference: the garbage collector has nothing to do."""
+
+    class Failed(Exception):  # noqa: N818
+        pass
+
+    def fail() -> None:
+        raise Failed
+
+    async def caught(call: Callable[..., Any], *args: Any) -> weakref.ref[Failed]:
+        try:
+            await call(*args, fail)
+        except Failed as error:
+            return weakref.ref(error)
+        raise AssertionError
+
+    async def uncaught(call: Callable[..., Any], *args: Any) -> weakref.ref[BaseException]:
+        task = asyncio.create_task(call(*args, fail))
+        await asyncio.wait([task])
+        error = task.exception()
+        assert error is not None
+        return weakref.ref(error)
+
+    async def main() -> None:
+        with WorkerPool(max_threads=1) as pool, ThreadPoolExecutor(1) as other:
+            for how in (caught, uncaught):
+                for call, *args in ((to_worker,), (run_in, pool), (run_in, other)):
+                    gone = await how(call, *args)
+                    while gone() is not None:  # the worker may not have put its job away
+                        await asyncio.sleep(0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        homebound.run(main())
+    finally:
+        gc.enable()
 
 
 def test_cancelled_while_it_runs():
@@ -226,77 +288,12 @@ def test_from_an_asyncio_task():
     homebound.run(main())
 
 
-def test_run_in_on_a_stock_loop():
-    async def main() -> None:
-        with WorkerPool() as pool:
-            assert await run_in(pool, sum, [1, 2]) == 3
-            with pytest.raises(ValueError, match="invalid literal"):
-                await run_in(pool, int, "x")
-
-    asyncio.run(main())
-
-
 def test_to_worker_without_a_context():
     async def main() -> None:
         with pytest.raises(ContextError, match=r"AioContext\.attach"):
             await to_worker(int)
 
     asyncio.run(main())
-
-
-def test_run_in_a_thread_pool_of_the_standard_library():
-    async def main() -> None:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            assert await run_in(pool, sum, [1, 2]) == 3
-            with pytest.raises(ValueError, match="invalid literal"):
-                await run_in(pool, int, "x")
-            go_on = threading.Event()
-            busy = pool.submit(go_on.wait, 10)
-            waiting = asyncio.create_task(run_in(pool, int))
-            await asyncio.sleep(0)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            go_on.set()
-            assert await asyncio.wrap_future(busy)
-
-    homebound.run(main())
-
-
-def test_run_in_a_process_pool():
-    async def main() -> None:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            assert await run_in(pool, sum, [1, 2]) == 3
-
-    homebound.run(main())
-
-
-def test_run_in_a_pool_that_was_shut_down():
-    async def main() -> None:
-        pool = WorkerPool()
-        pool.shutdown()
-        with pytest.raises(RuntimeError, match="was shut down"):
-            await run_in(pool, int)
-
-    homebound.run(main())
-
-
-def test_a_pool_shut_down_while_tasks_wait():
-    async def main() -> None:
-        started, go_on = threading.Event(), threading.Event()
-        pool = WorkerPool(max_threads=1)
-        busy = asyncio.create_task(run_in(pool, lambda: (started.set(), go_on.wait(10))))
-        await to_worker(started.wait, 10)
-        waiting = asyncio.create_task(run_in(pool, int))
-        await asyncio.sleep(0)
-        pool.shutdown(wait=False, cancel_futures=True)
-        with pytest.raises((asyncio.CancelledError, concurrent.futures.CancelledError)):
-            await waiting
-        go_on.set()
-        await busy
-
-    homebound.run(main())
 
 
 def test_the_worker_does_not_keep_the_result_alive():

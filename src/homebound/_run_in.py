@@ -1,0 +1,70 @@
+"""A call through an executor of somebody else, whose completion wakes the task at its home."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._cell import Waker
+from ._traps import current_task, suspend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+T = TypeVar("T")
+
+
+async def run_in(
+    executor: concurrent.futures.Executor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+) -> T:
+    """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
+
+    A thread pool, a process pool, a Dask cluster's executor. In a WorkerPool contextvars are
+    carried; others carry what they carry. Cancelled, it cancels the executor's future: a call that
+    has not begun is not done; one that has runs on where the executor cannot stop it, and its
+    result is dropped.
+
+    Raises what `fn` raises; what `executor.submit` raises, after a shutdown for example;
+    BrokenExecutor if the executor has lost the process or thread that ran it; asyncio's
+    CancelledError if somebody else has cancelled the future; TypeError if what `submit` returned is
+    no concurrent.futures.Future.
+
+    >>> import homebound
+    >>> async def main(pool):
+    ...     return await homebound.run_in(pool, sum, [1, 2, 3])
+    >>> with homebound.WorkerPool() as pool:
+    ...     homebound.run(main(pool))
+    6
+
+    Called from: task.
+    """
+    future = executor.submit(fn, *args, **kwargs)
+    if not isinstance(future, concurrent.futures.Future):
+        raise TypeError(_no_executor(executor, future))
+    task = current_task()
+    if task is None:
+        return await asyncio.wrap_future(future)
+    try:
+        while not future.done():  # again if somebody else has woken it
+            future.add_done_callback(Waker(task).wake)
+            await suspend()
+        if future.cancelled():  # not concurrent.futures' error, which is none of cancelled tasks
+            message = f"run_in: the future of {executor!r} was cancelled"
+            raise asyncio.CancelledError(message)  # noqa: TRY301  (what follows is right for it)
+        return future.result()
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    finally:
+        del future, task  # the traceback of an error would hold both, and they it
+
+
+def _no_executor(executor: Any, future: Any) -> str:
+    kind = type(future)
+    return (
+        f"run_in: {type(executor).__name__}.submit returned a {kind.__module__}.{kind.__name__}, "
+        "and it must be a concurrent.futures.Future; pass an Executor (that of a Dask client is "
+        "client.get_executor())"
+    )
