@@ -187,6 +187,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     _debug: bool
     _thread_id: int | None  # of the thread that runs it; None while nobody does
     _task_factory: Any
+    _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)

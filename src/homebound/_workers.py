@@ -34,6 +34,7 @@ from ._cell import Waker
 from ._context import AioContext, whereabouts
 from ._current import current_context
 from ._errors import ContextError
+from ._loop import Loop
 from ._park import Parker
 from ._traps import current_task, suspend
 
@@ -373,6 +374,9 @@ class WorkerPool(concurrent.futures.Executor):
             f"<WorkerPool {self.name!r} {state}{len(self._threads)} threads, "
             f"{len(self._idle)} idle, {len(self._jobs)} jobs waiting>"
         )
+
+
+Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
 
 
 @atexit.register

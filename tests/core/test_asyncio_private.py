@@ -8,6 +8,7 @@ import inspect
 import re
 import selectors
 import sys
+import threading
 from asyncio import base_events, base_tasks, events, tasks
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,18 @@ def test_an_asyncio_task_takes_our_task_for_a_future():
     task._asyncio_future_blocking = False
     assert task._asyncio_future_blocking is True
     task.cancel()
+
+
+def test_the_default_executor():
+    loop = asyncio.new_event_loop()
+    with homebound.WorkerPool(name="mine") as pool:
+        loop._default_executor = pool  # type: ignore[attr-defined]
+        name = loop.run_until_complete(asyncio.to_thread(lambda: threading.current_thread().name))
+        assert name.startswith("mine-")
+        loop.run_until_complete(loop.shutdown_default_executor())
+        with pytest.raises(RuntimeError, match="was shut down"):
+            pool.submit(int)
+    loop.close()
 
 
 def test_a_futures_cancel_message_and_error():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +46,16 @@ def test_an_exception_is_the_futures():
         with pytest.raises(ValueError, match="invalid literal"):
             future.result(10)
         assert pool.submit(int, "7").result(10) == 7  # the worker lives
+
+
+def test_a_traceback_is_intact():
+    def deep() -> None:
+        int("x")
+
+    with WorkerPool() as pool:
+        error = pool.submit(deep).exception(10)
+    assert error is not None
+    assert traceback.extract_tb(error.__traceback__)[-1].name == "deep"
 
 
 def test_a_base_exception_does_not_kill_the_worker():
@@ -88,6 +99,29 @@ def test_long_jobs_get_a_thread_each():
         barrier = threading.Barrier(8)
         futures = [pool.submit(barrier.wait, 10) for _ in range(8)]
         assert sorted(future.result(10) for future in futures) == list(range(8))
+
+
+def threads_of(pool: WorkerPool) -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith(pool.name)]
+
+
+def test_threads_come_when_needed():
+    go_on = threading.Event()
+    with WorkerPool(max_threads=4) as pool:
+        assert threads_of(pool) == []
+        for number in range(1, 4):
+            begun = threading.Event()
+            pool.submit(lambda begun=begun: (begun.set(), go_on.wait(10)))
+            assert begun.wait(10)
+            assert len(threads_of(pool)) == number
+        go_on.set()
+
+
+def test_names():
+    with WorkerPool() as first, WorkerPool() as second:
+        assert first.name != second.name
+        for pool in (first, second):
+            assert pool.submit(thread_name).result(10).startswith(f"{pool.name}-")
 
 
 def test_never_more_than_max_threads():
@@ -218,6 +252,28 @@ def test_used_by_asyncio():
     homebound.run(main())
 
 
+def test_the_default_executor_of_a_loop():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pool = WorkerPool(name="mine")
+        loop.set_default_executor(pool)
+        assert (await asyncio.to_thread(thread_name)).startswith("mine-")
+        assert (await loop.run_in_executor(None, thread_name)).startswith("mine-")
+        pools.append(pool)
+        processes: Any = concurrent.futures.ProcessPoolExecutor(1)
+        with pytest.raises(TypeError, match="must be ThreadPoolExecutor"):
+            loop.set_default_executor(processes)
+        processes.shutdown()
+
+    pools: list[WorkerPool] = []
+    homebound.run(main())
+    with homebound.IOThread() as io:
+        homebound.block_on(io.spawn(main()))
+    for pool in pools:  # it has ended with the loop
+        with pytest.raises(RuntimeError, match="was shut down"):
+            pool.submit(int)
+
+
 def test_many_submitters(in_thread: InThread):
     with WorkerPool(max_threads=3) as pool:
         barrier = threading.Barrier(4)
@@ -231,8 +287,17 @@ def test_many_submitters(in_thread: InThread):
         assert [thread.result(30) for thread in threads] == [sum(range(200))] * 4
 
 
+def at_exit(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_at_interpreter_exit_work_in_flight_is_finished():
-    program = """
+    assert at_exit("""
     import homebound, threading, time
     pool = homebound.WorkerPool()
     started = threading.Event()
@@ -242,9 +307,27 @@ def test_at_interpreter_exit_work_in_flight_is_finished():
         print("finished", flush=True)
     pool.submit(work)
     started.wait(10)
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "finished\n", "")
+    """) == "finished\n"  # fmt: skip
+
+
+def test_at_interpreter_exit_what_is_queued_is_done_in_order():
+    assert at_exit("""
+    import homebound, time
+    pool = homebound.WorkerPool(max_threads=1)
+    pool.submit(time.sleep, 0.01)
+    for number in range(5):
+        pool.submit(print, number)
+    """) == "0\n1\n2\n3\n4\n"  # fmt: skip
+
+
+def test_at_interpreter_exit_a_thread_that_goes_on_has_its_workers():
+    """The interpreter waits for such threads first, and what they wait for is done."""
+    assert at_exit("""
+    import homebound, threading
+    pool = homebound.WorkerPool()
+    pool.submit(int).result()  # so a worker is there: from 3.12 on no thread begins at exit
+    def work():
+        threading.main_thread().join()
+        pool.submit(print, "done").result()
+    threading.Thread(target=work).start()
+    """) == "done\n"  # fmt: skip
