@@ -1,6 +1,7 @@
 """The ```python blocks of README.md and docs/*.md are whole programs: each runs as it stands.
 
 A block that cannot run says so where a reader of the source sees it: ```python no-run
+One that needs an extra names the module, and is skipped without it: ```python needs uvloop
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```python(?: needs (?P<needs>\w+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Where each block begins, and its code."""
+def blocks() -> list[tuple[str, str, str | None]]:
+    """Where each block begins, its code, and the module that it needs."""
     return [
-        (f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 1}", block["code"])
+        (
+            f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 1}",
+            block["code"],
+            block["needs"],
+        )
         for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
         for text in [page.read_text()]
         for block in BLOCK.finditer(text)
@@ -27,7 +34,9 @@ def blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("block", blocks(), ids=lambda block: block[0])
-def test_block_runs(block: tuple[str, str], tmp_path: Path):
+def test_block_runs(block: tuple[str, str, str | None], tmp_path: Path):
+    if block[2] is not None:
+        pytest.importorskip(block[2])
     program = tmp_path / "example.py"
     program.write_text(block[1])
     done = subprocess.run(
