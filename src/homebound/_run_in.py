@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._cell import Waker
@@ -45,6 +47,7 @@ async def run_in(
         raise TypeError(_no_executor(executor, future))
     task = current_task()
     if task is None:
+        _forgive(future)
         return await asyncio.wrap_future(future)
     try:
         while not future.done():  # again if somebody else has woken it
@@ -55,10 +58,29 @@ async def run_in(
             raise asyncio.CancelledError(message)  # noqa: TRY301  (what follows is right for it)
         return future.result()
     except asyncio.CancelledError:
+        _forgive(future)
         future.cancel()
         raise
     finally:
         del future, task  # the traceback of an error would hold both, and they it
+
+
+def _forgive(future: concurrent.futures.Future[Any]) -> None:
+    """Before it is cancelled: have it take an exception that comes too late.
+
+    When a process dies, 3.11's pool tells each future in its list, and fails at the first that was
+    cancelled: whoever waits for those behind it would wait for ever. Later Pythons go on there.
+    """
+    if sys.version_info < (3, 12):
+        future.set_exception = partial(_set_exception, future)  # type: ignore[method-assign]
+
+
+def _set_exception(future: concurrent.futures.Future[Any], exception: BaseException | None) -> None:
+    try:
+        type(future).set_exception(future, exception)
+    except concurrent.futures.InvalidStateError:
+        if not future.cancelled():
+            raise
 
 
 def _no_executor(executor: Any, future: Any) -> str:

@@ -419,6 +419,33 @@ def test_a_process_killed_mid_job(
     homebound.run(main())
 
 
+def test_a_process_killed_after_a_call_was_cancelled(
+    run: Callable[..., Any], gate: Callable[[], Gate], children: Callable[[], set[Any]]
+):
+    """The pool still has the cancelled call in its list; all behind it are told as well."""
+
+    def open_gate(path: Path) -> Any:
+        return path.open("wb")
+
+    async def main() -> None:
+        first = gate()
+        with processes(1) as pool:
+            tasks: list[asyncio.Task[Any]] = [asyncio.create_task(run_in(pool, *first.job))]
+            end = await asyncio.to_thread(open_gate, first.job[1])
+            tasks += [asyncio.create_task(run_in(pool, int)) for _ in range(6)]
+            await asyncio.sleep(0)
+            tasks[4].cancel()
+            await asyncio.wait(tasks[4:5])
+            (victim,) = children()
+            os.kill(victim, signal.SIGKILL)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(outcomes.pop(4), asyncio.CancelledError)
+            assert [type(each) for each in outcomes] == [BrokenProcessPool] * 6
+            end.close()
+
+    run(main())
+
+
 def test_a_job_that_kills_its_process(run: Callable[..., Any]):
     async def main() -> None:
         with processes(2) as pool:
