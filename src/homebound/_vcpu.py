@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._errors import ContextError, WouldDeadlock
 from ._park import Parker
-from ._vcpu_gate import wake_all
 from ._vcpu_thread import VCPUThread, Work, gate, mine
 from ._vcpu_wait import check_may_wait
 
@@ -157,8 +156,6 @@ class VCPU(VCPUThread):
         with gate.guard:
             self._paused = True
             self.interrupt_requested = True
-            let_in = gate._take_out_of_queue(self)
-        wake_all(let_in)
         self._call_out()
         if not own:
             what = ("VCPU.pause", self)
@@ -280,8 +277,8 @@ class VCPU(VCPUThread):
         with gate.guard:
             refused = self._stopping or not self._started
             if not refused:
+                self.interrupt_requested = True  # first: Ctrl-C may come after the append
                 self._work.append(work)
-                self.interrupt_requested = True
         if refused:
             raise self._refusal(what)
         self._call_out()

@@ -18,6 +18,8 @@ Invariants, true whenever the guard is free (`_check` asserts them in stress run
 A vCPU that must come out is told by `interrupt_requested`. That is cleared in one place, by the
 grant that lets it run a new round (`_let_in`), and whoever wants it out sets it in a later region,
 or queued in an earlier one, and then it is not let in: no request is lost between the two.
+
+tests/model/vcpu.pml searches every interleaving of this and of the thread's waits.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Gate:
         with self.guard:
             if cpu in self.running:
                 return True
-            if cpu._paused and not cpu._stopping:
+            if cpu._must_stay_out():
                 return False
             if cpu._entry is None:
                 cpu._entry = Ticket(cpu, exclusive=False, fresh=fresh)
@@ -75,9 +77,7 @@ class Gate:
     def worth_entering(self, cpu: VCPUThread) -> bool:
         """`enter` would do something. Called from: the vCPU's thread."""
         with self.guard:
-            return cpu in self.running or (
-                cpu._entry is None and (cpu._stopping or not cpu._paused)
-            )
+            return cpu in self.running or (cpu._entry is None and not cpu._must_stay_out())
 
     def is_out(self, cpu: VCPUThread) -> bool:
         """It runs no guest code. Called from: any thread."""
@@ -91,7 +91,11 @@ class Gate:
         """
         with self.guard:
             was_inside = cpu in self.running
-            let_in = self._take_out(cpu)
+            self.running.discard(cpu)
+            if cpu._entry is not None:
+                self._queue.remove(cpu._entry)
+                cpu._entry = None
+            let_in = self._serve()
         wake_all(let_in)
         if was_inside:
             cpu._out.tell()
@@ -121,19 +125,13 @@ class Gate:
             let_in = self._serve()
         wake_all(let_in)
 
-    # Under the guard. They return the vCPUs to be woken once it was let go.
-
-    def _take_out(self, cpu: VCPUThread) -> list[VCPUThread]:
-        self.running.discard(cpu)
-        return self._take_out_of_queue(cpu)
-
-    def _take_out_of_queue(self, cpu: VCPUThread) -> list[VCPUThread]:
-        if cpu._entry is not None:
-            self._queue.remove(cpu._entry)
-            cpu._entry = None
-        return self._serve()
+    # Under the guard.
 
     def _serve(self) -> list[VCPUThread]:
+        """Let in whose turn it is. They are to be woken once the guard was let go.
+
+        In the threads of vCPUs only: Ctrl-C, which comes to the main thread, cannot cut it short.
+        """
         served = []
         while self._queue and self.owner is None:
             head = self._queue[0]
@@ -141,6 +139,10 @@ class Gate:
                 if self.running:
                     break
                 self.owner = head
+            elif head.cpu._must_stay_out():  # paused since it queued: `resume` has it queue again
+                head.cpu._entry = None
+                self._queue.popleft()
+                continue
             else:
                 self._let_in(head)
             head.granted = True

@@ -133,6 +133,10 @@ class VCPUThread:
             "more work items; make another vCPU, or ask before stop()"
         )
 
+    def _must_stay_out(self) -> bool:
+        """No guest code for now. Under the gate's guard."""
+        return self._paused and not self._stopping
+
     def _wake(self) -> None:
         """Its thread looks again. Called from: any thread, without the guard."""
         parker = self._parker

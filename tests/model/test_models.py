@@ -58,6 +58,16 @@ HOLDS = [
     ("waitqueue", "CANCELS=0 DEATHS=2"),
     ("waitqueue", "UNTOLD"),
     ("waitqueue", "THREADS=2 ROUNDS=3 OTHERS=3 CANCELS=2 DEATHS=1"),
+    ("vcpu", "DEEDS=0 ASKS=2"),
+    ("vcpu", "DEEDS=0 STOPS ASKS=2"),
+    ("vcpu", "DEEDS=0 LATE"),
+    ("vcpu", "CPUS=3 DEEDS=0 NO_KICK"),
+    ("vcpu", "NO_EXCLUSIVE"),
+    ("vcpu", "NO_ITEM NO_PAUSE"),
+    ("vcpu", "NO_ITEM NO_KICK"),
+    ("vcpu", "NO_KICK NO_PAUSE"),
+    ("vcpu", "OTHERS=0 DEEDS=2 NO_KICK NO_PAUSE"),
+    ("vcpu", "ONE_ITEM OTHERS=2"),
 ]
 
 # (model, options): no run goes round in circles. With the above: every run ends, and each end is a
@@ -70,6 +80,8 @@ ENDS = [
     ("biglock", ""),
     ("standin", "WAITS"),
     ("waitqueue", "THREADS=2 OTHERS=2"),
+    ("vcpu", "DEEDS=0"),
+    ("vcpu", "ONE_ITEM OTHERS=2"),
 ]
 
 LOST = "invalid end state"  # somebody sleeps for ever, with work to do; else: the claim that fails
@@ -135,6 +147,28 @@ CAUGHT = [
     ("waitqueue", "UNTOLD", "BROKEN_DEAD_STAYS", "q_len"),
     ("waitqueue", "", "BROKEN_DEAD_KEEPS", "q_len"),
     ("waitqueue", "", "BROKEN_LEFT_TWICE", "stock"),
+    ("vcpu", "DEEDS=0", "BROKEN_GRANTED_OVER_GUESTS", "running"),
+    ("vcpu", "CPUS=3 DEEDS=0 NO_KICK NO_PAUSE", "BROKEN_BARGING", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_CLAIM_SILENT", LOST),
+    ("vcpu", "DEEDS=0 LATE", "BROKEN_CLEARS_LATE", LOST),
+    ("vcpu", "NO_EXCLUSIVE", "BROKEN_BACK_IS_FRESH", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_FRESH_IS_CLEAR", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_HALTS_ANYWAY", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_WAKE_FIRST", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_GRANT_UNTOLD", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_LEFT_UNTOLD", LOST),
+    ("vcpu", "DEEDS=0", "BROKEN_LOOK_BEFORE_ENTER", LOST),
+    ("vcpu", "", "BROKEN_WAITS_INSIDE", LOST),
+    ("vcpu", "NO_KICK NO_PAUSE", "BROKEN_WAITS_DEAF", LOST),
+    ("vcpu", "ONE_ITEM OTHERS=2", "BROKEN_KEEPS_TURN", LOST),
+    ("vcpu", "ONE_ITEM OTHERS=3", "BROKEN_PASSES_TURN_ONCE", LOST),
+    ("vcpu", "NO_ITEM NO_KICK", "BROKEN_PAUSED_IN_QUEUE", "paused"),
+    (
+        "vcpu",
+        "DEEDS=0 OTHERS=2 STOPS NO_KICK NO_PAUSE NO_EXCLUSIVE",
+        "BROKEN_ENDS_ON_OLD_LOOK",
+        "q_len",
+    ),
 ]
 
 
