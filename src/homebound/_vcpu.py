@@ -28,6 +28,10 @@ class VCPU(VCPUThread):
 
     As a context manager it starts, and stops at the end.
 
+    Ctrl-C ends each of the waits in here with KeyboardInterrupt, and only the wait: what was asked
+    for happens all the same. (As in asyncio, the first one under `homebound.run` cancels the main
+    task, which heeds it when it awaits something; the second is raised at once.)
+
     >>> import homebound
     >>> def execute(vcpu):
     ...     with homebound.big_lock:  # the guest accesses a device
@@ -87,7 +91,7 @@ class VCPU(VCPUThread):
 
         Work items queued so far are run, later ones refused. In its own thread it does not wait:
         the thread ends when `execute` has returned. Raises what `execute` has raised. No-op if it
-        was never started.
+        was never started. After Ctrl-C, or the timeout, it ends all the same.
 
         Called from: any thread.
         """
@@ -146,7 +150,8 @@ class VCPU(VCPUThread):
         """Have it out of `execute`, and keep it out until `resume()`; waits until it is.
 
         It goes on serving work items. In its own thread it does not wait: it pauses when `execute`
-        has returned. Pausing a paused vCPU changes nothing: one `resume()` is enough.
+        has returned. Pausing a paused vCPU changes nothing: one `resume()` is enough. After Ctrl-C,
+        too, it is out or on the way, and stays so until `resume()`.
 
         Called from: any thread.
         """
@@ -199,7 +204,7 @@ class VCPU(VCPUThread):
         In that thread itself it is called at once. Otherwise between two rounds of `execute`, in
         the order asked for. The caller's big lock is free while it waits, and a home that waits
         keeps turning its loop. Raises what `fn` raises, ContextClosed if the vCPU has stopped,
-        ContextError if it was not started.
+        ContextError if it was not started. After Ctrl-C `fn` is called all the same.
 
         >>> import homebound, threading
         >>> def where():
