@@ -1,0 +1,487 @@
+"""RWLock, Barrier, and a queue that is shut down: their own code, over all short interleavings.
+
+What the wait queue itself does is in waitqueue.pml. Here is what stands on it, run by the explorer
+beside this file; each planted bug must be found by the scenario that stands next to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import _barrier, _queue_ends, _queues, _rwlock, _semaphore, _waiters, _waitqueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
+assert _spec is not None
+assert _spec.loader is not None
+explorer: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(explorer)
+
+RWLock, Barrier, Queue = homebound.RWLock, homebound.Barrier, homebound.Queue
+LOCKS = {_waitqueue.__file__, _rwlock.__file__, _barrier.__file__}
+QUEUES = {_waitqueue.__file__, _queues.__file__, _queue_ends.__file__, _semaphore.__file__}
+
+
+class World:
+    """The run that is under way: what the code under test has in place of locks and parkers."""
+
+    run: Any = None
+
+    @classmethod
+    def allocate_lock(cls) -> Any:
+        return cls.run.allocate_lock()
+
+    @classmethod
+    def my_parker(cls) -> Any:
+        return cls.run.my_parker()
+
+
+@pytest.fixture(autouse=True)
+def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    guards = SimpleNamespace(allocate_lock=World.allocate_lock)
+    monkeypatch.setattr(_waitqueue, "_thread", guards)
+    monkeypatch.setattr(_waiters, "my_parker", World.my_parker)
+    yield
+    World.run = None
+
+
+# How often an actor is stopped where it could go on; each time more is a hundred times the runs.
+PREEMPTIONS = {"rwlock_of_two_writers": 2, "barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
+
+
+def explore(scenario: Callable[[Any], Any]) -> int:
+    def begin(run: Any) -> Any:
+        World.run = run
+        return scenario(run)
+
+    files = QUEUES if scenario.__name__.startswith("queue") else LOCKS
+    runs: int = explorer.explore(begin, files, PREEMPTIONS.get(scenario.__name__, 1))
+    return runs
+
+
+# RWLock.
+
+
+class Shared:
+    """What the lock guards: a version that writers change, and who is inside."""
+
+    def __init__(self, run: Any) -> None:
+        self.rw = RWLock()
+        self.run = run
+        self.readers = self.writers = self.version = 0
+
+    def read(self) -> int:
+        """Inside, for reading: the others have time to come in, too."""
+        self.readers += 1
+        self.run.until(bool_true)
+        assert not self.writers
+        self.readers -= 1
+        return self.version
+
+    def write(self) -> None:
+        self.writers += 1
+        self.run.until(bool_true)
+        assert self.writers == 1
+        assert not self.readers
+        self.version += 1
+        self.writers -= 1
+
+    def reader(self) -> None:
+        with self.rw.read():
+            self.read()
+
+    def writer(self) -> None:
+        with self.rw.write():
+            self.write()
+
+    def check(self) -> None:
+        assert self.rw._owners == 0
+        assert not self.rw._waiters
+
+
+def bool_true() -> bool:
+    """Ready at once, but the others may be first."""
+    return True
+
+
+def rwlock_of_two_writers(run: Any) -> Any:
+    shared = Shared(run)
+    run.actor(shared.writer)
+    run.actor(shared.writer, cancel="maybe")
+    return shared.check
+
+
+def rwlock_of_a_writer_that_leaves(run: Any) -> Any:
+    """A reader inside, a writer that waits and is cancelled, a reader behind it."""
+    shared = Shared(run)
+    come: list[int] = []
+
+    def stays() -> None:
+        with shared.rw.read():
+            come.append(1)
+            run.until(lambda: len(come) == 2)  # only another reader ends that
+
+    def follows() -> None:
+        run.until(lambda: come and (shared.rw._waiters or writer.over))
+        with shared.rw.read():
+            come.append(2)
+
+    def writes() -> None:
+        run.until(lambda: come)
+        shared.rw.acquire_write_sync()
+        raise AssertionError("the readers wait for each other: it must leave")
+
+    run.actor(stays)
+    run.actor(follows)
+    writer = run.actor(writes, cancel="surely")
+    return shared.check
+
+
+def rwlock_upgrade(run: Any) -> Any:
+    """Two upgrade at once: one is told that what it has read may be stale, or it is."""
+    shared = Shared(run)
+
+    def upgrades() -> bool:
+        with shared.rw.read():
+            seen = shared.read()
+            unchanged = shared.rw.upgrade_sync()
+            assert shared.rw._owners == -1
+            if unchanged:
+                assert shared.version == seen
+            shared.write()
+        return unchanged
+
+    run.actor(upgrades)
+    run.actor(upgrades, cancel="maybe")
+    return shared.check
+
+
+def rwlock_downgrade(run: Any) -> Any:
+    """Readers come in as soon as the writer is one, and no writer before them."""
+    shared = Shared(run)
+    come: list[int] = []
+
+    def downgrades() -> None:
+        with shared.rw.write():
+            shared.write()
+            shared.rw.downgrade()
+            run.until(lambda: come)
+            assert shared.version == 1
+
+    def reads() -> None:
+        with shared.rw.read():
+            come.append(1)
+
+    run.actor(downgrades)
+    run.actor(reads)
+    return shared.check
+
+
+def release_serves_nobody(self: Any) -> None:
+    with self._guard:
+        self._owners = max(self._owners - 1, 0)
+
+
+def downgrade_serves_nobody(self: Any) -> None:
+    with self._guard:
+        self._owners = 1
+
+
+def acquires_without_guard(self: Any, want: str) -> bool:
+    return not self._waiters and self._take_as(want)
+
+
+def upgrades_among_readers(self: Any) -> bool:
+    with self._guard:
+        if self._waiters:
+            return False
+        self._owners = -1
+        return True
+
+
+def upgrade_is_always_clean(self: Any, timeout: float | None = None) -> bool:
+    if not self._upgrade_now():
+        waiter = None
+        try:
+            waiter = self._wait_parked(timeout, "write", self.release)
+        finally:
+            if waiter is None:
+                self.acquire_read_sync()
+    return True
+
+
+def upgrade_forgets_to_read_again(self: Any, timeout: float | None = None) -> bool:
+    return self._upgrade_now() or not self._wait_parked(timeout, "write", self.release)
+
+
+def withdraws_and_serves_nobody(self: Any, waiter: Any) -> bool:
+    with self._guard:
+        if waiter.granted or waiter.left:
+            return False
+        waiter.left = True
+        self._waiters.remove(waiter)
+    return True
+
+
+def keeps_what_it_was_given(_self: Any, _waiter: Any) -> None:
+    pass
+
+
+# Barrier.
+
+
+def barrier_of_three_for_two(run: Any) -> Any:
+    """Pairs pass, one may be cancelled, who is left over is told that it is broken."""
+    barrier = Barrier(2)
+    passed: list[int] = []
+
+    def comes() -> None:
+        passed.append(barrier.wait_sync())
+
+    def comes_or_is_told() -> None:
+        try:
+            comes()
+        except asyncio.BrokenBarrierError:
+            pass
+
+    comers = [run.actor(comes_or_is_told), run.actor(comes_or_is_told)]
+    comers.append(run.actor(comes_or_is_told, cancel="maybe"))
+
+    run.actor(aborts_when_one_is_left(run, barrier, comers))
+
+    def check() -> None:
+        cancelled = comers[-1].result == "cancelled"  # perhaps when its partner had been let go
+        assert sorted(passed) == [0, 1] or (cancelled and len(passed) == 1)
+        assert barrier._count == 0
+        assert not barrier._waiters
+
+    return check
+
+
+def barrier_with_a_reset(run: Any) -> Any:
+    """Two come, and somebody resets it: who was in there is told, who comes later waits."""
+    barrier = Barrier(2)
+
+    def comes() -> None:
+        try:
+            assert barrier.wait_sync() in (0, 1)
+        except asyncio.BrokenBarrierError:
+            pass
+
+    comers = [run.actor(comes), run.actor(comes)]
+    run.actor(barrier.reset_sync)
+    run.actor(aborts_when_one_is_left(run, barrier, comers))
+
+    def check() -> None:
+        assert barrier._count == 0
+        assert not barrier._waiters
+
+    return check
+
+
+def aborts_when_one_is_left(run: Any, barrier: Any, comers: list[Any]) -> Callable[[], None]:
+    """Nobody else will come for him; before that, whoever waits is somebody's partner."""
+
+    def body() -> None:
+        run.until(lambda: sum(not each.over for each in comers) <= barrier.n_waiting <= 1)
+        barrier.abort_sync()
+
+    return body
+
+
+def cancelled_one_counts_on(self: Any, waiter: Any) -> bool:
+    return homebound._waitqueue.WaitQueue._withdraw(self, waiter)
+
+
+def last_one_wakes_nobody(self: Any, waiter: Any) -> str:
+    with self._guard:
+        state: str = self._state
+        if waiter.want is _barrier.INSIDE:
+            self._count -= 1
+            if not self._count and state in (_barrier.DRAINING, _barrier.RESETTING):
+                self._state = _barrier.FILLING
+    return state
+
+
+def reset_forgets_who_is_inside(self: Any) -> None:
+    with self._guard:
+        self._state = _barrier.FILLING
+        self._count = 0
+
+
+# Queues.
+
+
+class Traffic:
+    """Who has put what, and what has become of it."""
+
+    def __init__(self, run: Any, maxsize: int, *, immediate: bool) -> None:
+        self.queue: Any = Queue(maxsize)
+        self.run = run
+        self.immediate = immediate
+        self.put: list[str] = []
+        self.got: list[str] = []
+        self.told = False  # a getter, that nothing will come
+
+    def puts(self, item: str) -> Callable[[], None]:
+        def body() -> None:
+            try:
+                self.queue.put_sync(item)
+            except homebound.QueueShutDown:
+                return
+            self.put.append(item)
+
+        return body
+
+    def gets(self) -> None:
+        try:
+            while True:
+                self.got.append(self.queue.get_sync())
+        except homebound.QueueShutDown:
+            assert self.queue._is_shutdown
+            self.told = True
+
+    def shuts_down(self) -> None:
+        self.queue.shutdown(self.immediate)
+
+    def check(self) -> None:
+        queue = self.queue
+        left = list(queue._queue)
+        assert len(set(self.got)) == len(self.got), "an item was got twice"
+        if self.immediate:
+            assert not left, "somebody has put something into a queue that was dropped"
+            assert set(self.got) <= set(self.put)
+        else:
+            assert sorted(self.got + left) == sorted(self.put)
+            assert not (self.told and left)
+        assert queue._unfinished_tasks == len(self.got) + len(left)
+        assert not queue._getters
+        assert not queue._putters
+        if queue._slots is not None and not self.immediate:
+            assert queue._slots._value == queue.maxsize - len(left)
+
+
+def queue_with_a_getter(run: Any) -> Any:
+    traffic = Traffic(run, 0, immediate=False)
+    run.actor(traffic.puts("a"))
+    run.actor(traffic.gets, cancel="maybe")
+    run.actor(traffic.shuts_down)
+    return traffic.check
+
+
+def queue_with_putters(run: Any) -> Any:
+    """One has the only slot, the other waits and may be cancelled."""
+    traffic = Traffic(run, 1, immediate=False)
+    run.actor(traffic.puts("a"))
+    run.actor(traffic.puts("b"), cancel="maybe")
+    run.actor(traffic.shuts_down)
+    return traffic.check
+
+
+def queue_dropped(run: Any) -> Any:
+    traffic = Traffic(run, 0, immediate=True)
+    run.actor(traffic.puts("a"))
+    run.actor(traffic.gets)
+    run.actor(traffic.shuts_down)
+    return traffic.check
+
+
+def shutdown_marks_last(self: Any, immediate: bool = False) -> None:  # noqa: FBT001, FBT002
+    self._store.close()
+    if self._slots is not None:
+        self._slots.close()
+    if immediate:
+        self._drop_all()
+    self._getters_queue.close()
+    self._is_shutdown = True
+
+
+def put_does_not_look_again(_self: Any, _item: Any) -> None:
+    pass
+
+
+def close_tells_nobody(self: Any) -> None:
+    with self._guard:
+        self._closed = True
+
+
+def takes_what_is_not_there(self: Any, waiter: Any) -> bool:
+    """A closed end tells the waiter before it looks for an item."""
+    if self._closed:
+        waiter.error = homebound.QueueShutDown()
+        return True
+    return bool(_take_item(self, waiter))
+
+
+_take_item = _queue_ends.Getters._take
+
+
+def told_gives_a_slot(self: Any, _waiter: Any) -> None:
+    self._permits.append(None)
+    self._serve()
+
+
+SCENARIOS = [
+    rwlock_of_two_writers,
+    rwlock_of_a_writer_that_leaves,
+    rwlock_upgrade,
+    rwlock_downgrade,
+    barrier_of_three_for_two,
+    barrier_with_a_reset,
+    queue_with_a_getter,
+    queue_with_putters,
+    queue_dropped,
+]
+
+# (scenario, class, what of it is replaced, by what)
+CAUGHT: list[tuple[Any, Any, str, Any]] = [
+    (rwlock_of_two_writers, RWLock, "release", release_serves_nobody),
+    (rwlock_of_two_writers, RWLock, "_acquire_now", acquires_without_guard),
+    (rwlock_of_two_writers, RWLock, "_give_back", keeps_what_it_was_given),
+    (rwlock_of_a_writer_that_leaves, RWLock, "_withdraw", withdraws_and_serves_nobody),
+    (rwlock_upgrade, RWLock, "_upgrade_now", upgrades_among_readers),
+    (rwlock_upgrade, RWLock, "upgrade_sync", upgrade_is_always_clean),
+    (rwlock_upgrade, RWLock, "upgrade_sync", upgrade_forgets_to_read_again),
+    (rwlock_downgrade, RWLock, "downgrade", downgrade_serves_nobody),
+    (barrier_of_three_for_two, Barrier, "_withdraw", cancelled_one_counts_on),
+    (barrier_of_three_for_two, Barrier, "_exit", last_one_wakes_nobody),
+    (barrier_of_three_for_two, Barrier, "_give_back", keeps_what_it_was_given),
+    (barrier_with_a_reset, Barrier, "_reset", reset_forgets_who_is_inside),
+    (queue_with_a_getter, Queue, "shutdown", shutdown_marks_last),
+    (queue_with_a_getter, _queue_ends.Getters, "close", close_tells_nobody),
+    (queue_with_a_getter, _queue_ends.Getters, "_give_back", keeps_what_it_was_given),
+    (queue_with_putters, _queue_ends.Slots, "close", close_tells_nobody),
+    (queue_with_putters, _queue_ends.Slots, "_give_back", told_gives_a_slot),
+    (queue_dropped, Queue, "shutdown", shutdown_marks_last),
+    (queue_dropped, Queue, "_too_late", put_does_not_look_again),
+    (queue_with_a_getter, _queue_ends.Getters, "_take", takes_what_is_not_there),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
+def test_holds_in_every_short_interleaving(scenario: Any):
+    runs = explore(scenario)
+    print(f"{runs} runs")  # noqa: T201  (a figure for who looks)
+    assert runs > 20
+
+
+@pytest.mark.parametrize(
+    ("scenario", "owner", "name", "bug"),
+    CAUGHT,
+    ids=[f"{scenario.__name__}-{bug.__name__}" for scenario, _, _, bug in CAUGHT],
+)
+def test_planted_bug_is_caught(
+    scenario: Any, owner: Any, name: str, bug: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(owner, name, bug)
+    with pytest.raises((AssertionError, RuntimeError, ValueError)):
+        explore(scenario)
