@@ -133,6 +133,116 @@ class LockMachine(Machine):
         assert len(self.lock._waiters) == len(self.waiting)
 
 
+class SemaphoreMachine(Machine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.semaphore = homebound.BoundedSemaphore(2)
+        self.out = 0  # permits
+
+    @rule(loop=LOOPS)
+    def acquire(self, loop: int) -> None:
+        task = self.spawn(loop, self.semaphore.acquire())
+        if self.out == 2:
+            self.waiting.append((task, None))
+        else:
+            self.out += 1
+            self.ended.append((task, True))
+
+    @rule()
+    def acquire_in_a_thread(self) -> None:
+        free = self.out < 2
+        assert self.semaphore.acquire_sync(timeout=0) is free
+        self.out += free
+
+    @precondition(lambda self: self.out)
+    @rule(cancel=st.booleans())
+    def release(self, cancel: bool) -> None:  # noqa: FBT001  (drawn)
+        """And cancel whom it went to: it goes on to the next."""
+        self.semaphore.release()
+        if cancel and self.waiting:
+            task, _ = self.waiting.pop(0)
+            task.cancel()
+            self.ended.append((task, "cancelled"))
+        if self.waiting:
+            self.ended.append((self.waiting.pop(0)[0], True))
+        else:
+            self.out -= 1
+
+    @precondition(lambda self: not self.out)
+    @rule()
+    def release_above_its_bound(self) -> None:
+        try:
+            self.semaphore.release()
+        except ValueError:
+            return
+        raise AssertionError
+
+    @precondition(lambda self: self.waiting)
+    @rule(index=INDEX)
+    def cancel(self, index: int) -> None:
+        task, _ = self.pick(index)
+        task.cancel()
+        self.ended.append((task, "cancelled"))
+
+    @invariant()
+    def looks_as_the_model_says(self) -> None:
+        self.settle()
+        assert self.semaphore._value == 2 - self.out
+        assert len(self.semaphore._waiters) == len(self.waiting)
+
+
+class BarrierMachine(Machine):
+    """Groups of three. Who completes one passes last; all of it have left before the next step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = homebound.Barrier(3)
+        self.broken = False
+
+    async def wait(self) -> Any:
+        try:
+            return await self.barrier.wait() in (0, 1, 2)
+        except asyncio.BrokenBarrierError:
+            return "broken"
+
+    def let_go(self, result: Any) -> None:
+        self.ended += [(task, result) for task, _ in self.waiting]
+        self.waiting.clear()
+
+    @rule(loop=LOOPS)
+    def come(self, loop: int) -> None:
+        self.waiting.append((self.spawn(loop, self.wait()), None))
+        if self.broken:
+            self.let_go("broken")
+        elif len(self.waiting) == 3:
+            self.let_go(True)
+
+    @rule()
+    def abort(self) -> None:
+        self.barrier.abort_sync()
+        self.broken = True
+        self.let_go("broken")
+
+    @rule()
+    def reset(self) -> None:
+        self.barrier.reset_sync()
+        self.broken = False
+        self.let_go("broken")
+
+    @precondition(lambda self: self.waiting)
+    @rule(index=INDEX)
+    def cancel(self, index: int) -> None:
+        task, _ = self.pick(index)
+        task.cancel()
+        self.ended.append((task, "cancelled"))
+
+    @invariant()
+    def looks_as_the_model_says(self) -> None:
+        self.settle()
+        assert self.barrier.broken is self.broken
+        assert self.barrier.n_waiting == len(self.waiting) == len(self.barrier._waiters)
+
+
 class RWLockMachine(Machine):
     def __init__(self) -> None:
         super().__init__()
@@ -338,12 +448,69 @@ class PriorityQueueMachine(QueueMachine):
         return heapq.heappop(self.items)
 
 
+class ShutQueueMachine(QueueMachine):
+    """A queue that is shut down at some time: nothing goes in any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shut = False
+
+    async def told(self, call: Any) -> Any:
+        try:
+            return await call
+        except homebound.QueueShutDown:
+            return "shut"
+
+    def spawn(self, loop: int, coro: Any) -> Any:
+        return super().spawn(loop, self.told(coro))
+
+    def flow(self) -> None:
+        if self.shut:  # who waits now has come after it
+            self.ended += [(task, "shut") for task, _ in self.putting]
+            self.putting.clear()
+        super().flow()
+        if self.shut:
+            self.ended += [(task, "shut") for task, _ in self.waiting]
+            self.waiting.clear()
+
+    @precondition(lambda self: self.waiting or self.items)
+    @precondition(lambda self: self.waiting or self.items)
+    @rule(immediate=st.booleans())
+    def shutdown(self, immediate: bool) -> None:  # noqa: FBT001  (drawn)
+        self.queue.shutdown(immediate)
+        self.shut = True
+        if immediate:
+            self.items.clear()
+        self.flow()
+
+    @rule()
+    def get_nowait(self) -> None:
+        if self.items or not self.shut:
+            super().get_nowait()
+            return
+        try:
+            self.queue.get_nowait()
+        except homebound.QueueShutDown:
+            return
+        raise AssertionError
+
+    @precondition(lambda self: self.waiting and not self.shut)
+    @rule()
+    def put_and_cancel_whom_it_went_to(self) -> None:
+        super().put_and_cancel_whom_it_went_to()
+
+
 _settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLock = LockMachine.TestCase
 TestRWLock = RWLockMachine.TestCase
 TestCondition = ConditionMachine.TestCase
 TestQueue = QueueMachine.TestCase
 TestPriorityQueue = PriorityQueueMachine.TestCase
-for case in (TestLock, TestRWLock, TestCondition, TestQueue, TestPriorityQueue):
+TestSemaphore = SemaphoreMachine.TestCase
+TestBarrier = BarrierMachine.TestCase
+TestShutQueue = ShutQueueMachine.TestCase
+_locks = (TestLock, TestRWLock, TestCondition, TestSemaphore, TestBarrier)
+_queues = (TestQueue, TestPriorityQueue, TestShutQueue)
+for case in _locks + _queues:
     case.settings = _settings
 del case

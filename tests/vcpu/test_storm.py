@@ -152,14 +152,21 @@ def test_storm(count: int, main_loop: bool, seed: int, stress_seconds: float):  
         while any(thread.is_alive() for thread in threads):
             await asyncio.sleep(0.001)
 
+    async def in_io_thread() -> None:
+        rng = random.Random(seed + 1)
+        while not stop.is_set():
+            storm.disturb(2 * count + 1, rng)
+            await asyncio.sleep(0)
+
     threads = [threading.Thread(target=outsider, args=[count + n], daemon=True) for n in range(2)]
-    with ExitStack() as stack:
+    with ExitStack() as stack, homebound.IOThread("io") as io:
         for cpu in storm.cpus:
             cpu.pause()
             stack.enter_context(cpu)
         storm.keep_awake()  # all have started: they may ask each other
         for thread in threads:
             thread.start()
+        in_io = io.spawn(in_io_thread())
         if main_loop:
             homebound.run(main())
         else:
@@ -168,6 +175,7 @@ def test_storm(count: int, main_loop: bool, seed: int, stress_seconds: float):  
         for thread in threads:
             thread.join(20)
             assert not thread.is_alive(), storm.cpus
+        homebound.block_on(in_io, io.context, timeout=20)
     print(f"rounds {storm.rounds}, exclusive {storm.exclusives}, device {storm.device}")  # noqa: T201
     assert not failures
     storm.check()
