@@ -377,18 +377,26 @@ def test_barrier(fight: Fight):
     assert not barrier._waiters
 
 
-@pytest.mark.parametrize("maxsize", [0, 3])
+@pytest.mark.parametrize(
+    ("kind", "maxsize"),
+    [
+        (homebound.Queue, 0),
+        (homebound.Queue, 3),
+        (homebound.PriorityQueue, 3),
+        (homebound.LifoQueue, 3),
+    ],
+)
 @pytest.mark.timeout(240)
-def test_queue(fight: Fight, maxsize: int):
+def test_queue(fight: Fight, kind: type[homebound.Queue[float]], maxsize: int):
     """Every item that a put took is got once, or is still there."""
-    queue: homebound.Queue[object] = homebound.Queue(maxsize)
-    put: list[object] = []
-    got: list[object] = []
+    queue = kind(maxsize)
+    put: list[float] = []
+    got: list[float] = []
 
     async def user(rng: random.Random) -> None:
         try:
             if rng.random() < 0.5:
-                item = object()
+                item = rng.random()
                 await queue.put(item)
                 put.append(item)
             else:
@@ -399,7 +407,7 @@ def test_queue(fight: Fight, maxsize: int):
     def user_sync(rng: random.Random) -> None:
         try:
             if rng.random() < 0.5:
-                item = object()
+                item = rng.random()
                 queue.put_sync(item, timeout=0.001)
                 put.append(item)
             else:
