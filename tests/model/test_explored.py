@@ -55,7 +55,7 @@ def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 # How often an actor is stopped where it could go on; each time more is a hundred times the runs.
-PREEMPTIONS = {"rwlock_of_two_writers": 2, "barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
+PREEMPTIONS = {"barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
 
 
 def explore(scenario: Callable[[Any], Any]) -> int:
