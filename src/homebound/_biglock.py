@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 class _Waiter:
     """A thread in the queue. `granted` is written once, by the thread that hands the lock over."""
 
-    __slots__ = ("granted", "ident", "parker")
+    __slots__ = ("granted", "ident", "parker", "timed")
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool) -> None:
+        self.timed = timed  # it leaves by itself
         self.parker: Parker = my_parker()
         self.ident = _thread.get_ident()
         self.granted = False
@@ -178,7 +179,7 @@ class BigLock:
                 return
 
     def _queue(self, timeout: float) -> bool:
-        me = _Waiter()
+        me = _Waiter(timed=timeout >= 0)
         deadline = None if timeout < 0 else time.monotonic() + timeout
         push = self._waiters.append
         try:

@@ -45,17 +45,23 @@ class Condition(WaitQueue):
     Called from: any thread.
     """
 
-    __slots__ = ("_lock", "_unheld", "acquire", "acquire_sync", "locked", "release")
+    __slots__ = ("_lock", "_unheld", "acquire", "acquire_sync", "locked")
 
     def __init__(self, lock: Lock | None = None) -> None:
         super().__init__()
         self._lock: Any = Lock() if lock is None else lock
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
-        self.release: Callable[[], None] = self._lock.release
         self.locked: Callable[[], bool] = self._lock.locked
         # One entry for each wait that was closed without having the lock again. Atomic operations.
         self._unheld: list[None] = []
+
+    def release(self) -> None:
+        """Release the lock.
+
+        Called from: any thread.
+        """
+        self._lock.release()
 
     def _must_hold(self, what: str) -> None:
         if not self.locked():
@@ -192,14 +198,14 @@ class Condition(WaitQueue):
         if kind is GeneratorExit and self._unheld:
             self._unheld.pop()
         else:
-            self.release()
+            self._lock.release()
         return DONE
 
     def __enter__(self) -> None:
-        self.acquire_sync()
+        self._lock.__enter__()
 
     def __exit__(self, *_error: object) -> None:
-        self.release()
+        self._lock.release()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"

@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._biglock import big_lock, thread_name
-from ._context import AioContext, every_context
+from ._context import every_context
 from ._current import main
+from ._deadlock import look_twice
+from ._holders import elsewhere
+from ._snapshot import snapshot
+from ._stacks import stack, task_stack
 from ._wait import waits
+from ._waiters import parked
+from ._waitgraph import home_thread
+from ._words import doing, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import TextIO
 
-    from ._task import Task
+    from ._context import AioContext
+    from ._wait import Waiting
 
 
 def dump(file: TextIO | None = None) -> None:
     """Print what every context, task and waiting thread is doing, with stacks.
 
-    `file` is where to, by default standard error. For the moment when a program hangs: it takes no
-    lock that could make it hang as well.
+    First the deadlocks, each with what everybody in it waits for. Who has taken which lock is known
+    only while `watch_stalls` watches, and of locks taken meanwhile. `file` is where to, by default
+    standard error. For the moment when a program hangs: it takes no lock that could make it hang as
+    well.
 
     >>> import homebound, sys
     >>> async def main():
@@ -66,76 +74,50 @@ def dump_on(number: int) -> Callable[[], None]:
 def describe() -> Iterator[str]:
     """The lines of a dump."""
     frames = sys._current_frames()
+    for deadlock in look_twice():
+        yield str(deadlock)
     yield from _describe_big_lock()
     homes = set()
+    calls = waits()
     for context in sorted(every_context(), key=lambda each: each.name):
         if context._closed:
             continue
-        homes.add(_home_thread(context))
-        yield from _describe_context(context, frames)
-    for ident, what, subject in waits():
+        homes.add(home_thread(context))
+        yield from _describe_context(context, frames, calls)
+    for ident, mine in calls.items():
         if ident not in homes:
-            yield f"thread {thread_name(ident)} waits in {what}({subject!r})"
-            yield from _stack(frames.get(ident))
-
-
-def _home_thread(context: AioContext) -> int | None:
-    """Its ident. A loop of somebody else's does not tell when it stops; idents are used again."""
-    if context._is_guest and not context.loop.is_running():
-        return None
-    return context._home_ident
+            for call in mine:
+                yield f"thread {thread_name(ident)} waits in {call!r}"
+            yield from stack(frames.get(ident))
+    for ident, waiter in parked.copy().items():
+        yield f"thread {thread_name(ident)} {wait(waiter)}"
+        yield from stack(frames.get(ident))
+    for task, far in elsewhere.copy().items():
+        if not far.granted and not far.left:
+            yield f"task {task.get_name()!r} of {far.loop!r} {wait(far)}"
 
 
 def _describe_big_lock() -> Iterator[str]:
     owner = big_lock._owner
     held = "free" if owner is None else f"held by thread {thread_name(owner)}"
-    queue = [thread_name(waiter.ident) for waiter in tuple(big_lock._waiters)]
+    queue = [thread_name(waiter.ident) for waiter in snapshot(big_lock._waiters)]
     waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "nobody waits"
     yield f"big lock: {held}, {waiting}"
 
 
-def _describe_context(context: AioContext, frames: dict[int, FrameType]) -> Iterator[str]:
-    ident = _home_thread(context)
+def _describe_context(
+    context: AioContext, frames: dict[int, FrameType], calls: dict[int, list[Waiting]]
+) -> Iterator[str]:
+    ident = home_thread(context)
     state = "not running" if ident is None else "asleep" if context._bell else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
     is_main = " (main)" if main.context is context else ""
     ready = len(context._ready)
     yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
-    for waiting, what, subject in waits():
-        if waiting == ident:
-            yield f"  its home waits in {what}({subject!r})"
+    for call in calls.get(ident, ()):  # type: ignore[arg-type]
+        yield f"  its home waits in {call!r}"
     if ident is not None and state == "running":
-        yield from _stack(frames.get(ident))
+        yield from stack(frames.get(ident))
     for task in context._tasks():
-        yield f"  task {task.get_name()!r}: {_doing(task)}"
-        yield from _task_stack(task)
-
-
-def _doing(task: Task[Any]) -> str:
-    waiter = task._fut_waiter
-    if waiter is not None:
-        return f"waits for {waiter!r}"
-    if task in tuple(task._home._ready):  # type: ignore[union-attr]
-        return "ready"
-    return "suspended" if task._parked else "running"
-
-
-def _task_stack(task: Task[Any]) -> Iterator[str]:
-    """Where the coroutine stands, and those that it awaits in turn."""
-    coro: Any = task.get_coro()
-    for _ in range(100):
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        if frame is None:
-            return
-        code = frame.f_code
-        yield f'    File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}'
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
-
-
-def _stack(frame: FrameType | None) -> Iterator[str]:
-    """The stack of a thread, innermost call last, without what is threading's own."""
-    if frame is None:
-        return
-    for line in traceback.format_list(traceback.extract_stack(frame)):
-        if threading.__file__ not in line:
-            yield from ("    " + each for each in line.rstrip().splitlines())
+        yield f"  task {task.get_name()!r}: {doing(task)}"
+        yield from task_stack(task)

@@ -17,7 +17,7 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from . import _context, _iothread, _wait, _workers
+from . import _context, _iothread, _wait, _waiters, _workers
 from ._asyncio_private import alive, running_loop, set_running_loop
 from ._bell import CLOSED
 from ._home import LoopContext
@@ -38,6 +38,7 @@ def _begin_as_child() -> None:
     _context._attaching = _thread.allocate_lock()
     _wait._waiting.clear()
     _wait._waits.clear()
+    _waiters.parked.clear()
     for thread in tuple(_iothread._running):
         thread._ended = True
     _iothread._running.clear()  # nothing to stop at exit

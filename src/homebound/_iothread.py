@@ -18,7 +18,7 @@ from ._loop import Loop
 from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
-from ._wait import _place_to_wait, exit_begins, kick, wait_while
+from ._wait import Waiting, _place_to_wait, exit_begins, kick, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -153,7 +153,8 @@ class IOThread:
             self._sleep_until_ended(timeout)
         else:
             self._listen(kick)
-            wait_while(lambda: not self._ended, self.context, timeout=timeout)
+            what = ("IOThread.join", self)
+            turn_while(what, lambda: not self._ended, self.context, timeout)
         self._thread.join()  # it has done its last deed: a matter of microseconds
 
     def _check_wait(self, what: str) -> None:
@@ -170,12 +171,13 @@ class IOThread:
         parker = my_parker()
         self._listen(parker.unpark)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._ended:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                message = f"IOThread {self.name!r} has not ended after {timeout} s"
-                raise TimeoutError(message)
-            parker.park(left)
+        with Waiting("IOThread.join", self, timed=timeout is not None):
+            while not self._ended:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    message = f"IOThread {self.name!r} has not ended after {timeout} s"
+                    raise TimeoutError(message)
+                parker.park(left)
 
     def _ask_to_stop(self) -> None:
         context = self._context

@@ -34,7 +34,12 @@ class Lock(WaitQueue):
     Called from: any thread.
     """
 
-    __slots__ = ("_free",)
+    __slots__ = (
+        "_free",
+        "_holder",  # who has taken it, where somebody watches; else unset. See _holders.py
+    )
+
+    _holder: tuple[Any, bool, object] | None
 
     def __init__(self) -> None:
         # The token lies in here while nobody has the lock. Atomic operations; never more than one.

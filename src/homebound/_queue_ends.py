@@ -29,7 +29,9 @@ MOST = 1024  # how many marks of unfinished work lie in the deque before they be
 class Getters(WaitQueue):
     """Those who wait for an item. It is handed to them: what they get is theirs before they run."""
 
-    __slots__ = ("_closed", "_items")
+    __slots__ = ("_closed", "_items", "_of")
+
+    _of: int  # the id of the queue that it is an end of, for dump(); so in the other two
 
     def __init__(self, items: Fifo | Ordered) -> None:
         super().__init__(items)  # type: ignore[arg-type]  # what it needs of a stock both have
@@ -89,7 +91,9 @@ class Getters(WaitQueue):
 class Slots(Semaphore):
     """Those who wait for room. A free slot is handed to them, and they put their item into it."""
 
-    __slots__ = ("_closed",)
+    __slots__ = ("_closed", "_of")
+
+    _of: int
 
     def __init__(self, value: int) -> None:
         super().__init__(value)
@@ -126,7 +130,9 @@ class Unfinished(WaitQueue):
     them where nobody reports.
     """
 
-    __slots__ = ("_marks", "_more")
+    __slots__ = ("_marks", "_more", "_of")
+
+    _of: int
 
     def __init__(self) -> None:
         self._marks: deque[None] = deque()

@@ -78,11 +78,15 @@ class Queue(Generic[T]):
         self._push: Callable[[Any], None] = self._store.push
         self._pop: Callable[[], Any] = self._store.pop_next
         self._getters_queue = Getters(self._store)
+        self._getters_queue._of = id(self)
         self._waiting = self._getters_queue._waiters
         self._unfinished = Unfinished()
+        self._unfinished._of = id(self)
         self._marks = self._unfinished._marks
         # The slots, and what of them is looked at on the way: None if there is no limit.
         self._slots = Slots(math.ceil(maxsize)) if maxsize > 0 else None
+        if self._slots is not None:
+            self._slots._of = id(self)
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 

@@ -37,7 +37,13 @@ class RWLock(WaitQueue):
     Called from: any thread.
     """
 
-    __slots__ = ("_owners", "_unheld")
+    __slots__ = (
+        "_holders",  # who has taken it, where somebody watches; else unset. See _holders.py
+        "_owners",
+        "_unheld",
+    )
+
+    _holders: list[tuple[Any, bool, object]]
 
     def __init__(self) -> None:
         super().__init__()

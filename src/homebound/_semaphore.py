@@ -33,11 +33,19 @@ class Semaphore(WaitQueue):
     Called from: any thread.
     """
 
-    __slots__ = ("_permits", "_reserve")
+    __slots__ = (
+        "_holders",  # who has entered it, where somebody watches; else unset. See _holders.py
+        "_initial",
+        "_permits",
+        "_reserve",
+    )
+
+    _holders: list[tuple[Any, bool, object]]
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
             raise ValueError("Semaphore initial value must be >= 0")
+        self._initial = value  # constant
         now = min(value, MOST)
         # One None for each permit that is free. Atomic operations.
         self._permits: deque[None] = deque(repeat(None, now))
@@ -135,11 +143,7 @@ class BoundedSemaphore(Semaphore):
     Called from: any thread.
     """
 
-    __slots__ = ("_bound_value",)
-
-    def __init__(self, value: int = 1) -> None:
-        super().__init__(value)
-        self._bound_value = value
+    __slots__ = ()
 
     def release(self) -> None:
         """Give a permit to the longest waiting, or put it back. Raises ValueError if none is out.
@@ -147,7 +151,7 @@ class BoundedSemaphore(Semaphore):
         Called from: any thread.
         """
         with self._guard:  # looked at and put back in one
-            if self._value >= self._bound_value:
+            if self._value >= self._initial:
                 raise ValueError("BoundedSemaphore released too many times")
             self._permits.append(None)
         if self._waiters:  # after the append: pairs with _join

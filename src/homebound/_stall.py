@@ -17,11 +17,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._biglock import big_lock, thread_name
 from ._context import AioContext, every_context
-from ._waitgraph import Frame, Service, WaitGraph, describe
+from ._deadlock import look
+from ._holders import begin, end
+from ._snapshot import snapshot
+from ._waitgraph import WaitGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
+
+    from ._deadlock import Deadlock
 
 logger = logging.getLogger("homebound")
 
@@ -75,7 +80,12 @@ class StallWatch:
         self._report = _log if report is None else report
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stall-watch", daemon=True)
-        self._thread.start()
+        begin()
+        try:
+            self._thread.start()
+        except BaseException:  # out of threads
+            end()
+            raise
 
     def stop(self) -> None:
         """Watch no more; when this returns, nothing is reported any more. No-op a second time.
@@ -98,6 +108,12 @@ class StallWatch:
         self.stop()
 
     def _watch(self) -> None:
+        try:
+            self._look_on()
+        finally:
+            end()
+
+    def _look_on(self) -> None:
         look = Look(self._threshold)
         while not self._stopped.wait(self._threshold / 2):
             for stall in look(time.monotonic()):
@@ -144,11 +160,11 @@ class Look:
         self._now = now
         before, self._seen = self._seen, {}
         graph = WaitGraph()
-        ring = graph.cycle()
-        stalls = list(self._deadlock(ring, before))
-        caught = {node.ident for node, _ in ring if isinstance(node, (Frame, Service))}
+        deadlocks = look(graph)
+        stalls = list(self._deadlocks(deadlocks, before))
+        caught = {ident for each in deadlocks for ident in each.idents}
         in_one = set()  # homes that are in one iteration: the lock they may hold is not the point
-        for context in every_context():
+        for context in graph.contexts:
             ident = context._home_ident
             if ident in caught or ident in graph.queue:
                 continue  # it waits for somebody else, who is looked at
@@ -194,7 +210,7 @@ class Look:
             key: tuple[object, ...] = (owner,)
             message += "which is no home"
         else:
-            waiter = next(iter(tuple(big_lock._waiters)), None)
+            waiter = next(iter(snapshot(big_lock._waiters)), None)
             if waiter is None:
                 return []
             what, key = "wait", (owner, waiter)
@@ -202,19 +218,15 @@ class Look:
         seconds = self._is_new_stall(what, key, before)
         return [_stall("big lock", [owner], seconds, message)] if seconds else []
 
-    def _deadlock(self, ring: list[tuple[Any, str]], before: dict[str, _Seen]) -> Iterator[Stall]:
-        if not ring:
-            return
-        first = min(range(len(ring)), key=lambda index: describe(ring[index][0]))
-        ring = ring[first:] + ring[:first]  # it may be found from any point on it
-        message = "deadlock: " + "; ".join(
-            f"{describe(node)} {how} {describe(following)}"
-            for (node, how), (following, _) in zip(ring, [*ring[1:], ring[0]], strict=True)
-        )
-        seconds = self._is_new_stall(message, (), before)
-        if seconds:
-            idents = {node.ident for node, _ in ring if isinstance(node, (Frame, Service))}
-            yield _stall("deadlock", sorted(idents), seconds, message)
+    def _deadlocks(self, deadlocks: list[Deadlock], before: dict[str, _Seen]) -> Iterator[Stall]:
+        """Those that have been seen for so long, with the same waits in each look."""
+        for deadlock in deadlocks:
+            message = str(deadlock)
+            what = f"{message} {[id(each) for each in deadlock.proof]}"  # names may be the same
+            seconds = self._is_new_stall(what, deadlock.proof, before)
+            if seconds:
+                names = tuple(thread_name(ident).strip("'") for ident in sorted(deadlock.idents))
+                yield Stall("deadlock", names, seconds, message, "\n".join(deadlock.stacks()))
 
 
 def _lives(context: AioContext) -> bool:

@@ -215,7 +215,7 @@ class VCPU(VCPUThread):
 
         Called from: any thread.
         """
-        work = Work(fn, args, exclusive=False)
+        work = Work(self, fn, args, exclusive=False)
         return self._do("run_on_cpu", work)  # type: ignore[no-any-return]
 
     def async_run_on_cpu(self, fn: Callable[..., object], *args: Any) -> None:
@@ -227,7 +227,7 @@ class VCPU(VCPUThread):
 
         Called from: any thread.
         """
-        work = Work(fn, args, exclusive=False)
+        work = Work(self, fn, args, exclusive=False)
         work.finished.enter(lambda: self._report(work.error))
         self._submit("async_run_on_cpu", work)
 
@@ -240,7 +240,8 @@ class VCPU(VCPUThread):
 
         Called from: any thread.
         """
-        return self._do("exclusive", Work(fn, args, exclusive=True))  # type: ignore[no-any-return]
+        work = Work(self, fn, args, exclusive=True)
+        return self._do("exclusive", work)  # type: ignore[no-any-return]
 
     def __enter__(self) -> Self:
         self.start()
@@ -272,7 +273,7 @@ class VCPU(VCPUThread):
             return self._call(work)
         check_may_wait(f"VCPU.{what}")
         self._submit(what, work)
-        reason = (f"VCPU.{what}", work.fn)
+        reason = (f"VCPU.{what}", work)
         self._wait(reason, lambda: work.done, work.finished)
         if work.error is not None:
             raise work.error

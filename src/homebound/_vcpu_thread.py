@@ -46,9 +46,12 @@ mine = _Mine()
 class Work:
     """A call to be made in a vCPU's thread; the outcome is written before `done`."""
 
-    __slots__ = ("args", "done", "error", "exclusive", "finished", "fn", "result")
+    __slots__ = ("args", "cpu", "done", "error", "exclusive", "finished", "fn", "result")
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], *, exclusive: bool) -> None:
+    def __init__(
+        self, cpu: VCPUThread, fn: Callable[..., Any], args: tuple[Any, ...], *, exclusive: bool
+    ) -> None:
+        self.cpu = cpu  # in whose thread
         self.fn = fn
         self.args = args
         self.exclusive = exclusive  # with all other vCPUs stopped, and without the big lock
@@ -60,6 +63,9 @@ class Work:
     def finish(self) -> None:
         self.done = True
         self.finished.tell()
+
+    def __repr__(self) -> str:
+        return f"{self.fn!r} in {self.cpu.name!r}"
 
 
 class Claim:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ._biglock import big_lock
 from ._current import current_context, here, main
 from ._park import my_parker
-from ._wait import _place_to_wait, _Waiting, wait_while
+from ._wait import Waiting, _place_to_wait, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,9 +67,9 @@ def wait_until(
                 if context is None:
                     _sleep_until(what, done, timeout)
                 else:
-                    wait_while(lambda: not done(), context, timeout=timeout)
+                    turn_while(what, lambda: not done(), context, timeout)
         else:
-            wait_while(_MainWait(done), timeout=timeout)
+            turn_while(what, _MainWait(done), None, timeout)
     finally:
         for each in watched:
             each.leave(wake)
@@ -78,7 +78,7 @@ def wait_until(
 def _sleep_until(what: Reason, done: Callable[[], object], timeout: float | None) -> None:
     parker = my_parker()
     deadline = None if timeout is None else time.monotonic() + timeout
-    with _Waiting(*what):
+    with Waiting(*what, timed=timeout is not None):
         while not done():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -95,7 +95,7 @@ class _MainWait:
 
     def __init__(self, done: Callable[[], object]) -> None:
         self._done = done
-        self._nested = False  # wait_while looks once before it turns the loop
+        self._nested = False  # turn_while looks once before it turns the loop
 
     def __call__(self) -> bool:
         if self._nested and here.home is None and big_lock._waiters:

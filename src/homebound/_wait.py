@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 _waiting: list[LoopContext] = []
 
 
-# What each waiting thread waits in and for, innermost last. Written by the thread itself.
-_waits: dict[int, list[tuple[str, object]]] = {}
+# The calls each waiting thread is in, innermost last. Written by the thread itself.
+_waits: dict[int, list[Waiting]] = {}
 
 
-def waits() -> list[tuple[int, str, object]]:
-    """The threads that wait here now, by ident, with what they called and what they wait for."""
-    return [(ident, *each) for ident, mine in _waits.copy().items() for each in tuple(mine)]
+def waits() -> dict[int, list[Waiting]]:
+    """The threads that wait here now, by ident, with the calls they wait in, innermost last."""
+    return {ident: calls for ident, mine in _waits.copy().items() if (calls := mine.copy())}
 
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
@@ -68,23 +68,38 @@ def _end_quietly(task: Task[Any], parker: Parker) -> None:
             parker.park(left)
 
 
-class _Waiting:
-    """`with _waiting("block_on", task):` this thread waits."""
+class Waiting:
+    """`with Waiting("block_on", task):` this thread waits. It shows so, to who looks on."""
 
-    __slots__ = ("_entry", "_ident")
+    __slots__ = ("_ident", "subject", "task", "timed", "turned", "what")
 
-    def __init__(self, what: str, subject: object) -> None:
-        self._entry = (what, subject)
+    def __init__(
+        self,
+        what: str,
+        subject: object,
+        turned: AioContext | None = None,
+        task: object = None,
+        *,
+        timed: bool = False,
+    ) -> None:
+        self.what = what  # the call
+        self.subject = subject  # what it waits for
+        self.turned = turned  # the context whose loop goes on meanwhile, or None
+        self.task = task  # the task whose step the call is in, or None
+        self.timed = timed  # it ends by itself
         self._ident = get_ident()
 
     def __enter__(self) -> None:
-        _waits.setdefault(self._ident, []).append(self._entry)
+        _waits.setdefault(self._ident, []).append(self)
 
     def __exit__(self, *_error: object) -> None:
         mine = _waits[self._ident]
         mine.pop()
         if not mine:
             del _waits[self._ident]
+
+    def __repr__(self) -> str:
+        return f"{self.what}({self.subject!r})"
 
 
 def kick() -> None:
@@ -136,12 +151,23 @@ def wait_while(
 
     Called from: big lock or home.
     """
+    return turn_while(("wait_while", predicate), predicate, context, timeout)
+
+
+def turn_while(
+    what: tuple[str, object],
+    predicate: Callable[[], object],
+    context: AioContext | None,
+    timeout: float | None = None,
+) -> bool:
+    """`wait_while` under another name: the call that it is part of, and what that waits for."""
     turned = _place_to_wait("wait_while", context)
     _waiting.append(turned)  # counted, then looked: no kick is missed
     try:
         if not predicate():
             return False
-        with _Waiting("wait_while", predicate):
+        task = running_task(turned.loop)
+        with Waiting(*what, turned, task, timed=timeout is not None):
             _turn_while(turned, predicate, timeout)
     finally:
         _waiting.remove(turned)
@@ -248,9 +274,13 @@ def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
         turned._run_now(task)
         return
     leave_task(turned.loop, outer)
+    if outer.__class__ is Task:
+        outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
     try:
         task._run()
     finally:
+        if outer.__class__ is Task:
+            outer._fut_waiter = None
         enter_task(turned.loop, outer)
 
 
@@ -265,7 +295,7 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
-        with _Waiting("block_on", task):
+        with Waiting("block_on", task, turned, outer, timed=timeout is not None):
             _turn_until_done(task, turned)
         return _outcome(task, expired)
     finally:
@@ -365,7 +395,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
     task._tell(_Unpark(parker))
     deadline = None if timeout is None else time.monotonic() + timeout
     expired: _Expiry | None = None
-    with _Waiting("block_on", task):
+    with Waiting("block_on", task, timed=timeout is not None):
         while not task.done():
             try:
                 left = None if deadline is None or expired else deadline - time.monotonic()

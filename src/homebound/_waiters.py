@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from ._waitqueue import WaitQueue
 
 
+# The threads that sleep until they are granted something. Each writes its own entry; one that finds
+# it gone was interrupted, in a signal handler that waited as well.
+parked: dict[int, ThreadWaiter] = {}
+
+
 class Waiter:
     """One who waits. The first three fields are written under the guard of the queue."""
 
@@ -37,6 +42,14 @@ class Waiter:
         self.value: Any = None  # what it was given, if that is a thing
         self.queue = queue
         self.want = want  # what it waits for, where there is a choice
+
+    @property
+    def who(self) -> Any:
+        """The task, a weak reference to one that is not ours, or the thread's ident; None: unknown.
+
+        Called from: any thread.
+        """
+        raise NotImplementedError
 
     def wake(self) -> bool:
         """Tell it that it is granted; False if it can never come. Called from: any thread."""
@@ -53,6 +66,11 @@ class TaskWaiter(Waiter):
         self.task = task
         # Of the suspension it waits in. Under the guard, by the task, until it is granted.
         self.cell = task._cell
+
+    @property
+    def who(self) -> Task[Any]:
+        """The task."""
+        return self.task
 
     def wake(self) -> bool:
         """Put it into its home's mailbox, unless it is there, or not suspended yet.
@@ -76,11 +94,12 @@ class TaskWaiter(Waiter):
 class FutureWaiter(Waiter):
     """A task that is not ours: it awaits a future of its own loop."""
 
-    __slots__ = ("future", "loop")
+    __slots__ = ("future", "loop", "who")
 
     def __init__(self, queue: WaitQueue, want: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(queue, want)
         self.loop = loop
+        self.who: Any = None  # set where somebody watches; see _holders.py
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
@@ -122,11 +141,13 @@ class _Delivery:
 class ThreadWaiter(Waiter):
     """A thread that is nobody's home."""
 
-    __slots__ = ("parker",)
+    __slots__ = ("parker", "timed", "who")
 
-    def __init__(self, queue: WaitQueue, want: Any) -> None:
+    def __init__(self, queue: WaitQueue, want: Any, *, timed: bool) -> None:
         super().__init__(queue, want)
         self.parker = my_parker()
+        self.who: int = _thread.get_ident()
+        self.timed = timed  # it ends by itself
 
     def wake(self) -> bool:
         """Unpark it. Called from: any thread."""

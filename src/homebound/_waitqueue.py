@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 from ._current import current_context
 from ._traps import current_task, suspend
 from ._wait import block_on
-from ._waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter
+from ._waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -215,7 +215,8 @@ class WaitQueue:
     def _wait_parked(
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
     ) -> Waiter | None:
-        waiter = ThreadWaiter(self, want)
+        waiter = ThreadWaiter(self, want, timed=timeout is not None)
+        parked[waiter.who] = waiter
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             self._join(waiter)
@@ -230,6 +231,8 @@ class WaitQueue:
         except BaseException:  # Ctrl-C
             self._leave(waiter)
             raise
+        finally:
+            parked.pop(waiter.who, None)
         return waiter
 
     # Telling.

@@ -37,6 +37,7 @@ from ._errors import ContextError
 from ._loop import Loop
 from ._park import Parker
 from ._traps import current_task, suspend
+from ._wait import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +56,20 @@ _pools: WeakSet[WorkerPool] = WeakSet()
 class _Job:
     """A blocking call for a task that waits for it."""
 
-    __slots__ = ("_args", "_fn", "_kwargs", "_vars", "done", "error", "result", "waker")
+    __slots__ = (
+        "_args",
+        "_kwargs",
+        "_vars",
+        "done",
+        "error",
+        "fn",
+        "result",
+        "waker",
+        "worker",
+    )
 
     def __init__(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._fn = fn
+        self.fn = fn
         self._args = args
         self._kwargs = kwargs
         self._vars: Context = copy_context()
@@ -66,11 +77,13 @@ class _Job:
         self.result: Any = None
         self.error: BaseException | None = None
         self.waker: Waker | None = None  # written by the task before it looks at `done`
+        self.worker: int | None = None  # the ident of the thread that does it, for who looks on
 
     def work(self) -> None:
         """Do it. Called from: a worker."""
+        self.worker = _thread.get_ident()
         try:
-            self.result = self._vars.run(self._fn, *self._args, **self._kwargs)
+            self.result = self._vars.run(self.fn, *self._args, **self._kwargs)
         except BaseException as error:  # noqa: BLE001  (raised again in the task)
             self.error = error
         self.done = True
@@ -86,6 +99,29 @@ class _Job:
         if self.waker is not None:
             self.waker.wake()
 
+    def abandoned(self) -> None:
+        """The home of the task that waits has ended: the job is done all the same."""
+
+
+class _Outcome(concurrent.futures.Future[Any]):
+    """What a job submitted will come to. Who waits for it shows that he does."""
+
+    worker: int | None = None  # the ident of the thread that does it, written by that
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As concurrent.futures has it."""
+        if self.done():
+            return super().result(timeout)
+        with Waiting("Future.result", self, timed=timeout is not None):
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As concurrent.futures has it."""
+        if self.done():
+            return super().exception(timeout)
+        with Waiting("Future.exception", self, timed=timeout is not None):
+            return super().exception(timeout)
+
 
 class _FutureJob:
     """A blocking call for a concurrent.futures.Future."""
@@ -94,12 +130,13 @@ class _FutureJob:
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.future = _Outcome()
 
     def work(self) -> None:
         """Do it. Called from: a worker."""
         if not self.future.set_running_or_notify_cancel():
             return
+        self.future.worker = _thread.get_ident()
         try:
             result = self._call()
         except BaseException as error:  # noqa: BLE001  (it is the future's)
@@ -351,9 +388,10 @@ class WorkerPool(concurrent.futures.Executor):
             except IndexError:
                 break
         if wait:
-            for thread in threads:
-                if thread is not threading.current_thread():
-                    thread.join()
+            with Waiting("WorkerPool.shutdown", self):
+                for thread in threads:
+                    if thread is not threading.current_thread():
+                        thread.join()
 
     async def _end(self, context: AioContext) -> None:
         """Shut down without blocking the context's home."""
@@ -423,6 +461,7 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     job = _Job(fn, args, kwargs)
     job.waker = Waker(task)
     pool._put(job)
+    task._wait = job
     try:
         await suspend()
         while not job.done:  # woken by somebody else
@@ -432,6 +471,8 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     except asyncio.CancelledError:
         pool._take_out(job)
         raise
+    finally:
+        task._wait = None
     if job.error is not None:
         try:
             raise job.error

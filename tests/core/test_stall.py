@@ -14,6 +14,7 @@ import pytest
 
 import homebound
 from homebound import IOThread, Stall, big_lock, block_on, watch_stalls
+from homebound._deadlock import look_twice
 from homebound._stall import Look
 from homebound._waitgraph import WaitGraph, describe
 
@@ -200,7 +201,7 @@ def test_a_deadlock_is_told_by_name(io: IOThread, in_thread: InThread):
         block_on(io.spawn(visit(context), name="visitor"))
 
     def look_on() -> list[Stall]:
-        until(lambda: WaitGraph().cycle())
+        until(look_twice)
         stalls = [*look(0), *look(0.5), *look(1), *look(2)]
         io.context.call_soon(big_lock.release)  # its loop turns in there
         return stalls
@@ -220,7 +221,7 @@ def test_a_deadlock_is_told_by_name(io: IOThread, in_thread: InThread):
         "thread 'io' waits in block_on for task 'visitor'"
     )
     assert "in block" in stall.stacks
-    assert WaitGraph().cycle() == []
+    assert look_twice() == []
 
 
 def test_a_task_that_stands_below_who_waits_for_it():
@@ -255,11 +256,10 @@ def test_waiting_is_no_deadlock(io: IOThread, in_thread: InThread):
 
     task = io.spawn(sleeper(), name="sleeper")
     waiter = in_thread(block_on, task)
-    until(lambda: WaitGraph().subjects)
-    graph = WaitGraph()
-    assert graph.cycle() == []
-    [(how, home)] = graph.needs(task)
-    assert (how, describe(home)) == ("is at home with", "the home in thread 'io'")
+    until(lambda: WaitGraph().calls)
+    assert look_twice() == []
+    [way] = WaitGraph().needs[task].ways
+    assert (way.how, describe(way.node)) == ("is at home with", "the home in thread 'io'")
     block_on(io.spawn(nothing()))
     task.wake()
     waiter.result(20)
