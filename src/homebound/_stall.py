@@ -52,9 +52,11 @@ def watch_stalls(
 
     Reported once each, with the stacks of the threads at fault: a home that has been in one
     iteration of its loop for longer than `threshold` seconds; a big lock held for longer than that
-    by a thread that is no home, or while another thread waited for it; threads that wait for each
-    other. `report` gets a `Stall`, in the watching thread; by default it is a warning of the logger
-    "homebound". Cheap enough to leave on. Raises ValueError if `threshold` is not above 0.
+    by a thread that is no home, or while another thread waited for it; deadlocks: tasks and threads
+    that wait for each other, through locks taken while it watches, tasks, workers, and more.
+    `report` gets a `Stall`, in the watching thread; by default it is a warning of the logger
+    "homebound". Cheap enough to leave on: a lock costs 0.1 to 0.4 µs more to take, the rest
+    nothing. Raises ValueError if `threshold` is not above 0.
 
     >>> import homebound, threading
     >>> told = threading.Event()

@@ -92,6 +92,7 @@ class Workers:
 
 
 Node = Any  # one of these, or a task
+_NOBODY = (asyncio.Future, type(None))
 
 
 def describe(node: Node) -> str:
@@ -125,8 +126,9 @@ class WaitGraph:
         for ident in (*self.queue, *self.calls, *self.parked):
             yield Frame(ident)
         for task in alive.copy():
+            # Most wait for a plain future, and so for nobody: they are passed over, fast.
             if task.__class__ is Task and (
-                getattr(task, "_wait", None) is not None or task._fut_waiter is not None
+                task._fut_waiter.__class__ not in _NOBODY or getattr(task, "_wait", None)
             ):
                 yield task
         yield from self.elsewhere
