@@ -110,17 +110,23 @@ class _Outcome(concurrent.futures.Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """As concurrent.futures has it."""
-        if self.done():
-            return super().result(timeout)
-        with Waiting("Future.result", self, timed=timeout is not None):
-            return super().result(timeout)
+        try:
+            if self.done():
+                return super().result(timeout)
+            with Waiting("Future.result", self, timed=timeout is not None):
+                return super().result(timeout)
+        finally:
+            del self  # the error's traceback leads to this frame, and we have the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As concurrent.futures has it."""
-        if self.done():
-            return super().exception(timeout)
-        with Waiting("Future.exception", self, timed=timeout is not None):
-            return super().exception(timeout)
+        try:
+            if self.done():
+                return super().exception(timeout)
+            with Waiting("Future.exception", self, timed=timeout is not None):
+                return super().exception(timeout)
+        finally:
+            del self  # the error's traceback leads to this frame, and we have the error
 
 
 class _FutureJob:
