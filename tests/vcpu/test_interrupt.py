@@ -39,7 +39,7 @@ def wait_and_be_interrupted():
     try:
         CALL
     except KeyboardInterrupt:
-        print("interrupted", not leave.is_set(), big_lock.held() is held, waits())
+        print("interrupted", not leave.is_set(), big_lock.held() is held, list(waits()))
 
 def go_on():
     leave.set()
