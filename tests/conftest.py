@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import importlib
 import os
 import random
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from homebound._park import my_parker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
 SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
@@ -50,6 +52,53 @@ def seed() -> int:
     return SEED
 
 
+_kept_by_rloop: dict[str, str] = {}  # descriptor number to what it is open on
+
+
+def _tidy_rloop() -> Callable[[], Any]:
+    """rloop's loop, with what it leaves behind put away.
+
+    It closes the descriptors of its sockets, and then has the socket objects close them again. Its
+    watcher of children, and the handles that it has not run, refer back to it in circles that the
+    garbage collector does not see: it is never gone, nor are the two descriptors that it waits on.
+    """
+    rloop = importlib.import_module("rloop")
+
+    class TidyLoop(rloop.RLoop):  # type: ignore[name-defined, misc]
+        def _ssock_stop(self) -> None:
+            sockets = self._ssock_r, self._ssock_w
+            super()._ssock_stop()
+            for each in sockets:
+                each.detach()
+
+    def make() -> Any:
+        files = _open_files()
+        loop = TidyLoop()
+        new = _open_files().items() - files.items()
+        _kept_by_rloop.update(dict(each for each in new if each[1].startswith("anon_inode")))
+        return loop
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def loop_factory() -> Callable[[str], Callable[[], Any]]:
+    """`loop_factory("uvloop")` makes loops of others; skips the test where it cannot."""
+
+    def factory(name: str) -> Callable[[], Any]:
+        if name == "asyncio":
+            return asyncio.SelectorEventLoop
+        if name == "rloop":
+            if not getattr(sys, "_is_gil_enabled", lambda: True)():
+                pytest.skip("without a GIL rloop loses wake-ups")
+            pytest.importorskip("rloop")
+            return _tidy_rloop()
+        made: Callable[[], Any] = pytest.importorskip(name).new_event_loop
+        return made
+
+    return factory
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _steady_process() -> None:
     my_parker()  # the main thread's own descriptor, made at first use, lives as long as the thread
@@ -69,6 +118,7 @@ def _leaves_nothing(_steady_process: None) -> Iterator[None]:
     yield
     left = _still_running(set(threading.enumerate()) - threads)
     gc.collect()
+    files |= _kept_by_rloop
     opened = {fd: target for fd, target in _open_files().items() if files.get(fd) != target}
     assert not left, f"threads left running: {left}"
     assert not opened, f"file descriptors left open: {opened}"

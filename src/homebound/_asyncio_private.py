@@ -172,6 +172,11 @@ class FastHandle(events.Handle):
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
 
+def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
+    """A closed loop's look."""
+    return []
+
+
 class InheritedLoop(asyncio.SelectorEventLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
@@ -237,6 +242,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         else:
             self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
         self.signal = None  # type: ignore[assignment]
+        self._look = _see_nothing  # a method of ours would make a circle of us
 
     # Events.
 

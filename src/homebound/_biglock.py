@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ._current import here, main, set_big_lock
@@ -27,6 +28,7 @@ from ._errors import WouldDeadlock, WrongThread
 from ._park import Parker, my_parker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 
@@ -54,6 +56,9 @@ class BigLock:
     The main thread holds it at all times but while its loop sleeps. FIFO, not recursive, released
     by its holder only. While a thread that is no home itself holds it, `current_context()` is the
     main context there: it may enter tasks, poll, and `block_on` without a thread hop.
+
+    Where the main loop is somebody else's, the main thread holds it while it runs homebound's tasks
+    and callbacks, and a holder is no stand-in: what it wakes or blocks on is queued.
 
     >>> import homebound
     >>> with homebound.big_lock:
@@ -88,7 +93,7 @@ class BigLock:
         self._owner = _thread.get_ident()
         here.has_big_lock = True  # from here on as set_big_lock, without a call
         if here.home is None:
-            context = here.context = main.context
+            context = here.context = main.stood_in_for
             if context is not None:
                 context._stand_in_begins()
         return True
@@ -204,6 +209,24 @@ class BigLock:
         except ValueError:
             return False
         return True
+
+
+@contextmanager
+def big_lock_let_go() -> Iterator[None]:
+    """Not holding the big lock, if we do; it is ours again afterwards, Ctrl-C or not."""
+    if not here.has_big_lock:
+        yield
+        return
+    big_lock.release()
+    try:
+        yield
+    finally:
+        try:
+            big_lock._take_back()
+        finally:
+            context = here.context
+            if context is not None and here.home is None:
+                context._stand_in_begins()
 
 
 big_lock: BigLock = BigLock()

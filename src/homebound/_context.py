@@ -1,7 +1,7 @@
 """AioContext: an event loop, its mailbox, and the thread that is its home.
 
-This class needs nothing of the loop but asyncio's public interface, so it works over loops of
-others (`attach`); `_home.py` has the faster and re-entrant one of our own loops.
+What wakes a home and runs its tasks is the loop's business: `_guest_context.py` for loops of others
+(`attach`), `_home.py` for our own.
 
 The mailbox is the deque `_ready`. Its protocol, on every loop:
 
@@ -19,15 +19,16 @@ from collections import deque
 from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from ._asyncio_private import alive, running_loop, running_task
 from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
 from ._context_stats import ContextStats
-from ._current import current_context, here, set_home
+from ._current import current_context, here
 from ._entry import BottomHalf, Posted
-from ._errors import ContextClosed, ContextError
+from ._errors import ContextClosed
+from ._guests import abandon, context_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,8 +42,6 @@ REPEATS = 64  # how often tasks may be run again in one chain of wake-ups before
 
 _names = count(1)
 contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
-_attached: WeakKeyDictionary[Any, AioContext] = WeakKeyDictionary()
-_attaching = _thread.allocate_lock()  # guards _attached
 
 
 class AioContext:
@@ -53,8 +52,10 @@ class AioContext:
 
     # The Task class; set where it is defined, one layer up.
     task_type: ClassVar[type[Task[Any]]]
+    # The class for loops of others; set where it is defined, likewise.
+    guest_type: ClassVar[Callable[..., AioContext]]
 
-    _is_guest: ClassVar[bool] = True  # the loop is somebody else's
+    _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     _forked = False  # it was a parent process's; set in the child, which has but one thread then
 
     name: str
@@ -77,45 +78,56 @@ class AioContext:
         # (None: no chain is being run). Home only.
         self._woken: list[Task[Any]] = []
         self._chain: deque[Task[Any]] | None = None
-        # Those who wait for futures of this loop from elsewhere, to be told at its end. Home only.
+        # Those who wait for futures of this loop from elsewhere, to be told at its end; of a loop
+        # of our own. Home only; whoever takes one out answers it.
         self._far_waits: set[Any] = set()
         # Parkers of threads that wait for this context to get on; list operations are atomic.
         self._watchers: list[Parker] = []
         self._iterations = self._entered = self._skipped = 0  # home only
         self._wakeups = self._coalesced = 0  # home only
         contexts.add(self)
-        self._notice = BottomHalf(self, self._look_again)
+        # None once it is closed, so that nothing refers in a circle.
+        self._notice: BottomHalf | None = BottomHalf(self, self._look_again)
         self.workers: Any = None  # its WorkerPool, made at first use. Home only.
 
     @classmethod
     def attach(cls, loop: asyncio.AbstractEventLoop) -> AioContext:
         """The context of any asyncio loop, made now if it has none: uvloop's, a GUI's, stock.
 
-        The thread that runs the loop is its home. On loops that are not homebound's, `poll`,
-        nested waiting and inline entry under the big lock raise ContextError.
+        The thread that runs the loop is its home. The process's main thread is the home of the main
+        context, if there is none: `main_context()` is this one while the loop runs, and homebound's
+        tasks and callbacks hold the big lock there as they run. On loops that are not homebound's,
+        `poll`, nested waiting and inline entry under the big lock raise ContextError. Such a
+        loop's `close` is covered on the instance, to tell those who wait for something there.
+        Raises ContextClosed if the loop is closed and had no context.
+
+        >>> import asyncio, homebound
+        >>> async def main():
+        ...     context = homebound.AioContext.attach(asyncio.get_running_loop())
+        ...     return context is homebound.main_context()
+        >>> asyncio.run(main())
+        True
 
         Called from: any thread.
         """
         home = getattr(loop, "home", None)
         if isinstance(home, AioContext):
-            return home
-        with _attaching:
-            context = _attached.get(loop)
-            if context is None:
-                context = _attached[loop] = AioContext(loop)
-        if running_loop() is loop:
-            context._move_in()
+            context = home._itself()
         else:
-            loop.call_soon_threadsafe(context._move_in)
+            context = context_of(loop, cls.guest_type)
+        if context is None:
+            message = f"AioContext.attach: {loop!r} is closed, and had no context"
+            raise ContextClosed(message)
+        if context._is_guest and not context._closed:
+            if running_loop() is loop:
+                context._move_in()
+            else:
+                loop.call_soon_threadsafe(context._move_in)
         return context
 
-    @classmethod
-    def _attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
-        """`attach`, in the thread that is about to run the loop."""
-        with _attaching:
-            context = _attached[loop] = AioContext(loop, name)
-        context._move_in()
-        return context
+    def _itself(self) -> AioContext | None:
+        """This context; of what stands for one whose loop is closed, the one it stands for."""
+        return self
 
     async def _end_workers(self) -> None:
         """Shut its worker pool down, waiting for work in flight."""
@@ -131,9 +143,7 @@ class AioContext:
 
     def _move_in(self) -> None:
         """The calling thread runs the loop: it is the home."""
-        if here.home is not self:
-            set_home(self)
-            self._home_ident = _thread.get_ident()
+        raise NotImplementedError
 
     def is_home(self) -> bool:
         """True if tasks of this context may run in the calling thread: `current_context() is self`.
@@ -225,15 +235,6 @@ class AioContext:
         else:  # a task that is not ours cannot have ours run inside it
             self._post(task)
 
-    def _run_now(self, task: Task[Any]) -> None:
-        if running_loop() is not self.loop:  # it has stopped
-            self._post(task)
-            return
-        try:
-            task._run()
-        finally:
-            self._ring_for_own()
-
     def _ring_for_own(self) -> None:
         """What the home has queued for itself has rung nothing."""
         if self._ready and self._bell:
@@ -268,8 +269,9 @@ class AioContext:
 
         Called from: any thread.
         """
-        if not self._closed:
-            self._notice.schedule()
+        notice = self._notice
+        if notice is not None and not self._closed:
+            notice.schedule()
 
     def _look_again(self) -> None:
         self._skipped += 1  # being notified is nothing that ran
@@ -283,27 +285,7 @@ class AioContext:
 
     def _ring(self, entry: Any) -> None:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
-        bell = self._bell
-        if bell is CLOSED:
-            self._take_back(entry)
-            return
-        try:
-            bell.pop()
-        except (IndexError, AttributeError):
-            return  # somebody else rings it, or the home has woken by itself
-        self._wake_home(entry)
-
-    def _wake_home(self, entry: Any) -> None:
-        if running_loop() is self.loop:
-            self.loop.call_soon(self._run_batch)
-            return
-        try:
-            self.loop.call_soon_threadsafe(self._run_batch)
-        except RuntimeError:  # the loop was closed without our being told
-            try:
-                self._take_back(entry)  # first: the closer drops what it finds, and tells nobody
-            finally:
-                self._close()
+        raise NotImplementedError
 
     def _take_back(self, entry: Any) -> None:
         """The context is closed: whoever gets the entry out of the mailbox answers for it."""
@@ -326,30 +308,20 @@ class AioContext:
 
     # Running.
 
-    def _run_batch(self) -> None:
-        """Run what is in the mailbox now: one iteration's worth, on a loop of others."""
-        self._bell = (
-            new_bell()
-        )  # before counting, as a home that goes to sleep: nothing is overlooked
-        self._ready.rotate(0)
-        self._move_in()
-        ready = self._ready
-        batch = len(ready)
-        self._iterations += 1
-        self._entered += batch
-        self._woken_by_post(batch)
-        try:
-            while batch:
-                batch -= 1
-                entry = ready.popleft()
-                if not entry._cancelled:
-                    try:
-                        entry._run()
-                    except Exception as error:  # noqa: BLE001
-                        self._report(entry, error)
-        finally:
-            self._ring_for_own()
-        self._tell_watchers()
+    def _run_now(self, task: Task[Any]) -> None:
+        """Run it in this stack. Home, or who stands in."""
+        raise NotImplementedError
+
+    def _put_aside(self) -> deque[Task[Any]] | None:
+        """The chain that runs now; what it has woken so far runs in the iterations to come."""
+        chain = self._chain
+        if self._woken or chain:
+            self._ready.extendleft(reversed([*self._woken, *(chain or ())]))
+            self._woken.clear()
+            if chain:
+                chain.clear()
+        self._chain = None
+        return chain
 
     def _run_chain(self) -> None:
         """Run those whom the task that just suspended or ended has woken, depth first.
@@ -400,7 +372,7 @@ class AioContext:
             parker.unpark()
 
     def _stand_in_begins(self) -> None:
-        """A thread that is no home took the big lock: on a loop of others that changes nothing."""
+        """A thread that is no home took the big lock, and is current here while it holds it."""
 
     def _stand_in_ends(self) -> None:
         """It is about to let the big lock go."""
@@ -414,14 +386,7 @@ class AioContext:
 
         Called from: big lock or home.
         """
-        raise self._cannot(f"poll(blocking={blocking})")
-
-    def _cannot(self, what: str) -> ContextError:
-        kind = type(self.loop).__module__ + "." + type(self.loop).__qualname__
-        return ContextError(
-            f"{what}: {self!r} is attached to a {kind}, which cannot be run from inside itself; "
-            f"use a loop of homebound.new_event_loop(), or await instead of waiting"
-        )
+        raise NotImplementedError
 
     # Telling.
 
@@ -459,8 +424,10 @@ class AioContext:
             # One that is not, nor waits, is on its way here: refused, it goes on where it was.
             if task._claimed_by_closer() if task._parked else task._fut_waiter is not None:
                 task._abandon("ended with it")
-        for wait in tuple(self._far_waits):
-            wait.abandon()
+        abandon(self._far_waits)
+        self._notice = None
+        if self.workers is not None:  # its home has waited for them, unless somebody else closes it
+            self.workers.shutdown(wait=False)
         self._tell_watchers()
 
     def _drop_left(self) -> None:

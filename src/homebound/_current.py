@@ -1,7 +1,9 @@
 """Which context is current in a thread? The rule everything rests on, and the state it reads.
 
 1. The context this thread is the home of, if it is one.
-2. Otherwise the main context, if this thread holds the big lock.
+2. Otherwise the main context, if this thread holds the big lock; but not if the main loop is
+   somebody else's (Qt's, uvloop's): that runs on in its own thread whoever holds the lock, and two
+   threads would be at home in one context.
 3. Otherwise none. Never "main by default": a thread for which this holds must not run a task.
 
 The answer belongs to the thread: never keep it across an await, a task may resume elsewhere.
@@ -14,6 +16,8 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._context import AioContext
 
 
@@ -34,18 +38,33 @@ class _Main:
 
     # Written by the thread that becomes (or ceases to be) its home, while it holds the big lock;
     # None when no main loop runs. Readers without the big lock may see either side of a change.
+    # A loop of somebody else's may have stopped without our being told: ask `main_context`.
     context: AioContext | None = None
+    # Whom a holder of the big lock stands in for: the main context, or None if its loop is somebody
+    # else's. Written with `context`.
+    stood_in_for: AioContext | None = None
+
+
+class _Ask:
+    """What is known one layer up, of loops of others."""
+
+    # Given what is current in this thread by its fields, None or a context of somebody else's
+    # loop: what is current. Set where such loops are known (_guests.py), before there is one.
+    resident: Callable[[AioContext | None], AioContext | None]
+    # Whether somebody else's loop has stopped. Likewise.
+    stopped: Callable[[AioContext], bool]
 
 
 here = _Here()
 main = _Main()
+ask = _Ask()
 
 
 def _apply_rule() -> None:
     if here.home is not None:
         here.context = here.home
     elif here.has_big_lock:
-        here.context = main.context
+        here.context = main.stood_in_for
     else:
         here.context = None
 
@@ -60,18 +79,19 @@ def set_big_lock(*, held: bool) -> None:
     """This thread has taken the big lock, or is about to let it go."""
     here.has_big_lock = held
     if here.home is None:
-        here.context = main.context if held else None
+        here.context = main.stood_in_for if held else None
 
 
 def set_main(context: AioContext | None) -> None:
     """`context` is the main one from now on; the caller holds the big lock."""
     main.context = context
+    main.stood_in_for = None if context is None or context._is_guest else context
     _apply_rule()
 
 
 def _begin_as_child() -> None:
     """A forked process has the memory of its parent's loops, but runs none of them."""
-    here.home = here.context = main.context = None
+    here.home = here.context = main.context = main.stood_in_for = None
     here.has_big_lock = False
 
 
@@ -82,7 +102,7 @@ def current_context() -> AioContext | None:
     """The context whose tasks this thread may run now, or None.
 
     The context this thread is the home of; else the main context if this thread holds the big
-    lock; else None.
+    lock and the main loop is homebound's; else None.
 
     >>> import homebound
     >>> print(homebound.current_context())
@@ -91,14 +111,16 @@ def current_context() -> AioContext | None:
     Called from: any thread.
     """
     context = here.context
-    if context is not None and context._is_guest and not context.loop.is_running():
-        set_home(None)  # the loop is somebody else's, and we are not told when it stops
-        return here.context
+    if context is None or context._is_guest:
+        return ask.resident(context)
     return context
 
 
 def main_context() -> AioContext | None:
     """The context of the main loop, or None when no main loop runs.
+
+    That is the loop of `homebound.run`, or else the one that the process's main thread runs:
+    homebound's, or somebody else's (Qt's, uvloop's, asyncio's) that `AioContext.attach` knows.
 
     >>> import homebound
     >>> async def main():
@@ -108,4 +130,7 @@ def main_context() -> AioContext | None:
 
     Called from: any thread.
     """
-    return main.context
+    context = main.context
+    if context is not None and context._is_guest and ask.stopped(context):
+        return None
+    return context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ._biglock import big_lock, thread_name
 from ._context import every_context
-from ._current import main
+from ._current import main_context
 from ._deadlock import look_twice
 from ._holders import elsewhere
 from ._snapshot import snapshot
@@ -111,7 +111,7 @@ def _describe_context(
     ident = home_thread(context)
     state = "not running" if ident is None else "asleep" if context._bell else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
-    is_main = " (main)" if main.context is context else ""
+    is_main = " (main)" if main_context() is context else ""
     ready = len(context._ready)
     yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
     for call in calls.get(ident, ()):  # type: ignore[arg-type]

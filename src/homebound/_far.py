@@ -13,6 +13,7 @@ from ._asyncio_private import loop_of
 from ._context import AioContext
 from ._current import current_context
 from ._errors import ContextClosed
+from ._guests import end_of
 from ._loop import Loop
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
 class FarWait:
     """A task waits for a future of another loop. First runs there, then once more at home."""
 
-    __slots__ = ("_answered", "_error", "_future", "_home", "_task")
+    __slots__ = ("_answered", "_error", "_future", "_task", "_waits")
 
     _cancelled = False
 
@@ -40,13 +41,25 @@ class FarWait:
         self._task = task
         self._future = future
         self._error: BaseException | None = None
-        self._answered = False  # far thread only, until the answer is posted
+        self._answered = False  # whoever answers sets it, and then posts it
         loop = loop_of(future)
-        self._home: AioContext | None = loop.home if isinstance(loop, Loop) else None
+        if isinstance(loop, Loop):
+            self._waits: set[FarWait] = loop.home._far_waits
+            closed = False
+        else:
+            # Entered before it is sent, as such a loop drops or forgets what comes too late.
+            end = end_of(loop)
+            self._waits = end.far_waits
+            self._waits.add(self)  # then look: pairs with LoopEnd.tell
+            closed = end.closed
         try:
-            _send(loop, self._run, self)
+            if not closed:
+                _send(loop, self._run, self)
+                return
         except RuntimeError:
-            self._abandon(future.done())
+            pass
+        if isinstance(loop, Loop) or self._taken_out():
+            self.abandon()
 
     def _run(self) -> None:
         if self._answered:
@@ -55,18 +68,22 @@ class FarWait:
             task._throw = self._error
             task._run()
             return
-        if self._home is not None:
-            self._home._far_waits.add(self)
+        self._waits.add(self)
         self._future.add_done_callback(self._done)
 
     def _done(self, _future: Any) -> None:
-        if self._home is not None:
-            self._home._far_waits.discard(self)
-        self._answer()
+        if self._taken_out():
+            self._answer()
+
+    def _taken_out(self) -> bool:
+        """Whoever takes it out of the waits answers; False if somebody else has."""
+        try:
+            self._waits.remove(self)
+        except KeyError:
+            return False
+        return True
 
     def _answer(self) -> None:
-        if self._answered:
-            return
         self._answered = True
         home: AioContext = self._task._home  # type: ignore[assignment]
         try:
@@ -75,16 +92,16 @@ class FarWait:
             pass  # and so the waiting task was abandoned
 
     def abandon(self) -> None:
-        """The far loop ends with the future pending: tell the waiter."""
-        self._abandon(done=False)
-
-    _unrun = abandon  # it was still in the mailbox when its context closed
-
-    def _abandon(self, done: bool) -> None:  # noqa: FBT001
-        if not done and self._error is None:
+        """The far loop has ended: tell the waiter, who has the result if there is one."""
+        if not self._future.done():
             message = f"{self._future!r} will never be done: its loop has ended"
             self._error = ContextClosed(message)
         self._answer()
+
+    def _unrun(self) -> None:
+        """Its context closed with it in the mailbox: on its way there, or with the answer."""
+        if not self._answered:
+            self.abandon()
 
     def cancel(self, msg: Any) -> bool:
         """Cancel the future over there. False if its loop has ended."""

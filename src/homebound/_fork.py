@@ -35,7 +35,6 @@ _left: list[Task[Any]] = []
 def _begin_as_child() -> None:
     _left.extend(task for task in alive.copy() if isinstance(task, Task))
     alive.difference_update(_left)
-    _context._attaching = _thread.allocate_lock()
     _wait._waiting.clear()
     _wait._waits.clear()
     _waiters.parked.clear()

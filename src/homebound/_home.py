@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ._asyncio_private import running_loop, set_running_loop
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
 from ._context import AioContext, whereabouts
-from ._current import current_context, here, main, set_home, set_main
+from ._current import current_context, here, main, main_context, set_home, set_main
 from ._errors import ContextError, WrongThread
 from ._park import SET, Parker, my_parker, write_signal
 
@@ -21,6 +22,32 @@ if TYPE_CHECKING:
 
     from ._loop import Loop
     from ._task import Task
+
+
+class _Epitaph(AioContext):
+    """Stands for a closed context where its loop would refer to it, and refuses in its name.
+
+    A closed context refers to its loop, so the loop may not to the context: both are to be gone
+    with the last who knows them, and not only when the garbage collector comes.
+    """
+
+    _is_guest = False
+
+    def __init__(self, context: LoopContext) -> None:
+        # Not AioContext.__init__: nobody lives here.
+        self._context = weakref.ref(context)
+        self.name = context.name
+        self._ready = context._ready  # who has just posted there takes it back from here
+        self._bell = CLOSED
+        self._closed = True
+        self._forked = context._forked
+        self._far_waits = set()
+
+    def _ring(self, entry: Any) -> None:
+        self._take_back(entry)
+
+    def _itself(self) -> AioContext | None:
+        return self._context()
 
 
 class LoopContext(AioContext):
@@ -60,7 +87,7 @@ class LoopContext(AioContext):
             )
             raise WrongThread(message)
         is_main = as_main or (
-            main.context is None and threading.current_thread() is threading.main_thread()
+            main_context() is None and threading.current_thread() is threading.main_thread()
         )
         self._key.acquire()
         set_home(self)
@@ -69,7 +96,7 @@ class LoopContext(AioContext):
             big_lock._take_back()
         try:
             if is_main:
-                if main.context is not None:
+                if main_context() is not None:
                     message = (
                         f"there is a main context already: {main.context!r}; "
                         "use an IOThread for a second loop"
@@ -123,6 +150,10 @@ class LoopContext(AioContext):
                 self._key.release()
             if stand_ins:
                 big_lock._let_go()
+
+    def _epitaph(self) -> AioContext:
+        """What the closed loop has in our place."""
+        return _Epitaph(self)
 
     # Running inside something else.
 
@@ -200,14 +231,7 @@ class LoopContext(AioContext):
 
     def _begin_nested(self) -> tuple[deque[Task[Any]] | None, tuple[Any, ...]]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""
-        chain = self._chain
-        if self._woken or chain:
-            self._ready.extendleft(reversed([*self._woken, *(chain or ())]))
-            self._woken.clear()
-            if chain:
-                chain.clear()
-        self._chain = None
-        return chain, self.loop.begin_nested()
+        return self._put_aside(), self.loop.begin_nested()
 
     def _end_nested(self, state: tuple[deque[Task[Any]] | None, tuple[Any, ...]]) -> None:
         self._chain, loop_state = state

@@ -11,9 +11,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from ._context import AioContext, whereabouts
+from ._biglock import big_lock_let_go
+from ._context import whereabouts
 from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
+from ._guest_context import GuestContext
 from ._loop import Loop
 from ._park import my_parker
 from ._run import new_event_loop
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from types import TracebackType
 
+    from ._context import AioContext
     from ._task import Task
 
 _numbers = count()
@@ -177,7 +180,8 @@ class IOThread:
                 if left is not None and left <= 0:
                     message = f"IOThread {self.name!r} has not ended after {timeout} s"
                     raise TimeoutError(message)
-                parker.park(left)
+                with big_lock_let_go():
+                    parker.park(left)
 
     def _ask_to_stop(self) -> None:
         context = self._context
@@ -271,7 +275,7 @@ class IOThread:
             with loop.home.inhabit():
                 yield context
             return
-        context = AioContext._attach_here(loop, self.name)
+        context = GuestContext.attach_here(loop, self.name)
         asyncio.set_event_loop(loop)
         try:
             yield context

@@ -49,7 +49,8 @@ LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
 class Loop(InheritedLoop):
     """An asyncio selector loop: re-entrant, woken by one write a burst, polite to the big lock."""
 
-    # Set by the LoopContext that is made with the loop, never None after that.
+    # Set by the LoopContext that is made with the loop, never None after that. Of a closed loop it
+    # is what refuses in that one's name. Any thread reads it.
     home: LoopContext
     # The class whose instances stand in the mailbox themselves; set where Task is defined.
     task_type: type[Any]
@@ -169,16 +170,19 @@ class Loop(InheritedLoop):
         if self.is_running():
             message = "Cannot close a running event loop"
             raise RuntimeError(message)
-        if not self._closed:
-            self.home._close()
-            self._drop_signal()
-            self.home._signal = None  # type: ignore[assignment]
+        if self._closed:
+            return
+        home = self.home
+        home._close()
+        self._drop_signal()
+        home._signal = None  # type: ignore[assignment]
         # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
         # late, is his to take back, and if he does not find it he thinks that somebody was told.
         mailbox = self._ready
         self._ready = type(mailbox)()
         super().close()
         self._ready = mailbox
+        self.home = home._epitaph()  # type: ignore[assignment]
 
     def set_default_executor(self, executor: Any) -> None:
         """asyncio's, which takes its own thread pool only; here a WorkerPool will do as well."""

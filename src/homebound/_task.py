@@ -364,8 +364,11 @@ class Task(Enterable[T]):
                 _future_cancel(self, msg=msg)
                 self._announce()
             return True
-        # A signal handler may interrupt the main thread's sleep, without the big lock.
-        if current_context() is home and (here.has_big_lock or home is not main.context):
+        # A signal handler may interrupt the main thread's sleep, without the big lock. On a loop of
+        # others the lock guards nothing of the task's: no holder is ever at home there.
+        if current_context() is home and (
+            here.has_big_lock or home is not main.context or home._is_guest
+        ):
             return self._cancel_here(msg)
         if home._enter_vacant():  # before or between runs of the loop
             try:

@@ -6,16 +6,15 @@ Sleeps are on parkers, not on a threading.Condition; see _park.py.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ._biglock import big_lock
+from ._biglock import big_lock, big_lock_let_go
 from ._current import current_context, here, main
 from ._park import my_parker
 from ._wait import Waiting, _place_to_wait, turn_while
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
@@ -63,7 +62,7 @@ def wait_until(
         each.enter(wake)
     try:
         if context is None or context is not main.context:
-            with _big_lock_let_go():
+            with big_lock_let_go():
                 if context is None:
                     _sleep_until(what, done, timeout)
                 else:
@@ -99,25 +98,7 @@ class _MainWait:
 
     def __call__(self) -> bool:
         if self._nested and here.home is None and big_lock._waiters:
-            with _big_lock_let_go():
+            with big_lock_let_go():
                 pass  # before we look: what is told to the context meanwhile tells nobody asleep
         self._nested = True
         return not self._done()
-
-
-@contextmanager
-def _big_lock_let_go() -> Iterator[None]:
-    """Not holding the big lock, if we do; it is ours again afterwards, Ctrl-C or not."""
-    if not here.has_big_lock:
-        yield
-        return
-    big_lock.release()
-    try:
-        yield
-    finally:
-        try:
-            big_lock._take_back()
-        finally:
-            context = main.context
-            if context is not None and here.home is None:
-                context._stand_in_begins()

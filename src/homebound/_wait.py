@@ -14,9 +14,11 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import enter_task, leave_task, running_task
+from ._biglock import big_lock_let_go
 from ._context import whereabouts
-from ._current import current_context, main
+from ._current import current_context, here, main, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
+from ._guest_context import GuestContext
 from ._home import LoopContext
 from ._park import Parker, my_parker
 from ._task import Task
@@ -41,7 +43,7 @@ def waits() -> dict[int, list[Waiting]]:
 
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
-_GUEST_RECHECK = 0.5  # seconds after which who waits for somebody else's loop looks if it is closed
+_GUEST_RECHECK = 0.5  # seconds after which who waits for a loop that does not tell looks at it
 
 
 class _Exit:
@@ -114,6 +116,8 @@ def kick() -> None:
 def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
     """The context that the caller must turn while it waits for `context`."""
     current = current_context()
+    if current is None and here.has_big_lock and isinstance(main.context, GuestContext):
+        raise main.context.cannot(f"{what} with the big lock")
     if current is None or (current is not context and current is not main.context):
         message = (
             f"{what}: {whereabouts()} may not wait for {context!r}; only its home may, or the main "
@@ -121,8 +125,9 @@ def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
             "that is nobody's home"
         )
         raise WouldDeadlock(message)
-    if not isinstance(current, LoopContext):
-        raise current._cannot(what)
+    if isinstance(current, GuestContext):
+        raise current.cannot(what)
+    assert isinstance(current, LoopContext)
     return current
 
 
@@ -221,7 +226,7 @@ def block_on(
     Called from: any thread.
     """
     current = current_context()
-    target = context or _home_of(awaitable) or current or main.context
+    target = context or _home_of(awaitable) or current or main_context()
     try:
         if target is None:
             message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
@@ -415,11 +420,12 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
 
 
 def _park_until_told(parker: Parker, task: Task[Any], timeout: float | None) -> None:
-    """Sleep until the task is done. Loops of others do not tell when they are closed: look."""
+    """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
     home = task._home
-    if home is None or not home._is_guest:
+    silent = home if isinstance(home, GuestContext) and not home.end.covers else None
+    if silent is not None:
+        timeout = _GUEST_RECHECK if timeout is None else min(timeout, _GUEST_RECHECK)
+    with big_lock_let_go():
         parker.park(timeout)
-        return
-    parker.park(_GUEST_RECHECK if timeout is None else min(timeout, _GUEST_RECHECK))
-    if home.loop.is_closed():
-        home._close()
+    if silent is not None and silent.loop.is_closed():
+        silent.end.tell()

@@ -121,23 +121,17 @@ class StockLoop:
         self.loop.close()
 
 
-def factories() -> list[Any]:
-    def uvloop() -> asyncio.AbstractEventLoop:
-        import uvloop  # noqa: PLC0415
-
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        return loop
-
-    missing = importlib.util.find_spec("uvloop") is None
-    skip = pytest.mark.skipif(missing, reason="uvloop is not installed")
-    return [
-        pytest.param(asyncio.SelectorEventLoop, id="asyncio"),
-        pytest.param(uvloop, id="uvloop", marks=skip),
-    ]
+@pytest.fixture(params=["asyncio", "uvloop", "rloop"])
+def factory(
+    request: pytest.FixtureRequest, loop_factory: Callable[[str], Any]
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes loops of somebody else's."""
+    made: Callable[[], asyncio.AbstractEventLoop] = loop_factory(request.param)
+    return made
 
 
-@pytest.fixture(params=factories())
-def stock(request: pytest.FixtureRequest) -> Iterator[StockLoop]:
-    loop = StockLoop(request.param)
+@pytest.fixture
+def stock(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[StockLoop]:
+    loop = StockLoop(factory)
     yield loop
     loop.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +18,6 @@ if TYPE_CHECKING:
     InThread = Callable[..., Future[Any]]
 
 Factory = Any
-
-
-def uvloop_factory() -> asyncio.AbstractEventLoop:
-    import uvloop  # noqa: PLC0415
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-NO_UVLOOP = importlib.util.find_spec("uvloop") is None
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(asyncio.SelectorEventLoop, id="asyncio"),
-        pytest.param(
-            uvloop_factory,
-            id="uvloop",
-            marks=pytest.mark.skipif(NO_UVLOOP, reason="uvloop is not installed"),
-        ),
-    ]
-)
-def factory(request: pytest.FixtureRequest) -> Factory:
-    return request.param
 
 
 @pytest.fixture

@@ -114,15 +114,10 @@ def test_far_awaits(mortal: Mortal, io: IOThread):
             return "told"
         return "done"
 
-    waiters = [io.spawn(wait_for(task))]
-    if mortal.end != "guest":  # of a future of a loop of others that ends, nobody hears
-        waiters.append(io.spawn(wait_for(future)))
+    waiters = [io.spawn(wait_for(task)), io.spawn(wait_for(future))]
     block_on(nothing(), io.context)
     block_on(nothing(), mortal.context)
     mortal.die()
-    if mortal.end == "guest":  # it is noticed by who next posts there
-        with pytest.raises(ContextClosed):
-            mortal.context.call_soon(print)
     assert [block_on(waiter) for waiter in waiters] == ["told"] * len(waiters)
 
 

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROGRAM = """
+PRELUDE = """
 import asyncio
 import sys
 import threading
@@ -28,8 +28,9 @@ def name():
 async def far_name():
     await asyncio.sleep(0)
     return name()
+"""
 
-
+TRAVEL = """
 async def forever():
     await asyncio.sleep(3600)
 
@@ -81,22 +82,127 @@ async def main(context):
     while not ticks:
         await asyncio.sleep(0)
     timer.stop()
-    print("done")
+"""
+
+MAIN = """
+from PySide6.QtCore import QEventLoop
 
 
+def held(fn):
+    with homebound.big_lock:
+        return fn()
+
+
+async def add(lock, total):
+    for _ in range(50):
+        async with lock:
+            total.append(1)
+
+
+async def guarded():
+    assert homebound.big_lock.held()
+    return name()
+
+
+async def dialog(context):
+    # A modal dialog: Qt's loop runs inside the task, and other tasks inside that.
+    inner = QEventLoop()
+    async def accept():
+        inner.quit()
+    context.spawn(accept())
+    inner.exec()
+    assert homebound.current_task().get_name() == "dialog"
+    return "closed"
+
+
+def slot(task, order):
+    task.wake()
+    order.append("slot returned")
+
+
+async def sleeper(order):
+    await homebound.suspend()
+    order.append(name())
+
+
+async def main(context):
+    assert homebound.main_context() is context is homebound.current_context()
+    async with homebound.IOThread("io") as io:
+        def device():
+            # Whoever holds the big lock is no stand-in of Qt's thread: all is queued there.
+            assert homebound.current_context() is None
+            assert homebound.block_on(guarded()) == "MainThread"
+            for act in (context.poll, lambda: homebound.wait_while(bool)):
+                try:
+                    act()
+                except homebound.ContextError as error:
+                    print("refused:", error)
+            return homebound.block_on(far_name(), io.context)
+        assert await asyncio.to_thread(held, device) == "io"
+        assert await asyncio.to_thread(homebound.block_on, guarded()) == "MainThread"
+        lock, total = homebound.Lock(), []
+        tasks = [each.spawn(add(lock, total)) for each in (context, io)]
+        await asyncio.gather(*tasks, add(lock, total))
+        assert len(total) == 150
+        assert await context.spawn(dialog(context), name="dialog") == "closed"
+        order = []
+        task = context.spawn(sleeper(order))
+        await context.spawn(far_name())
+        QTimer.singleShot(0, lambda: slot(task, order))
+        await task
+        assert order == ["MainThread", "slot returned"]
+        future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().ours = [context.spawn(homebound.suspend()), future]
+    await context.spawn(far_name())
+
+
+async def told(what):
+    try:
+        await what
+    except homebound.ContextClosed:
+        return "told"
+"""
+
+LAUNCH = """
 app = QApplication(sys.argv)
 loop = qasync.QEventLoop(app)
 asyncio.set_event_loop(loop)
 context = homebound.AioContext.attach(loop)
-with loop:
-    loop.run_until_complete(main(context))
+assert homebound.main_context() is None
+with homebound.IOThread("outlives") as outlives:
+    with loop:
+        for _ in range(2):
+            loop.run_until_complete(main(context))
+            assert homebound.main_context() is None is homebound.current_context()
+        waiters = [outlives.spawn(told(what)) for what in getattr(loop, "ours", ())]
+        homebound.block_on(far_name(), outlives.context)
+    assert [homebound.block_on(waiter) for waiter in waiters] == ["told"] * len(waiters)
+print("done")
 """
 
 
-def test_attached_qt_loop(program: Callable[..., str]):
+@pytest.fixture
+def qt_program(program: Callable[..., str]) -> Callable[[str], str]:
+    """Run `main(context)` on qasync, twice."""
     pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)  # needs libraries of the system
     pytest.importorskip("qasync")
-    printed = program(PROGRAM, QT_QPA_PLATFORM="offscreen", QT_API="pyside6")
+
+    def run(main: str) -> str:
+        return program(PRELUDE + main + LAUNCH, QT_QPA_PLATFORM="offscreen", QT_API="pyside6")
+
+    return run
+
+
+def test_attached_qt_loop(qt_program: Callable[[str], str]):
+    printed = qt_program(TRAVEL)
     assert "done" in printed
     assert "refused: block_on" in printed
     assert "which cannot be run from inside itself" in printed
+
+
+def test_qt_as_the_main_home(qt_program: Callable[[str], str]):
+    """The big lock, nested Qt loops, slots that wake tasks, and the loop's end."""
+    printed = qt_program(MAIN)
+    assert "done" in printed
+    assert "refused: poll" in printed
+    assert "refused: wait_while with the big lock" in printed

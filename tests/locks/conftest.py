@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PLACES = ["home", "other home", "asyncio", "uvloop", "thread"]
+LOOPS = ["asyncio", "uvloop", "rloop"]  # of others
 PATIENCE = 20.0  # seconds until a test is taken to hang
 
 
@@ -123,14 +124,8 @@ class LoopThread:
             self.loop.close()
 
 
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name == "uvloop":
-        return pytest.importorskip("uvloop").new_event_loop  # type: ignore[no-any-return]
-    return asyncio.SelectorEventLoop
-
-
 @pytest.fixture
-def place_of() -> Iterator[Callable[[str], Place]]:
+def place_of(loop_factory: Callable[[str], Any]) -> Iterator[Callable[[str], Place]]:
     """`place_of(name)` makes the place, once; all end with the test."""
     made: dict[str, Place] = {}
     ends: list[Callable[[], Any]] = []
@@ -140,7 +135,7 @@ def place_of() -> Iterator[Callable[[str], Place]]:
             thread_place = Place(name, None)
             ends.append(thread_place.end)
             return thread_place
-        if name in ("asyncio", "uvloop"):
+        if name in LOOPS:
             loop_thread = LoopThread(loop_factory(name))
             ends.append(loop_thread.end)
             return loop_place(name, loop_thread.loop)
@@ -159,7 +154,7 @@ def place_of() -> Iterator[Callable[[str], Place]]:
         end()
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=[*PLACES, "rloop"])
 def place(request: pytest.FixtureRequest, place_of: Callable[[str], Place]) -> Place:
     return place_of(request.param)
 
@@ -169,8 +164,8 @@ def other_place(request: pytest.FixtureRequest, place_of: Callable[[str], Place]
     return place_of(request.param)
 
 
-@pytest.fixture(params=["homebound", "asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+@pytest.fixture(params=["homebound", *LOOPS])
+def run(request: pytest.FixtureRequest, loop_factory: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Run a coroutine in a task of ours, and in tasks of others."""
     if request.param == "homebound":
         return homebound.run

@@ -114,17 +114,10 @@ class Quiet:
         logging.getLogger("asyncio").setLevel(logging.NOTSET)
 
 
-def factory_of(name: str) -> Any:
-    if name == "homebound":
-        return homebound.new_event_loop
-    if name == "uvloop":
-        return pytest.importorskip("uvloop").new_event_loop
-    return asyncio.SelectorEventLoop
-
-
-@pytest.fixture(params=["homebound", "asyncio", "uvloop"])
-def dying(request: pytest.FixtureRequest) -> Any:
-    loop = factory_of(request.param)()
+@pytest.fixture(params=["homebound", "asyncio", "uvloop"])  # rloop drops nothing when closed
+def dying(request: pytest.FixtureRequest, loop_factory: Any) -> Any:
+    ours = request.param == "homebound"
+    loop = homebound.new_event_loop() if ours else loop_factory(request.param)()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop, thread

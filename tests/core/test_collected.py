@@ -1,0 +1,107 @@
+"""A closed loop goes with the last who knows it: nothing refers in a circle."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import selectors
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import AioContext, ContextClosed, IOThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+References = list[weakref.ref[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def work() -> References:
+    """Use what a loop and a context have; weak references to both."""
+    loop = asyncio.get_running_loop()
+    context = AioContext.attach(loop)
+    await asyncio.sleep(0.001)
+    await asyncio.to_thread(int)
+    await context.spawn(homebound.to_worker(int))
+    context.notify()
+    context.bottom_half(int).schedule()
+    await asyncio.sleep(0)
+    return [weakref.ref(loop), weakref.ref(context)]
+
+
+def by_runner(factory: Callable[[], Any]) -> References:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work())
+
+
+def by_io_thread(factory: Callable[[], Any]) -> References:
+    with IOThread(loop_factory=factory) as io:
+        return homebound.block_on(io.spawn(work()))  # type: ignore[no-any-return]
+
+
+def on_select() -> Any:
+    return homebound.new_event_loop(selectors.SelectSelector())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: by_runner(homebound.new_event_loop),
+        lambda: by_runner(on_select),
+        lambda: homebound.run(work()),
+        lambda: by_io_thread(homebound.new_event_loop),
+        lambda: by_runner(asyncio.SelectorEventLoop),
+        lambda: by_io_thread(asyncio.SelectorEventLoop),
+    ],
+    ids=["new_event_loop", "select", "run", "IOThread", "attached", "IOThread, attached"],
+)
+def test_gone_when_closed_and_dropped(run: Callable[[], References]):
+    assert [reference() for reference in run()] == [None, None]
+
+
+def test_a_late_user_of_a_closed_loop_is_refused():
+    loop = homebound.new_event_loop()
+    context = AioContext.attach(loop)
+    loop.close()
+    loop.close()
+    assert AioContext.attach(loop) is context
+    assert context.loop is loop
+    for post in (loop.call_soon, loop.call_soon_threadsafe):
+        with pytest.raises(RuntimeError, match="closed"):
+            post(print)
+    with pytest.raises(ContextClosed):
+        context.call_soon(print)
+    context.notify()
+
+    async def wait_for(future: Any) -> None:
+        with pytest.raises(ContextClosed, match="will never be done"):
+            await future
+
+    homebound.run(wait_for(asyncio.Future(loop=loop)))
+    del context
+    with pytest.raises(ContextClosed, match="is closed, and had no context"):
+        AioContext.attach(loop)
+
+
+def test_a_context_outlives_its_loop_and_refuses():
+    with IOThread("gone") as io:
+        context = io.context
+        task = io.spawn(work())
+        homebound.block_on(task)
+    del io
+    assert context.loop.is_closed()
+    assert task.home is context
+    assert context.stats().closed
+    with pytest.raises(ContextClosed, match="'gone' closed> has ended"):
+        context.bottom_half(int).schedule()

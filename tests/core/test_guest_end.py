@@ -1,0 +1,194 @@
+"""The end of somebody else's loop is told to those who wait for something there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import AioContext, ContextClosed, IOThread, block_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+    Factory = Callable[[], asyncio.AbstractEventLoop]
+    StockLoop = Any  # conftest's
+
+
+async def nothing() -> None:
+    pass
+
+
+async def outcome(of: Any) -> object:
+    try:
+        return await of
+    except ContextClosed as error:
+        assert "its loop has ended" in str(error) or "ended with it" in str(error)  # noqa: PT017
+        return "told"
+
+
+def waiting_for(io: IOThread, what: Any) -> homebound.Task[Any]:
+    """A task in `io` that waits, and has begun to."""
+    task = io.spawn(outcome(what))
+    while block_on(io.spawn(nothing())) or task._fut_waiter is None:
+        pass
+    return task
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_who_awaits_a_future_of_a_loop_that_is_closed(
+    attached: bool,  # noqa: FBT001
+    stock: StockLoop,
+    io: IOThread,
+):
+    if attached:
+        AioContext.attach(stock.loop)
+    future = stock.loop.create_future()
+    waiters = [waiting_for(io, future) for _ in range(3)]
+    stock.close()
+    assert [block_on(waiter) for waiter in waiters] == ["told"] * 3
+    assert block_on(io.spawn(outcome(future))) == "told"  # and who comes later
+
+
+def test_who_awaits_a_task_there(stock: StockLoop, io: IOThread, in_thread: InThread):
+    """Nobody posts there: it is told by the end itself."""
+    context = AioContext.attach(stock.loop)
+    task = context.spawn(homebound.suspend())
+    block_on(context.spawn(nothing()))
+    waiter = waiting_for(io, task)
+    blocked = in_thread(block_on, task)
+    while len(task._listeners) < 2:
+        pass
+    stock.close()
+    assert block_on(waiter) == "told"
+    with pytest.raises(ContextClosed):
+        blocked.result(10)
+    assert context.stats().closed
+
+
+def test_a_result_that_was_there_is_given(stock: StockLoop, io: IOThread):
+    future = stock.loop.create_future()
+    waiter = waiting_for(io, future)
+    stock.loop.call_soon_threadsafe(stock.loop.stop)
+    stock.thread.join()
+    future.set_result("there")  # its callbacks will never run
+    stock.loop.close()
+    assert block_on(waiter) == "there"
+    assert block_on(io.spawn(outcome(future))) == "there"
+
+
+def test_an_io_thread_on_such_a_loop(factory: Factory, io: IOThread):
+    with IOThread("other", loop_factory=factory) as other:
+        future = other.context.loop.create_future()
+        waiter = waiting_for(io, future)
+    assert block_on(waiter) == "told"
+
+
+def test_posts_that_race_with_the_end(factory: Factory, in_thread: InThread):
+    """Each is run, or refused, or its task is told: also on loops that take posts when closed."""
+    for _ in range(20):
+        loop = factory()
+        context = AioContext.attach(loop)
+        begun = threading.Barrier(3)
+
+        def post(context: AioContext = context, begun: Any = begun) -> None:
+            begun.wait(10)
+            try:
+                while True:
+                    block_on(nothing(), context)
+            except ContextClosed:
+                pass
+
+        posters = [in_thread(post) for _ in range(2)]
+        begun.wait(10)
+        loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        for poster in posters:
+            poster.result(10)
+
+
+def test_attaching_again(factory: Factory):
+    loop, strange = factory(), factory()
+    context = AioContext.attach(loop)
+    loop.close()
+    loop.close()
+    assert AioContext.attach(loop) is context
+    assert context.loop is loop
+    strange.close()
+    with pytest.raises(ContextClosed, match="is closed, and had no context"):
+        AioContext.attach(strange)
+
+
+def test_one_that_runs_cannot_be_closed(factory: Factory):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = AioContext.attach(loop)
+        with pytest.raises(RuntimeError, match="running"):
+            loop.close()
+        assert await context.spawn(asyncio.sleep(0, "alive")) == "alive"
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+def test_another_cover_of_close_is_called(factory: Factory):
+    loop: Any = factory()
+    calls = []
+    real_close = loop.close
+
+    def before() -> None:
+        calls.append("before")
+        real_close()
+
+    loop.close = before
+    context = AioContext.attach(loop)
+    covered = loop.close
+
+    def after() -> None:
+        calls.append("after")
+        covered()
+
+    loop.close = after
+    assert AioContext.attach(loop) is context
+    loop.close()
+    assert calls == ["after", "before"]
+    assert context.stats().closed
+
+
+class Bare:
+    """What keeps others from covering a method: no `__dict__`."""
+
+    __slots__ = ("__weakref__", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+def test_a_loop_that_cannot_be_covered(in_thread: InThread):
+    """Its end is noticed by who posts, and by who waits in a thread."""
+    for notice in ("post", "wait"):
+        loop: Any = Bare(asyncio.SelectorEventLoop())
+        context = AioContext.attach(loop)
+        assert AioContext.attach(loop) is context
+        task = context.spawn(homebound.suspend())
+        loop.run_until_complete(asyncio.sleep(0))
+        blocked = in_thread(block_on, task)
+        while not task._listeners:
+            pass
+        loop.close()
+        if notice == "post":
+            with pytest.raises(ContextClosed):
+                context.call_soon(print)
+        with pytest.raises(ContextClosed):
+            blocked.result(10)
