@@ -21,6 +21,7 @@ from ._asyncio_private import (
     MOST_EVENTS,
     FastHandle,
     InheritedLoop,
+    LoopFuture,
     enter_task,
     leave_task,
     running_loop,
@@ -32,6 +33,7 @@ from ._biglock import big_lock
 from ._current import current_context, here
 
 if TYPE_CHECKING:
+    import asyncio
     import contextvars
     import selectors
     from asyncio import events
@@ -131,6 +133,10 @@ class Loop(InheritedLoop):
         if home._bell:
             home._ring(task)
         return task
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """asyncio's create_future; without a GIL, of a kind that threads may await together."""
+        return LoopFuture(loop=self)
 
     def _create_checked(
         self, coro: Coroutine[Any, Any, Any], name: str | None, context: contextvars.Context | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,47 @@ def test_threads_that_begin_to_await_one_task_at_the_same_moment(io: IOThread, i
             await asyncio.sleep(0)
             future.set_result(7)
             assert await asyncio.gather(*waiters) == [7] * 15
+
+    homebound.run(main())
+
+
+@pytest.mark.skipif(
+    getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="with a GIL create_future gives asyncio's own future, for its speed",
+)
+def test_threads_that_begin_to_await_one_future_at_the_same_moment(io: IOThread, io2: IOThread):
+    async def wait(future: Any) -> int:
+        return await future  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        for _ in range(200):
+            future = here().loop.create_future()
+            homes = (io.context, io2.context, here())
+            waiters = [home.spawn(wait(future)) for _ in range(5) for home in homes]
+            await asyncio.sleep(0.0005)
+            future.set_result(7)
+            assert await asyncio.gather(*waiters) == [7] * 15
+
+    homebound.run(main())
+
+
+def test_a_future_of_our_loop_looks_like_asyncios():
+    async def main() -> None:
+        future = here().loop.create_future()
+        assert isinstance(future, asyncio.Future)
+        assert repr(future) == "<Future pending>"
+        assert future.get_loop() is asyncio.get_running_loop()
+        here().loop.call_soon(future.set_exception, ValueError("set"))
+        with pytest.raises(ValueError, match="set"):
+            await future
+
+        async def by_asyncio() -> object:
+            other = here().loop.create_future()
+            here().loop.call_soon(other.cancel, "why")
+            return await other
+
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await asyncio.Task(by_asyncio())
 
     homebound.run(main())
 
