@@ -3,6 +3,9 @@
 The client is the same for all: one thread, plain sockets and epoll, a request in flight on each
 connection. The server tells its process's CPU clock on a second port, and is otherwise asked
 nothing while it is measured.
+
+The first case has the server in the main thread's loop; the others on uvloop in a thread of its
+own, an I/O thread of homebound's or a plain one.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import homebound
+
 from ._harness import Case, Target
-from ._peers import loop_factories, with_homebound, with_loop
+from ._peers import loop_factories, loop_thread, peer, with_homebound, with_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,9 +54,20 @@ class _Clock(_Echo):
         self.transport.write(b"%d\n" % time.process_time_ns())
 
 
-async def _serve(_n: int) -> None:
+async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection, as a task."""
+    while data := await reader.read(4096):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _serve(_n: int, *, streams: bool = False) -> None:
     loop = asyncio.get_running_loop()
-    echo = await loop.create_server(_Echo, _HOST, 0, backlog=2 * CONNECTIONS)
+    echo: asyncio.Server
+    if streams:
+        echo = await asyncio.start_server(_converse, _HOST, 0, backlog=2 * CONNECTIONS)
+    else:
+        echo = await loop.create_server(_Echo, _HOST, 0, backlog=2 * CONNECTIONS)
     clock = await loop.create_server(_Clock, _HOST, 0)
     ports = [server.sockets[0].getsockname()[1] for server in (echo, clock)]
     sys.stdout.write(f"{ports[0]} {ports[1]}\n")
@@ -58,12 +75,26 @@ async def _serve(_n: int) -> None:
     await asyncio.Event().wait()  # until killed
 
 
+def _run(where: str, loop: str, *, streams: bool) -> None:
+    """Serve: `where` is "main", "io" (an I/O thread) or "thread" (a plain one)."""
+    if where == "main":
+        serve = partial(_serve, streams=streams)
+        run = with_homebound if loop == "homebound" else partial(with_loop, loop_factories()[loop])
+        run(serve)(0)
+    elif where == "io":
+        with homebound.IOThread(loop_factory=loop_factories()[loop]) as io:
+            homebound.block_on(io.spawn(_serve(0, streams=streams)))
+    else:
+        with loop_thread(loop_factories()[loop]) as bare:
+            asyncio.run_coroutine_threadsafe(_serve(0, streams=streams), bare).result()
+
+
 # --- the client --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _server(kind: str) -> Iterator[tuple[int, int]]:
-    command = [sys.executable, "-m", __name__, kind]
+def _server(*how: str) -> Iterator[tuple[int, int]]:
+    command = [sys.executable, "-m", __name__, *how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stdout is not None
@@ -99,10 +130,12 @@ def _drive(connections: list[socket.socket], requests: int) -> None:
                     open_ones -= 1
 
 
-def _client(kind: str) -> Callable[[int], float]:
+def _client(*how: str, wall: bool = False) -> Callable[[int], float]:
+    """CPU time of the server a request; or the time that passes, with `wall`."""
+
     def variant(n: int) -> float:
         each = max(1, n // CONNECTIONS)
-        with _server(kind) as (echo, clock_port), contextlib.ExitStack() as stack:
+        with _server(*how) as (echo, clock_port), contextlib.ExitStack() as stack:
             connections = [
                 stack.enter_context(socket.create_connection((_HOST, echo)))
                 for _ in range(CONNECTIONS)
@@ -111,29 +144,47 @@ def _client(kind: str) -> Callable[[int], float]:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             clock = stack.enter_context(socket.create_connection((_HOST, clock_port)))
             _drive(connections, min(each, _WARM_UP))
-            start = _cpu_ns(clock)
+            start, began = _cpu_ns(clock), time.perf_counter_ns()
             _drive(connections, each)
-            return (_cpu_ns(clock) - start) / (each * CONNECTIONS) / 1e9
+            passed = time.perf_counter_ns() - began if wall else _cpu_ns(clock) - start
+            return passed / (each * CONNECTIONS) / 1e9
 
     return variant
 
 
 def cases() -> list[Case]:
     """What to run."""
-    return [
-        Case(
-            name=f"TCP echo, {CONNECTIONS} connections",
-            what="a protocol that writes back 64 bytes; CPU time of the server a request",
-            variants={name: _client(name) for name in ("homebound", *loop_factories())},
-            n=CONNECTIONS * 500,
-            targets=(Target("asyncio", at_most=1),),
-        )
-    ]
+    main = Case(
+        name=f"TCP echo, {CONNECTIONS} connections",
+        what="a protocol that writes back 64 bytes; CPU time of the server a request",
+        variants={
+            name: _client("main", name, "protocol") for name in ("homebound", *loop_factories())
+        },
+        n=CONNECTIONS * 500,
+        targets=(Target("asyncio", at_most=1),),
+    )
+    return [main, *(_in_thread() if peer("uvloop") else ())]
+
+
+def _in_thread() -> Iterator[Case]:
+    for style, what in (("protocol", "a protocol"), ("streams", "a task a connection, streams")):
+        for wall, short, measure in (
+            (False, "CPU", "CPU time of the server"),
+            (True, "time", "time that passes"),
+        ):
+            yield Case(
+                name=f"I/O thread on uvloop: echo {style}, {short}",
+                what=f"{what} that writes back 64 bytes; {measure} a request",
+                variants={
+                    "homebound": _client("io", "uvloop", style, wall=wall),
+                    "uvloop": _client("thread", "uvloop", style, wall=wall),
+                },
+                n=CONNECTIONS * 1500,  # a third of the main thread's time a request
+                # The time that passes is mostly the client's, and the machine's.
+                targets=() if wall else (Target("uvloop", at_most=1.03),),
+            )
 
 
 if __name__ == "__main__":
-    name = sys.argv[1]
-    run = (
-        with_homebound(_serve) if name == "homebound" else with_loop(loop_factories()[name], _serve)
-    )
-    run(0)
+    where, loop, style = sys.argv[1:]
+    _run(where, loop, streams=style == "streams")
