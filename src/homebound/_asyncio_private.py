@@ -51,6 +51,36 @@ if sys.version_info >= (3, 12):
 else:
     running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
 
+# asyncio's own block managers are called back for the task that entered them: what is called, and
+# where in its object that task stands.
+ON_BEHALF: dict[Any, str] = {
+    asyncio.Timeout._on_timeout: "_task",  # type: ignore[attr-defined]
+    asyncio.TaskGroup._on_task_done: "_parent_task",
+}
+
+
+class ParentsLoop:
+    """What an asyncio.TaskGroup then takes for its loop: that where its parent is.
+
+    The group keeps the loop that it was entered on, and at its end waits for a future of that,
+    which it sets when the last child ends: in the thread of its parent, which may have moved.
+    """
+
+    __slots__ = ("_parent",)
+
+    def __init__(self, parent: Any) -> None:
+        self._parent = parent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parent._loop, name)
+
+    @classmethod
+    def follow(cls, group: Any, parent: Any) -> None:
+        """Have the group follow its parent from now on."""
+        if group._loop.__class__ is not cls:
+            group._loop = cls(parent)
+
+
 # What keeps our unfinished tasks alive, and shows them to asyncio.all_tasks(). asyncio keeps a
 # WeakSet, which costs half a task to enter and leave. We put the task itself where the WeakSet
 # keeps its weak references: iterating, it calls each entry for the object, and Task answers as a
@@ -203,6 +233,31 @@ class FastHandle(events.Handle):
         self._source_traceback = None
 
 
+class ErrandHandle(FastHandle):
+    """A handle that any thread may cancel, also while it runs: what it calls looks for itself.
+
+    asyncio's forgets its callback then, and may be about to call it.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Do not call it. Called from: any thread."""
+        self._cancelled = True
+
+
+class ErrandTimer(events.TimerHandle):
+    """A timer of that kind."""
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Do not call it. Called from: any thread."""
+        if not self._cancelled:
+            self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
+            self._cancelled = True
+
+
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
 
@@ -324,6 +379,14 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         return None if fileno is None else fileno()
 
     # Timers: asyncio's heap and handles, our upkeep.
+
+    def _errand_at(self, when: float, errand: Any) -> ErrandTimer:
+        """call_at, for an errand."""
+        self._check_closed()
+        timer = ErrandTimer(when, errand, (), self, contextvars.Context())
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
 
     def next_timer(self) -> float | None:
         """When the next timer is due; cancelled ones are dropped on the way."""

@@ -104,6 +104,8 @@ class Enterable(TaskFuture[T]):
                     self._abandon("ended with it")  # the closer has left it to us
                     raise
         elif cell[0] is not token or self.done():
+            if home._closed:
+                home._refuse()
             raise self._refusal("wake", cell)
 
     def _claim(self, target: AioContext) -> bool:

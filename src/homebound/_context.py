@@ -199,7 +199,11 @@ class AioContext:
         """
         if self._closed or (self._ending and here.context is not self):
             self._refuse()
-        before = task._home
+        try:
+            before = task._home
+        except AttributeError:
+            self._take_no_other(task, "schedule")
+            raise
         if task._claim(self):
             try:
                 self._post(task)
@@ -216,10 +220,23 @@ class AioContext:
 
         Called from: any thread.
         """
-        if current_context() is self:
-            self._enter_here(task)
-        else:
-            self.schedule(task)
+        try:
+            if current_context() is self:
+                self._enter_here(task)
+            else:
+                self.schedule(task)
+        except AttributeError:
+            self._take_no_other(task, "enter")
+            raise
+
+    def _take_no_other(self, task: object, what: str) -> None:
+        """What was to be entered failed us: say so if it is no task of ours."""
+        if not isinstance(task, self.task_type):
+            message = (
+                f"AioContext.{what}() takes a homebound.Task, got {task!r}; "
+                "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
+            )
+            raise TypeError(message) from None
 
     def _enter_here(self, task: Task[Any]) -> None:
         if self._closed:
@@ -280,6 +297,12 @@ class AioContext:
     def _post(self, entry: Any) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
         self._ready.append(entry)
+        if self._bell:
+            self._ring(entry)
+
+    def _post_first(self, entry: Any) -> None:
+        """`_post` ahead of all that waits: a cancellation reaches a task that is about to run."""
+        self._ready.appendleft(entry)
         if self._bell:
             self._ring(entry)
 

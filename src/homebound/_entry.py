@@ -1,4 +1,4 @@
-"""What stands in a mailbox beside tasks: posted callbacks and bottom halves.
+"""What stands in a mailbox beside tasks: posted callbacks, errands and bottom halves.
 
 An entry has `_cancelled` and `_run()`; the home calls `_run()` unless it was cancelled, and reports
 what it raises to the loop's exception handler.
@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_private import ON_BEHALF
+from ._current import current_context
+from ._errors import ContextClosed
+
 if TYPE_CHECKING:
+    from asyncio import events
     from collections.abc import Callable
     from contextvars import Context
 
     from ._context import AioContext
+    from ._task import Task
 
 
 class Posted:
@@ -49,6 +55,54 @@ class Posted:
     def __repr__(self) -> str:
         state = " cancelled" if self._cancelled else ""
         return f"<Posted{state} {self._callback!r}>"
+
+
+class Errand:
+    """A callback on behalf of a task: it runs where that is at home, and follows it if it moves.
+
+    asyncio's timeout() cancels its task and then notes that it did, and its TaskGroup looks whether
+    children are left and then says what to wake it by: both take it that their task does not run
+    meanwhile. That holds in the thread of the task's home alone, which need not be the one of the
+    loop that has the timer, or in which the child was made.
+    """
+
+    __slots__ = ("_args", "_callback", "_task", "_vars", "handle")
+
+    def __init__(
+        self, task: Task[Any], callback: Any, args: tuple[Any, ...], context: Context
+    ) -> None:
+        self._task = task
+        self._callback = callback
+        self._args = args
+        self._vars = context
+        self.handle: events.Handle | None = None  # by which it is cancelled, if that can be
+
+    @staticmethod
+    def task_of(callback: Any) -> Any:
+        """The task on whose behalf asyncio has this bound method called, else None."""
+        name = ON_BEHALF.get(callback.__func__)
+        return None if name is None else getattr(callback.__self__, name)
+
+    @property
+    def _cancelled(self) -> bool:
+        return self.handle is not None and self.handle.cancelled()
+
+    def _run(self) -> None:
+        if self._cancelled:
+            return
+        home = self._task._home
+        if home is None or current_context() is home:
+            self._vars.run(self._callback, *self._args)
+            return
+        try:
+            home._post(self)
+        except ContextClosed:
+            pass  # and so the task was abandoned
+
+    __call__ = _run  # from a handle, in a Context of its own: ours is entered at the task's home
+
+    def __repr__(self) -> str:
+        return f"<Errand {self._callback!r} for {self._task!r}>"
 
 
 class BottomHalf:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import loop_of
-from ._context import AioContext
 from ._current import current_context
 from ._errors import ContextClosed
 from ._guests import end_of
@@ -19,6 +18,7 @@ from ._loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._context import AioContext
     from ._task import Task
 
 
@@ -33,7 +33,7 @@ def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
 class FarWait:
     """A task waits for a future of another loop. First runs there, then once more at home."""
 
-    __slots__ = ("_answered", "_error", "_future", "_task", "_waits")
+    __slots__ = ("_answered", "_asked", "_error", "_future", "_taken", "_task", "_waits")
 
     _cancelled = False
 
@@ -42,6 +42,8 @@ class FarWait:
         self._future = future
         self._error: BaseException | None = None
         self._answered = False  # whoever answers sets it, and then posts it
+        self._asked = 0  # how often the task was cancelled meanwhile. Home only
+        self._taken = 0  # how many of these the future took. Far thread only, until the answer
         loop = loop_of(future)
         if isinstance(loop, Loop):
             self._waits: set[FarWait] = loop.home._far_waits
@@ -65,7 +67,11 @@ class FarWait:
         if self._answered:
             task = self._task
             task._far = None
-            task._throw = self._error
+            if self._asked > self._taken:
+                # It was done before a request came: as on one loop, that ends this very wait.
+                task._throw_cancel()
+            elif task._throw is None:
+                task._throw = self._error
             task._run()
             return
         self._waits.add(self)
@@ -105,16 +111,37 @@ class FarWait:
 
     def cancel(self, msg: Any) -> bool:
         """Cancel the future over there. False if its loop has ended."""
-        cancel = Cancel(self._future, msg, self._task)
+        cancel = _CancelFuture(self, msg)
         try:
             _send(loop_of(self._future), cancel._run, cancel)
         except RuntimeError:
             return False
+        self._asked += 1
+        self._task._cancel_with(msg)
         return True
+
+    def _cancel_there(self, msg: Any) -> None:
+        if self._future.cancel(msg=msg):
+            self._taken += 1
+
+
+class _CancelFuture:
+    """A cancellation request on its way to the loop of a future."""
+
+    __slots__ = ("_msg", "_wait")
+
+    _cancelled = False
+
+    def __init__(self, wait: FarWait, msg: Any) -> None:
+        self._wait = wait
+        self._msg = msg
+
+    def _run(self) -> None:
+        self._wait._cancel_there(self._msg)
 
 
 class Cancel:
-    """A cancellation request on its way to the home of a task, or to the loop of a future.
+    """A cancellation request on its way to the home of a task.
 
     `behalf` is the task that waits for it and was itself cancelled: if the target is done by then,
     the request comes back to it.
@@ -124,25 +151,20 @@ class Cancel:
 
     _cancelled = False
 
-    def __init__(self, target: Any, msg: Any, behalf: Task[Any] | None) -> None:
+    def __init__(self, target: Task[Any], msg: Any, behalf: Task[Any] | None) -> None:
         self._target = target
         self._msg = msg
         self._behalf = behalf
 
     def _run(self) -> None:
         target = self._target
-        home = getattr(target, "_home", None)
-        if isinstance(home, AioContext):
-            if current_context() is not home:  # it has moved on: follow it
-                try:
-                    home._post(self)
-                except ContextClosed:
-                    self._unrun()
-                return
-            delivered = target._cancel_here(self._msg)
-        else:
-            delivered = target.cancel(msg=self._msg)
-        if not delivered:
+        home: AioContext = target._home  # type: ignore[assignment]
+        if current_context() is not home:  # it has moved on: follow it
+            try:
+                home._post_first(self)
+            except ContextClosed:
+                self._unrun()
+        elif not target._cancel_here(self._msg):
             self._unrun()
 
     def _unrun(self) -> None:
@@ -158,17 +180,21 @@ class Cancel:
 
 
 class _CancelAgain(Cancel):
-    """The request comes back to the waiter, who must then be cancelled itself."""
+    """The request comes back to the waiter, who must then be cancelled itself.
+
+    Unless it was taken back meanwhile, as asyncio.timeout() does when its block ends all the same.
+    """
 
     __slots__ = ()
 
     def _run(self) -> None:
         task = self._target
-        home = task._home
+        home: AioContext = task._home  # type: ignore[assignment]
         if current_context() is not home:
             try:
                 home._post(self)
             except ContextClosed:
                 pass
             return
-        task._cancel_here(self._msg, again=True)
+        if task._num_cancels_requested:
+            task._cancel_here(self._msg, again=True)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from contextvars import Context, copy_context
 from itertools import count
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._asyncio_private import (
     FastHandle,
     FutureParts,
+    ParentsLoop,
     describe_task,
     print_task_stack,
     running_loop,
     task_stack,
 )
+from ._entry import Errand
 from ._errors import ContextError
 from ._loop import Loop
 
@@ -90,10 +93,17 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         if context is None:
             context = copy_context()
+        if fn.__class__ is MethodType and (parent := Errand.task_of(fn)) is not None:
+            self._join_group(fn, parent)
         loop = running_loop()
         if loop is None and self._home is not None:
             loop = self._home.loop
         self._tell((fn, context, loop))
+
+    def _join_group(self, fn: Any, parent: Any) -> None:
+        """We are a child in a TaskGroup of asyncio's."""
+        if isinstance(parent, TaskFuture):
+            ParentsLoop.follow(fn.__self__, parent)
 
     def remove_done_callback(self, fn: Callable[[Task[T]], object], /) -> int:
         """Take `fn` out again; how many times it was in.
@@ -130,7 +140,11 @@ class TaskFuture(FutureParts, Generic[T]):
                 listener._heard(None)
 
     def _call_listener(self, fn: Any, context: Context, loop: Any) -> None:
+        parent: Any = Errand.task_of(fn) if fn.__class__ is MethodType else None
         try:
+            if isinstance(parent, TaskFuture):  # asyncio's TaskGroup, whose parent may have moved
+                parent._home._post(Errand(parent, fn, (self,), context))  # type: ignore[union-attr, arg-type]
+                return
             if loop is None:
                 loop = self.get_loop()
             if isinstance(loop, Loop):

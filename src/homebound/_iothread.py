@@ -157,7 +157,7 @@ class IOThread:
         else:
             self._listen(kick)
             what = ("IOThread.join", self)
-            turn_while(what, lambda: not self._ended, self.context, timeout)
+            turn_while(what, lambda: not self._ended, None, timeout)
         self._thread.join()  # it has done its last deed: a matter of microseconds
 
     def _check_wait(self, what: str) -> None:
@@ -166,9 +166,16 @@ class IOThread:
         if current is None or self._context is None or self._ended:
             return
         if current is self._context:
-            message = f"IOThread.{what} was called in {whereabouts()}, which is the one to end"
+            message = (
+                f"IOThread.{what} was called in {whereabouts()}, which is the one to end; "
+                f"call it in another thread: main_context().call_soon(io.{what}) does"
+            )
             raise WouldDeadlock(message)
-        _place_to_wait(f"IOThread.{what}", self._context)
+        try:
+            _place_to_wait(f"IOThread.{what}", self._context)
+        except ContextError as error:
+            message = f"{error}; at the end of `async with IOThread()` others go on meanwhile"
+            raise type(error)(message) from None
 
     def _sleep_until_ended(self, timeout: float | None) -> None:
         parker = my_parker()

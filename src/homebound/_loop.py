@@ -12,13 +12,17 @@ replaces one iteration (`_run_once`) and `call_soon`:
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from itertools import repeat
 from time import monotonic
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import (
     MOST_EVENTS,
+    ON_BEHALF,
+    ErrandHandle,
     FastHandle,
     InheritedLoop,
     LoopFuture,
@@ -31,10 +35,10 @@ from ._asyncio_private import (
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock
 from ._current import current_context, here
+from ._entry import Errand
 
 if TYPE_CHECKING:
     import asyncio
-    import contextvars
     import selectors
     from asyncio import events
     from collections.abc import Callable, Coroutine, Iterator
@@ -84,6 +88,12 @@ class Loop(InheritedLoop):
         if callback.__class__ is self.task_type:  # a future tells one of our tasks that it is done
             callback._future_done(home)  # type: ignore[attr-defined]
             return None
+        if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
+            errand = self._errand(callback, args, context)
+            if errand is not None:
+                errand.handle = ErrandHandle(errand, (), self, contextvars.Context())
+                home._post(errand.handle)
+                return errand.handle
         handle: events.Handle
         if self._closed or self._debug:
             handle = self._checked_handle(callback, args, context, "call_soon")
@@ -93,6 +103,29 @@ class Loop(InheritedLoop):
         if home._bell:
             home._ring(handle)
         return handle
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> events.TimerHandle:
+        """asyncio's call_at. The timer of an asyncio.timeout() strikes where its task is then."""
+        if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
+            errand = self._errand(callback, args, context)
+            if errand is not None:
+                errand.handle = timer = self._errand_at(when, errand)
+                return timer
+        return super().call_at(when, callback, *args, context=context)
+
+    def _errand(
+        self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> Errand | None:
+        task = Errand.task_of(callback)
+        if task.__class__ is not self.task_type:
+            return None
+        return Errand(task, callback, args, context or contextvars.copy_context())
 
     def call_soon_threadsafe(  # type: ignore[override]
         self,

@@ -349,7 +349,9 @@ class Task(Enterable[T]):
     def cancel(self, msg: Any | None = None) -> bool:
         """Request that it cancel itself, at once even if its home sleeps. False if it is done.
 
-        From another thread the request is delivered at its home. See asyncio.Task.cancel.
+        From another thread the request is delivered at its home, ahead of what waits there: a task
+        that has not begun never does, one on its way is cancelled as it arrives. See
+        asyncio.Task.cancel.
 
         Called from: any thread.
         """
@@ -376,7 +378,7 @@ class Task(Enterable[T]):
             finally:
                 home._leave()
         try:
-            home._post(Cancel(self, msg, None))
+            home._post_first(Cancel(self, msg, None))
         except ContextClosed:
             return False
         return True
@@ -398,6 +400,10 @@ class Task(Enterable[T]):
                 pass  # it is about to run, and will find the request
         return True
 
+    def _throw_cancel(self) -> None:
+        """The next step throws a CancelledError."""
+        self._throw = CANCEL
+
     def _cancel_waiter(self, msg: Any) -> bool:
         """Cancel what it awaits; False if that is done already."""
         waiter = self._fut_waiter
@@ -406,7 +412,7 @@ class Task(Enterable[T]):
         elsewhere = waiter._home if waiter.__class__ is Task else None
         if elsewhere is not None and elsewhere is not self._home and not waiter.done():
             try:
-                elsewhere._post(Cancel(waiter, msg, self))
+                elsewhere._post_first(Cancel(waiter, msg, self))
             except ContextClosed:
                 return False
             return True

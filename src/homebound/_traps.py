@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import running_loop, running_task
 from ._cell import PARK
+from ._context import AioContext, whereabouts
 from ._current import current_context
+from ._errors import ContextError
 from ._task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
-
-    from ._context import AioContext
 
 
 def current_task() -> Task[Any] | None:
@@ -53,7 +53,21 @@ def suspend() -> Generator[Any, Any, None]:
 
     Called from: task.
     """
-    yield PARK
+    try:
+        yield PARK
+    except RuntimeError:
+        _check_runner("suspend()")
+        raise
+
+
+def _check_runner(what: str) -> None:
+    """A runner threw what we had yielded back at us: say so if it is none of ours."""
+    if current_task() is None:
+        message = (
+            f"{what} was awaited in {whereabouts()}, in a task that is not homebound's; make the "
+            "task with AioContext.spawn, or run it on a loop of homebound.new_event_loop"
+        )
+        raise ContextError(message) from None
 
 
 @types.coroutine
@@ -74,7 +88,14 @@ def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
     Called from: task.
     """
     if current_context() is not ctx:
-        yield ctx
+        if not isinstance(ctx, AioContext):
+            message = f"move_to: an AioContext was expected, got {ctx!r}"
+            raise TypeError(message)
+        try:
+            yield ctx
+        except RuntimeError:
+            _check_runner("move_to()")
+            raise
 
 
 class on:  # noqa: N801  (reads as a word: async with on(ctx))

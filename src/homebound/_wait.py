@@ -119,10 +119,12 @@ def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
     if current is None and here.has_big_lock and isinstance(main.context, GuestContext):
         raise main.context.cannot(f"{what} with the big lock")
     if current is None or (current is not context and current is not main.context):
+        whom = "others" if context is None else repr(context)
         message = (
-            f"{what}: {whereabouts()} may not wait for {context!r}; only its home may, or the main "
-            "thread, or a thread that holds the big lock; await it instead, or wait in a thread "
-            "that is nobody's home"
+            f"{what}: {whereabouts()} may not wait for {whom}; "
+            + ("only its home may" if context is not None else "name a context, whose home may")
+            + ", or the main thread, or a thread that holds the big lock; await it instead, or "
+            "block_on it in a thread that is nobody's home"
         )
         raise WouldDeadlock(message)
     if isinstance(current, GuestContext):
@@ -142,7 +144,8 @@ def wait_while(
     At home of `context` its loop is turned; else the current context must be the main one (main
     thread, or big lock held), and the main loop is. Whoever makes the predicate false calls
     `kick()`. The big lock is let go while asleep. `timeout` is in seconds: TimeoutError.
-    Raises WouldDeadlock elsewhere: one I/O thread may not wait for another.
+    Raises WouldDeadlock elsewhere: one I/O thread may not wait for another; ContextClosed if
+    `context` has ended and the predicate is still true.
 
     >>> import homebound
     >>> async def main(io):
@@ -173,16 +176,22 @@ def turn_while(
             return False
         task = running_task(turned.loop)
         with Waiting(*what, turned, task, timed=timeout is not None):
-            _turn_while(turned, predicate, timeout)
+            _turn_while(turned, predicate, timeout, context)
     finally:
         _waiting.remove(turned)
     return True
 
 
 def _turn_while(
-    context: LoopContext, predicate: Callable[[], object], timeout: float | None
+    context: LoopContext,
+    predicate: Callable[[], object],
+    timeout: float | None,
+    other: AioContext | None = None,
 ) -> None:
-    """Turn the loop, nested in whatever runs here, while `predicate()`. May raise TimeoutError."""
+    """Turn the loop, nested in whatever runs here, while `predicate()`. May raise TimeoutError.
+
+    `other` is whose work would make it false; when that has ended, nobody will: ContextClosed.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     state = context._begin_nested()
     alarm = None
@@ -190,6 +199,8 @@ def _turn_while(
         if timeout is not None:
             alarm = context.loop.call_later(max(0.0, timeout), _nothing)
         while predicate():
+            if other is not None and other._closed:
+                other._refuse()
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError
             context._turn_once(blocking=True)
@@ -214,7 +225,8 @@ def block_on(
     context it is
     queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its cleanup, and
     raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. Raises WouldDeadlock in one I/O
-    thread for another, ContextClosed if the context has ended, ContextError if there is none.
+    thread for another, and for the task that calls it; ContextClosed if the context has ended,
+    ContextError if there is none.
 
     >>> import homebound
     >>> async def answer():
@@ -262,6 +274,12 @@ def _block_here(
     outer = running_task(turned.loop)
     if isinstance(awaitable, Task):
         task = awaitable
+        if _ends_with(task, outer):
+            message = (
+                f"block_on from {whereabouts()}: {task!r} would wait for itself: "
+                "the caller runs in it, or in what it waits for"
+            )
+            raise WouldDeadlock(message)
         task._begin_if_new(target)
     elif target is turned:
         task = Task(_coroutine(awaitable), home=target)
@@ -271,6 +289,18 @@ def _block_here(
     else:
         task = target.spawn(_coroutine(awaitable))
     return _block_nested(task, turned, outer, timeout)
+
+
+def _ends_with(task: Task[Any], running: Any) -> bool:
+    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
+    waiting: Any = task
+    seen: set[Any] = set()
+    while isinstance(waiting, Task) and waiting not in seen:
+        if waiting is running:
+            return True
+        seen.add(waiting)
+        waiting = waiting._fut_waiter
+    return False
 
 
 def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
@@ -296,7 +326,7 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
     alarm = expired = None
     try:
         if ours is not None:
-            ours._fut_waiter = task  # cancelling the task outside cancels this one
+            ours._fut_waiter = task  # cancelling the task outside cancels this one; see _ends_with
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import homebound
+from homebound._asyncio_private import ON_BEHALF
 
 SOURCE = Path(homebound.__file__).parent
 
@@ -163,6 +164,20 @@ def test_a_handle_has_the_fields_that_ours_sets():
     handle.cancel()
     assert handle._cancelled is True
     loop.close()
+
+
+def test_whom_timeout_and_task_group_are_called_back_for():
+    async def main() -> None:
+        me = asyncio.current_task()
+        async with asyncio.timeout(30) as timeout, asyncio.TaskGroup() as group:
+            for manager, name in ((timeout, "_on_timeout"), (group, "_on_task_done")):
+                callback = getattr(manager, name)
+                assert getattr(manager, ON_BEHALF[callback.__func__]) is me
+            child = group.create_task(asyncio.sleep(0))
+            assert child._callbacks[0][0] == group._on_task_done
+            assert timeout._timeout_handler._callback == timeout._on_timeout  # type: ignore[attr-defined]
+
+    asyncio.run(main())
 
 
 def test_task_helpers():

@@ -376,3 +376,26 @@ def test_a_done_task_answers_at_once(io: IOThread):
     task = io.spawn(where())
     assert block_on(task) == "io"
     assert block_on(task) == "io"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+@pytest.mark.parametrize("first", ["at once", "later"])
+def test_for_a_task_that_the_caller_runs_in(depth: int, first: str):
+    async def main() -> None:
+        outermost = current_task()
+        assert outermost is not None
+
+        async def nest(left: int) -> None:
+            if first == "later":
+                await asyncio.sleep(0)
+            if left:
+                block_on(nest(left - 1))
+                return
+            with pytest.raises(WouldDeadlock, match="would wait for itself"):
+                block_on(outermost)
+
+        block_on(nest(depth))
+        with pytest.raises(WouldDeadlock, match="would wait for itself"):
+            block_on(outermost)
+
+    homebound.run(main())

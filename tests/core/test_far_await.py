@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
+    Gate = Callable[[AioContext], threading.Event]
     StockLoop = Any  # conftest's
 
 
@@ -352,5 +353,59 @@ def test_two_that_wait_for_each_others_homes(io: IOThread):
     async def main() -> None:
         names = await io.spawn(hop(4, [io.context, here()]))
         assert names == ["io", "io", "MainThread", "io", "MainThread"]
+
+    homebound.run(main())
+
+
+def test_cancelled_too_late_for_the_future_it_ends_the_wait_for_it(io: IOThread, gate: Gate):
+    """As on one loop: not whatever the task waits for after that."""
+
+    async def main() -> None:
+        future = io.context.loop.create_future()
+        log: list[object] = []
+
+        async def work() -> None:
+            try:
+                log.append(await future)
+            except asyncio.CancelledError:
+                log.append("cancelled")
+            await asyncio.sleep(0)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)  # it listens over there
+        go_on = gate(io.context)
+        io.context.call_soon(future.set_result, "done")
+        assert task.cancel()
+        go_on.set()
+        await task
+        assert log == ["cancelled"]
+
+    homebound.run(main())
+
+
+def test_a_timeout_that_strikes_as_what_it_limits_ends_far_away():
+    """The request comes too late there; the block ends, and takes it back; it is gone."""
+
+    async def main() -> None:
+        begun, ends = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        async def far() -> str:
+            loop.call_soon_threadsafe(begun.set)
+            ends.wait(10)
+            return "just in time"
+
+        me = asyncio.current_task()
+        assert me is not None
+        with IOThread() as io:
+            task = io.spawn(far())
+            await begun.wait()
+            async with asyncio.timeout(0) as timeout:
+                loop.call_later(0.001, ends.set)
+                assert await task == "just in time"
+            assert timeout.expired()
+            await io.spawn(asyncio.sleep(0))  # what came too late has come back by then
+            await asyncio.sleep(0)
+        assert me.cancelling() == 0
 
     homebound.run(main())

@@ -181,6 +181,92 @@ def test_timeout_inside_a_move(io: IOThread):
     homebound.run(main())
 
 
+def passed(context: AioContext, seconds: float) -> threading.Event:
+    """Set by the context's loop once its timers of `seconds` from now have struck."""
+    event = threading.Event()
+    context.loop.call_later(seconds, event.set)
+    return event
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_timeout_that_strikes_elsewhere_as_the_block_ends(seconds: float, io: IOThread):
+    """The timer is the old home's. What has left the block meanwhile is not cancelled."""
+
+    async def main() -> None:
+        home, me = here(), current_task()
+        assert me is not None
+        struck = passed(home, seconds + 0.001)
+        async with asyncio.timeout(seconds) as timeout:
+            await move_to(io.context)
+            assert struck.wait(10)
+        await asyncio.sleep(0)
+        await move_to(home)
+        assert me.cancelling() == 0
+        assert not timeout.expired()
+
+    homebound.run(main())
+
+
+def test_timeouts_that_strike_elsewhere_always_raise_timeout_error(io: IOThread, io2: IOThread):
+    """Cancelling the task and noting who did are one step for it, wherever it has gone."""
+
+    async def main() -> None:
+        home, me = here(), current_task()
+        assert me is not None
+        for number in range(200):
+            with pytest.raises(TimeoutError):  # noqa: PT012
+                async with asyncio.timeout(0.0002 * (number % 5)):
+                    while True:
+                        for context in (io.context, io2.context, home):
+                            await move_to(context)
+            assert me.cancelling() == 0
+        await move_to(home)
+
+    homebound.run(main())
+
+
+def test_a_child_that_fails_while_its_group_has_moved(io: IOThread):
+    """asyncio's TaskGroup: what a child's end means is decided where its parent is."""
+
+    async def main() -> None:
+        home = here()
+
+        async def fail() -> None:
+            raise ValueError
+
+        with pytest.raises(ExceptionGroup):  # noqa: PT012
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                struck = passed(home, 0.001)
+                await move_to(io.context)
+                assert struck.wait(10)  # the child has failed, and its callback was called
+        await asyncio.sleep(0)  # not cancelled any more
+        assert here() is io.context
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("who", ["main task", "plain thread"])
+def test_cancelled_in_flight_the_move_itself_raises_it(
+    who: str, io: IOThread, gate: Gate, in_thread: InThread
+):
+    """Also if nothing is awaited after it."""
+
+    async def main() -> None:
+        go_on = gate(io.context)
+        task = asyncio.create_task(move_to(io.context))
+        await asyncio.sleep(0)
+        if who == "main task":
+            assert task.cancel()
+        else:
+            assert in_thread(task.cancel).result(10)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    homebound.run(main())
+
+
 @pytest.mark.parametrize("who", ["main task", "plain thread"])
 def test_cancelled_in_flight_it_is_raised_there(
     who: str, io: IOThread, gate: Gate, in_thread: InThread
@@ -336,15 +422,27 @@ def test_an_asyncio_task_cannot_move(io: IOThread):
     async def work() -> None:
         await move_to(io.context)
 
-    with pytest.raises(RuntimeError, match="bad yield"):
+    with pytest.raises(homebound.ContextError, match=r"move_to\(\) was awaited in thread 'Main"):
         asyncio.run(work())
+
+
+@pytest.mark.parametrize("where", [None, "io"])
+def test_to_what_is_no_context(where: Any):
+    async def main() -> None:
+        with pytest.raises(TypeError, match="an AioContext was expected, got"):
+            await move_to(where)
+        with pytest.raises(TypeError, match="an AioContext was expected, got"):
+            async with on(where):
+                raise AssertionError
+
+    homebound.run(main())
 
 
 def test_an_asyncio_task_cannot_suspend():
     async def work() -> None:
         await homebound.suspend()
 
-    with pytest.raises(RuntimeError, match=r"only a homebound\.Task can be suspended"):
+    with pytest.raises(homebound.ContextError, match=r"suspend\(\) .* not homebound's; make the"):
         asyncio.run(work())
 
 

@@ -11,9 +11,11 @@ import pytest
 import homebound
 from homebound import (
     AioContext,
+    ContextClosed,
     IOThread,
     WouldDeadlock,
     big_lock,
+    block_on,
     current_context,
     kick,
     wait_while,
@@ -304,3 +306,35 @@ def test_elsewhere_it_would_deadlock(io: IOThread, io2: IOThread, in_thread: InT
 def test_a_kick_with_nobody_waiting(in_thread: InThread):
     kick()
     in_thread(kick).result(10)
+
+
+def test_for_a_context_that_has_ended():
+    async def main() -> None:
+        with IOThread() as io:
+            pass
+        assert not wait_while(lambda: False, io.context)
+        with pytest.raises(ContextClosed):
+            wait_while(lambda: True, io.context)
+
+    homebound.run(main())
+
+
+def test_for_a_context_that_ends_meanwhile():
+    async def main() -> None:
+        io = IOThread()
+        io.start()
+        ending = threading.Thread(target=io.stop)
+        asyncio.get_running_loop().call_soon(ending.start)
+        with pytest.raises(ContextClosed):
+            wait_while(lambda: True, io.context)
+        ending.join()
+
+    homebound.run(main())
+
+
+def test_without_a_context_an_io_thread_is_told_to_name_one(io: IOThread):
+    async def body() -> None:
+        with pytest.raises(WouldDeadlock, match="may not wait for others; name a context"):
+            wait_while(lambda: False)
+
+    block_on(io.spawn(body()))

@@ -310,9 +310,21 @@ def test_a_wake_for_a_task_whose_home_has_ended():
         settle(io)
         context = io.context
     assert task.cancelled()
-    with pytest.raises(homebound.ContextError):
+    with pytest.raises(homebound.ContextClosed, match="has ended"):
         task.wake()
     with pytest.raises(homebound.ContextClosed):
         context.schedule(fresh := Task(asyncio.sleep(0)))
     assert fresh.home is None  # it was not taken
     fresh.cancel()
+
+
+@pytest.mark.parametrize("what", [None, 3, print])
+def test_what_is_no_task(what: Any, io: IOThread):
+    async def main() -> None:
+        for context in (here(), io.context):
+            with pytest.raises(TypeError, match=r"schedule\(\) takes a homebound\.Task, got"):
+                context.schedule(what)
+            with pytest.raises(TypeError, match=r"takes a homebound\.Task, got"):
+                context.enter(what)
+
+    homebound.run(main())

@@ -66,11 +66,13 @@ class Traveller:
         self.rng = random.Random(seed)
         self.created = self.completed = self.broken_off = 0
         self.delivered = 0  # cancellations
+        self.begun = False
         self.task: homebound.Task[None]
 
     async def live(self) -> None:
         me = current_task()
         assert me is not None
+        self.begun = True
         actions: list[Callable[[], Any]] = [self.wait, self.move, self.pause, self.work, self.help]
         weights = [6, 6, 3, 1, 3]
         while not self.world.ending:
@@ -164,6 +166,8 @@ def test_travellers(io_threads: int, seed: int, stress_seconds: float):
                 traveller.task = homebound.Task(traveller.live())
             for traveller in world.travellers:
                 rng.choice(world.contexts).schedule(traveller.task)
+            while not all(traveller.begun for traveller in world.travellers):
+                await asyncio.sleep(0)  # one that is cancelled before never begins
             threads = [
                 threading.Thread(target=wake_from_thread, args=[world, rng.getrandbits(32)])
                 for _ in range(3)
