@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import alive
+from ._asyncio_shapes import gathered
 from ._biglock import big_lock, thread_name
 from ._context import every_context
 from ._current import main
@@ -153,7 +154,7 @@ class WaitGraph:
         if isinstance(node, Held):
             return self._lock_needs(node)
         if isinstance(node, Gathered):
-            children = [child for child in node.future._children if not child.done()]
+            children = [child for child in gathered(node.future) or () if not child.done()]
             ways = (self._await("waits for", child) for child in children)
             return Needs(tuple(way for way in ways if way is not None), any=True)
         return self._workers_need(node.pool)
@@ -183,7 +184,7 @@ class WaitGraph:
             return None
         if isinstance(future, (Task, asyncio.Task)):
             return Way(how, future, (future,))
-        if type(getattr(future, "_children", None)) is list:
+        if gathered(future) is not None:
             return Way(how, Gathered(future), (future,))
         return None
 

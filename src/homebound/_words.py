@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_shapes import gathered, sleeps_until
 from ._barrier import Barrier
 from ._biglock import thread_name
 from ._condition import Condition
@@ -101,8 +102,8 @@ def _awaited(future: Any, task: Task[Any]) -> str:
     if isinstance(future, Task):
         home = "no home" if future._home is None else f"at home in {future._home.name!r}"
         return f"waits for task {future.get_name()!r}, {home}"
-    children = getattr(future, "_children", None)
-    if type(children) is list:
+    children = gathered(future)
+    if children is not None:
         left = ", ".join(_child(child) for child in children if not child.done())
         return f"waits for a gather of {left or 'what is done'}"
     left_s = _seconds_left(future, task)
@@ -116,10 +117,8 @@ def _child(child: Future[Any]) -> str:
 
 def _seconds_left(future: Any, task: Task[Any]) -> float | None:
     """Until the timer that ends an asyncio.sleep; None if it is something else."""
-    loop: Any = None if task._home is None else task._home.loop
-    for timer in getattr(loop, "_scheduled", []).copy():
-        args = timer._args
-        if args and args[0] is future and not timer._cancelled:
-            left: float = timer._when - loop.time()
-            return max(0.0, left)
-    return None
+    if task._home is None:
+        return None
+    loop = task._home.loop
+    when = sleeps_until(loop, future)
+    return None if when is None else max(0.0, when - loop.time())

@@ -1,0 +1,86 @@
+"""What the search for deadlocks reads off asyncio's objects is where it looks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from homebound._asyncio_shapes import (
+    cancelled_along,
+    gathered,
+    loop_kept_by,
+    sleeps_until,
+    timers_of,
+    touched_by,
+)
+
+
+def test_timers():
+    loop = asyncio.new_event_loop()
+    assert timers_of(loop) == []
+    kept = loop.call_later(3600, partial(print, "a"), "b")
+    loop.call_later(3600, print).cancel()
+    assert timers_of(loop) == [kept]
+    assert {"a", "b"} <= {each for each in touched_by(kept) if isinstance(each, str)}
+    assert timers_of(object()) is None
+    loop.close()
+
+
+def test_a_timeout_touches_its_task():
+    async def main() -> None:
+        async with asyncio.timeout(3600):
+            [timer] = timers_of(asyncio.get_running_loop()) or []
+            assert asyncio.current_task() in list(touched_by(timer))
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_sleep_ends_when_its_timer_says():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sleeper = asyncio.create_task(asyncio.sleep(3600))
+        await asyncio.sleep(0)
+        future = sleeper._fut_waiter  # type: ignore[attr-defined]
+        when = sleeps_until(loop, future)
+        assert when is not None
+        assert 3500 < when - loop.time() <= 3600
+        assert sleeps_until(loop, loop.create_future()) is None
+        assert loop_kept_by(future) is loop
+        sleeper.cancel()
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_along():
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        one = asyncio.create_task(forever())
+        both = asyncio.gather(one, asyncio.create_task(forever()))
+        children = gathered(both)
+        assert children is not None
+        assert one in children
+        assert gathered(one) is None
+        assert both in list(cancelled_along(one))
+        outer = asyncio.shield(one)
+        assert outer in list(cancelled_along(one))
+        waiter = asyncio.create_task(asyncio.wait([one], timeout=3600))
+        await asyncio.sleep(0)
+        assert waiter not in list(cancelled_along(one))  # its time limit cancels nobody
+        waiter.cancel()
+        both.cancel()
+        await asyncio.gather(waiter, both, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_the_parent_of_a_task_group_is_cancelled_along():
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            child = group.create_task(asyncio.sleep(3600))
+            assert asyncio.current_task() in list(cancelled_along(child))
+            child.cancel()
+
+    asyncio.run(main())
