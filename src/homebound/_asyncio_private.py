@@ -18,9 +18,9 @@ from asyncio import base_tasks, events, futures, tasks
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
     _MIN_SCHEDULED_TIMER_HANDLES,
-    MAXIMUM_SELECT_TIMEOUT,
     _format_handle,
 )
+from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
 from asyncio.log import logger
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -258,6 +258,7 @@ class ErrandTimer(events.TimerHandle):
             self._cancelled = True
 
 
+LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
 
@@ -396,13 +397,6 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             heapq.heappop(scheduled)._scheduled = False
         when: float | None = scheduled[0]._when if scheduled else None
         return when
-
-    def timeout_until(self, until: float | None) -> float | None:
-        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
-        if until is None:
-            return None
-        longest: float = MAXIMUM_SELECT_TIMEOUT
-        return min(max(0.0, until - self.time()), longest)
 
     def _collect_timers(self) -> None:
         """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""

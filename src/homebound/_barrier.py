@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from asyncio import BrokenBarrierError
 from typing import TYPE_CHECKING
 
+from ._clock import Deadline
 from ._waitqueue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class Barrier(WaitQueue):
 
         Called from: any thread.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         number = None
         while number is None:
-            waiter = self._wait_sync(None if deadline is None else deadline - time.monotonic())
+            waiter = self._wait_sync(deadline.left())
             if waiter is None:
                 raise TimeoutError
             number = self._pass(waiter)

@@ -18,11 +18,11 @@ from __future__ import annotations
 import _thread
 import os
 import threading
-import time
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ._clock import Deadline
 from ._current import here, main, set_big_lock
 from ._errors import WouldDeadlock, WrongThread
 from ._park import Parker, my_parker
@@ -185,17 +185,16 @@ class BigLock:
 
     def _queue(self, timeout: float) -> bool:
         me = _Waiter(timed=timeout >= 0)
-        deadline = None if timeout < 0 else time.monotonic() + timeout
+        deadline = Deadline(None if timeout < 0 else timeout)
         push = self._waiters.append
         try:
             push(me)  # the first call in here: an interrupt finds us queued, or handed the lock
             if self._raw.acquire(False):
                 self._pass_on()  # it was let go before we were seen: serve the head
             while not me.granted:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if deadline.over():
                     return not self._withdraw(me)
-                me.parker.park(left)
+                deadline.park(me.parker)
         except BaseException:
             if not self._withdraw(me):
                 self._pass_on()  # it was handed to us while the interrupt came

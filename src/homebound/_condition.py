@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._clock import Deadline
 from ._current import current_context
 from ._lock import Lock
 from ._wait import block_on
@@ -152,13 +152,10 @@ class Condition(WaitQueue):
 
         Called from: any thread.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         result = predicate()
-        while not result:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                break
-            self.wait_sync(left)
+        while not result and not deadline.over():
+            self.wait_sync(deadline.left())
             result = predicate()
         return result
 

@@ -29,6 +29,7 @@ from ._current import current_context, here
 from ._entry import BottomHalf, Posted
 from ._errors import ContextClosed
 from ._guests import abandon, context_of
+from ._members import members
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,6 +82,9 @@ class AioContext:
         # Those who wait for futures of this loop from elsewhere, to be told at its end; of a loop
         # of our own. Home only; whoever takes one out answers it.
         self._far_waits: set[Any] = set()
+        # Futures of calls that executors do for tasks here: `homebound.testing` takes who waits for
+        # one to be busy. Written at home; others only ask whether it is empty.
+        self._away: set[Any] = set()
         # Parkers of threads that wait for this context to get on; list operations are atomic.
         self._watchers: list[Parker] = []
         self._iterations = self._entered = self._skipped = 0  # home only
@@ -474,9 +478,7 @@ class AioContext:
 
 def every_context() -> list[AioContext]:
     """All there are, closed ones too, whatever other threads make or drop meanwhile."""
-    # The copy of the set is one operation; iterating a WeakSet is not.
-    references: set[Any] = contexts.data.copy()  # type: ignore[attr-defined]
-    return [context for reference in references if (context := reference()) is not None]
+    return members(contexts)
 
 
 def whereabouts() -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._asyncio_private import running_loop, set_running_loop
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
+from ._clock import clock
 from ._context import AioContext, whereabouts
 from ._current import current_context, here, main, main_context, set_home, set_main
 from ._errors import ContextError, WrongThread
@@ -216,7 +217,7 @@ class LoopContext(AioContext):
         The home thread may be asleep in the same selector; whoever comes first serves it.
         """
         loop = self.loop
-        timeout = loop.timeout_until(loop.next_timer())
+        until = loop.next_timer()
         self._bell = new_bell()
         self._ready.rotate(0)
         if self._ready:  # pairs with AioContext._post, like Loop._sleep
@@ -224,7 +225,7 @@ class LoopContext(AioContext):
             return
         big_lock._let_go()
         try:
-            parker.park(timeout, also=loop.selector_fd())
+            clock.park(parker, until, also=loop.selector_fd())
         finally:
             big_lock._take_back()
             self._stand_in_begins()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-import time
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from ._biglock import big_lock_let_go
+from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
@@ -180,15 +180,14 @@ class IOThread:
     def _sleep_until_ended(self, timeout: float | None) -> None:
         parker = my_parker()
         self._listen(parker.unpark)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         with Waiting("IOThread.join", self, timed=timeout is not None):
             while not self._ended:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if deadline.over():
                     message = f"IOThread {self.name!r} has not ended after {timeout} s"
                     raise TimeoutError(message)
                 with big_lock_let_go():
-                    parker.park(left)
+                    deadline.park(parker)
 
     def _ask_to_stop(self) -> None:
         context = self._context

@@ -20,6 +20,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import (
+    LONGEST_SLEEP,
     MOST_EVENTS,
     ON_BEHALF,
     ErrandHandle,
@@ -34,6 +35,7 @@ from ._asyncio_private import (
 )
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock
+from ._clock import clock
 from ._current import current_context, here
 from ._entry import Errand
 
@@ -195,6 +197,16 @@ class Loop(InheritedLoop):
         if home._bell and not self._closed:
             home._ring(None)
 
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
+        """asyncio's; the context remembers that it waits for somebody."""
+        future = super().run_in_executor(executor, func, *args)
+        away = self.home._away
+        away.add(future)
+        future.add_done_callback(away.discard)
+        return future
+
     # The life of the loop.
 
     def run_forever(self) -> None:
@@ -232,7 +244,11 @@ class Loop(InheritedLoop):
 
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
         """asyncio's; the context's own workers end with it."""
-        await super().shutdown_default_executor(*args, **timeout)
+        self.home._away.add(self)  # a thread of its own waits for the executor's
+        try:
+            await super().shutdown_default_executor(*args, **timeout)
+        finally:
+            self.home._away.discard(self)
         await self.home._end_workers()
 
     # One iteration.
@@ -341,6 +357,26 @@ class Loop(InheritedLoop):
         big_lock._let_go()
         big_lock._take_back()
         self.home._bell = AWAKE  # who stood in and went to sleep has left one up
+
+    # Time.
+
+    def time(self) -> float:
+        """asyncio's: seconds, of the clock in force."""
+        return clock.time()
+
+    def earliest_timer(self) -> float | None:
+        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
+        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
+        return min(pending, default=None)
+
+    def timeout_until(self, until: float | None) -> float | None:
+        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
+        if until is None:
+            return None
+        left = until - self.time()
+        if clock.stands and left > 0:
+            return None  # who moves the clock wakes us
+        return min(max(0.0, left), LONGEST_SLEEP)
 
     def _sleep(self) -> None:
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""

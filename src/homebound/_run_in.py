@@ -49,6 +49,8 @@ async def run_in(
     if task is None:
         _forgive(future)
         return await asyncio.wrap_future(future)
+    away = set() if task.home is None else task.home._away
+    away.add(future)
     try:
         while not future.done():  # again if somebody else has woken it
             future.add_done_callback(Waker(task).wake)
@@ -62,6 +64,7 @@ async def run_in(
         future.cancel()
         raise
     finally:
+        away.discard(future)
         del future, task  # the traceback of an error would hold both, and they it
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ._biglock import big_lock
+from ._clock import Deadline
 from ._context import whereabouts
 from ._errors import ContextClosed, ContextError
 from ._vcpu_gate import Gate
@@ -184,13 +184,19 @@ class VCPUThread:
         timeout: float | None = None,
     ) -> None:
         """A wait of this vCPU: it is out of guest code, and serves its work items."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         was_inside = gate.leave(self)
         try:
             while not done():
                 self._pass_turn(waits_for_it=watched is self._nudged)
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                wait_until(what, lambda: done() or self._work, watched, self._nudged, timeout=left)
+                left = deadline.left()
+                wait_until(
+                    what,
+                    lambda: done() or self._work,
+                    watched,
+                    self._nudged,
+                    timeout=None if left is None else max(0.0, left),
+                )
                 self._run_work()
         finally:
             if was_inside:

@@ -5,10 +5,10 @@ Sleeps are on parkers, not on a threading.Condition; see _park.py.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ._biglock import big_lock, big_lock_let_go
+from ._clock import Deadline
 from ._current import current_context, here, main
 from ._park import my_parker
 from ._wait import Waiting, _place_to_wait, turn_while
@@ -76,13 +76,12 @@ def wait_until(
 
 def _sleep_until(what: Reason, done: Callable[[], object], timeout: float | None) -> None:
     parker = my_parker()
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     with Waiting(*what, timed=timeout is not None):
         while not done():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if deadline.over():
                 raise TimeoutError
-            parker.park(left)
+            deadline.park(parker)
 
 
 class _MainWait:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import enter_task, leave_task, running_task
 from ._biglock import big_lock_let_go
+from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, here, main, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
@@ -192,7 +193,7 @@ def _turn_while(
 
     `other` is whose work would make it false; when that has ended, nobody will: ContextClosed.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     state = context._begin_nested()
     alarm = None
     try:
@@ -201,7 +202,7 @@ def _turn_while(
         while predicate():
             if other is not None and other._closed:
                 other._refuse()
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline.over():
                 raise TimeoutError
             context._turn_once(blocking=True)
     finally:
@@ -428,17 +429,17 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         task._begin_queued()
         interrupt = _post_new(task, target)
     task._tell(_Unpark(parker))
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     expired: _Expiry | None = None
     with Waiting("block_on", task, timed=timeout is not None):
         while not task.done():
             try:
-                left = None if deadline is None or expired else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if deadline.over():
+                    deadline = Deadline(None)  # once
                     expired = _Expiry(task)
                     expired()
                 else:
-                    _park_until_told(parker, task, left)
+                    _park_until_told(parker, task, deadline)
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
                 task.cancel()
@@ -449,13 +450,11 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
     return _outcome(task, expired)
 
 
-def _park_until_told(parker: Parker, task: Task[Any], timeout: float | None) -> None:
+def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
     """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
     home = task._home
     silent = home if isinstance(home, GuestContext) and not home.end.covers else None
-    if silent is not None:
-        timeout = _GUEST_RECHECK if timeout is None else min(timeout, _GUEST_RECHECK)
     with big_lock_let_go():
-        parker.park(timeout)
+        deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
     if silent is not None and silent.loop.is_closed():
         silent.end.tell()

@@ -34,10 +34,10 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._clock import Deadline
 from ._current import current_context
 from ._traps import current_task, suspend
 from ._wait import block_on
@@ -217,17 +217,16 @@ class WaitQueue:
     ) -> Waiter | None:
         waiter = ThreadWaiter(self, want, timed=timeout is not None)
         parked[waiter.who] = waiter
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         try:
             self._join(waiter)
             if joined is not None:
                 joined()
             while not waiter.granted:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if deadline.over():
                     # Handed over in the last moment, it is ours.
                     return None if self._withdraw(waiter) else waiter
-                waiter.parker.park(left)
+                deadline.park(waiter.parker)
         except BaseException:  # Ctrl-C
             self._leave(waiter)
             raise

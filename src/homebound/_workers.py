@@ -35,6 +35,7 @@ from ._context import AioContext, whereabouts
 from ._current import current_context
 from ._errors import ContextError
 from ._loop import Loop
+from ._members import members
 from ._park import Parker
 from ._traps import current_task, suspend
 from ._wait import Waiting
@@ -428,6 +429,11 @@ def _end_all() -> None:
     """The interpreter ends: work in flight is finished first."""
     for pool in tuple(_pools):
         pool.shutdown()
+
+
+def every_pool() -> list[WorkerPool]:
+    """All there are, whatever other threads make or drop meanwhile."""
+    return members(_pools)
 
 
 def pool_of(context: AioContext) -> WorkerPool:

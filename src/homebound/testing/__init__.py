@@ -1,0 +1,24 @@
+"""The public test kit: deterministic time and order, settling, conformance suites, stress."""
+
+from ._cases import Case as Case
+from ._clock import VirtualClock as VirtualClock
+from ._clock import virtual_clock as virtual_clock
+from ._executor_cases import check_executor as check_executor
+from ._executor_cases import executor_cases as executor_cases
+from ._here import here as here
+from ._leaks import no_leaks as no_leaks
+from ._lock_cases import check_lock as check_lock
+from ._lock_cases import lock_cases as lock_cases
+from ._loop_cases import check_loop as check_loop
+from ._loop_cases import loop_cases as loop_cases
+from ._places import LoopThread as LoopThread
+from ._places import Threads as Threads
+from ._places import other_loops as other_loops
+from ._queue_cases import check_queue as check_queue
+from ._queue_cases import queue_cases as queue_cases
+from ._sequencer import SequenceBroken as SequenceBroken
+from ._sequencer import Sequencer as Sequencer
+from ._settle import settle as settle
+from ._settle import settle_sync as settle_sync
+from ._stress import Stress as Stress
+from ._until import until as until

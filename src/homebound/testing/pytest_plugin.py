@@ -1,0 +1,126 @@
+"""The test kit for pytest: `pytest_plugins = ["homebound.testing.pytest_plugin"]` in a conftest.py.
+
+It is loaded by who asks for it, there or with `-p homebound.testing.pytest_plugin`. Nothing happens
+to a test that uses none of its fixtures or markers, unless `homebound_no_leaks = true` is set.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import random
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .._iothread import IOThread
+from .._run import run
+from ._clock import VirtualClock
+from ._leaks import no_leaks as _no_leaks
+from ._places import Threads
+from ._stress import Stress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__: list[str] = []  # pytest finds what is here; nobody imports it
+
+_STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
+_SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The setting."""
+    parser.addini(
+        "homebound_no_leaks", "every test fails that leaves something behind", type="bool"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers."""
+    for line in (
+        "homebound(debug=None): an `async def` test, run by homebound.run in the main context",
+        "no_leaks: fails if it leaves threads, descriptors, tasks, contexts or the big lock behind",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_report_header() -> str:
+    """How to have the same random choices again."""
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return (
+        f"HOMEBOUND_SEED={_SEED} HOMEBOUND_STRESS_SECONDS={_STRESS_SECONDS} "
+        f"GIL={'on' if gil else 'off'}"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test that is marked `homebound`."""
+    marker = pyfuncitem.get_closest_marker("homebound")
+    if marker is None or not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}), **marker.kwargs)
+    return True
+
+
+@pytest.fixture(scope="session")
+def _steady_process() -> None:
+    gc.collect()
+    gc.freeze()  # makes the collection after each test look at that test's objects only
+
+
+@pytest.fixture
+def no_leaks(_steady_process: None) -> Iterator[None]:
+    """Fail the test if it leaves threads, descriptors, tasks, contexts or the big lock behind.
+
+    Also if something was raised where nobody could catch it, in a thread or a finaliser.
+    """
+    with _no_leaks():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks_if_asked(request: pytest.FixtureRequest) -> None:
+    """Made first, so ended last: after all that the test's other fixtures end."""
+    if request.config.getini("homebound_no_leaks") or request.node.get_closest_marker("no_leaks"):
+        request.getfixturevalue("no_leaks")
+
+
+@pytest.fixture
+def iothread() -> Iterator[Callable[..., IOThread]]:
+    """`iothread(name, **options)` starts an IOThread, which is stopped after the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(IOThread(*args, **options))
+
+
+@pytest.fixture
+def io(iothread: Callable[..., IOThread]) -> IOThread:
+    """A running IOThread."""
+    return iothread("io")
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    """`threads.start(fn, *args)`: plain threads, joined after the test; one that hangs fails it."""
+    with Threads() as threads:
+        yield threads
+
+
+@pytest.fixture
+def virtual_clock() -> Iterator[VirtualClock]:
+    """A virtual clock, in force during the test. See `homebound.testing.virtual_clock`."""
+    with VirtualClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def stress() -> Iterator[Stress]:
+    """A race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED has the same one again."""
+    print(f"HOMEBOUND_SEED={_SEED}")  # noqa: T201 - what a failed test printed is in its report
+    with Stress(seconds=_STRESS_SECONDS, seed=_SEED) as stress:
+        yield stress
