@@ -1,58 +1,29 @@
-"""What every test gets: a check that it leaves nothing behind, its time box and its random seed."""
+"""What every test gets: the kit's fixtures, and its check that a test leaves nothing behind."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
-import os
-import random
+import multiprocessing.resource_tracker
 import sys
-import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
-from homebound._park import my_parker
+from homebound.testing import LoopThread, Stress, Threads, no_leaks, other_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
-STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
-SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
-OPEN_FILES = Path("/proc/self/fd")
-SECONDS_TO_END = 1.0  # for a thread whose work is done but which the interpreter has not left yet
+    import homebound
+
+pytest_plugins = ["homebound.testing.pytest_plugin"]
 
 # No deadline: on a machine with two cores an example is slow because another thread had the core.
 hypothesis.settings.register_profile("homebound", deadline=None)
 hypothesis.settings.load_profile("homebound")
-
-
-def pytest_report_header() -> str:
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return (
-        f"HOMEBOUND_SEED={SEED} HOMEBOUND_STRESS_SECONDS={STRESS_SECONDS} "
-        f"GIL={'on' if gil else 'off'}"
-    )
-
-
-@pytest.fixture
-def stress_seconds() -> float:
-    """How long a stress test runs; HOMEBOUND_STRESS_SECONDS sets it."""
-    return STRESS_SECONDS
-
-
-@pytest.fixture
-def seed() -> int:
-    """For random.Random. HOMEBOUND_SEED sets it, the report's header and a failure show it."""
-    print(f"HOMEBOUND_SEED={SEED}")  # noqa: T201 - what a failed test printed is in its report
-    return SEED
-
-
-_kept_by_rloop: dict[str, str] = {}  # descriptor number to what it is open on
 
 
 def _tidy_rloop() -> Callable[[], Any]:
@@ -72,10 +43,10 @@ def _tidy_rloop() -> Callable[[], Any]:
                 each.detach()
 
     def make() -> Any:
-        files = _open_files()
+        files = no_leaks.open_files()
         loop = TidyLoop()
-        new = _open_files().items() - files.items()
-        _kept_by_rloop.update(dict(each for each in new if each[1].startswith("anon_inode")))
+        new = no_leaks.open_files().items() - files.items()
+        no_leaks.kept.update(each for each in new if each[1].startswith("anon_inode"))
         return loop
 
     return make
@@ -100,43 +71,49 @@ def loop_factory() -> Callable[[str], Callable[[], Any]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _steady_process() -> None:
-    my_parker()  # the main thread's own descriptor, made at first use, lives as long as the thread
-    gc.collect()
-    gc.freeze()  # makes the collection after each test look at that test's objects only
+def _libraries_are_awake() -> None:
+    """What they open at first use, and keep, is no test's leak: libuv a pipe, and so on."""
+    for factory in other_loops().values():
+        loop = factory()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    multiprocessing.resource_tracker.ensure_running()
 
 
-@pytest.fixture(autouse=True)
-def _leaves_nothing(_steady_process: None) -> Iterator[None]:
-    """Fail a test that leaves a thread, a descriptor or an exception that nobody saw.
-
-    The last is pytest's: what a thread or a finaliser raises becomes a warning, warnings are
-    errors here, and the collection below makes a finaliser run in the test that it belongs to.
-    """
-    threads = set(threading.enumerate())
-    files = _open_files()
-    yield
-    left = _still_running(set(threading.enumerate()) - threads)
-    gc.collect()
-    files |= _kept_by_rloop
-    opened = {fd: target for fd, target in _open_files().items() if files.get(fd) != target}
-    assert not left, f"threads left running: {left}"
-    assert not opened, f"file descriptors left open: {opened}"
+@pytest.fixture
+def io2(iothread: Callable[..., homebound.IOThread]) -> homebound.IOThread:
+    return iothread("io2")
 
 
-def _still_running(threads: set[threading.Thread]) -> list[threading.Thread]:
-    deadline = time.monotonic() + SECONDS_TO_END
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return [thread for thread in threads if thread.is_alive()]
+@pytest.fixture
+def in_thread(threads: Threads) -> Callable[..., Future[Any]]:
+    """`in_thread(fn, *args)` calls it in a plain thread of its own; the future has the outcome."""
+    return threads.start
 
 
-def _open_files() -> dict[str, str]:
-    """Descriptor number to what it is open on; empty where the system does not tell."""
-    files = {}
-    for entry in OPEN_FILES.iterdir() if OPEN_FILES.exists() else ():
-        try:
-            files[entry.name] = str(entry.readlink())
-        except FileNotFoundError:
-            continue  # the descriptor that reads this very directory
-    return files
+@pytest.fixture(params=["asyncio", "uvloop", "rloop"])
+def factory(
+    request: pytest.FixtureRequest, loop_factory: Callable[[str], Any]
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes loops of somebody else's."""
+    made: Callable[[], asyncio.AbstractEventLoop] = loop_factory(request.param)
+    return made
+
+
+@pytest.fixture
+def stock(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[LoopThread]:
+    """A loop of others in a thread of its own."""
+    with LoopThread(factory, name="stock") as thread:
+        yield thread
+
+
+@pytest.fixture
+def stress_seconds(stress: Stress) -> float:
+    """How long a race runs that needs no more of `stress`."""
+    return stress.seconds
+
+
+@pytest.fixture
+def seed(stress: Stress) -> int:
+    """What it begins its random choices with."""
+    return stress.seed

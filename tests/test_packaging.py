@@ -60,15 +60,17 @@ def public_callables() -> Iterator[tuple[str, Any]]:
 
 def public_members(module: ModuleType) -> list[tuple[str, Any]]:
     """What the module offers: its __all__, or else its own names and, of a package, re-exports."""
-    names = getattr(module, "__all__", None) or [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and str(getattr(value, "__module__", "")).startswith(
-            "homebound" if hasattr(module, "__path__") else module.__name__
-        )
-    ]
+    names = getattr(module, "__all__", None)
+    if names is None:
+        names = [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            and not inspect.ismodule(value)
+            and str(getattr(value, "__module__", "")).startswith(
+                "homebound" if hasattr(module, "__path__") else module.__name__
+            )
+        ]
     return [(name, getattr(module, name)) for name in names]
 
 

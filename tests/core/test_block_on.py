@@ -17,21 +17,15 @@ from homebound import (
     IOThread,
     WouldDeadlock,
     block_on,
-    current_context,
     current_task,
 )
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 async def where(wait: float | None = 0) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, BottomHalf, IOThread, current_context
+from homebound.testing import here, settle_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 
     InThread = Callable[..., Future[Any]]
     Gate = Callable[[AioContext], threading.Event]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
-
-
-def settle(io: IOThread) -> None:
-    homebound.block_on(io.spawn(asyncio.sleep(0)))
 
 
 def test_scheduled_often_it_runs_once(io: IOThread, gate: Gate):
@@ -37,10 +28,10 @@ def test_scheduled_often_it_runs_once(io: IOThread, gate: Gate):
     for _ in range(5):
         bottom_half.schedule()
     go_on.set()
-    settle(io)
+    settle_sync(io.context)
     assert runs == [io.context]
     bottom_half.schedule()
-    settle(io)
+    settle_sync(io.context)
     assert runs == [io.context] * 2
 
 
@@ -219,7 +210,7 @@ def test_the_last_of_many_schedules_is_seen(io: IOThread, in_thread: InThread):
 
     for done in [in_thread(work, who) for who in range(workers)]:
         done.result(30)
-    settle(io)
+    settle_sync(io.context)
     assert seen == [rounds] * workers
     assert 1 <= len(runs) <= workers * rounds
 
@@ -233,10 +224,10 @@ def test_any_thread_cancels_and_closes(io: IOThread, gate: Gate, in_thread: InTh
     in_thread(cancelled.cancel).result(10)
     in_thread(closed.close).result(10)
     go_on.set()
-    settle(io)
+    settle_sync(io.context)
     assert not runs
     in_thread(cancelled.schedule).result(10)
-    settle(io)
+    settle_sync(io.context)
     assert runs == [1]
 
 

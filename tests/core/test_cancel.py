@@ -11,6 +11,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, IOThread, Task, big_lock, current_context, current_task
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     InThread = Callable[..., Future[Any]]
     Gate = Callable[[AioContext], threading.Event]
     Run = Callable[..., Any]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def settle(io: IOThread) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, IOThread, Task, big_lock, current_context, current_task
+from homebound.testing import here, settle_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,22 +22,12 @@ if TYPE_CHECKING:
 Trace = list[tuple[str, str, object]]
 
 
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
-
-
 async def sleeper(trace: Trace, turns: int = 1) -> str:
     """Notes where it runs each time it is resumed."""
     for _ in range(turns):
         await homebound.suspend()
         trace.append(("ran", threading.current_thread().name, current_context()))
     return "done"
-
-
-def settle(io: IOThread) -> None:
-    homebound.block_on(io.spawn(asyncio.sleep(0)))
 
 
 # Row 1: the context is not the current one.
@@ -49,7 +40,7 @@ def test_from_elsewhere_it_is_queued_at_home(  # noqa: PLR0913, PLR0917
 ):
     trace: Trace = []
     task = io.spawn(sleeper(trace))
-    settle(io)
+    settle_sync(io.context)
     go_on = gate(io.context)
 
     def act() -> None:
@@ -219,7 +210,7 @@ def test_while_an_asyncio_task_runs_it_is_queued():
 def test_from_a_callback_it_runs_in_that_stack(how: str, io: IOThread):
     trace: Trace = []
     task = io.spawn(sleeper(trace, 2))
-    settle(io)
+    settle_sync(io.context)
     tasks: list[object] = []
 
     def callback() -> None:
@@ -230,7 +221,7 @@ def test_from_a_callback_it_runs_in_that_stack(how: str, io: IOThread):
 
     for _ in range(2):
         io.context.call_soon(callback)
-        settle(io)
+        settle_sync(io.context)
     assert trace == [("ran", "io", io.context), ("returned", "", None)] * 2
     assert tasks == [(None, None)] * 4
     assert homebound.block_on(task) == "done"
@@ -287,7 +278,7 @@ def test_what_it_raises_is_the_tasks_and_not_the_enterers(io: IOThread):
         raise ValueError
 
     task = io.spawn(fail())
-    settle(io)
+    settle_sync(io.context)
     returned: list[int] = []
 
     def callback() -> None:
@@ -297,7 +288,7 @@ def test_what_it_raises_is_the_tasks_and_not_the_enterers(io: IOThread):
     io.context.call_soon(callback)
     with pytest.raises(ValueError):  # noqa: PT011
         homebound.block_on(task)
-    settle(io)  # it is done before its waker's next line
+    settle_sync(io.context)  # it is done before its waker's next line
     assert returned == [1]
 
 
@@ -307,9 +298,9 @@ def test_what_it_raises_is_the_tasks_and_not_the_enterers(io: IOThread):
 def test_entering_makes_the_context_its_home(io: IOThread, io2: IOThread):
     trace: Trace = []
     task = io.spawn(sleeper(trace, 2))
-    settle(io)
+    settle_sync(io.context)
     io2.context.enter(task)
-    settle(io2)
+    settle_sync(io2.context)
     assert task.home is io2.context
 
     async def main() -> None:
@@ -330,7 +321,7 @@ def test_entering_makes_the_context_its_home(io: IOThread, io2: IOThread):
 def test_scheduling_moves_it(io: IOThread, io2: IOThread):
     trace: Trace = []
     task = io.spawn(sleeper(trace))
-    settle(io)
+    settle_sync(io.context)
     io2.context.schedule(task)
     assert task.home is io2.context
     assert homebound.block_on(task) == "done"

@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound import AioContext, ContextClosed, IOThread, current_context
+from homebound import AioContext, ContextClosed, IOThread
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from homebound.testing import LoopThread
+
     InThread = Callable[..., Future[Any]]
     Gate = Callable[[AioContext], threading.Event]
-    StockLoop = Any  # conftest's
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def thread_name() -> str:
@@ -92,7 +89,7 @@ def test_a_future_of_another_home(io: IOThread):
     homebound.run(main())
 
 
-def test_a_task_and_a_future_of_somebody_elses_loop(stock: StockLoop):
+def test_a_task_and_a_future_of_somebody_elses_loop(stock: LoopThread):
     async def main() -> None:
         made: Future[asyncio.Task[str]] = stock.call(make())
         assert await (await asyncio.wrap_future(made)) == "stock"
@@ -198,7 +195,7 @@ def test_a_future_of_our_loop_looks_like_asyncios():
 
 @pytest.mark.parametrize("place", ["other home", "stock loop"])
 def test_cancelling_the_waiter_waits_for_the_far_cleanup(
-    place: str, io: IOThread, stock: StockLoop
+    place: str, io: IOThread, stock: LoopThread
 ):
     slow = Slow()
 
@@ -407,5 +404,58 @@ def test_a_timeout_that_strikes_as_what_it_limits_ends_far_away():
             await io.spawn(asyncio.sleep(0))  # what came too late has come back by then
             await asyncio.sleep(0)
         assert me.cancelling() == 0
+
+
+# asyncio's own tasks, on whatever loop, await ours.
+
+
+def test_an_asyncio_task_awaits_ours(stock: LoopThread, io: IOThread):
+    async def work() -> None:
+        for _ in range(20):
+            assert await io.spawn(where()) == "io"
+            assert thread_name() == "stock"
+        with pytest.raises(ValueError, match="far"):
+            await io.spawn(fail())
+
+    stock.call(work()).result(10)
+
+
+def test_cancelling_the_asyncio_task_cancels_ours(stock: LoopThread, io: IOThread):
+    slow = Slow()
+    far = io.spawn(slow())
+
+    async def wait() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(0.001, task.cancel)
+        await far
+
+    assert slow.started.wait(10)
+    with pytest.raises(CancelledError):
+        stock.call(wait()).result(10)
+    assert slow.trace == ["cleanup begins in io", "cleanup ends"]
+    assert far.cancelled()
+
+
+def test_an_asyncio_task_awaits_one_that_moves(stock: LoopThread, io: IOThread, io2: IOThread):
+    async def work() -> str:
+        for _ in range(10):
+            await homebound.move_to(io2.context)
+            await homebound.move_to(io.context)
+        return thread_name()
+
+    async def wait() -> str:
+        return await io.spawn(work())  # type: ignore[no-any-return]
+
+    assert stock.call(wait()).result(10) == "io"
+
+
+def test_an_asyncio_task_on_our_loop_awaits_a_far_one(io: IOThread):
+    async def wait() -> tuple[str, str]:
+        return await io.spawn(where()), thread_name()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert await asyncio.Task(wait(), loop=loop) == ("io", "MainThread")
 
     homebound.run(main())

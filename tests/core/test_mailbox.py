@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, IOThread, Task, current_context
+from homebound import AioContext, IOThread, Task
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
     InThread = Callable[..., Future[Any]]
     Gate = Callable[[AioContext], threading.Event]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 async def note(order: list[Any], what: Any) -> None:

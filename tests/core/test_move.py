@@ -14,11 +14,11 @@ from homebound import (
     AioContext,
     ContextClosed,
     IOThread,
-    current_context,
     current_task,
     move_to,
     on,
 )
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
     InThread = Callable[..., Future[Any]]
     Gate = Callable[[AioContext], threading.Event]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def thread_name() -> str:

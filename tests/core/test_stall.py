@@ -17,6 +17,7 @@ from homebound import IOThread, Stall, big_lock, block_on, watch_stalls
 from homebound._deadlock import look_twice
 from homebound._stall import Look
 from homebound._waitgraph import WaitGraph, describe
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
 async def nothing() -> None:
     pass
-
-
-def until(condition: Callable[[], object]) -> None:
-    """What other threads are about to do; pytest's time limit ends it."""
-    while not condition():
-        pass
 
 
 def queued(count: int = 1) -> bool:

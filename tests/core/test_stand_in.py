@@ -12,18 +12,13 @@ import pytest
 
 import homebound
 from homebound import AioContext, WouldDeadlock, big_lock, block_on, current_context, current_task
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def thread_name() -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from homebound.testing import Stress
+
     InThread = Callable[..., Future[Any]]
 
 SUITE = Path(__file__).parents[2] / "scripts" / "taskgroup_suite"
@@ -200,17 +202,16 @@ def test_a_child_that_moves_fails_elsewhere(io: IOThread, io2: IOThread):
 
 
 @pytest.mark.stress
-def test_moving_while_children_end(io: IOThread, io2: IOThread, stress_seconds: float):
+def test_moving_while_children_end(io: IOThread, io2: IOThread, stress: Stress):
     """Whoever ends meanwhile follows the parent about."""
 
     async def main() -> int:
-        loop = asyncio.get_running_loop()
         here = current_context()
         assert here is not None
         homes = [io.context, io2.context, here]
-        end = loop.time() + stress_seconds
+        stress.go()
         rounds = 0
-        while loop.time() < end:
+        while not stress.over():
             async with TaskGroup() as group:
                 for turn in range(6):
                     group.create_task(asyncio.sleep(0), home=homes[turn % 3])

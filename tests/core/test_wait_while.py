@@ -16,22 +16,16 @@ from homebound import (
     WouldDeadlock,
     big_lock,
     block_on,
-    current_context,
     kick,
     wait_while,
 )
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def test_false_at_once():

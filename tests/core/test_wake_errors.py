@@ -15,9 +15,9 @@ from homebound import (
     IOThread,
     NotSuspended,
     Task,
-    current_context,
     current_task,
 )
+from homebound.testing import here, settle_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,20 +27,10 @@ if TYPE_CHECKING:
     Gate = Callable[[AioContext], threading.Event]
 
 
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
-
-
 async def resumed(times: list[int]) -> str:
     await homebound.suspend()
     times.append(1)
     return "done"
-
-
-def settle(io: IOThread) -> None:
-    homebound.block_on(io.spawn(asyncio.sleep(0)))
 
 
 @pytest.mark.parametrize("again", ["wake", "schedule", "enter"])
@@ -49,7 +39,7 @@ def test_the_second_schedule_names_the_first(
 ):
     times: list[int] = []
     task = io.spawn(resumed(times), name="sleepy")
-    settle(io)
+    settle_sync(io.context)
     go_on = gate(io.context)
     first = threading.Event()
     leave = threading.Event()
@@ -80,7 +70,7 @@ def test_a_spawned_task_is_scheduled_already(io: IOThread, gate: Gate):
         with pytest.raises(AlreadyScheduled):
             act()
     go_on.set()
-    settle(io)
+    settle_sync(io.context)
     task.wake()
     assert homebound.block_on(task) == "done"
 
@@ -108,7 +98,7 @@ def test_of_threads_that_race_exactly_one_succeeds(
     for _ in range(10):
         times: list[int] = []
         task = io.spawn(resumed(times))
-        settle(io)
+        settle_sync(io.context)
         opened = [gate(io.context), gate(io2.context)]
         barrier = threading.Barrier(threads)
 
@@ -292,14 +282,14 @@ def test_an_early_wake_of_a_task_that_then_ends(in_thread: InThread):
 def test_after_an_error_task_and_context_go_on(io: IOThread):
     times: list[int] = []
     task = io.spawn(resumed(times))
-    settle(io)
+    settle_sync(io.context)
     task.wake()
     with pytest.raises(homebound.ContextError):
         task.wake()
     assert homebound.block_on(task) == "done"
     with pytest.raises(homebound.ContextError):
         task.wake()
-    settle(io)
+    settle_sync(io.context)
     assert times == [1]
     assert io.context.stats().tasks == 0
 
@@ -307,7 +297,7 @@ def test_after_an_error_task_and_context_go_on(io: IOThread):
 def test_a_wake_for_a_task_whose_home_has_ended():
     with IOThread() as io:
         task = io.spawn(resumed([]))
-        settle(io)
+        settle_sync(io.context)
         context = io.context
     assert task.cancelled()
     with pytest.raises(homebound.ContextClosed, match="has ended"):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, Task, big_lock, current_context
+from homebound import Task, big_lock
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 
 WAKES = {"X": "AB", "A": "C", "B": "D", "C": "", "D": ""}
 DEEP = {"X": "AB", "A": "CD", "B": "E", "C": "F", "D": "G", "E": "", "F": "H", "G": "", "H": ""}
-
-
-def here() -> AioContext:
-    context = current_context()
-    assert context is not None
-    return context
 
 
 def tree(wakes: dict[str, str], order: list[str], *, end: bool) -> dict[str, Task[None]]:

@@ -1,4 +1,4 @@
-"""What the tests of libraries share: runners, I/O threads, programs in processes of their own.
+"""What the tests of libraries share: runners, and programs in processes of their own.
 
 A library that is not installed skips its file: `pytest.importorskip`, which also tells mypy that
 nothing is known of its types, installed or not.
@@ -7,7 +7,6 @@ nothing is known of its types, installed or not.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import subprocess
 import sys
@@ -19,19 +18,8 @@ import pytest
 import homebound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _libuv_is_awake() -> None:
-    """libuv opens a pipe at its first loop and keeps it: no test's leak."""
-    if importlib.util.find_spec("uvloop"):
-        import uvloop  # noqa: PLC0415
-
-        loop = uvloop.new_event_loop()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
 
 
 def _run_with_loop(main: Any) -> Any:
@@ -44,18 +32,6 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Both ways to switch a program's loop."""
     runner: Callable[..., Any] = request.param
     return runner
-
-
-@pytest.fixture
-def io() -> Iterator[homebound.IOThread]:
-    with homebound.IOThread("io") as thread:
-        yield thread
-
-
-@pytest.fixture
-def io2() -> Iterator[homebound.IOThread]:
-    with homebound.IOThread("io2") as thread:
-        yield thread
 
 
 @pytest.fixture

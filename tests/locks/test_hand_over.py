@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+from homebound.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-def until(predicate: Any) -> None:
-    from time import monotonic, sleep  # noqa: PLC0415
-
-    deadline = monotonic() + 20
-    while not predicate():
-        assert monotonic() < deadline, "it does not happen"
-        sleep(0.0002)
+def joined(waiters: Callable[[], Any], count: int) -> None:
+    """So many wait."""
+    until(lambda: len(waiters()) == count)
 
 
 def test_lock(place: Any, other_place: Any):
@@ -25,7 +25,7 @@ def test_lock(place: Any, other_place: Any):
     waiters = []
     for number in range(3):
         waiters.append((place, other_place)[number % 2].do(lock, "acquire"))
-        until(lambda number=number: len(lock._waiters) == number + 1)
+        joined(lambda: lock._waiters, number + 1)
     assert not any(waiter.done() for waiter in waiters)
     for number, waiter in enumerate(waiters):
         lock.release()
@@ -56,7 +56,7 @@ def test_semaphore(place: Any, other_place: Any):
     waiters = []
     for number in range(4):
         waiters.append((place, other_place)[number % 2].do(semaphore, "acquire"))
-        until(lambda number=number: len(semaphore._waiters) == number + 1)
+        joined(lambda: semaphore._waiters, number + 1)
     for waiter in waiters:
         semaphore.release()
         assert waiter.result() is True
@@ -92,7 +92,7 @@ def test_condition(place: Any, other_place: Any):
     waiters = []
     for number in range(3):
         waiters.append((place, other_place)[number % 2].do(Waiting(), "run"))
-        until(lambda number=number: len(condition._waiters) == number + 1)
+        joined(lambda: condition._waiters, number + 1)
     with condition:
         condition.notify()
         assert not waiters[0].done()
@@ -137,7 +137,7 @@ def test_rwlock_lets_adjacent_readers_in_together(place: Any, other_place: Any):
     waiters = []
     for number, kind in enumerate(kinds):
         waiters.append((place, other_place)[number % 2].do(rw, f"acquire_{kind}"))
-        until(lambda number=number: len(rw._waiters) == number + 1)
+        joined(lambda: rw._waiters, number + 1)
 
     def done() -> list[bool]:
         return [waiter.done() for waiter in waiters]
@@ -167,7 +167,7 @@ def test_queue(place: Any, other_place: Any):
     getters = []
     for number in range(3):
         getters.append(place.do(queue, "get"))
-        until(lambda number=number: len(queue._getters) == number + 1)
+        joined(lambda: queue._getters, number + 1)
     for number in range(3):
         other_place.do(queue, "put", number).result()
         assert getters[number].result() == number
@@ -175,7 +175,7 @@ def test_queue(place: Any, other_place: Any):
     putters[0].result()
     for number in range(3):
         putters.append(other_place.do(queue, "put", 4 + number))
-        until(lambda number=number: len(queue._putters) == number + 1)
+        joined(lambda: queue._putters, number + 1)
     for number in range(4):
         assert place.do(queue, "get").result() == 3 + number
         putters[number].result()

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 
 import homebound
-
-
-def until(predicate: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not predicate():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.0002)
+from homebound.testing import until
 
 
 class Wants:

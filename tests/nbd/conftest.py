@@ -299,12 +299,6 @@ class Client:
             pass
 
 
-async def settle() -> None:
-    """Let everything run that can run without the test's help."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 @pytest.fixture(scope="session")
 def in_memory() -> Any:
     """The classes above: tests cannot import this file."""
@@ -312,7 +306,6 @@ def in_memory() -> Any:
     class Names:
         peer = Peer
         waiting_disk = WaitingDisk
-        settle = staticmethod(settle)
         client = Client
 
     return Names

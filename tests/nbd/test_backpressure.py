@@ -15,6 +15,7 @@ from homebound.nbd._buffers import BUFFER_SIZE
 from homebound.nbd._in_flight import MAX_REQUESTS
 from homebound.nbd._outbox import INLINE_MAX, MAX_UNSENT, SEND_AT
 from homebound.nbd._wire import MAX_PAYLOAD, Command
+from homebound.testing import settle
 
 READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
 KIB, MIB = 1 << 10, 1 << 20
@@ -91,14 +92,14 @@ def test_a_disk_that_is_slow_gets_so_many_requests_and_no_more(in_memory: Any):
             peer = in_memory.peer(disk)
             for n in range(MAX_REQUESTS + 10):
                 peer.ask(FLUSH, n)
-            await in_memory.settle()
+            await settle()
             assert len(disk.waiting) == MAX_REQUESTS
             disk.go_on()
-            await in_memory.settle()
+            await settle()
             assert len(disk.waiting) == MAX_REQUESTS
             while disk.waiting:
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
             assert sorted(peer.replies()) == [(n, 0, b"") for n in range(MAX_REQUESTS + 10)]
 
     homebound.run(main())
@@ -109,11 +110,11 @@ def test_what_slow_requests_carry_is_limited_too(in_memory: Any):
         with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
             peer = in_memory.peer(disk)
             peer.send(b"".join(peer.request(READ, n, 0, MAX_PAYLOAD) for n in range(10)))
-            await in_memory.settle()
+            await settle()
             assert len(disk.waiting) == 2  # 64 MiB
             while disk.waiting:
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
             assert len(peer.replies(dict.fromkeys(range(10), MAX_PAYLOAD))) == 10
 
     homebound.run(main())
@@ -124,16 +125,16 @@ def test_replies_that_come_late_count_as_unsent_too(in_memory: Any):
         with in_memory.waiting_disk(4 * MIB) as disk:
             peer = in_memory.peer(disk, room=0)
             peer.ask(READ, 1, 0, 4 * MIB)
-            await in_memory.settle()
+            await settle()
             disk.go_on()
-            await in_memory.settle()
+            await settle()
             peer.ask(READ, 2, 0, 4)
-            await in_memory.settle()
+            await settle()
             assert not disk.waiting  # it was not even asked
             peer.transport.drain()
-            await in_memory.settle()
+            await settle()
             disk.go_on()
-            await in_memory.settle()
+            await settle()
             assert [reply[0] for reply in peer.replies({1: 4 * MIB, 2: 4})] == [1, 2]
 
     homebound.run(main())
@@ -175,7 +176,7 @@ def test_reads_of_every_size(in_memory: Any):
             peer = in_memory.peer(disk)
             sizes = [0, 1, 4095, SEND_AT - 16, SEND_AT, INLINE_MAX, INLINE_MAX + 1, 7 * MIB]
             peer.send(b"".join(peer.request(READ, n, 3, size) for n, size in enumerate(sizes)))
-            await in_memory.settle()
+            await settle()
             replies = sorted(peer.replies(dict(enumerate(sizes))))
             assert replies == [(n, 0, DATA[3 : 3 + size]) for n, size in enumerate(sizes)]
 

@@ -12,6 +12,7 @@ import pytest
 import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd._wire import Command, CommandFlag, Error
+from homebound.testing import settle
 
 SIZE = 1 << 20
 READ, WRITE, FLUSH, DISC = Command.READ, Command.WRITE, Command.FLUSH, Command.DISC
@@ -100,7 +101,7 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
             peer.ask(ZERO, 4, 512, 512, flags=CommandFlag.NO_HOLE)
             peer.ask(FLUSH, 5)
             peer.ask(READ, 6, SIZE, 1)  # an error need not wait
-            await in_memory.settle()
+            await settle()
             assert disk.asked == [
                 ("write", 10, b"abc", True),
                 ("read", 11, 2),
@@ -111,10 +112,10 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
             assert peer.replies() == [(6, Error.EINVAL, b"")]
             disk.go_on(4)
             disk.go_on(0)
-            await in_memory.settle()
+            await settle()
             disk.go_on(0)
             disk.go_on(1, OSError(errno.ENOSPC, "full"))
-            await in_memory.settle()
+            await settle()
             assert peer.replies({2: 2}) == [
                 (5, 0, b""),
                 (1, 0, b""),
@@ -122,7 +123,7 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
                 (4, Error.ENOSPC, b""),
             ]
             disk.go_on()
-            await in_memory.settle()
+            await settle()
             assert peer.replies() == [(3, 0, b"")]
 
     homebound.run(main())
@@ -136,10 +137,10 @@ def test_the_payload_of_a_waiting_write_stays_as_it_was_sent(in_memory: Any):
             peer = in_memory.peer(disk)
             for n in range(8):
                 peer.ask(WRITE, n, n * 4, payload=bytes([n]) * 4)
-            await in_memory.settle()
+            await settle()
             while disk.waiting:
                 disk.go_on()
-            await in_memory.settle()
+            await settle()
             data = bytearray(32)
             MemoryDisk.try_read_into(disk, 0, memoryview(data))
             assert data == b"".join(bytes([n]) * 4 for n in range(8))
@@ -165,11 +166,11 @@ class TestEnding:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
                 peer.send(peer.request(FLUSH, 1) + peer.request(DISC) + peer.request(READ, 2))
-                await in_memory.settle()
+                await settle()
                 assert not peer.transport.closing
                 assert not peer.transport.receiving
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
                 assert peer.replies() == [(1, 0, b"")]
                 assert peer.transport.closing
                 peer.lose()
@@ -183,10 +184,10 @@ class TestEnding:
                 peer = in_memory.peer(disk)
                 peer.send(peer.request(FLUSH, 1) + peer.request(READ, 2)[:27])
                 assert peer.connection.eof_received()  # the transport stays open for the reply
-                await in_memory.settle()
+                await settle()
                 assert not peer.transport.closing
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
                 assert peer.replies() == [(1, 0, b"")]
                 assert peer.transport.closing
 
@@ -197,10 +198,10 @@ class TestEnding:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
                 peer.send(peer.request(FLUSH, 1) + b"GET / HTTP/1.1\r\n" * 4)
-                await in_memory.settle()
+                await settle()
                 assert not peer.transport.closing
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
                 assert peer.replies() == [(1, 0, b"")]
                 assert peer.transport.closing
 
@@ -225,11 +226,11 @@ class TestEnding:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
                 peer.ask(WRITE, 1, 0, payload=b"half done")
-                await in_memory.settle()
+                await settle()
                 peer.lose()
                 assert peer.lane.members
                 disk.go_on()
-                await in_memory.settle()
+                await settle()
                 assert not peer.lane.members
                 assert peer.lane.bytes_written == 9
 
@@ -252,14 +253,14 @@ class TestEnding:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
                 peer.send(b"".join(peer.request(READ, n, 0, 1) for n in range(70)))
-                await in_memory.settle()
+                await settle()
                 peer.connection.stop()
                 refused = peer.replies()
                 assert refused == [(n, Error.ESHUTDOWN, b"") for n in range(64, 70)]
                 assert not peer.transport.closing
                 while disk.waiting:
                     disk.go_on()
-                await in_memory.settle()
+                await settle()
                 assert peer.replies(dict.fromkeys(range(64), 1)) == [
                     (n, 0, b"\0") for n in range(64)
                 ]
@@ -281,11 +282,11 @@ class TestEnding:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
                 peer.ask(FLUSH, 1)
-                await in_memory.settle()
+                await settle()
                 peer.connection.abort()
                 assert peer.transport.aborted
                 peer.lose()
-                await in_memory.settle()
+                await settle()
                 assert not peer.lane.members
 
         homebound.run(main())
@@ -310,7 +311,7 @@ def test_a_disk_that_raises_nonsense_is_reported_and_survived(in_memory: Any):
             peer = in_memory.peer(disk)
             peer.ask(READ, 1, 0, 16)
             peer.ask(FLUSH, 2)
-            await in_memory.settle()
+            await settle()
             peer.ask(WRITE, 3, 0, payload=b"x")
             assert peer.replies() == [(1, Error.EIO, b""), (2, Error.EIO, b""), (3, 0, b"")]
             assert reported == ["at once", "later"]

@@ -15,6 +15,7 @@ import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd import NBDServer
 from homebound.nbd._wire import IHAVEOPT, MAX_PAYLOAD, Command, Option, request_head
+from homebound.testing import settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -171,12 +172,12 @@ def test_one_byte_at_a_time(in_memory: Any, tmp_path: Path):
             payload = bytes(range(100))
             for byte in READY:
                 client.writer.write(bytes([byte]))
-                await in_memory.settle()
+                await settle()
             while await client.option_reply() != 1:
                 pass
             for byte in request(WRITE, 100, payload) + request(READ, 100):
                 client.writer.write(bytes([byte]))
-                await in_memory.settle()
+                await settle()
             assert await client.reply() == (1, 0, b"")
             assert await client.reply(100) == (1, 0, payload)
             await client.close()
@@ -199,7 +200,7 @@ def test_out_of_descriptors(in_memory: Any, tmp_path: Path):
                         taken.append(os.dup(0))
                 os.close(taken.pop())
                 waiting = await in_memory.client.connect(server.uris[0])
-                await in_memory.settle()
+                await settle()
                 first.send(READ, 1, 0, 1)
                 assert await first.reply(1) == (1, 0, b"\0")
             finally:

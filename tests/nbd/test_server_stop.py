@@ -15,6 +15,7 @@ import homebound
 from homebound.block import FileDisk, MemoryDisk
 from homebound.nbd import Export, ListenError, NBDServer
 from homebound.nbd._wire import Command
+from homebound.testing import settle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def test_whoever_calls_again_waits_for_it(in_memory: Any, tmp_path: Path):
             stops = [asyncio.create_task(server.stop()) for _ in range(3)]
             await disk.until_waiting(1)
             stops[0].cancel()
-            await in_memory.settle()
+            await settle()
             assert [stop.done() for stop in stops] == [True, False, False]
             disk.go_on()
             await asyncio.gather(*stops[1:])
@@ -63,7 +64,7 @@ def test_finishes_what_is_in_flight_and_flushes(in_memory: Any, tmp_path: Path):
             client.send(READ, 2, 0, 4)
             await disk.until_waiting(2)
             stopping = asyncio.create_task(server.stop())
-            await in_memory.settle()
+            await settle()
             with pytest.raises(OSError, match=r"\[Errno"):
                 await in_memory.client.connect(server.uris[0])
             disk.go_on()
@@ -96,7 +97,7 @@ def test_does_not_wait_for_ever(in_memory: Any, tmp_path: Path):
             deaf.send(READ, 1, 0, 8 * SIZE)
             await disk.until_waiting(2)
             disk.go_on(1)
-            await in_memory.settle()
+            await settle()
             disk.read_only = True
             await server.stop(grace=0.05)
             assert server.stats().clients == 0

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
 from homebound import big_lock
+
+if TYPE_CHECKING:
+    import random
+
+    from homebound.testing import Stress
 
 
 class Guarded:
@@ -40,19 +45,14 @@ class Guarded:
 def test_mutual_exclusion_and_fairness(
     threads: int,
     main_loop: bool,  # noqa: FBT001
-    seed: int,
-    stress_seconds: float,
+    stress: Stress,
 ):
     guarded = Guarded()
     got = [0] * threads
     gave_up = [0] * threads
-    stop = threading.Event()
-    barrier = threading.Barrier(threads)
 
-    def work(who: int) -> None:
-        rng = random.Random(seed + who)
-        barrier.wait()
-        while not stop.is_set():
+    def work(who: int, rng: random.Random) -> None:
+        while not stress.over():
             timeout = rng.choice([-1, -1, -1, 0, 0.0001, 0.01])
             if big_lock.acquire(timeout=timeout):
                 guarded.use()
@@ -61,29 +61,19 @@ def test_mutual_exclusion_and_fairness(
             else:
                 gave_up[who] += 1
 
-    workers = [threading.Thread(target=work, args=[who]) for who in range(threads)]
-
     async def main() -> None:
-        end = time.monotonic() + stress_seconds
-        while time.monotonic() < end:
+        stress.go()
+        while not stress.over() or stress.alive():
             guarded.use()
             own[0] += 1
             await asyncio.sleep(0 if own[0] % 8 else 0.0002)
-        stop.set()
-        while any(worker.is_alive() for worker in workers):
-            await asyncio.sleep(0.0005)
 
     own = [0]
-    for worker in workers:
-        worker.start()
+    for who in range(threads):
+        stress.thread(work, who, stress.rng())
     if main_loop:
         homebound.run(main())
-    else:
-        stop.wait(stress_seconds)
-        stop.set()
-    for worker in workers:
-        worker.join(20)
-        assert not worker.is_alive(), big_lock
+    stress.wait()
     print(f"got {got}, gave up {gave_up}, main loop {own[0]}")  # noqa: T201
     assert guarded.wrong == 0
     assert guarded.total == sum(got) + own[0]

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
 from homebound import ContextClosed, IOThread, block_on, current_context, move_to
 
+if TYPE_CHECKING:
+    import random
 
-class Tally:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.counts: dict[str, int] = {}
-
-    def add(self, what: str) -> None:
-        with self.lock:
-            self.counts[what] = self.counts.get(what, 0) + 1
+    from homebound.testing import Stress
 
 
-async def mover(stable: IOThread, dying: IOThread, rng: random.Random, tally: Tally) -> None:
+async def mover(stable: IOThread, dying: IOThread, rng: random.Random, stress: Stress) -> None:
     """Goes there and back until it finds the place gone, or is cancelled there."""
     try:
         while True:
@@ -32,28 +27,28 @@ async def mover(stable: IOThread, dying: IOThread, rng: random.Random, tally: Ta
             if rng.random() < 0.5:
                 await asyncio.sleep(0)
             await move_to(stable.context)
-            tally.add("round trips")
+            stress.count("round trips")
     except ContextClosed:
         assert current_context() is stable.context
-        tally.add("closed")
+        stress.count("closed")
     except asyncio.CancelledError:
-        tally.add("cancelled")
+        stress.count("cancelled")
         raise
 
 
-async def waiter(dying: IOThread, tally: Tally) -> None:
+async def waiter(dying: IOThread, stress: Stress) -> None:
     """Waits for tasks and futures that are at home there."""
     try:
         while True:
             await dying.spawn(asyncio.sleep(0))
-            tally.add("awaited")
+            stress.count("awaited")
     except ContextClosed:
-        tally.add("waiter: closed")
+        stress.count("waiter: closed")
     except asyncio.CancelledError:
-        tally.add("waiter: cancelled")
+        stress.count("waiter: cancelled")
 
 
-def poster(dying: IOThread, ran: list[int], tally: Tally) -> int:
+def poster(dying: IOThread, ran: list[int], stress: Stress) -> int:
     posted = 0
     try:
         while True:
@@ -63,32 +58,28 @@ def poster(dying: IOThread, ran: list[int], tally: Tally) -> int:
                 block_on(asyncio.sleep(0), dying.context)
                 time.sleep(0)
     except (ContextClosed, asyncio.CancelledError):
-        tally.add("poster ended")
+        stress.count("poster ended")
     return posted
 
 
 @pytest.mark.parametrize("movers", [2, 10])
-def test_a_storm_of_starts_and_stops(movers: int, seed: int, stress_seconds: float):
-    rng = random.Random(seed)
-    tally = Tally()
+def test_a_storm_of_starts_and_stops(movers: int, stress: Stress):
+    rng = stress.rng()
+    stress.go()
     with IOThread("stable") as stable:
-        end = time.monotonic() + stress_seconds
-        while time.monotonic() < end:
+        while not stress.over():
             dying = IOThread("dying")
             dying.start()
-            tally.add("threads")
+            stress.count("threads")
             tasks = [
-                stable.spawn(mover(stable, dying, random.Random(rng.random()), tally))
-                for _ in range(movers)
+                stable.spawn(mover(stable, dying, stress.rng(), stress)) for _ in range(movers)
             ]
-            waiters = [stable.spawn(waiter(dying, tally)) for _ in range(2)]
+            waiters = [stable.spawn(waiter(dying, stress)) for _ in range(2)]
             ran: list[int] = []
-            thread = threading.Thread(target=poster, args=[dying, ran, tally])
-            thread.start()
+            posted = stress.thread(poster, dying, ran, stress)
             time.sleep(rng.random() * 0.01)
             dying.stop(20)
-            thread.join(20)
-            assert not thread.is_alive(), "a thread that posts hangs"
+            assert len(ran) <= posted.result(20)
             for task in [*tasks, *waiters]:
                 try:
                     block_on(task, timeout=20)
@@ -96,16 +87,16 @@ def test_a_storm_of_starts_and_stops(movers: int, seed: int, stress_seconds: flo
                     pass
                 assert task.done()
             assert dying.context.stats().tasks == 0
-    print(tally.counts)  # noqa: T201
-    ended = tally.counts.get("closed", 0) + tally.counts.get("cancelled", 0)
-    assert ended <= tally.counts["threads"] * movers
-    assert tally.counts["poster ended"] == tally.counts["threads"]
+    print(stress.counts)  # noqa: T201
+    ended = stress.counts["closed"] + stress.counts["cancelled"]
+    assert ended <= stress.counts["threads"] * movers
+    assert stress.counts["poster ended"] == stress.counts["threads"]
 
 
 @pytest.mark.parametrize("threads", [2, 5])
-def test_wakes_while_the_home_ends(threads: int, seed: int, stress_seconds: float):  # noqa: C901
+def test_wakes_while_the_home_ends(threads: int, stress: Stress):
     """A wake either resumes the task or says that it cannot; the thread that wakes never hangs."""
-    rng = random.Random(seed)
+    rng = stress.rng()
     resumed = [0]
 
     async def sleeper() -> None:
@@ -124,22 +115,19 @@ def test_wakes_while_the_home_ends(threads: int, seed: int, stress_seconds: floa
             except homebound.ContextError:
                 return
 
-    end = time.monotonic() + stress_seconds
+    stress.go()
     rounds = 0
-    while time.monotonic() < end:
+    while not stress.over():
         rounds += 1
         io = IOThread()
         io.start()
         barrier = threading.Barrier(threads + 1)
         tasks = [io.spawn(sleeper()) for _ in range(threads)]
-        wakers = [threading.Thread(target=wake, args=[task, barrier]) for task in tasks]
-        for waker in wakers:
-            waker.start()
+        wakers = [stress.thread(wake, task, barrier) for task in tasks]
         barrier.wait()
         time.sleep(rng.random() * 0.003)
         io.stop(20)
         for waker in wakers:
-            waker.join(20)
-            assert not waker.is_alive(), "a waker hangs"
+            waker.result(20)
         assert all(task.done() for task in tasks)
     print(f"{rounds} rounds, {resumed[0]} resumed")  # noqa: T201

@@ -3,164 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
-import random
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
+from homebound.testing import Stress, other_loops
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Iterator
 
-CONTEXTS = [2, 5]
-PATIENCE = 30.0
-
-
-class Fight:
-    """Runs users of one thing everywhere until the time is over; some are cancelled, homes die."""
-
-    def __init__(self, contexts: int, rng: random.Random, seconds: float) -> None:
-        self.rng = rng
-        self.deadline = time.monotonic() + seconds
-        self.ios = [homebound.IOThread(f"io{number}") for number in range(contexts)]
-        self.guests = [LoopThread(factory) for factory in guest_factories()]
-        self.errors: list[BaseException] = []
-
-    def over(self) -> bool:
-        return time.monotonic() > self.deadline or bool(self.errors)
-
-    async def guarded(self, user: Callable[[random.Random], Any], seed: float) -> None:
-        rng = random.Random(seed)
-        while not self.over():
-            try:
-                await user(rng)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                self.errors.append(error)
-                raise
-            if rng.random() < 0.2:
-                await asyncio.sleep(0)
-
-    def in_thread(self, user: Callable[[random.Random], Any], seed: float) -> None:
-        rng = random.Random(seed)
-        while not self.over():
-            try:
-                user(rng)
-            except BaseException as error:  # noqa: BLE001 - the test raises it
-                self.errors.append(error)
-
-    def run(
-        self,
-        user: Callable[[random.Random], Any],
-        user_sync: Callable[[random.Random], Any],
-        finish: Callable[[], object] = bool,
-    ) -> None:
-        """Everyone who is not cancelled ends by himself; `finish` is called until they have."""
-        for io in self.ios:
-            io.start()
-        threads = [
-            threading.Thread(target=self.in_thread, args=[user_sync, self.rng.random()])
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            tasks = self.keep_fighting(user)
-            if not self.errors:
-                wait_until_done(tasks, threads, finish)
-        finally:
-            self.deadline = 0.0
-            self.end(threads)
-        if self.errors:
-            raise self.errors[0]
-
-    def keep_fighting(self, user: Callable[[random.Random], Any]) -> list[Any]:
-        rng = self.rng
-        places = len(self.ios) + len(self.guests)
-        tasks: list[list[Any]] = [[] for _ in range(places)]
-        while not self.over():
-            for number, group in enumerate(tasks):
-                group[:] = [task for task in group if not task.done()]
-                while len(group) < 4:
-                    group.append(self.begin(number, user))
-            rng.choice(rng.choice(tasks)).cancel()
-            if rng.random() < 0.02:
-                victim = rng.randrange(len(self.ios))
-                self.ios[victim].stop(PATIENCE)
-                self.ios[victim] = homebound.IOThread(f"io{victim}")
-                self.ios[victim].start()
-            time.sleep(0.0005)
-        return [task for group in tasks for task in group]
-
-    def begin(self, number: int, user: Callable[[random.Random], Any]) -> Any:
-        coro = self.guarded(user, self.rng.random())
-        if number < len(self.ios):
-            return self.ios[number].spawn(coro)
-        return asyncio.run_coroutine_threadsafe(coro, self.guests[number - len(self.ios)].loop)
-
-    def end(self, threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "a thread hangs"
-        for io in self.ios:
-            io.stop(PATIENCE)
-        for guest in self.guests:
-            guest.end()
-
-
-def wait_until_done(
-    tasks: list[Any], threads: list[threading.Thread], finish: Callable[[], object]
-) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while any(thread.is_alive() for thread in threads) or not all(task.done() for task in tasks):
-        assert time.monotonic() < deadline, f"these wait for ever: {tasks} {threads}"
-        finish()
-        time.sleep(0.001)
-
-
-class LoopThread:
-    """A loop of others."""
-
-    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self.loop = factory()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-
-    def end(self) -> None:
-        async def cancel_all() -> None:
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(cancel_all(), self.loop).result(PATIENCE)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive()
-        self.loop.close()
-
-
-def guest_factories() -> list[Callable[[], asyncio.AbstractEventLoop]]:
-    if importlib.util.find_spec("uvloop"):
-        import uvloop  # noqa: PLC0415
-
-        return [uvloop.new_event_loop]
-    return [asyncio.SelectorEventLoop]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _libuv_is_awake() -> None:
-    """libuv opens a pipe at its first loop and keeps it: no test's leak."""
-    for factory in guest_factories():
-        loop = factory()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+    Fight = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -171,9 +28,16 @@ def _quiet() -> Iterator[None]:
     logging.getLogger("asyncio").setLevel(logging.NOTSET)
 
 
-@pytest.fixture(params=CONTEXTS)
-def fight(request: pytest.FixtureRequest, seed: int, stress_seconds: float) -> Fight:
-    return Fight(request.param, random.Random(seed), stress_seconds)
+@pytest.fixture(params=[2, 5])
+def fight(request: pytest.FixtureRequest, stress: Stress) -> Callable[..., None]:
+    """`fight(task, thread, finish)`: everywhere, with tasks cancelled and homes that die."""
+    loops = other_loops()
+    return partial(
+        stress.run,
+        contexts=request.param,
+        deaths=0.02,
+        loops=[loops.get("uvloop", loops["asyncio"])],
+    )
 
 
 class Inside:
@@ -219,7 +83,7 @@ def test_lock(fight: Fight):
             inside.leave()
             lock.release()
 
-    fight.run(user, user_sync)
+    fight(user, user_sync)
     assert not lock.locked()
     assert not lock._waiters
     assert inside.times == len(entered) > 0
@@ -244,7 +108,7 @@ def test_semaphore(fight: Fight):
             inside.leave()
             semaphore.release()
 
-    fight.run(user, user_sync)
+    fight(user, user_sync)
     assert semaphore._value == 3
     assert not semaphore._waiters
 
@@ -286,7 +150,7 @@ def test_rwlock(fight: Fight):
         with rw.read() if rng.random() < 0.7 else rw.write():
             assert rw.locked()
 
-    fight.run(user, user_sync)
+    fight(user, user_sync)
     assert rw._owners == 0
     assert not rw._waiters
 
@@ -312,7 +176,7 @@ def test_event(fight: Fight):
             latest[0].wait_sync(timeout=0.001)
         change()
 
-    fight.run(user, user_sync, change)
+    fight(user, user_sync, finish=change)
 
 
 @pytest.mark.timeout(240)
@@ -347,7 +211,7 @@ def test_condition(fight: Fight):
             put[0] += 1
             condition.notify()
 
-    fight.run(user, user_sync, add)
+    fight(user, user_sync, finish=add)
     assert not condition.locked()
     assert not condition._waiters
     assert put[0] - taken[0] == things[0]
@@ -372,7 +236,7 @@ def test_barrier(fight: Fight):
         except asyncio.BrokenBarrierError:
             pass
 
-    fight.run(user, user_sync, barrier.abort_sync)
+    fight(user, user_sync, finish=barrier.abort_sync)
     assert barrier._count == 0
     assert not barrier._waiters
 
@@ -387,7 +251,7 @@ def test_barrier(fight: Fight):
     ],
 )
 @pytest.mark.timeout(240)
-def test_queue(fight: Fight, kind: type[homebound.Queue[float]], maxsize: int):
+def test_queue(fight: Fight, stress: Stress, kind: type[homebound.Queue[float]], maxsize: int):
     """Every item that a put took is got once, or is still there."""
     queue = kind(maxsize)
     put: list[float] = []
@@ -402,7 +266,7 @@ def test_queue(fight: Fight, kind: type[homebound.Queue[float]], maxsize: int):
             else:
                 got.append(await queue.get())
         except homebound.QueueShutDown:
-            assert fight.over()
+            assert stress.over()
 
     def user_sync(rng: random.Random) -> None:
         try:
@@ -417,7 +281,7 @@ def test_queue(fight: Fight, kind: type[homebound.Queue[float]], maxsize: int):
         if maxsize:
             assert queue.qsize() <= maxsize
 
-    fight.run(user, user_sync, queue.shutdown)
+    fight(user, user_sync, finish=queue.shutdown)
     while not queue.empty():
         got.append(queue.get_nowait())
     assert len(got) == len(set(map(id, got))), "an item was got twice"

@@ -14,7 +14,7 @@ import homebound
 from homebound import AioContext, big_lock, block_on, current_context, main_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from homebound.testing import Stress
 
 
 class Main:
@@ -66,8 +66,7 @@ class Main:
         return value
 
 
-def stand_in(main: Main, seed: int, count: dict[str, int]) -> None:
-    rng = random.Random(seed)
+def stand_in(main: Main, rng: random.Random, stress: Stress) -> None:
     while not main.stop:
         with big_lock:
             assert current_context() is main.context
@@ -76,7 +75,7 @@ def stand_in(main: Main, seed: int, count: dict[str, int]) -> None:
                 again = random.Random()
                 again.setstate(rng.getstate())
                 assert block_on(main.job(rng)) == again.random()
-                count["blocked"] += 1
+                stress.count("blocked")
             elif choice == 1:
                 main.context.poll(blocking=False)
             elif choice == 2:
@@ -92,18 +91,17 @@ def stand_in(main: Main, seed: int, count: dict[str, int]) -> None:
                 assert main.woken == before + 1  # it ran before wake() returned
             elif choice == 3:
                 main.context.loop.call_later(rng.random() * 0.001, main.callback)
-                count["posted"] += 1
+                stress.count("posted")
             else:
                 main.context.loop.call_soon(main.callback)
-                count["posted"] += 1
+                stress.count("posted")
 
 
-def produce(main: Main, seed: int, count: dict[str, int]) -> None:
-    rng = random.Random(seed)
+def produce(main: Main, rng: random.Random, stress: Stress) -> None:
     while not main.stop:
         for _ in range(rng.randrange(4)):
             main.context.call_soon(main.callback)
-            count["posted"] += 1
+            stress.count("posted")
         if rng.random() < 0.3:
             try:
                 rng.choice(main.sleepers).wake()
@@ -115,37 +113,28 @@ def produce(main: Main, seed: int, count: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("threads", [2, 5])
-def test_stand_ins(threads: int, seed: int, stress_seconds: float):
-    counts: list[dict[str, int]] = []
-
-    def start(target: Callable[..., None], main: Main, number: int) -> threading.Thread:
-        count = {"posted": 0, "blocked": 0}
-        counts.append(count)
-        thread = threading.Thread(target=target, args=[main, seed + number, count])
-        thread.start()
-        return thread
-
+def test_stand_ins(threads: int, stress: Stress):
     async def run() -> Main:
         context = current_context()
         assert context is main_context() is not None
         main = Main(context)  # type: ignore[arg-type]
         main.sleepers = [context.spawn(main.sleeper()) for _ in range(5)]  # type: ignore[union-attr]
         await asyncio.sleep(0)
-        rng = random.Random(seed)
-        workers = [start(stand_in, main, number) for number in range(threads)]
-        workers += [start(produce, main, 100 + number) for number in range(2)]
-        end = time.monotonic() + stress_seconds
-        while time.monotonic() < end:
+        rng = stress.rng()
+        for target in [stand_in] * threads + [produce] * 2:
+            stress.thread(target, main, stress.rng(), stress)
+        stress.go()
+        while not stress.over():
             for _ in range(rng.randrange(20)):  # busy
                 main.touch()
                 await asyncio.sleep(0)
             await asyncio.sleep(rng.random() * 0.003)  # asleep
         main.stop = True
         deadline = time.monotonic() + 20
-        while any(worker.is_alive() for worker in workers):
+        while stress.alive():
             await asyncio.sleep(0.001)
             assert time.monotonic() < deadline, "a stand-in hangs"
-        while main.ran < sum(count["posted"] for count in counts):
+        while main.ran < stress.counts["posted"]:
             await asyncio.sleep(0.001)
             assert time.monotonic() < deadline, "posts were lost"
         for task in main.sleepers:
@@ -158,10 +147,9 @@ def test_stand_ins(threads: int, seed: int, stress_seconds: float):
         return main
 
     main = homebound.run(run())
-    posted = sum(count["posted"] for count in counts)
-    print(  # noqa: T201
-        f"{posted} posts, {main.woken} wakes, {sum(count['blocked'] for count in counts)} block_on"
-    )
+    stress.join()
+    posted = stress.counts["posted"]
+    print(f"{main.woken} wakes, {stress.counts}")  # noqa: T201
     assert not main.wrong, main.wrong[:5]
     assert main.ran == posted
     assert main.woken > 0

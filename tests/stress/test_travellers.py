@@ -22,6 +22,8 @@ from homebound import AioContext, ContextError, IOThread, big_lock, current_cont
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from homebound.testing import Stress
+
 
 class Ticket:
     """One wait of a traveller. Whoever gets it ends that wait; the flag first, then the wake."""
@@ -131,8 +133,7 @@ class Traveller:
             )
 
 
-def wake_from_thread(world: World, seed: int) -> None:
-    rng = random.Random(seed)
+def wake_from_thread(world: World, rng: random.Random) -> None:
     while world.waking or world.tickets:
         if rng.random() < 0.2:
             with big_lock:
@@ -141,16 +142,15 @@ def wake_from_thread(world: World, seed: int) -> None:
             time.sleep(0.0001)  # nothing to do: not synchronisation, only manners
 
 
-def cancel_from_thread(world: World, seed: int, requested: list[int]) -> None:
-    rng = random.Random(seed)
+def cancel_from_thread(world: World, rng: random.Random, requested: list[int]) -> None:
     while world.waking:
         requested[0] += rng.choice(world.travellers).task.cancel()
         time.sleep(rng.choice([0, 0.0002]))
 
 
 @pytest.mark.parametrize("io_threads", [2, 5])
-def test_travellers(io_threads: int, seed: int, stress_seconds: float):
-    rng = random.Random(seed)
+def test_travellers(io_threads: int, stress: Stress):
+    rng = stress.rng()
     requested = [0]
 
     async def main() -> World:
@@ -168,25 +168,17 @@ def test_travellers(io_threads: int, seed: int, stress_seconds: float):
                 rng.choice(world.contexts).schedule(traveller.task)
             while not all(traveller.begun for traveller in world.travellers):
                 await asyncio.sleep(0)  # one that is cancelled before never begins
-            threads = [
-                threading.Thread(target=wake_from_thread, args=[world, rng.getrandbits(32)])
-                for _ in range(3)
-            ]
-            threads.append(
-                threading.Thread(
-                    target=cancel_from_thread, args=[world, rng.getrandbits(32), requested]
-                )
-            )
-            for thread in threads:
-                thread.start()
-            await asyncio.sleep(stress_seconds)
+            for _ in range(3):
+                stress.thread(wake_from_thread, world, stress.rng())
+            canceller = stress.thread(cancel_from_thread, world, stress.rng(), requested)
+            stress.go()
+            await asyncio.sleep(stress.seconds)
             world.waking = False
-            await homebound.to_worker(threads[-1].join)
+            await homebound.to_worker(canceller.result)
             await settle(world, requested)
             world.ending = True
             await finish(world)
-            for thread in threads:
-                await homebound.to_worker(thread.join)
+            await homebound.to_worker(stress.join)
             return world
 
     world = homebound.run(main())

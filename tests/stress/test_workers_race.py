@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
 from homebound import IOThread, WorkerPool, run_in, to_worker
+
+if TYPE_CHECKING:
+    import random
+
+    from homebound.testing import Stress
 
 
 class Counts:
@@ -32,16 +37,15 @@ class Counts:
 
 
 @pytest.mark.parametrize("io_threads", [2, 5])
-def test_to_worker_with_cancellation(io_threads: int, seed: int, stress_seconds: float):  # noqa: C901, PLR0915
+def test_to_worker_with_cancellation(io_threads: int, stress: Stress):  # noqa: C901
     counts = Counts()
-    stop = threading.Event()
     outcomes = {"results": 0, "cancelled": 0}
 
     async def client(rng: random.Random, pool: WorkerPool) -> tuple[int, int]:
         results = cancelled = 0
         me = homebound.current_task()
         assert me is not None
-        while not stop.is_set():
+        while not stress.over():
             value = rng.randrange(1_000_000)
             try:
                 if rng.random() < 0.7:
@@ -65,25 +69,17 @@ def test_to_worker_with_cancellation(io_threads: int, seed: int, stress_seconds:
                     pass
         return results, cancelled
 
-    def cancel(tasks: list[homebound.Task[tuple[int, int]]]) -> None:
-        rng = random.Random(seed)
-        while not stop.is_set():
+    def cancel(tasks: list[homebound.Task[tuple[int, int]]], rng: random.Random) -> None:
+        while not stress.over():
             rng.choice(tasks).cancel()
             time.sleep(rng.choice([0, 0.0003]))
 
     with ExitStack() as stack:
         ios = [stack.enter_context(IOThread()) for _ in range(io_threads)]
         pool = stack.enter_context(WorkerPool(max_threads=2, idle_timeout=0.0005))
-        tasks = [
-            io.spawn(client(random.Random(seed + number), pool))
-            for number in range(4)
-            for io in ios
-        ]
-        canceller = threading.Thread(target=cancel, args=[tasks])
-        canceller.start()
-        stop.wait(stress_seconds)
-        stop.set()
-        canceller.join(20)
+        tasks = [io.spawn(client(stress.rng(), pool)) for _ in range(4) for io in ios]
+        stress.thread(cancel, tasks, stress.rng())
+        stress.wait()
         for task in tasks:
             try:
                 results, cancelled = homebound.block_on(task, timeout=20)
@@ -98,14 +94,12 @@ def test_to_worker_with_cancellation(io_threads: int, seed: int, stress_seconds:
 
 
 @pytest.mark.parametrize("threads", [2, 5])
-def test_submitters_and_idle_exits(threads: int, seed: int, stress_seconds: float):
+def test_submitters_and_idle_exits(threads: int, stress: Stress):
     """Workers leave all the time while work comes: no job is left with nobody to do it."""
-    stop = threading.Event()
     done = [0] * threads
 
-    def submit(who: int, pool: WorkerPool) -> None:
-        rng = random.Random(seed + who)
-        while not stop.is_set():
+    def submit(who: int, pool: WorkerPool, rng: random.Random) -> None:
+        while not stress.over():
             futures = [pool.submit(int, number) for number in range(rng.randrange(1, 6))]
             for number, future in enumerate(futures):
                 assert future.result(20) == number
@@ -113,13 +107,8 @@ def test_submitters_and_idle_exits(threads: int, seed: int, stress_seconds: floa
             time.sleep(rng.choice([0, 0, 0.001]))
 
     with WorkerPool(max_threads=3, idle_timeout=0.0005) as pool:
-        workers = [threading.Thread(target=submit, args=[who, pool]) for who in range(threads)]
-        for worker in workers:
-            worker.start()
-        stop.wait(stress_seconds)
-        stop.set()
-        for worker in workers:
-            worker.join(30)
-            assert not worker.is_alive(), pool
+        for who in range(threads):
+            stress.thread(submit, who, pool, stress.rng())
+        stress.wait()
     print(f"{sum(done)} jobs")  # noqa: T201
     assert min(done) > 0

@@ -1,10 +1,9 @@
-"""What the tests of vCPUs share: an `execute` that computes, and plain threads."""
+"""What the tests of vCPUs share: an `execute` that computes."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +11,7 @@ from homebound import VCPU
 from homebound._vcpu_gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 class Guest:
@@ -53,28 +52,3 @@ def vcpu(guest: Guest) -> Iterator[VCPU]:
     with VCPU(0, guest) as cpu:
         assert guest.began.wait(20)
         yield cpu
-
-
-@pytest.fixture
-def in_thread() -> Iterator[Callable[..., Future[Any]]]:
-    """`in_thread(fn, *args)` calls it in a plain thread; the future has the outcome."""
-    threads: list[threading.Thread] = []
-
-    def start(fn: Callable[..., Any], *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def body() -> None:
-            try:
-                future.set_result(fn(*args))
-            except BaseException as error:  # noqa: BLE001
-                future.set_exception(error)
-
-        thread = threading.Thread(target=body, name=f"plain{len(threads)}", daemon=True)
-        threads.append(thread)
-        thread.start()
-        return future
-
-    yield start
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive(), f"{thread} hangs"

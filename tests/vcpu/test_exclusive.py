@@ -10,6 +10,7 @@ import pytest
 
 from homebound import VCPU, big_lock
 from homebound._vcpu_thread import gate
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,7 @@ class Machine:
         self.inside[vcpu.index] = False
 
     def wait_inside(self) -> None:
-        while not all(self.inside):
-            pass
+        until(lambda: all(self.inside))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 import homebound
 from homebound import VCPU, ContextClosed, ContextError, WouldDeadlock, big_lock
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +81,7 @@ def test_a_kick_during_the_round_is_not_lost_by_halting():
         assert began.wait(20)  # a kick before the round began would be seen by it
         cpu.kick()
         kicked.set()
-        while not cpu.run_on_cpu(lambda: cpu.halted):
-            pass
+        until(lambda: cpu.run_on_cpu(lambda: cpu.halted))
         assert len(rounds) >= 2
 
 
@@ -97,8 +97,7 @@ def test_has_work_decides_whether_a_kick_wakes():
 
     with VCPU(0, execute, has_work=lambda _: work) as cpu:
         assert done.acquire(timeout=20)
-        while not cpu.halted:
-            pass
+        until(lambda: cpu.halted)
         cpu.kick()
         cpu.run_on_cpu(int)
         assert cpu.halted
@@ -219,8 +218,7 @@ def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in
     cpu.async_run_on_cpu(first)
     assert entered.wait(20)
     second = in_thread(cpu.run_on_cpu, lambda: 2)
-    while not cpu._work:
-        pass
+    until(lambda: cpu._work)
     go_on.set()
     with pytest.raises(SystemExit):
         cpu.join(20)
@@ -239,8 +237,7 @@ def test_stop_serves_what_was_queued_and_refuses_what_comes(vcpu: VCPU, in_threa
     assert began.wait(20)
     vcpu.async_run_on_cpu(order.append, "second")
     stopped = in_thread(vcpu.stop)
-    while not vcpu._stopping:
-        pass
+    until(lambda: vcpu._stopping)
     for ask in (vcpu.run_on_cpu, vcpu.async_run_on_cpu, vcpu.exclusive):
         with pytest.raises(ContextClosed, match="stopped and runs no more"):
             ask(int)

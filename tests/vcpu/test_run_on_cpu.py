@@ -11,6 +11,7 @@ import pytest
 import homebound
 from homebound import VCPU, ContextError, big_lock
 from homebound.block import MemoryDisk
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,8 +169,7 @@ def test_two_vcpus_that_wait_for_each_others_items_serve_them():
 
     cpus = [VCPU(index, execute) for index in range(2)]
     with cpus[0], cpus[1]:
-        while not all(cpu.run_on_cpu(lambda cpu=cpu: cpu.halted) for cpu in cpus):
-            pass
+        until(lambda: all(cpu.run_on_cpu(lambda cpu=cpu: cpu.halted) for cpu in cpus))
     assert sorted(got) == [("vcpu0", True), ("vcpu1", True)]
 
 

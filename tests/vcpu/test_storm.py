@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import sys
-import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -16,24 +13,18 @@ import homebound
 from homebound import VCPU, ContextClosed, big_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import random
+
+    from homebound.testing import Stress
 
 pytestmark = pytest.mark.stress
-
-
-@pytest.fixture(autouse=True)
-def _threads_change_places() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 class Storm:
     """vCPUs whose guests count, want to be exclusive, halt, and access devices."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.rngs = [random.Random(seed + index) for index in range(count)]
+    def __init__(self, count: int, stress: Stress) -> None:
+        self.rngs = [stress.rng() for _ in range(count)]
         self.inside = [False] * count
         self.rounds = [0] * count
         self.exclusives = 0  # counted while exclusive: two at a time would lose some
@@ -129,59 +120,45 @@ class Storm:
 
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("main_loop", [False, True], ids=["no main loop", "main loop"])
-def test_storm(count: int, main_loop: bool, seed: int, stress_seconds: float):  # noqa: FBT001, C901  (one storm)
-    storm = Storm(count, seed)
-    stop = threading.Event()
-    failures: list[BaseException] = []
+def test_storm(count: int, main_loop: bool, stress: Stress):  # noqa: FBT001, C901  (one storm)
+    storm = Storm(count, stress)
 
-    def outsider(who: int) -> None:
-        rng = random.Random(seed - who)
-        try:
-            while not stop.is_set():
-                storm.disturb(who, rng)
-        except BaseException as error:  # noqa: BLE001
-            failures.append(error)
+    def outsider(who: int, rng: random.Random) -> None:
+        while not stress.over():
+            storm.disturb(who, rng)
 
     async def main() -> None:
-        rng = random.Random(seed)
-        ends = time.monotonic() + stress_seconds
-        while time.monotonic() < ends:
+        rng = stress.rng()
+        stress.go()
+        while not stress.over():
             storm.disturb(2 * count, rng)
             await asyncio.sleep(0)
-        stop.set()
-        while any(thread.is_alive() for thread in threads):
+        while stress.alive():
             await asyncio.sleep(0.001)
 
-    async def in_io_thread() -> None:
-        rng = random.Random(seed + 1)
-        while not stop.is_set():
+    async def in_io_thread(rng: random.Random) -> None:
+        while not stress.over():
             storm.disturb(2 * count + 1, rng)
             await asyncio.sleep(0)
 
-    threads = [threading.Thread(target=outsider, args=[count + n], daemon=True) for n in range(2)]
+    for number in range(2):
+        stress.thread(outsider, count + number, stress.rng())
     with ExitStack() as stack, homebound.IOThread("io") as io:
         for cpu in storm.cpus:
             cpu.pause()
             stack.enter_context(cpu)
         storm.keep_awake()  # all have started: they may ask each other
-        for thread in threads:
-            thread.start()
-        in_io = io.spawn(in_io_thread())
+        stress.go()
+        in_io = io.spawn(in_io_thread(stress.rng()))
         if main_loop:
             homebound.run(main())
-        else:
-            stop.wait(stress_seconds)
-            stop.set()
-        for thread in threads:
-            thread.join(20)
-            assert not thread.is_alive(), storm.cpus
+        stress.wait()
         homebound.block_on(in_io, io.context, timeout=20)
     print(f"rounds {storm.rounds}, exclusive {storm.exclusives}, device {storm.device}")  # noqa: T201
-    assert not failures
     storm.check()
 
 
-def test_paused_means_out_while_everybody_kicks(seed: int, stress_seconds: float):
+def test_paused_means_out_while_everybody_kicks(stress: Stress):
     """After pause() nothing runs until resume(), whatever kicks and items come from elsewhere."""
     rounds = [0]
 
@@ -191,20 +168,16 @@ def test_paused_means_out_while_everybody_kicks(seed: int, stress_seconds: float
             pass
         rounds[0] += 1
 
-    stop = threading.Event()
-
-    def kicker(cpu: VCPU) -> None:
-        rng = random.Random(seed)
-        while not stop.is_set():
+    def kicker(cpu: VCPU, rng: random.Random) -> None:
+        while not stress.over():
             (cpu.kick if rng.random() < 0.7 else lambda: cpu.run_on_cpu(int))()
 
     with VCPU(0, execute) as cpu:
-        threads = [threading.Thread(target=kicker, args=[cpu], daemon=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        ends = time.monotonic() + stress_seconds
+        for _ in range(2):
+            stress.thread(kicker, cpu, stress.rng())
+        stress.go()
         paused = 0
-        while time.monotonic() < ends:
+        while not stress.over():
             cpu.pause()
             before = rounds[0]
             time.sleep(0)
@@ -212,18 +185,16 @@ def test_paused_means_out_while_everybody_kicks(seed: int, stress_seconds: float
             assert before % 2 == 0
             paused += 1
             cpu.resume()
-        stop.set()
-        for thread in threads:
-            thread.join(20)
+        stress.join()
     assert paused
 
 
-def test_stop_against_askers(seed: int, stress_seconds: float):
+def test_stop_against_askers(stress: Stress):
     """Each request is either served or refused, however late it comes; none hangs."""
-    rng = random.Random(seed)
-    ends = time.monotonic() + stress_seconds
+    rng = stress.rng()
+    stress.go()
     lives = 0
-    while time.monotonic() < ends:
+    while not stress.over():
         served: list[list[Any]] = [[] for _ in range(3)]
         answered = [0] * 3
         ran: list[int] = []
@@ -240,23 +211,17 @@ def test_stop_against_askers(seed: int, stress_seconds: float):
 
         cpu = VCPU(0, VCPU.halt if rng.random() < 0.5 else lambda _: None)
         cpu.start()
-        threads = [
-            threading.Thread(target=ask, args=[who, cpu, ran, served, answered], daemon=True)
-            for who in range(3)
-        ]
-        for thread in threads:
-            thread.start()
+        askers = [stress.thread(ask, who, cpu, ran, served, answered) for who in range(3)]
         time.sleep(rng.random() * 0.002)
         cpu.stop(20)
-        for thread in threads:
-            thread.join(20)
-            assert not thread.is_alive(), cpu
+        for asker in askers:
+            asker.result(20)
         assert len(ran) == sum(answered)
         lives += 1
     assert lives
 
 
-def test_no_kick_is_lost_by_a_halt(stress_seconds: float):
+def test_no_kick_is_lost_by_a_halt(stress: Stress):
     """A producer adds and kicks; a guest that finds nothing halts: everything is consumed."""
     made, eaten = [0], [0]
 
@@ -267,8 +232,8 @@ def test_no_kick_is_lost_by_a_halt(stress_seconds: float):
             eaten[0] = made[0]
 
     with VCPU(0, execute) as cpu:
-        ends = time.monotonic() + stress_seconds
-        while time.monotonic() < ends:
+        stress.go()
+        while not stress.over():
             made[0] += 1
             cpu.kick()
             hopeless = time.monotonic() + 10

@@ -1,0 +1,185 @@
+"""The pytest plugin: what leaks fails, and fixtures and marker do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = 'pytest_plugins = ["homebound.testing.pytest_plugin"]'
+
+LEAKY = """
+import os, socket, sys, threading, time
+import homebound
+
+class Grumpy:
+    def __del__(self):
+        raise ValueError
+
+kept = []
+
+def test_thread():
+    threading.Thread(target=time.sleep, args=[3], daemon=True).start()
+
+def test_descriptor():
+    os.pipe()
+
+def test_socket():
+    socket.socket()
+
+def test_error_in_a_thread():
+    thread = threading.Thread(target=int, args=["x"])
+    thread.start()
+    thread.join()
+
+def test_error_in_a_finaliser():
+    grumpy = Grumpy()
+    grumpy.me = grumpy
+
+def test_context():
+    kept.append(homebound.new_event_loop())
+
+def test_task():
+    loop = homebound.new_event_loop()
+    kept.append(loop.create_task(homebound.suspend()))
+    kept.append(loop)
+
+def test_big_lock():
+    homebound.big_lock.acquire()
+
+def test_nothing_since_the_lock_is_let_go():
+    homebound.big_lock.release()
+
+def test_thread_about_to_end_is_no_leak():
+    threading.Thread(target=time.sleep, args=[0.01]).start()
+
+def test_nothing(iothread, threads, virtual_clock):
+    io = iothread()
+    threads.start(homebound.block_on, homebound.to_worker(int), io.context).result(10)
+"""
+NO_LEAK = {
+    "test_nothing_since_the_lock_is_let_go",
+    "test_thread_about_to_end_is_no_leak",
+    "test_nothing",
+}
+
+MARKED = """
+import pytest
+
+def test_not_asked():
+    open(0, closefd=False)
+    leak.append(__import__("os").pipe())
+
+leak = []
+
+@pytest.mark.no_leaks
+def test_asked():
+    leak.append(__import__("os").pipe())
+"""
+
+USERS = """
+import asyncio, threading
+import homebound
+import pytest
+
+@pytest.fixture
+def word():
+    return "word"
+
+@pytest.mark.homebound
+async def test_async(word, io):
+    assert word == "word"
+    assert homebound.current_context() is homebound.main_context()
+    async with homebound.on(io.context):
+        assert threading.current_thread().name == "io"
+
+@pytest.mark.homebound(debug=True)
+class TestMarkedAsAWhole:
+    async def test_debug(self):
+        assert asyncio.get_running_loop().get_debug()
+
+    def test_not_async(self):
+        assert homebound.current_context() is None
+
+@pytest.mark.homebound
+async def test_an_hour(virtual_clock):
+    await asyncio.sleep(3600)
+    assert virtual_clock.now() == 3600.0
+
+@pytest.mark.homebound
+async def test_that_fails():
+    assert await asyncio.sleep(0, False)
+
+def test_io_threads(iothread, io, threads):
+    other = iothread("other", poll_max_ns=1000)
+    assert homebound.block_on(asyncio.sleep(0, other.name), other.context) == "other"
+    assert threads.start(lambda: io.name).result(10) == "io"
+
+def test_stress(stress):
+    stress.thread(stress.count, "here")
+    stress.wait()
+    assert stress.counts["here"] == 1
+    assert stress.seed == 7
+"""
+
+
+def outcomes(pytester: pytest.Pytester, *options: str) -> dict[str, set[str]]:
+    """Test names by outcome: FAILED and ERROR, as pytest's summary has them."""
+    report = pytester.runpytest_subprocess("-rfE", "-p", "no:asyncio", *options).stdout.str()
+    found: dict[str, set[str]] = {"FAILED": set(), "ERROR": set()}
+    for outcome, name in re.findall(r"^(FAILED|ERROR) .*::(\w+)", report, re.MULTILINE):
+        found[outcome].add(name)
+    assert re.search(r"^=+ .*(passed|failed).* in .* =+$", report, re.MULTILINE), report
+    return found
+
+
+@pytest.mark.slow
+def test_leaks_fail(pytester: pytest.Pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\nhomebound_no_leaks = true")
+    pytester.makepyfile(test_leaky=LEAKY)
+    found = outcomes(
+        pytester, "-W", "error::ResourceWarning"
+    )  # what a socket says that is not closed
+    assert found["ERROR"] == set(re.findall(r"def (test_\w+)", LEAKY)) - NO_LEAK
+    assert not found["FAILED"]
+
+
+def test_leaks_fail_where_it_is_marked(pytester: pytest.Pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_marked=MARKED)
+    found = outcomes(pytester, "--strict-markers")
+    assert found == {"FAILED": set(), "ERROR": {"test_asked"}}
+
+
+def test_fixtures_and_marker(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOMEBOUND_STRESS_SECONDS", "0.01")
+    monkeypatch.setenv("HOMEBOUND_SEED", "7")
+    pytester.makepyfile(test_users=USERS)
+    found = outcomes(
+        pytester, "-p", "homebound.testing.pytest_plugin", "--strict-markers", "-W", "error"
+    )
+    assert found == {"FAILED": {"test_that_fails"}, "ERROR": set()}
+
+
+def test_nothing_is_loaded_that_nobody_asked_for(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        "def test(request):\n"
+        "    plugins = request.config.pluginmanager.list_name_plugin()\n"
+        "    assert 'homebound' not in str(plugins)\n"
+    )
+    assert pytester.runpytest_subprocess().ret == 0
+
+
+def test_the_kit_needs_no_pytest():
+    program = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import homebound.testing\n"
+        "with homebound.testing.virtual_clock(), homebound.testing.no_leaks():\n"
+        "    pass\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
