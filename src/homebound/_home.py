@@ -66,6 +66,9 @@ class LoopContext(AioContext):
         self._signal = loop.signal
         # How often a thread has taken over from the home thread. Written under the big lock.
         self._stand_ins = 0
+        # A stand-in has taken a notification, which may have been for the sleeping home: it is to
+        # look as well. Set by the stand-in, taken back by the home as it wakes; under the big lock.
+        self._home_must_look = False
         # Held by the thread that is home, or by one that acts for it while none is.
         self._key = threading.RLock()
 
@@ -223,9 +226,13 @@ class LoopContext(AioContext):
         if self._ready:  # pairs with AioContext._post, like Loop._sleep
             self._bell = AWAKE
             return
+        also = loop.selector_fd()
+        if self._home_must_look and loop._sleeps_until is not None:
+            self._ring(None)
+            also = None  # the ring is for the home, who tells us of its iteration
         big_lock._let_go()
         try:
-            clock.park(parker, until, also=loop.selector_fd())
+            clock.park(parker, until, also=also)
         finally:
             big_lock._take_back()
             self._stand_in_begins()
@@ -245,6 +252,11 @@ class LoopContext(AioContext):
         if not self._closed:
             self._bell = AWAKE  # we look after the mailbox now: nobody need wake the main thread
 
+    def _look_again(self) -> None:
+        super()._look_again()
+        if here.home is not self:
+            self._home_must_look = True
+
     def _stand_in_ends(self) -> None:
         """Wake the main loop if there is something for it to do before it would look by itself."""
         loop = self.loop
@@ -255,5 +267,11 @@ class LoopContext(AioContext):
         self._bell = new_bell()
         self._ready.rotate(0)
         timer = loop.next_timer()
-        if self._ready or (timer is not None and timer < loop._sleeps_until):
+        # What the home must look at, it is told at the end of each turn until it has come: another
+        # stand-in may take the ring before it wakes.
+        if (
+            self._ready
+            or self._home_must_look
+            or (timer is not None and timer < loop._sleeps_until)
+        ):
             self._ring(None)

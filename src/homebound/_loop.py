@@ -417,6 +417,7 @@ class Loop(InheritedLoop):
         finally:
             big_lock._take_back()
             self._sleeps_until = None
+            self.home._home_must_look = False
         if turns != self.home._stand_ins:
             # A stand-in was here: what we saw may be served already.
             pairs = self._look(0, MOST_EVENTS)

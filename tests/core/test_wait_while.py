@@ -19,7 +19,7 @@ from homebound import (
     kick,
     wait_while,
 )
-from homebound.testing import here
+from homebound.testing import here, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,3 +332,42 @@ def test_without_a_context_an_io_thread_is_told_to_name_one(io: IOThread):
             wait_while(lambda: False)
 
     block_on(io.spawn(body()))
+
+
+@pytest.mark.parametrize("then", ["lets go", "sleeps"])
+@pytest.mark.parametrize("how", ["wait_while", "block_on"])
+def test_a_stand_in_that_takes_the_notification_passes_it_on(
+    how: str, then: str, in_thread: InThread
+):
+    """The home sleeps in its wait; a stand-in turns the loop, and takes what was to wake it."""
+
+    async def main() -> None:
+        context = here()
+        task = asyncio.create_task(homebound.suspend())
+        await asyncio.sleep(0)
+        done: list[int] = []
+        over: list[int] = []
+
+        def end_both() -> None:
+            done.append(1)
+            task.wake()  # type: ignore[attr-defined]
+            kick()
+
+        def stand_in() -> None:
+            until(lambda: context.loop._sleeps_until is not None)  # type: ignore[attr-defined]
+            with big_lock:
+                context.call_soon(end_both)
+                for _ in range(5):
+                    context.poll(blocking=False)
+                assert done
+                assert task.done()
+                if then == "sleeps":
+                    wait_while(lambda: not over)
+
+        future = in_thread(stand_in)
+        wait_while(lambda: not done) if how == "wait_while" else block_on(task)
+        over.append(1)
+        kick()
+        await asyncio.wrap_future(future)
+
+    homebound.run(main())
