@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from _thread import get_ident
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from .._biglock import thread_name
@@ -202,9 +204,9 @@ class VirtualClock:
                 self._stuck.pop(ident, None)
                 continue
             place = _instruction(ident)
-            if place is None or self._stuck.get(ident) == place:
+            if place is None or (self._stuck.get(ident) == place and _asleep(ident)):
                 continue
-            if calm < self._patience:
+            if calm < self._patience or not _asleep(ident):
                 return Busy(f"thread {thread_name(ident)}", "is at work")
             self._stuck[ident] = place
         return None
@@ -254,6 +256,21 @@ def _instruction(ident: int) -> tuple[int, int] | None:
     return None if frame is None else (id(frame), frame.f_lasti)
 
 
+def _asleep(ident: int) -> bool:
+    """The system says that the thread sleeps: it does not merely wait for a core to run on.
+
+    Where it says nothing, a thread that stands still is taken to sleep.
+    """
+    thread = next((each for each in threading.enumerate() if each.ident == ident), None)
+    if thread is None or thread.native_id is None:
+        return True
+    try:
+        said = Path(f"/proc/self/task/{thread.native_id}/stat").read_text(encoding="ascii")
+    except OSError:
+        return True
+    return said.rpartition(")")[2].split()[0] == "S"
+
+
 def _ring(context: AioContext) -> None:
     if context._bell:
         context._ring(None)
@@ -275,9 +292,9 @@ def virtual_clock(
     all timeouts of homebound, in every thread: `block_on`, `wait_while`, locks, queues. When all
     contexts are idle, as `settle` defines it, it jumps to the earliest deadline among them. A job
     in flight counts as busy, a worker's or (where a task on a homebound loop awaits it) another
-    executor's.
-    So does the thread that entered the `with`, unless it is a home or waits in one of homebound's
-    waits; one that stands still for `patience` seconds of real time is taken to wait for something.
+    executor's. So does the thread that entered the `with`, unless it is a home or waits in one of
+    homebound's waits; one that sleeps elsewhere for `patience` seconds of real time is taken to
+    wait for something.
 
     With `autojump=False` only `clock.advance(seconds)` moves it. `calm` is for seconds of real time
     that all must have been idle before a jump: set it where an answer may come from outside, from a
