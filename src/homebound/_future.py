@@ -13,9 +13,9 @@ from itertools import count
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._asyncio_futures import FutureParts
 from ._asyncio_private import (
     FastHandle,
-    FutureParts,
     ParentsLoop,
     describe_task,
     print_task_stack,

@@ -19,6 +19,7 @@ from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_futures import LoopFuture
 from ._asyncio_private import (
     LONGEST_SLEEP,
     MOST_EVENTS,
@@ -26,7 +27,6 @@ from ._asyncio_private import (
     ErrandHandle,
     FastHandle,
     InheritedLoop,
-    LoopFuture,
     enter_task,
     leave_task,
     running_loop,

@@ -13,8 +13,8 @@ from asyncio.log import logger
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._asyncio_futures import begins_wait
 from ._asyncio_private import (
-    begins_wait,
     enter_task,
     keep_alive,
     leave_task,

@@ -74,8 +74,8 @@ if __name__ == "__main__":
     folder = Path(tempfile.mkdtemp(dir="."))
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}),
-        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-                     silence_logs=logging.CRITICAL) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1",
+                     dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
         homebound.IOThread("io") as io,
     ):

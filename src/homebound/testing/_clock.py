@@ -36,7 +36,7 @@ class VirtualClock:
     Called from: any thread.
     """
 
-    def __init__(self, *, autojump: bool = True, calm: float = 0.0, patience: float = 0.25) -> None:
+    def __init__(self, *, autojump: bool = True, calm: float = 0.0, patience: float = 1.0) -> None:
         if calm < 0 or patience < 0:
             message = f"virtual_clock: calm={calm}, patience={patience}; seconds, 0 or more"
             raise ValueError(message)
@@ -284,7 +284,7 @@ def _wake_all() -> None:
 
 
 def virtual_clock(
-    *, autojump: bool = True, calm: float = 0.0, patience: float = 0.25
+    *, autojump: bool = True, calm: float = 0.0, patience: float = 1.0
 ) -> VirtualClock:
     """A clock to be used in a `with`: time passes only while everything waits, and then at once.
 
