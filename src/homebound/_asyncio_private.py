@@ -118,7 +118,7 @@ class FastHandle(events.Handle):
 class ErrandHandle(FastHandle):
     """A handle that any thread may cancel, also while it runs: what it calls looks for itself.
 
-    asyncio's forgets its callback then, and may be about to call it.
+    asyncio's forgets its callback then, and may be about to call it. This one has it cancelled.
     """
 
     __slots__ = ()
@@ -126,6 +126,7 @@ class ErrandHandle(FastHandle):
     def cancel(self) -> None:
         """Do not call it. Called from: any thread."""
         self._cancelled = True
+        self._callback.cancel()  # type: ignore[attr-defined]
 
 
 class ErrandTimer(events.TimerHandle):
@@ -138,6 +139,7 @@ class ErrandTimer(events.TimerHandle):
         if not self._cancelled:
             self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
             self._cancelled = True
+            self._callback.cancel()  # type: ignore[attr-defined]
 
 
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most

@@ -13,7 +13,6 @@ from ._current import current_context
 from ._errors import ContextClosed
 
 if TYPE_CHECKING:
-    from asyncio import events
     from collections.abc import Callable
     from contextvars import Context
 
@@ -66,16 +65,15 @@ class Errand:
     loop that has the timer, or in which the child was made.
     """
 
-    __slots__ = ("_args", "_callback", "_task", "_vars", "handle")
+    __slots__ = ("_args", "_callback", "_task", "_vars")
 
     def __init__(
         self, task: Task[Any], callback: Any, args: tuple[Any, ...], context: Context
     ) -> None:
         self._task = task
-        self._callback = callback
+        self._callback = callback  # None once cancelled, by any thread; so nothing keeps its object
         self._args = args
         self._vars = context
-        self.handle: events.Handle | None = None  # by which it is cancelled, if that can be
 
     @staticmethod
     def task_of(callback: Any) -> Any:
@@ -83,16 +81,21 @@ class Errand:
         name = ON_BEHALF.get(callback.__func__)
         return None if name is None else getattr(callback.__self__, name)
 
+    def cancel(self) -> None:
+        """Do not call it, if it has not begun. Called from: any thread."""
+        self._callback = None
+
     @property
     def _cancelled(self) -> bool:
-        return self.handle is not None and self.handle.cancelled()
+        return self._callback is None
 
     def _run(self) -> None:
-        if self._cancelled:
+        callback = self._callback  # read once: it may be cancelled now
+        if callback is None:
             return
         home = self._task._home
         if home is None or current_context() is home:
-            self._vars.run(self._callback, *self._args)
+            self._vars.run(callback, *self._args)
             return
         try:
             home._post(self)

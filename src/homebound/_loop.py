@@ -93,9 +93,9 @@ class Loop(InheritedLoop):
         if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
             if errand is not None:
-                errand.handle = ErrandHandle(errand, (), self, contextvars.Context())
-                home._post(errand.handle)
-                return errand.handle
+                entry = ErrandHandle(errand, (), self, contextvars.Context())
+                home._post(entry)
+                return entry
         handle: events.Handle
         if self._closed or self._debug:
             handle = self._checked_handle(callback, args, context, "call_soon")
@@ -117,8 +117,7 @@ class Loop(InheritedLoop):
         if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
             if errand is not None:
-                errand.handle = timer = self._errand_at(when, errand)
-                return timer
+                return self._errand_at(when, errand)
         return super().call_at(when, callback, *args, context=context)
 
     def _errand(
