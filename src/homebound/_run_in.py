@@ -30,8 +30,8 @@ async def run_in(
 
     Raises what `fn` raises; what `executor.submit` raises, after a shutdown for example;
     BrokenExecutor if the executor has lost the process or thread that ran it; asyncio's
-    CancelledError if somebody else has cancelled the future; TypeError if what `submit` returned is
-    no concurrent.futures.Future.
+    CancelledError if somebody else has cancelled the future; TypeError if `executor` is none, or
+    what its `submit` returned is no concurrent.futures.Future.
 
     >>> import homebound
     >>> async def main(pool):
@@ -42,7 +42,15 @@ async def run_in(
 
     Called from: task.
     """
-    future = executor.submit(fn, *args, **kwargs)
+    try:
+        submit = executor.submit
+    except AttributeError:
+        message = (
+            f"run_in takes a concurrent.futures.Executor, got {executor!r}; "
+            "`to_worker(fn, ...)` has the current context's own pool do it"
+        )
+        raise TypeError(message) from None
+    future = submit(fn, *args, **kwargs)
     if not isinstance(future, concurrent.futures.Future):
         raise TypeError(_no_executor(executor, future))
     task = current_task()

@@ -22,7 +22,8 @@ from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._home import LoopContext
 from ._park import Parker, my_parker
-from ._task import Task
+from ._task import CANCEL, Task
+from ._traps import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -146,7 +147,8 @@ def wait_while(
     thread, or big lock held), and the main loop is. Whoever makes the predicate false calls
     `kick()`. The big lock is let go while asleep. `timeout` is in seconds: TimeoutError.
     Raises WouldDeadlock elsewhere: one I/O thread may not wait for another; ContextClosed if
-    `context` has ended and the predicate is still true.
+    `context` has ended and the predicate is still true; CancelledError if the task that it is
+    called in is cancelled meanwhile, as Ctrl-C under `run` does.
 
     >>> import homebound
     >>> async def main(io):
@@ -160,7 +162,16 @@ def wait_while(
 
     Called from: big lock or home.
     """
-    return turn_while(("wait_while", predicate), predicate, context, timeout)
+    outer = current_task()
+    if outer is None or outer._throw is CANCEL:  # of old: it is for what it awaits next
+        return turn_while(("wait_while", predicate), predicate, context, timeout)
+
+    def goes_on() -> object:
+        if outer._throw is CANCEL:
+            raise outer._to_throw()
+        return predicate()
+
+    return turn_while(("wait_while", predicate), goes_on, context, timeout)
 
 
 def turn_while(
@@ -169,7 +180,10 @@ def turn_while(
     context: AioContext | None,
     timeout: float | None = None,
 ) -> bool:
-    """`wait_while` under another name: the call that it is part of, and what that waits for."""
+    """`wait_while` under another name: the call that it is part of, and what that waits for.
+
+    It does not heed cancellation: what it waits for is an end that is under way.
+    """
     turned = _place_to_wait("wait_while", context)
     _waiting.append(turned)  # counted, then looked: no kick is missed
     try:

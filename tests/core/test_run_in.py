@@ -372,6 +372,9 @@ def test_no_executor(run: Callable[..., Any]):
             match=r"Client\.submit returned a builtins\.object, .*client\.get_executor\(\)",
         ):
             await run_in(client, int)
+        nothing: Any = None
+        with pytest.raises(TypeError, match=r"takes a .*Executor, got None; `to_worker"):
+            await run_in(nothing, int)
 
     run(main())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -371,3 +373,50 @@ def test_a_stand_in_that_takes_the_notification_passes_it_on(
         await asyncio.wrap_future(future)
 
     homebound.run(main())
+
+
+@pytest.mark.parametrize("where", ["home", "thread"])
+def test_cancelling_the_task_that_it_is_called_in_ends_it(where: str, in_thread: InThread):
+    async def main() -> None:
+        async def work() -> None:
+            wait_while(lambda: [waits.append(1)])
+
+        waits: list[int] = []
+        task = asyncio.create_task(work())
+        if where == "home":
+            asyncio.get_running_loop().call_later(0.001, task.cancel)
+        else:
+            in_thread(lambda: (until(lambda: waits), task.cancel()))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
+
+    homebound.run(main())
+
+
+def test_a_request_of_before_is_for_what_the_task_awaits_next():
+    async def main() -> None:
+        async def work() -> str:
+            task.cancel()
+            wait_while(lambda: not done)
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                return "cancelled then"
+            return "never cancelled"
+
+        done: list[int] = []
+        task = asyncio.create_task(work())
+        asyncio.get_running_loop().call_later(0.001, done.append, 1)
+        assert await task == "cancelled then"
+
+    homebound.run(main())
+
+
+def test_ctrl_c_ends_it_at_once():
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), signal.SIGINT)
+        wait_while(lambda: True)
+
+    with pytest.raises(KeyboardInterrupt):
+        homebound.run(main())
