@@ -142,6 +142,12 @@ class ErrandTimer(events.TimerHandle):
             self._callback.cancel()  # type: ignore[attr-defined]
 
 
+def hide_last_frame(handle: Any) -> None:
+    """Debug mode remembers the stack in which a handle was made: take the last frame off it."""
+    if handle._source_traceback:
+        del handle._source_traceback[-1]
+
+
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 

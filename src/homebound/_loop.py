@@ -28,6 +28,7 @@ from ._asyncio_private import (
     FastHandle,
     InheritedLoop,
     enter_task,
+    hide_last_frame,
     leave_task,
     running_loop,
     running_task,
@@ -118,7 +119,10 @@ class Loop(InheritedLoop):
             errand = self._errand(callback, args, context)
             if errand is not None:
                 return self._errand_at(when, errand)
-        return super().call_at(when, callback, *args, context=context)
+        timer = super().call_at(when, callback, *args, context=context)
+        if self._debug:
+            hide_last_frame(timer)  # ours: debug mode shows where a timer was made
+        return timer
 
     def _errand(
         self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
