@@ -47,7 +47,8 @@ class VirtualClock:
         # have begun to wait for may come late, not early.
         self._began = float(int(time.monotonic()))
         self._time = self._began  # written by the watch's thread alone
-        # Sleeps that go on, any thread's; each adds and takes out its own.
+        # Sleeps that go on, any thread's; each adds and takes out its own. Copied to be looked at:
+        # that is one operation, going through a set is not.
         self._sleepers: set[Sleeper] = set()
         # Threads that must wait before time passes, and how often they said so. Single operations
         # by the thread concerned.
@@ -142,9 +143,9 @@ class VirtualClock:
         self._party.__exit__(None, None, None)
         self._idle = self._why = None  # they hold what others would like to drop
         _wake_all()  # whoever sleeps for ever now has until a time to sleep
-        for sleeper in tuple(self._sleepers):
+        for sleeper in self._sleepers.copy():
             sleeper.parker.unpark()
-        for advance in tuple(self._advances):
+        for advance in self._advances.copy():
             advance.over.set()
 
     def __repr__(self) -> str:
@@ -197,9 +198,9 @@ class VirtualClock:
         It may wait in another: for a thread, for a `concurrent.futures.Future`. One that stands
         where it is for as long as our patience lasts is taken to, until it is seen elsewhere.
         """
-        waiting = {each.ident for each in tuple(self._sleepers)}
+        waiting = {each.ident for each in self._sleepers.copy()}
         waiting.update(each._home_ident for each in every_context() if each._home_ident is not None)
-        for ident in tuple(self._parties):
+        for ident in self._parties.copy():
             if ident in waiting:
                 self._stuck.pop(ident, None)
                 continue
@@ -215,9 +216,9 @@ class VirtualClock:
         """All wait: go to the earliest deadline, if there is one that we may go to."""
         loops = [each.loop for each in contexts if isinstance(each, LoopContext)]
         timers = [each.earliest_timer() for each in loops if type(each).time is Loop.time]
-        sleepers = [each.until for each in tuple(self._sleepers)]
+        sleepers = [each.until for each in self._sleepers.copy()]
         deadlines = [each for each in (*timers, *sleepers) if each is not None]
-        advance = min(self._advances, key=lambda each: each.until, default=None)
+        advance = min(self._advances.copy(), key=lambda each: each.until, default=None)
         earliest = min(deadlines, default=None)
         if advance is not None and (earliest is None or earliest > advance.until + _ROUNDING):
             self._time = max(self._time, advance.until)
@@ -237,7 +238,7 @@ class VirtualClock:
                 timer = context.loop.earliest_timer()
                 if timer is not None and timer <= self._time:
                     _ring(context)
-        for sleeper in tuple(self._sleepers):
+        for sleeper in self._sleepers.copy():
             if sleeper.until is not None and sleeper.until <= self._time:
                 sleeper.parker.unpark()
 

@@ -78,9 +78,7 @@ class Cut(NamedTuple):
         )
 
 
-def cut(
-    contexts: Collection[AioContext] | None = None, sleepers: Collection[Sleeper] = ()
-) -> Cut | Busy:
+def cut(contexts: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
     """Two looks at `contexts` (None: all that run), their workers, and threads that sleep."""
     first = _look(contexts, sleepers)
     if isinstance(first, Busy):
@@ -91,7 +89,7 @@ def cut(
     return second if first.same(second) else Busy("somebody", "has just been awake")
 
 
-def _look(wanted: Collection[AioContext] | None, sleepers: Collection[Sleeper]) -> Cut | Busy:
+def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
     contexts = [each for each in (every_context() if wanted is None else wanted) if _lives(each)]
     pools = every_pool() if wanted is None else [each.workers for each in contexts if each.workers]
     witnesses: list[Any] = []
@@ -109,7 +107,7 @@ def _look(wanted: Collection[AioContext] | None, sleepers: Collection[Sleeper]) 
         witnesses.append(bell)
         if isinstance(context, LoopContext):
             _register(poll, context.loop.selector_fd())
-    for sleeper in tuple(sleepers):
+    for sleeper in sleepers.copy():
         witnesses.append(sleeper)
         _register(poll, sleeper.parker.fd)
     for fd, _ in poll.poll(0):

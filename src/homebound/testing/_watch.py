@@ -44,7 +44,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         # Set under the guard by the clock in force; called by the thread; True: it did something.
         self._clock: Callable[[], bool] | None = None
-        self.sleepers: Collection[Sleeper] = ()  # the clock's
+        self.sleepers: set[Sleeper] = set()  # the clock's, who writes it
         self._parker = Parker()
 
     def ask(self, request: Request) -> None:
@@ -60,7 +60,7 @@ class Watch:
             if request in self._requests:
                 self._requests.remove(request)
 
-    def follow(self, clock: Callable[[], bool], sleepers: Collection[Sleeper]) -> bool:
+    def follow(self, clock: Callable[[], bool], sleepers: set[Sleeper]) -> bool:
         """Call `clock` whenever no request can be served. False if there is another clock."""
         with self._guard:
             if self._clock is not None:
@@ -72,7 +72,7 @@ class Watch:
     def leave(self) -> None:
         """No clock any more. When this returns, it is not being called."""
         with self._guard:
-            self._clock, self.sleepers = None, ()
+            self._clock, self.sleepers = None, set()
             thread = self._thread
             requests = bool(self._requests)
         self._parker.unpark()
@@ -109,7 +109,7 @@ class Watch:
                 pace = _SOON
 
     def _serve(self, request: Request) -> bool:
-        found = cut(request.contexts, self.sleepers if request.contexts is None else ())
+        found = cut(request.contexts, self.sleepers if request.contexts is None else set())
         if isinstance(found, Busy):
             if request.end is None or time.monotonic() < request.end:
                 return False
