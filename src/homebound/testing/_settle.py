@@ -69,6 +69,8 @@ def settle_sync(*contexts: AioContext, timeout: float | None = 10.0) -> None:
 
 
 def _check(request: Request, timeout: float | None) -> None:
+    if request.error is not None:
+        raise request.error
     if request.busy is not None:
         message = f"settle: not idle after {timeout} s: {request.busy}"
         raise TimeoutError(message)

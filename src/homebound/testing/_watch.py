@@ -33,6 +33,7 @@ class Request:
         self.end = None if timeout is None else time.monotonic() + timeout
         self.served = Event()
         self.busy: Busy | None = None  # who was, when the time was over. Written before `served`
+        self.error: BaseException | None = None  # a bug of ours, told to who waits. As `busy`
 
 
 class Watch:
@@ -109,6 +110,15 @@ class Watch:
                 pace = _SOON
 
     def _serve(self, request: Request) -> bool:
+        try:
+            return self._look(request)
+        except BaseException as error:
+            request.error = error
+            self.withdraw(request)
+            request.served.set()
+            raise
+
+    def _look(self, request: Request) -> bool:
         found = cut(request.contexts, self.sleepers if request.contexts is None else set())
         if isinstance(found, Busy):
             if request.end is None or time.monotonic() < request.end:
