@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 HEAD = """
-import asyncio, os, signal, sys, threading, homebound
+import asyncio, os, signal, sys, threading, time, homebound
 from homebound import VCPU, big_lock
 from homebound._wait import waits
 
@@ -28,8 +28,9 @@ inside.wait(20)
 
 def interrupt_who_waits():
     def interrupt():
-        while not waits():  # the main thread is about to sleep, or asleep
+        while not waits():  # the main thread is about to sleep
             pass
+        time.sleep(0.1)  # it does; between two lines of ours, anything may be half done
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
 
