@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from ._semaphore import Semaphore
@@ -144,13 +144,13 @@ class Unfinished(WaitQueue):
 
     def stow(self) -> None:
         """There are many marks: make a number of most."""
+        taken: list[None] = []
         with self._guard:
-            try:
-                for _ in range(len(self._marks) - MOST // 2):
-                    self._marks.pop()
-                    self._more += 1
+            try:  # a loop in C: this is half of what a mark costs
+                taken.extend(starmap(self._marks.pop, repeat((), len(self._marks) - MOST // 2)))
             except IndexError:
-                pass  # reported done meanwhile
+                pass  # reported done meanwhile; what was popped before is in the list
+            self._more += len(taken)
 
     def done(self) -> None:
         """One is done. Raises ValueError if there is none."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,3 +219,26 @@ def test_queue_shut_down_at_once(place: Any):
     assert queue.empty()
     with pytest.raises(homebound.QueueShutDown):
         queue.get_nowait()
+
+
+# The marks of unfinished work, of which most become a number.
+
+
+def test_many_that_nobody_reported_are_still_counted():
+    queue: homebound.Queue[int] = homebound.Queue()
+    for number in range(3000):
+        queue.put_nowait(number)
+    for _ in range(3000):
+        assert not queue.join_sync(timeout=0)
+        queue.task_done()
+    assert queue.join_sync(timeout=0)
+    with pytest.raises(ValueError, match="too many times"):
+        queue.task_done()
+
+
+def test_a_list_that_is_extended_keeps_what_came_before_an_error():
+    """As `Unfinished.stow` has it: the marks that it has popped are in the list."""
+    marks, taken = deque[None]([None] * 3), list[None]()
+    with pytest.raises(IndexError):
+        taken.extend(starmap(marks.pop, repeat((), 5)))
+    assert (len(marks), len(taken)) == (0, 3)
