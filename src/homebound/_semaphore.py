@@ -145,6 +145,9 @@ class BoundedSemaphore(Semaphore):
 
     __slots__ = ()
 
+    def __init__(self, value: int = 1) -> None:  # so that errors about arguments name this class
+        super().__init__(value)
+
     def release(self) -> None:
         """Give a permit to the longest waiting, or put it back. Raises ValueError if none is out.
 
