@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from _thread import get_ident
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -102,8 +102,7 @@ class VirtualClock:
         try:
             advance.over.wait_sync()
         finally:
-            if advance in self._advances:
-                self._advances.remove(advance)
+            self._take_out(advance)
 
     @contextmanager
     def party(self) -> Iterator[None]:
@@ -178,6 +177,7 @@ class VirtualClock:
 
     def _tick(self) -> bool:
         """Nobody waits in `settle`: jump if all wait. True if it has."""
+        asked = tuple(self._advances)  # before the look: who asks later has been at work since
         found = cut(None, self._sleepers)
         if isinstance(found, Busy):
             self._idle, self._why = None, found
@@ -190,7 +190,7 @@ class VirtualClock:
         self._why = self._party_at_work(calm)
         if self._why is not None or calm < self._calm:
             return False
-        return self._jump(found.contexts)
+        return self._jump(found.contexts, asked)
 
     def _party_at_work(self, calm: float) -> Busy | None:
         """A party that does not wait in a way that we know of.
@@ -212,17 +212,17 @@ class VirtualClock:
             self._stuck[ident] = place
         return None
 
-    def _jump(self, contexts: list[AioContext]) -> bool:
+    def _jump(self, contexts: list[AioContext], asked: tuple[_Advance, ...]) -> bool:
         """All wait: go to the earliest deadline, if there is one that we may go to."""
         loops = [each.loop for each in contexts if isinstance(each, LoopContext)]
         timers = [each.earliest_timer() for each in loops if type(each).time is Loop.time]
         sleepers = [each.until for each in self._sleepers.copy()]
         deadlines = [each for each in (*timers, *sleepers) if each is not None]
-        advance = min(self._advances.copy(), key=lambda each: each.until, default=None)
+        advance = min(asked, key=lambda each: each.until, default=None)
         earliest = min(deadlines, default=None)
         if advance is not None and (earliest is None or earliest > advance.until + _ROUNDING):
             self._time = max(self._time, advance.until)
-            self._advances.remove(advance)
+            self._take_out(advance)
             advance.over.set()
             return True
         if earliest is None or not (advance is not None or self._autojump):
@@ -230,6 +230,10 @@ class VirtualClock:
         self._time = max(self._time, earliest)
         self._wake_due(contexts)
         return True
+
+    def _take_out(self, advance: _Advance) -> None:
+        with suppress(ValueError):  # who has asked was interrupted, or the clock was first
+            self._advances.remove(advance)
 
     def _wake_due(self, contexts: list[AioContext]) -> None:
         """The clock has moved; now look who sleeps (see `Clock`)."""
