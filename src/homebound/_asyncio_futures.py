@@ -69,10 +69,13 @@ class FutureParts(asyncio.Future[Any]):
                 message = "await wasn't used with future"
                 raise RuntimeError(message)
         try:
-            return _result(self)
-        except asyncio.CancelledError:
-            pass  # raised below, so as not to be shown as the other's context
-        raise self._make_cancelled_error()
+            try:
+                return _result(self)
+            except asyncio.CancelledError:
+                pass  # raised below, so as not to be shown as the other's context
+            raise self._make_cancelled_error()
+        finally:
+            del self  # the error's traceback holds this frame, and we hold the error
 
     __iter__ = __await__
 
@@ -82,10 +85,13 @@ class FutureParts(asyncio.Future[Any]):
         Called from: any thread.
         """
         try:
-            return _result(self)
-        except asyncio.CancelledError:
-            pass
-        raise self._make_cancelled_error()
+            try:
+                return _result(self)
+            except asyncio.CancelledError:
+                pass
+            raise self._make_cancelled_error()
+        finally:
+            del self
 
     def exception(self) -> BaseException | None:
         """What its coroutine raised; of a cancelled task, raises it. See asyncio.Future.exception.
@@ -93,10 +99,13 @@ class FutureParts(asyncio.Future[Any]):
         Called from: any thread.
         """
         try:
-            return _exception(self)
-        except asyncio.CancelledError:
-            pass
-        raise self._make_cancelled_error()
+            try:
+                return _exception(self)
+            except asyncio.CancelledError:
+                pass
+            raise self._make_cancelled_error()
+        finally:
+            del self
 
 
 class SharedFuture(asyncio.Future[Any]):
@@ -118,7 +127,10 @@ class SharedFuture(asyncio.Future[Any]):
             if not self.done():
                 message = "await wasn't used with future"
                 raise RuntimeError(message)
-        return _result(self)
+        try:
+            return _result(self)
+        finally:
+            del self  # as in FutureParts
 
     __iter__ = __await__
 

@@ -112,3 +112,33 @@ def test_a_context_outlives_its_loop_and_refuses():
     assert context.stats().closed
     with pytest.raises(ContextClosed, match="'gone' closed> has ended"):
         context.bottom_half(int).schedule()
+
+
+class OopsError(Exception):
+    """One that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("how", ["await", "result", "future"])
+def test_an_error_that_was_raised_is_in_no_circle(how: str):
+    async def fail() -> None:
+        raise OopsError
+
+    async def main() -> Any:
+        reference: Any = None
+        loop = asyncio.get_running_loop()
+        failing: Any = loop.create_future() if how == "future" else asyncio.create_task(fail())
+        if how == "future":
+            loop.call_soon(failing.set_exception, OopsError())
+        try:
+            if how == "result":
+                await asyncio.wait([failing])
+                failing.result()
+            await failing
+        except OopsError as error:
+            reference = weakref.ref(error)
+        del failing
+        return reference
+
+    reference = homebound.run(main())
+    assert reference is not None
+    until(lambda: reference() is None)
