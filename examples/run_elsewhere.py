@@ -42,6 +42,17 @@ def read(image: Path, number: int) -> bytes:
         return file.read(BLOCK)
 
 
+async def elsewhere(executor: Executor, block: bytes) -> tuple[bytes, int]:
+    for _ in range(3):
+        try:
+            return await homebound.run_in(executor, compress, block)
+        except ValueError:
+            # A process that dies as its result arrives: Dask's executor takes that for an error,
+            # and fails to read it as one. Ask again.
+            continue
+    raise RuntimeError("three processes in a row died with the result")
+
+
 async def compress_all(
     image: Path, size: int, executor: Executor, victim: int | None
 ) -> Counter[int]:
@@ -54,7 +65,7 @@ async def compress_all(
         nonlocal compressed
         async with window:
             block = await homebound.to_worker(read, image, number)  # to a thread,
-            packed, process = await homebound.run_in(executor, compress, block)  # to a process
+            packed, process = await elsewhere(executor, block)  # to a process
             assert await homebound.to_worker(zlib.decompress, packed) == block
             compressed += len(packed)
             done_by[process] += 1
