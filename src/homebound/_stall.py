@@ -7,6 +7,7 @@ the next by the identity of its owner's ident: get_ident makes a new int each ti
 
 from __future__ import annotations
 
+import _thread
 import logging
 import sys
 import threading
@@ -80,7 +81,11 @@ class StallWatch:
             raise ValueError(message)
         self._threshold = threshold
         self._report = _log if report is None else report
-        self._stopped = threading.Event()
+        self._stopped = False  # set once, by any thread; then it lets the watch go on
+        # Taken, until `stop` releases it: the watch sleeps in trying to take it. An Event has a
+        # lock inside that a fork may find taken, and `stop` would wait for that in the child.
+        self._at_rest = _thread.allocate_lock()
+        self._at_rest.acquire()
         self._thread = threading.Thread(target=self._watch, name="stall-watch", daemon=True)
         begin()
         try:
@@ -94,7 +99,11 @@ class StallWatch:
 
         Called from: any thread.
         """
-        self._stopped.set()
+        self._stopped = True
+        try:
+            self._at_rest.release()
+        except RuntimeError:
+            pass  # it was stopped before
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -117,9 +126,9 @@ class StallWatch:
 
     def _look_on(self) -> None:
         look = Look(self._threshold)
-        while not self._stopped.wait(self._threshold / 2):
+        while not self._at_rest.acquire(timeout=self._threshold / 2):
             for stall in look(time.monotonic()):
-                if self._stopped.is_set():
+                if self._stopped:
                     return
                 try:
                     self._report(stall)
