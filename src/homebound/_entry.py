@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import ON_BEHALF
-from ._current import current_context
-from ._errors import ContextClosed
+from ._pursuit import Pursuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +55,7 @@ class Posted:
         return f"<Posted{state} {self._callback!r}>"
 
 
-class Errand:
+class Errand(Pursuer):
     """A callback on behalf of a task: it runs where that is at home, and follows it if it moves.
 
     asyncio's timeout() cancels its task and then notes that it did, and its TaskGroup looks whether
@@ -65,12 +64,12 @@ class Errand:
     loop that has the timer, or in which the child was made.
     """
 
-    __slots__ = ("_args", "_callback", "_task", "_vars")
+    __slots__ = ("_args", "_callback", "_vars")
 
     def __init__(
         self, task: Task[Any], callback: Any, args: tuple[Any, ...], context: Context
     ) -> None:
-        self._task = task
+        super().__init__(task)
         self._callback = callback  # None once cancelled, by any thread; so nothing keeps its object
         self._args = args
         self._vars = context
@@ -85,27 +84,17 @@ class Errand:
         """Do not call it, if it has not begun. Called from: any thread."""
         self._callback = None
 
-    @property
-    def _cancelled(self) -> bool:
-        return self._callback is None
-
-    def _run(self) -> None:
+    def _act(self) -> None:
         callback = self._callback  # read once: it may be cancelled now
-        if callback is None:
-            return
-        home = self._task._home
-        if home is None or current_context() is home:
+        if callback is not None:
             self._vars.run(callback, *self._args)
-            return
-        try:
-            home._post(self)
-        except ContextClosed:
-            pass  # and so the task was abandoned
 
-    __call__ = _run  # from a handle, in a Context of its own: ours is entered at the task's home
+    def __call__(self) -> None:
+        """From a handle, in a Context of its own: ours is entered at the task's home."""
+        self._run()
 
     def __repr__(self) -> str:
-        return f"<Errand {self._callback!r} for {self._task!r}>"
+        return f"<Errand {self._callback!r} for {self._pursued!r}>"
 
 
 class BottomHalf:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import loop_of
-from ._current import current_context
 from ._errors import ContextClosed
 from ._guests import end_of
 from ._loop import Loop
+from ._pursuit import Pursuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,61 +140,49 @@ class _CancelFuture:
         self._wait._cancel_there(self._msg)
 
 
-class Cancel:
+class Cancel(Pursuer):
     """A cancellation request on its way to the home of a task.
 
     `behalf` is the task that waits for it and was itself cancelled: if the target is done by then,
     the request comes back to it.
     """
 
-    __slots__ = ("_behalf", "_msg", "_target")
-
-    _cancelled = False
+    __slots__ = ("_behalf", "_msg")
 
     def __init__(self, target: Task[Any], msg: Any, behalf: Task[Any] | None) -> None:
-        self._target = target
+        super().__init__(target)
         self._msg = msg
         self._behalf = behalf
 
-    def _run(self) -> None:
-        target = self._target
-        home: AioContext = target._home  # type: ignore[assignment]
-        if current_context() is not home:  # it has moved on: follow it
-            try:
-                home._post_first(self)
-            except ContextClosed:
-                self._unrun()
-        elif not target._cancel_here(self._msg):
+    def _act(self) -> None:
+        if not self._pursued._cancel_here(self._msg):
             self._unrun()
 
     def _unrun(self) -> None:
         """It came too late."""
+        super()._unrun()
         behalf = self._behalf
         if behalf is None or behalf.done():
             return
         home: AioContext = behalf._home  # type: ignore[assignment]
         try:
-            home._post(_CancelAgain(behalf, self._msg, None))
+            home._post(_CancelAgain(behalf, self._msg))
         except ContextClosed:
             pass  # abandoned
 
 
-class _CancelAgain(Cancel):
+class _CancelAgain(Pursuer):
     """The request comes back to the waiter, who must then be cancelled itself.
 
     Unless it was taken back meanwhile, as asyncio.timeout() does when its block ends all the same.
     """
 
-    __slots__ = ()
+    __slots__ = ("_msg",)
 
-    def _run(self) -> None:
-        task = self._target
-        home: AioContext = task._home  # type: ignore[assignment]
-        if current_context() is not home:
-            try:
-                home._post(self)
-            except ContextClosed:
-                pass
-            return
-        if task._num_cancels_requested:
-            task._cancel_here(self._msg, again=True)
+    def __init__(self, waiter: Task[Any], msg: Any) -> None:
+        super().__init__(waiter)
+        self._msg = msg
+
+    def _act(self) -> None:
+        if self._pursued._num_cancels_requested:
+            self._pursued._cancel_here(self._msg, again=True)

@@ -21,6 +21,7 @@ from . import _context, _iothread, _wait, _waiters, _workers
 from ._asyncio_private import alive, running_loop, set_running_loop
 from ._bell import CLOSED
 from ._home import LoopContext
+from ._pursuit import pursuing
 from ._task import Task
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def _begin_as_child() -> None:
     _wait._waiting.clear()
     _wait._waits.clear()
     _waiters.parked.clear()
+    pursuing.clear()
     for thread in tuple(_iothread._running):
         thread._ended = True
     _iothread._running.clear()  # nothing to stop at exit

@@ -28,6 +28,7 @@ from ._errors import AlreadyScheduled, ContextClosed
 from ._far import Cancel, FarWait
 from ._future import _numbers
 from ._loop import Loop
+from ._pursuit import on_leaving, pursuing
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -260,6 +261,8 @@ class Task(Enterable[T]):
         elif yielded is PARK:  # it was cancelled before it suspended
             home._ready.append(self)
         elif isinstance(yielded, AioContext):
+            if pursuing:
+                on_leaving(self, home)
             self._home = yielded
             try:
                 yielded._post(self)

@@ -189,9 +189,12 @@ def test_timeout_that_strikes_elsewhere_as_the_block_ends(seconds: float, io: IO
     async def main() -> None:
         home, me = here(), current_task()
         assert me is not None
+        arrived = threading.Event()
+        home.call_soon(arrived.wait, 10)  # it does not strike while the task is on its way
         struck = passed(home, seconds + 0.001)
         async with asyncio.timeout(seconds) as timeout:
             await move_to(io.context)
+            arrived.set()
             assert struck.wait(10)
         await asyncio.sleep(0)
         await move_to(home)

@@ -1,0 +1,114 @@
+"""What follows a task that keeps moving catches it, once, and is not left noted down."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import homebound
+from homebound import ContextClosed, IOThread, current_task, move_to
+from homebound._pursuit import Pursuer, pursuing
+
+if TYPE_CHECKING:
+    from homebound import AioContext
+
+
+class Catch(Pursuer):
+    """Notes in which thread it has caught its task."""
+
+    def __init__(self, task: homebound.Task[None]) -> None:
+        super().__init__(task)
+        self.where: list[str] = []
+
+    def _act(self) -> None:
+        self.where.append(threading.current_thread().name)
+
+
+class Fails(Catch):
+    def _act(self) -> None:
+        super()._act()
+        raise ValueError
+
+
+def sent_after(catch: Catch, context: AioContext) -> None:
+    """It has missed its task, which runs in another thread: this one."""
+    context._post(catch)
+    while catch not in pursuing:
+        pass
+
+
+async def moving(io: IOThread, io2: IOThread, kind: type[Catch]) -> Catch:
+    task = current_task()
+    assert task is not None
+    await move_to(io.context)
+    catch = kind(task)
+    sent_after(catch, io2.context)
+    await move_to(io2.context)
+    assert catch.where == ["io"]  # before the task left
+    await move_to(io.context)
+    return catch
+
+
+def test_the_next_move_runs_what_has_missed_the_task(io: IOThread, io2: IOThread):
+    catch = homebound.run(moving(io, io2, Catch))
+    homebound.block_on(asyncio.sleep(0), io.context)  # its turn in the mailbox has passed
+    assert catch.where == ["io"]
+    assert not pursuing
+
+
+def test_one_that_fails_is_reported_and_the_task_goes_on(io: IOThread, io2: IOThread):
+    reports = []
+    io.context.loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    homebound.run(moving(io, io2, Fails))
+    homebound.block_on(asyncio.sleep(0), io.context)
+    assert [type(each) for each in reports] == [ValueError]
+    assert not pursuing
+
+
+def test_a_task_that_stays_is_caught_by_its_turn_in_the_mailbox(io: IOThread, io2: IOThread):
+    async def main() -> Catch:
+        task = current_task()
+        assert task is not None
+        await move_to(io.context)
+        catch = Catch(task)
+        sent_after(catch, io2.context)
+        await asyncio.sleep(0)
+        return catch
+
+    assert homebound.run(main()).where == ["io"]
+    assert not pursuing
+
+
+def test_a_task_that_only_moves_can_be_cancelled(io: IOThread, io2: IOThread):
+    async def restless() -> None:
+        while True:
+            await move_to(io.context)
+            await move_to(io2.context)
+
+    async def main() -> None:
+        for _ in range(50):
+            task = io.spawn(restless())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    homebound.run(main())
+    assert not pursuing
+
+
+def test_nobody_pursues_a_task_whose_home_has_ended(io: IOThread, io2: IOThread):
+    """Sent after it as it ended: refused there, and forgotten."""
+    task = io.spawn(homebound.suspend())
+    homebound.block_on(asyncio.sleep(0), io.context)
+    io.stop()
+    with pytest.raises((ContextClosed, asyncio.CancelledError)):
+        homebound.block_on(task)
+    catch = Catch(task)
+    io2.context._post(catch)
+    homebound.block_on(asyncio.sleep(0), io2.context)
+    assert catch.where == []
+    assert not pursuing
