@@ -30,7 +30,9 @@ def interrupt_who_waits():
     def interrupt():
         while not waits():  # the main thread is about to sleep
             pass
-        time.sleep(0.1)  # it does; between two lines of ours, anything may be half done
+        # It does; between two lines of ours, anything may be half done. Nor is it the moment at
+        # which a sleeping main thread looks round for signals: it does that every 0.1 seconds.
+        time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
 
