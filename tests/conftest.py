@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import multiprocessing.resource_tracker
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ pytest_plugins = ["homebound.testing.pytest_plugin"]
 # No deadline: on a machine with two cores an example is slow because another thread had the core.
 hypothesis.settings.register_profile("homebound", deadline=None)
 hypothesis.settings.load_profile("homebound")
+
+# Shells have what they run in the background ignore it, and what ignores it passes that on to the
+# programs of our tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tidy_rloop() -> Callable[[], Any]:

@@ -94,7 +94,7 @@ class Errand(Pursuer):
         self._run()
 
     def __repr__(self) -> str:
-        return f"<Errand {self._callback!r} for {self._pursued!r}>"
+        return f"<Errand {self._callback!r} for {self._task!r}>"
 
 
 class BottomHalf:

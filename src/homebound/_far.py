@@ -155,7 +155,7 @@ class Cancel(Pursuer):
         self._behalf = behalf
 
     def _act(self) -> None:
-        if not self._pursued._cancel_here(self._msg):
+        if not self._task._cancel_here(self._msg):
             self._unrun()
 
     def _unrun(self) -> None:
@@ -184,5 +184,5 @@ class _CancelAgain(Pursuer):
         self._msg = msg
 
     def _act(self) -> None:
-        if self._pursued._num_cancels_requested:
-            self._pursued._cancel_here(self._msg, again=True)
+        if self._task._num_cancels_requested:
+            self._task._cancel_here(self._msg, again=True)

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 class Pursuer:
     """A mailbox entry for wherever a task is at home."""
 
-    __slots__ = ("_caught", "_pursued")
+    __slots__ = ("_caught", "_task")
 
     _cancelled = False  # as a mailbox entry it is never passed over: it must leave `pursuing`
 
     def __init__(self, pursued: Task[Any]) -> None:
-        self._pursued = pursued
+        self._task = pursued
         self._caught = False  # it has run, or is about to. Written at the task's home
 
     def _run(self) -> None:
-        home = self._pursued._home  # before the look whether it was caught: pairs with on_leaving
+        home = self._task._home  # before the look whether it was caught: pairs with on_leaving
         if self._caught:
             pursuing.discard(self)
         elif home is None or current_context() is home:
@@ -63,7 +63,7 @@ pursuing: set[Pursuer] = set()
 def on_leaving(task: Task[Any], home: AioContext) -> None:
     """The task is about to move, and has been left: run what pursues it. At its home."""
     for each in pursuing.copy():
-        if each._pursued is task:
+        if each._task is task:
             try:
                 each._run()
             except BaseException as error:  # noqa: BLE001  (reported; the task goes on)
