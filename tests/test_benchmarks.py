@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py") if file.stem != "run")
 
 
+@pytest.mark.timeout(180)  # fio takes most of a second for a handful of requests
 @pytest.mark.parametrize("name", FILES)
 def test_runs(name: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
@@ -28,6 +29,8 @@ def test_runs(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(file.read_text())
+    if "skipped: there is no fio" in done.stdout:
+        pytest.skip("there is no fio with an NBD engine")
     assert results["cases"]
     for case in results["cases"]:
         variants = case["variants"]
