@@ -35,7 +35,7 @@ from ._asyncio_private import (
     set_running_loop,
 )
 from ._bell import AWAKE, new_bell
-from ._biglock import big_lock
+from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
 from ._current import current_context, here
 from ._entry import Errand
@@ -400,6 +400,10 @@ class Loop(InheritedLoop):
         try:
             if self._is_main:
                 self._sleep_without_big_lock(until)
+            elif self._depth and here.has_big_lock:
+                # A call in here waits: whoever is to end the wait may need the lock for that.
+                with big_lock_let_go():
+                    self._collect_events(self.timeout_until(until))
             else:
                 self._collect_events(self.timeout_until(until))
         finally:

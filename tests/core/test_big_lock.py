@@ -257,3 +257,42 @@ def test_held_across_the_start_and_end_of_a_main_loop(in_thread: InThread):
     with big_lock:
         pass
     assert len(seen) <= 1
+
+
+@pytest.mark.parametrize("how", ["poll", "wait_while", "block_on"])
+def test_an_io_thread_that_waits_lets_go_of_it(
+    how: str, io: homebound.IOThread, in_thread: InThread
+):
+    """Whoever needs the lock to end the wait would wait for the waiter."""
+    held = threading.Event()
+    done: list[int] = []
+
+    async def look() -> None:
+        while not done:
+            await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        with big_lock:
+            held.set()
+            if how == "poll":
+                while not done:
+                    io.context.poll()
+            elif how == "wait_while":
+                homebound.wait_while(lambda: not done, io.context)
+            else:
+                homebound.block_on(look())
+            assert big_lock.held()
+            assert current_context() is io.context
+        assert not big_lock.held()
+
+    def end_it() -> None:
+        assert held.wait(10)
+        assert big_lock.acquire(timeout=10)
+        done.append(1)
+        big_lock.release()
+        io.context.notify()
+        homebound.kick()
+
+    task = io.spawn(work())
+    in_thread(end_it).result(20)
+    homebound.block_on(task)
