@@ -20,6 +20,7 @@ from ._loop import Loop
 from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
+from ._traps import move_to
 from ._wait import Waiting, _place_to_wait, exit_begins, kick, turn_while
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class IOThread:
         self._failure: BaseException | None = None
         self._started = False  # set once by start()
         self._ended = False  # set once by the I/O thread, as its last deed
+        self._came_from: AioContext | None = None  # of the task in `async with`; written by it
         # Called once each when it has ended: list.append, then a look at _ended (pairs with _end).
         self._listeners: list[Callable[[], object]] = []
 
@@ -134,7 +136,8 @@ class IOThread:
 
         Its tasks are cancelled and waited for, asynchronous generators and workers shut down.
         No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
-        other I/O threads (`async with IOThread()` waits without blocking).
+        other I/O threads (`async with IOThread()` waits without blocking; a task that has moved
+        into the thread goes back to where it began the `async with`, at its end).
 
         Called from: any thread.
         """
@@ -224,6 +227,7 @@ class IOThread:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        self._came_from = current_context()
         self.start()
         return self
 
@@ -233,6 +237,7 @@ class IOThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await _leave(self, self._came_from)
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         self._ask_to_stop()
@@ -288,6 +293,15 @@ class IOThread:
         finally:
             asyncio.set_event_loop(None)
             set_home(None)
+
+
+async def _leave(thread: IOThread, back: AioContext | None) -> None:
+    """Who is to see the thread end cannot stay there: the calling task goes back."""
+    if current_context() is thread._context:
+        if back is None:
+            thread._check_wait("stop")
+        else:
+            await move_to(back)
 
 
 def wind_down(context: AioContext) -> None:
@@ -358,6 +372,7 @@ class IOThreadPool:
             IOThread(f"{name}{index}", **options) for index in range(n)
         )
         self._turn: count[int] = count()
+        self._came_from: AioContext | None = None  # as IOThread's
 
     def start(self) -> None:
         """Start all; if one cannot, none is left running.
@@ -408,6 +423,7 @@ class IOThreadPool:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        self._came_from = current_context()
         self.start()
         return self
 
@@ -417,4 +433,6 @@ class IOThreadPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for thread in self.threads:
+            await _leave(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import ContextError, IOThread, Task, block_on
+from homebound import ContextError, IOThread, IOThreadPool, Task, block_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -125,6 +125,28 @@ def test_stop_cancels_and_waits_for_the_cleanup(how: str):
         io.stop() if how == "stop" else io.__exit__(None, None, None)
     assert task.cancelled()
     assert trace == ["began", "cleaned up in io"]
+
+
+@pytest.mark.parametrize("kind", ["thread", "pool"])
+def test_who_has_moved_there_goes_back_at_the_end(kind: str):
+    """It waits for the end of the thread that it runs in, and would be waited for by that."""
+
+    async def main() -> None:
+        home = homebound.current_context()
+        for error in (None, ZeroDivisionError):
+            ios: Any = IOThread() if kind == "thread" else IOThreadPool(2)
+            try:
+                async with ios:
+                    io = ios if kind == "thread" else ios.next()
+                    await homebound.move_to(io.context)
+                    assert homebound.current_context() is io.context
+                    if error is not None:
+                        raise error
+            except ZeroDivisionError:
+                assert error is not None
+            assert homebound.current_context() is home
+
+    homebound.run(main())
 
 
 def test_stop_waits_for_tasks_begun_by_cleanup():
