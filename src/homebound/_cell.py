@@ -157,8 +157,9 @@ class Enterable(TaskFuture[T]):
             return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
         first = cell[1] if cell[0] is PARK else cell[0]
         target, ident = first if first.__class__ is tuple else (self._home, first)
+        who = f"thread {thread_name(ident)}" if ident else "whoever made it (spawn, create_task)"
         return AlreadyScheduled(
-            f"{what} from {whereabouts()}: thread {thread_name(ident)} has already promised to "
+            f"{what} from {whereabouts()}: {who} has already promised to "
             f"enter {self!r} in {target!r}; it must run before it can be entered again"
         )
 
