@@ -70,9 +70,17 @@ def _apply_rule() -> None:
 
 
 def set_home(context: AioContext | None) -> None:
-    """This thread is the home of `context` from now on (None: of none any more)."""
+    """This thread is the home of `context` from now on (None: of none any more).
+
+    If it holds the big lock it stands in for the main context before and afterwards, but not while
+    it is at home elsewhere: the lock may be let go, and be others', in that time.
+    """
+    if here.home is None and here.context is not None:
+        here.context._stand_in_ends()
     here.home = context
     _apply_rule()
+    if context is None and here.context is not None:
+        here.context._stand_in_begins()
 
 
 def set_big_lock(*, held: bool) -> None:

@@ -138,8 +138,7 @@ def _resident(context: AioContext | None) -> AioContext | None:
         if context.loop is loop:
             return context
         set_home(None)
-        if here.context is not None:  # it holds the big lock, and was no stand-in so far
-            here.context._stand_in_begins()
+        if here.context is not None:  # it holds the big lock
             return here.context
     if loop is not None:
         end: LoopEnd | None = getattr(loop, _NAME, None)

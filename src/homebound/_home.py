@@ -115,10 +115,10 @@ class LoopContext(AioContext):
             if main.context is self:
                 set_main(None)
                 self.loop._is_main = False
-            set_home(None)
-            self._key.release()
             if took and here.has_big_lock:
                 big_lock._let_go()
+            set_home(None)
+            self._key.release()
 
     def _enter_vacant(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)

@@ -366,3 +366,40 @@ def test_the_main_loop_may_end_while_somebody_waits_for_it(in_thread: InThread):
     homebound.run(main())
     workers[0].result(10)
     assert seen in ([None], [None]) or isinstance(seen[0], AioContext)
+
+
+def test_one_that_becomes_a_home_is_none_meanwhile(in_thread: InThread):
+    """The lock may be let go in that time: the main loop must be woken as ever."""
+    seen: list[Any] = []
+
+    async def main() -> None:
+        context = current_context()
+        assert context is not None
+        post = context.call_soon
+
+        async def inner() -> None:
+            big_lock.release()
+            posted = threading.Event()
+            post(posted.set)
+            seen.append(posted.wait(10))
+            big_lock.acquire()
+            seen.append(current_context())
+
+        def work() -> None:
+            with big_lock:
+                with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+                    runner.run(inner())
+                seen.append(current_context())
+                seen.append(block_on(asyncio.sleep(0, "stands in again")))
+            posted = threading.Event()
+            post(posted.set)
+            seen.append(posted.wait(10))
+
+        await asyncio.wrap_future(in_thread(work))
+        woken, inside, after, result, again = seen
+        assert woken is again is True
+        assert inside is not context
+        assert after is context
+        assert result == "stands in again"
+
+    homebound.run(main())
