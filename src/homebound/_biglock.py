@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ._clock import Deadline
-from ._current import here, main, set_big_lock
-from ._errors import WouldDeadlock, WrongThread
+from ._current import ask, here, main, set_big_lock
+from ._errors import ContextError, WouldDeadlock, WrongThread
 from ._park import Parker, my_parker
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class BigLock:
     def __init__(self) -> None:
         self._raw = _thread.allocate_lock()  # held while somebody owns the lock or it is in transit
         self._waiters: deque[_Waiter] = deque()  # FIFO; any thread appends, the owner pops
-        self._owner: int | None = None  # for messages: written by the owner, read by anyone
+        # Written by the owner; read by anyone for messages, and as its thread ends.
+        self._owner: int | None = None
 
     def acquire(self, timeout: float = -1) -> bool:
         """Wait for the lock, at most `timeout` seconds (-1: for ever). True if it is ours now.
@@ -183,6 +184,22 @@ class BigLock:
             if not self._waiters or not self._raw.acquire(False):
                 return
 
+    def _holder_ends(self, ident: int, thread: threading.Thread | None) -> None:
+        """A thread ends, perhaps with the lock: nobody would ever have it again. Called in it."""
+        if self._owner != ident:
+            return
+        context = main.stood_in_for
+        if context is not None:
+            context._stand_in_ends()
+        self._owner = None
+        self._pass_on()
+        name = f"with ident {ident}" if thread is None else repr(thread.name)
+        error = ContextError(
+            f"thread {name} ended while it held the big lock, which is now let go; take it "
+            "with `with big_lock:`, or call big_lock.release() in the thread that took it"
+        )
+        threading.excepthook(threading.ExceptHookArgs((ContextError, error, None, thread)))
+
     def _queue(self, timeout: float) -> bool:
         me = _Waiter(timed=timeout >= 0)
         deadline = Deadline(None if timeout < 0 else timeout)
@@ -229,5 +246,6 @@ def big_lock_let_go() -> Iterator[None]:
 
 
 big_lock: BigLock = BigLock()
+ask.thread_ends = big_lock._holder_ends
 # Whoever held it or waited for it is not in a forked process.
 os.register_at_fork(after_in_child=big_lock.__init__)  # type: ignore[misc]

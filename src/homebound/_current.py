@@ -12,7 +12,9 @@ The answer belongs to the thread: never keep it across an await, a task may resu
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from _thread import get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +23,31 @@ if TYPE_CHECKING:
     from ._context import AioContext
 
 
+class _Ending:
+    """Goes with its thread, and in it: that drops what it had for itself as it ends."""
+
+    __slots__ = ("_ident", "_thread")
+
+    # Kept here: an interpreter that ends empties the modules, and this may go after that.
+    _get_ident = staticmethod(get_ident)
+    _interpreter_ends = staticmethod(sys.is_finalizing)
+
+    def __init__(self) -> None:
+        self._ident = ident = get_ident()
+        # Noted now: a thread that ends is no longer listed. None for one that threading never knew.
+        self._thread = next((each for each in threading.enumerate() if each.ident == ident), None)
+
+    def __del__(self) -> None:
+        # A forked process drops what threads of its parent had; an interpreter that ends, all.
+        if not self._interpreter_ends() and self._get_ident() == self._ident:
+            ask.thread_ends(self._ident, self._thread)
+
+
 class _Here(threading.local):
     """What this thread is. Each field is written and read by its own thread only."""
+
+    def __init__(self) -> None:
+        self._ending = _Ending()
 
     # The context this thread is the home of. Written by `set_home`, from its start to its end.
     home: AioContext | None = None
@@ -46,13 +71,16 @@ class _Main:
 
 
 class _Ask:
-    """What is known one layer up, of loops of others."""
+    """What is known one layer up, of the big lock and of loops of others."""
 
     # Given what is current in this thread by its fields, None or a context of somebody else's
     # loop: what is current. Set where such loops are known (_guests.py), before there is one.
     resident: Callable[[AioContext | None], AioContext | None]
     # Whether somebody else's loop has stopped. Likewise.
     stopped: Callable[[AioContext], bool]
+    # A thread ends, and must leave nothing locked; called in it, by ident and what threading has of
+    # it. Thread-local fields are gone by then, `here` among them. Set with the lock (_biglock.py).
+    thread_ends: Callable[[int, threading.Thread | None], None]
 
 
 here = _Here()
