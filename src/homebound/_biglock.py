@@ -233,6 +233,9 @@ def big_lock_let_go() -> Iterator[None]:
     if not here.has_big_lock:
         yield
         return
+    home = here.home
+    if home is not None:
+        home._lent = True
     big_lock.release()
     try:
         yield
@@ -241,7 +244,9 @@ def big_lock_let_go() -> Iterator[None]:
             big_lock._take_back()
         finally:
             context = here.context
-            if context is not None and here.home is None:
+            if home is not None:
+                home._lent = False
+            elif context is not None:
                 context._stand_in_begins()
 
 

@@ -58,6 +58,7 @@ class AioContext:
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     _forked = False  # it was a parent process's; set in the child, which has but one thread then
+    _lent = False  # its home waits, and has let go of the big lock; written by that thread
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -245,6 +246,10 @@ class AioContext:
     def _enter_here(self, task: Task[Any]) -> None:
         if self._closed:
             self._refuse()
+        if self._lent and here.home is self:
+            # A signal handler, in that wait. Somebody may stand in now: nothing runs here.
+            self.schedule(task)
+            return
         if not task._claim_at_home(self):
             return  # it runs elsewhere, and comes when it suspends
         running = running_task(self.loop)

@@ -357,8 +357,12 @@ class Loop(InheritedLoop):
 
     def _give_way(self) -> None:
         """A busy main loop lets those in who wait for the big lock; they are served in turn."""
+        self.home._lent = True
         big_lock._let_go()
-        big_lock._take_back()
+        try:
+            big_lock._take_back()
+        finally:
+            self.home._lent = False
         self.home._bell = AWAKE  # who stood in and went to sleep has left one up
 
     # Time.
@@ -415,17 +419,20 @@ class Loop(InheritedLoop):
 
     def _sleep_without_big_lock(self, until: float | None) -> None:
         """The main thread's sleep: another thread may stand in meanwhile."""
-        turns = self.home._stand_ins
+        home = self.home
+        turns = home._stand_ins
         self._sleeps_until = float("inf") if until is None else until
         timeout = self.timeout_until(until)
+        home._lent = True
         big_lock._let_go()
         try:
             pairs = self._look(timeout, MOST_EVENTS)
         finally:
             big_lock._take_back()
+            home._lent = False
             self._sleeps_until = None
-            self.home._home_must_look = False
-        if turns != self.home._stand_ins:
+            home._home_must_look = False
+        if turns != home._stand_ins:
             # A stand-in was here: what we saw may be served already.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)

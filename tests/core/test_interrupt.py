@@ -207,6 +207,43 @@ def test_a_worker_stands_in_while_it_comes():
     assert lines == ["cleaned up True", "interrupted False"]
 
 
+@pytest.mark.parametrize("how", ["task.wake()", "context.enter(task)"])
+@pytest.mark.parametrize("wait", ["await done", "wait_while(lambda: not done.done())"])
+def test_a_handler_in_the_sleep_runs_no_task(how: str, wait: str):
+    """Somebody else may have the big lock then, and run tasks: what it wakes is queued."""
+    lines = run(
+        f"""
+        async def main():
+            context, done = current_context(), asyncio.get_running_loop().create_future()
+            handled = threading.Event()
+
+            async def work():
+                await homebound.suspend()
+                print("runs under the lock:", big_lock.held(), handled.is_set())
+                done.set_result(None)
+                homebound.kick()
+
+            def handle(*_):
+                {how}
+                handled.set()
+
+            def stand_in():
+                with big_lock:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    handled.wait(10)
+                    print("handled", done.done())
+
+            task = context.spawn(work())
+            await asyncio.sleep(0)
+            signal.signal(signal.SIGUSR1, handle)
+            threading.Thread(target=stand_in).start()
+            {wait}
+        homebound.run(main())
+        """
+    )
+    assert lines == ["handled False", "runs under the lock: True True"]
+
+
 def test_io_thread_stop():
     lines = run(
         """
