@@ -129,6 +129,8 @@ class IOThread:
 
         Called from: any thread.
         """
+        if self._context is None and asyncio.iscoroutine(coro):
+            coro.close()  # as AioContext.spawn does
         return self.context.spawn(coro, name=name, context=context)
 
     def stop(self, timeout: float | None = None) -> None:

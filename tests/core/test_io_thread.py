@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def test_before_start():
     coro = nothing()
     with pytest.raises(ContextError):
         io.spawn(coro)
-    coro.close()
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
     io.stop()
     io.join()
 
