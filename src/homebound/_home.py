@@ -66,8 +66,9 @@ class LoopContext(AioContext):
         self._signal = loop.signal
         # How often a thread has taken over from the home thread. Written under the big lock.
         self._stand_ins = 0
-        # A stand-in has taken a notification, which may have been for the sleeping home: it is to
-        # look as well. Set by the stand-in, taken back by the home as it wakes; under the big lock.
+        # A stand-in has taken a notification, which may have been for the sleeping home, or stopped
+        # the loop: the home is to look as well. Set by the stand-in, taken back by the home as it
+        # wakes; under the big lock.
         self._home_must_look = False
         # Held by the thread that is home, or by one that acts for it while none is.
         self._key = threading.RLock()

@@ -219,6 +219,13 @@ class Loop(InheritedLoop):
         with self.home.inhabit(), self._heeding_signals():
             super().run_forever()
 
+    def stop(self) -> None:
+        """asyncio's stop; a stand-in that runs it has to wake who runs the loop."""
+        super().stop()
+        home = self.home
+        if here.context is home and here.home is not home:
+            home._home_must_look = True
+
     def close(self) -> None:
         """asyncio's close; who waits for something homed here is told."""
         if self.is_running():

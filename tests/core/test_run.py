@@ -330,3 +330,37 @@ def test_many_descriptors_ready_at_once(run: Run):
                 each.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("how", ["the main task ends", "loop.stop"])
+def test_it_ends_though_a_stand_in_has_taken_the_last_step(how: str, in_thread: InThread):
+    """The thread that runs the loop sleeps meanwhile, and must be woken to see the end."""
+    outcome: list[Future[Any]] = []
+
+    def work(go_on: asyncio.Future[None]) -> str:
+        async def wait() -> None:
+            if how == "loop.stop":
+                go_on.get_loop().stop()
+            else:
+                go_on.set_result(None)
+            await homebound.suspend()
+
+        with homebound.big_lock:
+            try:
+                homebound.block_on(wait())
+            except asyncio.CancelledError:
+                return "cancelled at the end"
+        return "not cancelled"
+
+    async def main() -> str:
+        go_on = asyncio.get_running_loop().create_future()
+        outcome.append(in_thread(work, go_on))
+        await go_on
+        return "ended"
+
+    if how == "loop.stop":
+        with pytest.raises(RuntimeError, match="Event loop stopped"):
+            homebound.run(main())
+    else:
+        assert homebound.run(main()) == "ended"
+    assert outcome[0].result(10) == "cancelled at the end"
