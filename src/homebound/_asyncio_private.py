@@ -178,6 +178,10 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         self.signal = Signal()  # whoever wakes the sleeping loop sets it
         self._epoll: Any = None
+        # Whether the kernel keeps what is watched: then two threads may use the selector at once.
+        self._shareable = hasattr(self._selector, "fileno")
+        # Else: what the main home watches in its sleep, without the selector. None while awake.
+        self._asleep_on: list[selectors.SelectorKey] | None = None
         # Where events come from: (timeout in seconds or None, most events) -> pairs.
         self._look: Callable[[float | None, int], list[Any]] = self._select
         if type(self._selector) is getattr(selectors, "EpollSelector", None):
@@ -268,6 +272,14 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         """The descriptor that is readable when the selector has something; None if it has none."""
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
+
+    def _watched(self) -> list[selectors.SelectorKey]:
+        return list(self._selector.get_map().values())
+
+    def watches_more(self) -> bool:
+        """The home sleeps, and does not know of all that is watched. Called from: stand-ins."""
+        asleep_on = self._asleep_on
+        return asleep_on is not None and asleep_on != self._watched()
 
     # Timers: asyncio's heap and handles, our upkeep.
 

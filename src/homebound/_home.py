@@ -228,7 +228,8 @@ class LoopContext(AioContext):
             self._bell = AWAKE
             return
         also = loop.selector_fd()
-        if self._home_must_look and loop._sleeps_until is not None:
+        must_look = self._home_must_look or loop.watches_more()
+        if must_look and loop._sleeps_until is not None:
             self._ring(None)
             also = None  # the ring is for the home, who tells us of its iteration
         big_lock._let_go()
@@ -273,6 +274,7 @@ class LoopContext(AioContext):
         if (
             self._ready
             or self._home_must_look
+            or loop.watches_more()
             or (timer is not None and timer < loop._sleeps_until)
         ):
             self._ring(None)

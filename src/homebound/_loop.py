@@ -39,6 +39,7 @@ from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
 from ._current import current_context, here
 from ._entry import Errand
+from ._park import wait_for_any
 
 if TYPE_CHECKING:
     import asyncio
@@ -430,17 +431,22 @@ class Loop(InheritedLoop):
         turns = home._stand_ins
         self._sleeps_until = float("inf") if until is None else until
         timeout = self.timeout_until(until)
+        watched = self._asleep_on = None if self._shareable else self._watched()
         home._lent = True
         big_lock._let_go()
+        pairs: list[Any] | None = None
         try:
-            pairs = self._look(timeout, MOST_EVENTS)
+            if watched is None:
+                pairs = self._look(timeout, MOST_EVENTS)
+            else:
+                wait_for_any(watched, timeout)
         finally:
             big_lock._take_back()
             home._lent = False
-            self._sleeps_until = None
+            self._sleeps_until = self._asleep_on = None
             home._home_must_look = False
-        if turns != home._stand_ins:
-            # A stand-in was here: what we saw may be served already.
+        if pairs is None or turns != home._stand_ins:
+            # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)
 

@@ -6,13 +6,15 @@ after 50-117 µs, one that reads an eventfd after 7 µs; with the GIL it is 13 a
 
 from __future__ import annotations
 
+import math
 import os
 import select
+import selectors
 import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _EVENTFD = hasattr(os, "eventfd")
 
@@ -103,6 +105,18 @@ class Parker(Signal):
         if unparked:
             self.clear()
         return unparked
+
+
+def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:
+    """Sleep until something is ready of what a selector watches, which others may use meanwhile.
+
+    Called from: any thread.
+    """
+    poll = select.poll()
+    for key in keys:
+        reads = select.POLLIN if key.events & selectors.EVENT_READ else 0
+        poll.register(key.fd, reads | (select.POLLOUT if key.events & selectors.EVENT_WRITE else 0))
+    poll.poll(None if timeout is None else math.ceil(timeout * 1000))
 
 
 class _Mine(threading.local):
