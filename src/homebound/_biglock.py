@@ -161,6 +161,8 @@ class BigLock:
             raise interrupt
 
     def _let_go(self) -> None:
+        if not here.has_big_lock:
+            return  # somebody released it by hand in the main thread, which then takes it again
         set_big_lock(held=False)
         self._owner = None
         self._pass_on()

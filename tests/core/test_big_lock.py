@@ -56,6 +56,25 @@ def test_the_main_thread_has_it_already():
     homebound.run(main())
 
 
+def test_the_main_thread_may_let_go_by_hand(in_thread: InThread):
+    """It has it again at the latest when its loop has slept."""
+
+    def work() -> bool:
+        with big_lock:
+            return True
+
+    async def main() -> None:
+        big_lock.release()
+        assert in_thread(work).result(10)
+        big_lock.acquire()
+        big_lock.release()
+        await asyncio.sleep(0.001)
+        assert big_lock.held()
+
+    homebound.run(main())
+    assert not big_lock.held()
+
+
 def test_only_its_owner_releases(in_thread: InThread):
     with pytest.raises(WrongThread, match="nobody does"):
         big_lock.release()
