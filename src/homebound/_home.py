@@ -168,13 +168,10 @@ class LoopContext(AioContext):
         if before is loop:
             task._run()
             return
-        thread_id = loop._thread_id
         set_running_loop(loop)
-        loop._thread_id = _thread.get_ident()
         try:
             task._run()
         finally:
-            loop._thread_id = thread_id
             set_running_loop(before)
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002

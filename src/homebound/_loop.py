@@ -13,7 +13,6 @@ replaces one iteration (`_run_once`) and `call_soon`:
 from __future__ import annotations
 
 import contextvars
-import threading
 from itertools import repeat
 from time import monotonic
 from types import MethodType
@@ -452,16 +451,17 @@ class Loop(InheritedLoop):
 
     # Nested running.
 
-    def begin_nested(self) -> tuple[Any, Any, int | None]:
+    def begin_nested(self) -> tuple[Any, Any]:
         """Let the caller, whatever it is in the middle of, run iterations or tasks of this loop.
 
         The task that runs now, if any, is left until `end_nested`; in a stand-in's thread this
         loop is the running one meanwhile. What is left of the batch that the caller runs in
         belongs to the next one.
+
+        `_thread_id` stays the home's: that may end its run, or begin one, as a stand-in sleeps.
         """
         task = running_task(self)
         before = running_loop()
-        thread_id = self._thread_id
         self._depth += 1
         for _ in self._batch:
             pass
@@ -469,15 +469,13 @@ class Loop(InheritedLoop):
             leave_task(self, task)
         if before is not self:
             set_running_loop(self)
-            self._thread_id = threading.get_ident()
-        return task, before, thread_id
+        return task, before
 
-    def end_nested(self, state: tuple[Any, Any, int | None]) -> None:
+    def end_nested(self, state: tuple[Any, Any]) -> None:
         """Go back to what ran before."""
-        task, before, thread_id = state
+        task, before = state
         if before is not self:
             set_running_loop(before)
-            self._thread_id = thread_id
         if task is not None:
             enter_task(self, task)
         self._depth -= 1

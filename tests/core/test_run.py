@@ -364,3 +364,35 @@ def test_it_ends_though_a_stand_in_has_taken_the_last_step(how: str, in_thread: 
     else:
         assert homebound.run(main()) == "ended"
     assert outcome[0].result(10) == "cancelled at the end"
+
+
+def test_who_stands_in_may_outlast_a_run_and_end_before_the_next(in_thread: InThread):
+    """It sleeps in a nested run of the loop, which does not make that a running one."""
+    waiting: list[homebound.Task[Any] | None] = []
+
+    def work(go_on: asyncio.Future[None]) -> str:
+        async def wait() -> None:
+            waiting.append(homebound.current_task())
+            go_on.set_result(None)
+            await homebound.suspend()
+
+        with homebound.big_lock:
+            try:
+                homebound.block_on(wait())
+            except asyncio.CancelledError:
+                return "cancelled"
+        return "not cancelled"
+
+    async def main() -> Future[str]:
+        go_on = asyncio.get_running_loop().create_future()
+        outcome = in_thread(work, go_on)
+        await go_on
+        return outcome
+
+    with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+        outcome = runner.run(main())
+        assert waiting[0] is not None
+        waiting[0].cancel()
+        assert outcome.result(10) == "cancelled"
+        assert not runner.get_loop().is_running()
+        runner.run(nothing())
