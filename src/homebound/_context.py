@@ -58,6 +58,7 @@ class AioContext:
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     _forked = False  # it was a parent process's; set in the child, which has but one thread then
+    _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
 
     name: str

@@ -312,9 +312,11 @@ def wind_down(context: AioContext) -> None:
     context._ending = True
     try:
         loop.run_until_complete(_end_tasks(loop))
+        context._drained = True
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.run_until_complete(context._end_workers())
+        loop.run_until_complete(_end_tasks(loop))  # those that were on their way here
     finally:
         loop.close()
         context._close()

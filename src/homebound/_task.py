@@ -265,6 +265,8 @@ class Task(Enterable[T]):
                 on_leaving(self, home)
             self._home = yielded
             try:
+                if yielded._drained:
+                    yielded._refuse()
                 yielded._post(self)
             except ContextClosed as closed:
                 self._home = home

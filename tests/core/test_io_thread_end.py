@@ -15,7 +15,7 @@ import homebound
 from homebound import ContextClosed, ContextError, IOThread, IOThreadPool, Task, block_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Future
 
     InThread = Callable[..., Future[Any]]
@@ -28,6 +28,41 @@ async def where() -> str:
 
 async def nothing() -> None:
     pass
+
+
+# At the end.
+
+
+def test_who_would_move_there_as_it_ends_stays_where_it_was(in_thread: InThread):
+    """Its tasks have been cancelled: one that came now would be dropped in the midst."""
+    ending, go_on = threading.Event(), threading.Event()
+    io = IOThread("io")
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            ending.set()
+            go_on.wait(10)
+
+    async def begin(kept: list[Any]) -> None:
+        kept.append(numbers())
+        await anext(kept[0])
+
+    async def main() -> None:
+        kept: list[Any] = []
+        await io.spawn(begin(kept))
+        stopped = in_thread(io.stop)
+        await homebound.to_worker(ending.wait, 10)
+        home = homebound.current_context()
+        with pytest.raises(ContextClosed):
+            await homebound.move_to(io.context)
+        assert homebound.current_context() is home
+        go_on.set()
+        await asyncio.wrap_future(stopped)
+
+    io.start()
+    homebound.run(main())
 
 
 # Afterwards.
