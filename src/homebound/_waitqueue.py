@@ -37,8 +37,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._biglock import big_lock_let_go
 from ._clock import Deadline
-from ._current import current_context
+from ._current import current_context, here
 from ._traps import current_task, suspend
 from ._wait import block_on
 from ._waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
@@ -226,7 +227,11 @@ class WaitQueue:
                 if deadline.over():
                     # Handed over in the last moment, it is ours.
                     return None if self._withdraw(waiter) else waiter
-                deadline.park(waiter.parker)
+                if here.has_big_lock:  # who would grant it may need that
+                    with big_lock_let_go():
+                        deadline.park(waiter.parker)
+                else:
+                    deadline.park(waiter.parker)
         except BaseException:  # Ctrl-C
             self._leave(waiter)
             raise

@@ -91,6 +91,34 @@ def test_in_an_io_thread(io: IOThread):
     assert block_on(io.spawn(work())) == "io"
 
 
+@pytest.mark.parametrize("how", ["block_on", "wait_while", "poll"])
+def test_an_io_thread_that_waits_lets_go_of_the_big_lock(how: str, io: IOThread):
+    """Who is to end the wait may need it."""
+    ready = asyncio.Event()
+    asleep = threading.Event()
+
+    async def work() -> bool:
+        with homebound.big_lock:
+            here().call_soon(asleep.set)  # while it waits
+            if how == "block_on":
+                block_on(ready.wait())
+            elif how == "wait_while":
+                homebound.wait_while(lambda: not ready.is_set(), io.context)
+            else:
+                while not ready.is_set():
+                    io.context.poll()
+            return homebound.big_lock.held()
+
+    task = io.spawn(work())
+    assert asleep.wait(10)
+    free = homebound.big_lock.acquire(timeout=10)
+    io.context.call_soon(ready.set)
+    if free:
+        homebound.big_lock.release()
+    assert block_on(task)
+    assert free
+
+
 def test_the_inner_task_is_right_and_others_go_on():
     async def main() -> None:
         seen: list[Any] = []

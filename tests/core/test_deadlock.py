@@ -409,6 +409,30 @@ def test_a_job_blocks_on_a_home_that_waits_for_the_job():
     )
 
 
+def test_the_big_lock_is_kept_by_a_home_that_waits_for_a_job():
+    """Not by `block_on`, which lets it go: the home waits for the executor's future."""
+    assert told_by("""
+    pool = homebound.WorkerPool(name="pool")
+    io = homebound.IOThread("io")
+    io.start()
+    async def visitor():
+        pass
+    async def main():
+        context = homebound.current_context()
+        async def block():
+            with homebound.big_lock:
+                task = context.spawn(visitor(), name="visitor")
+                pool.submit(homebound.block_on, task).result()
+        await io.spawn(block())
+    homebound.run(main())
+    """) == (
+        "deadlock: task 'visitor' is at home with the home in thread 'MainThread'; "
+        "the home in thread 'MainThread' waits for the big lock, held by thread 'io'; "
+        "thread 'io' waits in Future.result for thread 'pool-0'; "
+        "thread 'pool-0' waits in block_on for task 'visitor'"
+    )
+
+
 def test_a_home_shuts_down_workers_that_need_it(io: IOThread):
     pool = homebound.WorkerPool(name="pool")
     began, lock = threading.Event(), Lock()

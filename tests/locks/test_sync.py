@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+from homebound.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
 
 
 def test_a_home_that_waits_keeps_turning():
@@ -46,6 +51,33 @@ def test_a_holder_of_the_big_lock_turns_the_main_loop():
         return await homebound.to_worker(worker)
 
     assert homebound.run(main()) is True
+
+
+@pytest.mark.parametrize("place", ["thread", "home"])
+def test_the_big_lock_is_free_while_its_holder_waits(
+    place: str, in_thread: Callable[..., Future[Any]], io: homebound.IOThread
+):
+    """Without a main loop, or at home elsewhere, a holder does not stand in: it just sleeps."""
+    event = homebound.Event()
+
+    def wait() -> bool:
+        with homebound.big_lock:
+            return event.wait_sync() and homebound.big_lock.held()
+
+    async def wait_at_home() -> bool:
+        return wait()
+
+    done = (
+        in_thread(wait)
+        if place == "thread"
+        else in_thread(homebound.block_on, io.spawn(wait_at_home()))
+    )
+    until(lambda: event._waiters)
+    free = homebound.big_lock.acquire(timeout=10)
+    event.set()
+    assert free
+    homebound.big_lock.release()
+    assert done.result(20)
 
 
 @pytest.mark.parametrize("at_home", [True, False])
