@@ -22,6 +22,7 @@ from ._context import every_context
 from ._current import main
 from ._holders import elsewhere, holders, person, tidy
 from ._iothread import IOThread
+from ._jobs import Job, Outcome
 from ._lock import Lock
 from ._rings import NOTHING, Needs, Way
 from ._rwlock import READ, RWLock
@@ -31,7 +32,7 @@ from ._task import CANCEL, Task
 from ._vcpu_thread import VCPUThread, Work, gate
 from ._wait import waits
 from ._waiters import Waiter, parked
-from ._workers import WorkerPool, _Job, _Outcome
+from ._workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,7 @@ class WaitGraph:
         waiter = getattr(task, "_wait", None)
         if isinstance(waiter, Waiter):
             yield from self._granted_to(waiter)
-        elif isinstance(waiter, _Job):
+        elif isinstance(waiter, Job):
             yield from self._job_done(waiter, task)
         else:
             way = self._await("waits for", task._fut_waiter)
@@ -260,7 +261,7 @@ class WaitGraph:
             for thread in subject._threads.copy():
                 if thread.ident is not None and thread.is_alive():
                     yield Way(how, Frame(thread.ident), (call,))
-        elif isinstance(subject, _Outcome):
+        elif isinstance(subject, Outcome):
             if subject.worker is not None and not subject.done():
                 yield Way(how, Frame(subject.worker), (call,))
         elif isinstance(subject, (VCPUThread, Work)):
@@ -302,7 +303,7 @@ class WaitGraph:
 
     # Workers.
 
-    def _job_done(self, job: _Job, task: Task[Any]) -> Iterator[Way]:
+    def _job_done(self, job: Job, task: Task[Any]) -> Iterator[Way]:
         if job.done:
             return
         name = getattr(job.fn, "__qualname__", repr(job.fn))

@@ -10,6 +10,7 @@ from ._biglock import thread_name
 from ._condition import Condition
 from ._event import Event
 from ._holders import holders, person
+from ._jobs import Job
 from ._lock import Lock
 from ._queue_ends import Getters, Slots, Unfinished
 from ._rwlock import RWLock
@@ -17,7 +18,6 @@ from ._semaphore import Semaphore
 from ._snapshot import snapshot
 from ._task import Task
 from ._waiters import Waiter
-from ._workers import _Job
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -31,7 +31,7 @@ def doing(task: Task[Any]) -> str:
     waiter = getattr(task, "_wait", None)
     if isinstance(waiter, Waiter):
         return wait(waiter)
-    if isinstance(waiter, _Job):
+    if isinstance(waiter, Job):
         return _job(waiter)
     if waits_for is not None:
         return _awaited(waits_for, task)
@@ -92,7 +92,7 @@ def _held_by(waiter: Waiter) -> str:
     return ""
 
 
-def _job(job: _Job) -> str:
+def _job(job: Job) -> str:
     fn = getattr(job.fn, "__qualname__", repr(job.fn))
     where = "queued" if job.worker is None else f"done by thread {thread_name(job.worker)}"
     return f"waits for the job {fn}, {where}"

@@ -23,22 +23,25 @@ import atexit
 import concurrent.futures
 import threading
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from ._biglock import big_lock_let_go
 from ._cell import Waker
 from ._context import AioContext, whereabouts
-from ._current import current_context
+from ._current import current_context, here
 from ._errors import ContextError
+from ._home import LoopContext
+from ._jobs import FutureJob, Job
 from ._loop import Loop
 from ._members import members
 from ._park import Parker
 from ._traps import current_task, suspend
-from ._wait import Waiting
+from ._wait import Waiting, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,110 +55,6 @@ _LONG = 4 * _BRIEF
 _TICK = 1e-3  # seconds between two looks of a worker that watches
 _QUIET = 16  # looks at which nothing happened, after which it stops watching
 _pools: WeakSet[WorkerPool] = WeakSet()
-
-
-class _Job:
-    """A blocking call for a task that waits for it."""
-
-    __slots__ = (
-        "_args",
-        "_kwargs",
-        "_vars",
-        "done",
-        "error",
-        "fn",
-        "result",
-        "waker",
-        "worker",
-    )
-
-    def __init__(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.fn = fn
-        self._args = args
-        self._kwargs = kwargs
-        self._vars: Context = copy_context()
-        self.done = False  # written by the worker after the outcome, before it wakes
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.waker: Waker | None = None  # written by the task before it looks at `done`
-        self.worker: int | None = None  # the ident of the thread that does it, for who looks on
-
-    def work(self) -> None:
-        """Do it. Called from: a worker."""
-        self.worker = _thread.get_ident()
-        try:
-            self.result = self._vars.run(self.fn, *self._args, **self._kwargs)
-        except BaseException as error:  # noqa: BLE001  (raised again in the task)
-            self.error = error
-        self.done = True
-        waker = self.waker
-        if waker is not None:
-            waker.wake()
-        del self, waker  # the traceback of an error holds this frame, and we hold the error
-
-    def drop(self) -> None:
-        """It will not be done: the pool shuts down."""
-        self.error = asyncio.CancelledError("the worker pool was shut down")
-        self.done = True
-        if self.waker is not None:
-            self.waker.wake()
-
-    def abandoned(self) -> None:
-        """The home of the task that waits has ended: the job is done all the same."""
-
-
-class _Outcome(concurrent.futures.Future[Any]):
-    """What a job submitted will come to. Who waits for it shows that he does."""
-
-    worker: int | None = None  # the ident of the thread that does it, written by that
-
-    def result(self, timeout: float | None = None) -> Any:
-        """As concurrent.futures has it."""
-        try:
-            if self.done():
-                return super().result(timeout)
-            with Waiting("Future.result", self, timed=timeout is not None):
-                return super().result(timeout)
-        finally:
-            del self  # the error's traceback leads to this frame, and we have the error
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As concurrent.futures has it."""
-        try:
-            if self.done():
-                return super().exception(timeout)
-            with Waiting("Future.exception", self, timed=timeout is not None):
-                return super().exception(timeout)
-        finally:
-            del self  # the error's traceback leads to this frame, and we have the error
-
-
-class _FutureJob:
-    """A blocking call for a concurrent.futures.Future."""
-
-    __slots__ = ("_call", "future")
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call = call
-        self.future = _Outcome()
-
-    def work(self) -> None:
-        """Do it. Called from: a worker."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        self.future.worker = _thread.get_ident()
-        try:
-            result = self._call()
-        except BaseException as error:  # noqa: BLE001  (it is the future's)
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
-        del self  # as in _Job.work
-
-    def drop(self) -> None:
-        """It will not be done."""
-        self.future.cancel()
-        self.future.set_running_or_notify_cancel()
 
 
 class WorkerPool(concurrent.futures.Executor):
@@ -221,7 +120,7 @@ class WorkerPool(concurrent.futures.Executor):
 
         Called from: any thread.
         """
-        job = _FutureJob(partial(copy_context().run, fn, *args, **kwargs))
+        job = FutureJob(partial(copy_context().run, fn, *args, **kwargs))
         self._put(job)
         return job.future
 
@@ -376,7 +275,8 @@ class WorkerPool(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         """Take no more work; what is queued is still done, or cancelled with `cancel_futures`.
 
-        With `wait`, returns when the last worker has ended.
+        With `wait`, returns when the last worker has ended. A home's loop keeps turning meanwhile,
+        as in `block_on`, and the big lock is free.
 
         Called from: any thread.
         """
@@ -395,10 +295,22 @@ class WorkerPool(concurrent.futures.Executor):
             except IndexError:
                 break
         if wait:
-            with Waiting("WorkerPool.shutdown", self):
-                for thread in threads:
-                    if thread is not threading.current_thread():
-                        thread.join()
+            self._join(threads)
+
+    def _join(self, threads: tuple[threading.Thread, ...]) -> None:
+        """Wait for them. A job may need the home that waits, or the big lock."""
+        me = threading.current_thread()
+        others = [thread for thread in threads if thread is not me]
+        context = here.home
+        if isinstance(context, LoopContext) and others:
+            with self._lock:
+                if self._threads:
+                    self._when_empty.append(context.notify)
+            what = ("WorkerPool.shutdown", self)
+            turn_while(what, lambda: self._threads, context)
+        with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
+            for thread in others:
+                thread.join()
 
     async def _end(self, context: AioContext) -> None:
         """Shut down without blocking the context's home."""
@@ -470,7 +382,7 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     task = current_task()
     if task is None:
         return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
-    job = _Job(fn, args, kwargs)
+    job = Job(fn, args, kwargs)
     job.waker = Waker(task)
     pool._put(job)
     task._wait = job

@@ -16,6 +16,7 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
+from homebound.testing import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,6 +241,42 @@ def test_shutdown_from_a_worker_of_it():
     pool = WorkerPool(max_threads=2)
     pool.submit(pool.shutdown).result(10)
     pool.shutdown()
+
+
+@pytest.mark.parametrize("place", ["main", "io"])
+def test_a_home_that_waits_for_its_end_keeps_turning(place: str, io: homebound.IOThread):
+    """A job in flight may need it."""
+
+    async def main() -> list[bool]:
+        home, did = here(), list[bool]()
+
+        async def task() -> bool:
+            return home.is_home()
+
+        def job() -> None:
+            with homebound.big_lock:
+                did.append(homebound.big_lock.held())
+            did.append(homebound.block_on(task(), home))
+
+        with WorkerPool() as pool:
+            pool.submit(job)
+        return did
+
+    did = homebound.run(main()) if place == "main" else homebound.block_on(main(), io.context)
+    assert did == [True, True]
+
+
+def test_who_waits_for_its_end_lets_go_of_the_big_lock():
+    did: list[bool] = []
+
+    def job() -> None:
+        with homebound.big_lock:
+            did.append(homebound.big_lock.held())
+
+    with homebound.big_lock, WorkerPool() as pool:
+        pool.submit(job)
+        assert not did
+    assert did == [True]
 
 
 def test_used_by_asyncio():

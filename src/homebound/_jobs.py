@@ -1,0 +1,120 @@
+"""What a worker does: a call for a task that waits for it, or for a future."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import concurrent.futures
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from ._wait import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._cell import Waker
+
+
+class Job:
+    """A blocking call for a task that waits for it."""
+
+    __slots__ = (
+        "_args",
+        "_kwargs",
+        "_vars",
+        "done",
+        "error",
+        "fn",
+        "result",
+        "waker",
+        "worker",
+    )
+
+    def __init__(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fn = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._vars: Context = copy_context()
+        self.done = False  # written by the worker after the outcome, before it wakes
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.waker: Waker | None = None  # written by the task before it looks at `done`
+        self.worker: int | None = None  # the ident of the thread that does it, for who looks on
+
+    def work(self) -> None:
+        """Do it. Called from: a worker."""
+        self.worker = _thread.get_ident()
+        try:
+            self.result = self._vars.run(self.fn, *self._args, **self._kwargs)
+        except BaseException as error:  # noqa: BLE001  (raised again in the task)
+            self.error = error
+        self.done = True
+        waker = self.waker
+        if waker is not None:
+            waker.wake()
+        del self, waker  # the traceback of an error holds this frame, and we hold the error
+
+    def drop(self) -> None:
+        """It will not be done: the pool shuts down."""
+        self.error = asyncio.CancelledError("the worker pool was shut down")
+        self.done = True
+        if self.waker is not None:
+            self.waker.wake()
+
+    def abandoned(self) -> None:
+        """The home of the task that waits has ended: the job is done all the same."""
+
+
+class Outcome(concurrent.futures.Future[Any]):
+    """What a job submitted will come to. Who waits for it shows that he does."""
+
+    worker: int | None = None  # the ident of the thread that does it, written by that
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As concurrent.futures has it."""
+        try:
+            if self.done():
+                return super().result(timeout)
+            with Waiting("Future.result", self, timed=timeout is not None):
+                return super().result(timeout)
+        finally:
+            del self  # the error's traceback leads to this frame, and we have the error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As concurrent.futures has it."""
+        try:
+            if self.done():
+                return super().exception(timeout)
+            with Waiting("Future.exception", self, timed=timeout is not None):
+                return super().exception(timeout)
+        finally:
+            del self  # the error's traceback leads to this frame, and we have the error
+
+
+class FutureJob:
+    """A blocking call for a concurrent.futures.Future."""
+
+    __slots__ = ("_call", "future")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self.future = Outcome()
+
+    def work(self) -> None:
+        """Do it. Called from: a worker."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self.future.worker = _thread.get_ident()
+        try:
+            result = self._call()
+        except BaseException as error:  # noqa: BLE001  (it is the future's)
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+        del self  # as in Job.work
+
+    def drop(self) -> None:
+        """It will not be done."""
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
