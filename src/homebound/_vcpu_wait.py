@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from ._biglock import big_lock, big_lock_let_go
 from ._clock import Deadline
 from ._current import current_context, here, main
+from ._errors import ContextClosed
 from ._park import my_parker
 from ._wait import Waiting, _place_to_wait, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ._context import AioContext
 
 
 Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
@@ -56,7 +59,28 @@ def wait_until(
 
     May raise TimeoutError. Called from: any thread, holding no guard.
     """
-    context = current_context()
+    deadline = Deadline(timeout)
+    while True:
+        context = current_context()
+        left = deadline.left()
+        timeout = None if left is None else max(0.0, left)
+        try:
+            _wait_in(context, what, done, *watched, timeout=timeout)
+        except ContextClosed:
+            if current_context() is context:
+                raise
+            # We stood in for a main loop, and it has ended: what we wait for has not.
+        else:
+            return
+
+
+def _wait_in(
+    context: AioContext | None,
+    what: Reason,
+    done: Callable[[], object],
+    *watched: Watchers,
+    timeout: float | None,
+) -> None:
     wake: Callable[[], object] = my_parker().unpark if context is None else context.notify
     for each in watched:
         each.enter(wake)

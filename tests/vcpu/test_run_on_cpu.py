@@ -85,6 +85,30 @@ def test_from_a_stand_in(vcpu: VCPU, in_thread: InThread):
     homebound.run(main())
 
 
+def test_the_main_loop_ends_while_a_stand_in_waits(vcpu: VCPU, in_thread: InThread):
+    """What it waits for is another thread's: it goes on, and the answer is waited for."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def item() -> str:
+        began.set()
+        go_on.wait(20)
+        return whereabouts()[0]
+
+    def stand_in() -> Any:
+        with big_lock:
+            return vcpu.exclusive(item), big_lock.held()
+
+    async def main() -> Future[Any]:
+        waiting = in_thread(stand_in)
+        while not began.is_set():
+            await asyncio.sleep(0)
+        return waiting
+
+    waiting = homebound.run(main())
+    go_on.set()
+    assert waiting.result(20) == ("vcpu0", True)
+
+
 def test_from_a_task_that_a_stand_in_runs(vcpu: VCPU, in_thread: InThread):
     async def task() -> Any:
         assert threading.current_thread().name == "plain0"
