@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from contextlib import suppress
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from ._semaphore import Semaphore
+from ._store import Parcel
 from ._waitqueue import WaitQueue
 
 if TYPE_CHECKING:
@@ -27,30 +29,79 @@ MOST = 1024  # how many marks of unfinished work lie in the deque before they be
 
 
 class Getters(WaitQueue):
-    """Those who wait for an item. It is handed to them: what they get is theirs before they run."""
+    """Those who wait for an item. It is handed to them: what they get is theirs before they run.
 
-    __slots__ = ("_closed", "_items", "_of")
+    A getter that was handed one has *come* when it calls `unpack`. Until then it may leave, and its
+    item goes to those behind it, each passing its own on: so items are got in the order in which
+    they lay, whoever was cancelled. Under the guard, whenever it is free:
+
+        the items in `_handed`, and then those in the store, are in the order in which they lay
+
+    A grant moves the first of the store to the end of `_handed`; who comes takes his out; for one
+    who leaves the later ones are passed on, and the last goes back to the front of the store. What
+    others take from the store meanwhile, without the guard, lay behind all that was handed.
+
+    Whoever takes a parcel out of `_handed` has it to himself: its getter as it comes, or he who
+    passes on, under the guard, and puts it in again. Taking out is one operation of a deque, atomic
+    by its own lock, or by the GIL.
+    """
+
+    __slots__ = ("_closed", "_dropping", "_handed", "_items", "_of", "_slots", "_unfinished")
 
     _of: int  # the id of the queue that it is an end of, for dump(); so in the other two
 
-    def __init__(self, items: Fifo | Ordered) -> None:
+    def __init__(
+        self, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None = None
+    ) -> None:
         super().__init__(items)  # type: ignore[arg-type]  # what it needs of a stock both have
         self._items = items
+        self._unfinished = unfinished
+        self._slots = slots
+        self._handed: deque[Parcel] = deque()  # to who has not come, in order. Others only remove
         self._closed = False  # under the guard
+        self._dropping = False  # what comes back is dropped, too. Under the guard
 
     def _take(self, waiter: Waiter) -> bool:
         try:
-            waiter.value = self._items.pop_next()
+            item = self._items.pop_next()
         except IndexError:
             if not self._closed:
                 return False
             waiter.error = QueueShutDown()
+            return True
+        waiter.value = parcel = Parcel()
+        parcel.item = item
+        self._handed.append(parcel)
         return True
 
     def _give_back(self, waiter: Waiter) -> None:
-        if waiter.error is None:
-            self._items.put_back(waiter.value)
+        if waiter.error is not None:
+            return
+        later: list[Parcel] = []
+        with self._guard:
+            handed = self._handed
+            while (last := handed.pop()) is not waiter.value:
+                later.append(last)
+            later.reverse()
+            self._items.put_back(last.item, later)
+            handed.extend(later)
+            dropping = self._dropping
+        if dropping:
+            self.drop_all()
+        else:
             self._serve()
+
+    def unpack(self, waiter: Waiter) -> Any:
+        """It has come for what it was granted: the item. Raises QueueShutDown if it is that."""
+        if waiter.error is not None:
+            raise waiter.error
+        parcel: Parcel = waiter.value
+        try:
+            self._handed.remove(parcel)
+        except ValueError:  # somebody passes on at this moment
+            with self._guard:
+                self._handed.remove(parcel)
+        return parcel.item
 
     def get_now(self) -> Any:
         """The next item. Raises asyncio.QueueEmpty or QueueShutDown if there is none."""
@@ -69,17 +120,22 @@ class Getters(WaitQueue):
         with self._guard:
             return self._items.retract(item)
 
-    def drop_all(self) -> int:
-        """Drop what there is; how much that was."""
+    def drop_all(self) -> None:
+        """Drop what there is, and what comes back: it counts as done."""
         dropped = 0
         with self._guard:  # else a `retract` in between hides a part
+            self._dropping = True
             while self._items:
                 try:
                     self._items.pop_next()
                 except IndexError:
                     break
                 dropped += 1
-        return dropped
+        for _ in range(dropped):
+            with suppress(ValueError):  # it was reported done before anybody got it
+                self._unfinished.done()
+            if self._slots is not None:
+                self._slots.release()
 
     def close(self) -> None:
         """Nothing will come any more: who waits, and who comes and finds nothing, is told."""

@@ -77,9 +77,6 @@ class Queue(Generic[T]):
             self._store = Ordered(items, self._put, self._get)
         self._push: Callable[[Any], None] = self._store.push
         self._pop: Callable[[], Any] = self._store.pop_next
-        self._getters_queue = Getters(self._store)
-        self._getters_queue._of = id(self)
-        self._waiting = self._getters_queue._waiters
         self._unfinished = Unfinished()
         self._unfinished._of = id(self)
         self._marks = self._unfinished._marks
@@ -87,6 +84,9 @@ class Queue(Generic[T]):
         self._slots = Slots(math.ceil(maxsize)) if maxsize > 0 else None
         if self._slots is not None:
             self._slots._of = id(self)
+        self._getters_queue = Getters(self._store, self._unfinished, self._slots)
+        self._getters_queue._of = id(self)
+        self._waiting = self._getters_queue._waiters
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 
@@ -228,13 +228,14 @@ class Queue(Generic[T]):
 
         Called from: task.
         """
+        getters = self._getters_queue
         if self._queue and not self._waiting:
             try:
                 item: T = self._pop()
             except IndexError:
-                item = _item(await self._getters_queue._wait())
+                item = getters.unpack(await getters._wait())
         else:
-            item = _item(await self._getters_queue._wait())
+            item = getters.unpack(await getters._wait())
         if self._permits is not None:
             self._permits.append(None)
             if self._putting:  # after the append: pairs with _join
@@ -261,7 +262,7 @@ class Queue(Generic[T]):
         waiter = self._getters_queue._wait_sync(timeout)
         if waiter is None:
             raise asyncio.QueueEmpty
-        item: T = _item(waiter)
+        item: T = self._getters_queue.unpack(waiter)
         if self._slots is not None:
             self._slots.release()
         return item
@@ -304,13 +305,8 @@ class Queue(Generic[T]):
         if self._slots is not None:
             self._slots.close()
         if immediate:
-            self._drop_all()
+            self._getters_queue.drop_all()
         self._getters_queue.close()
-
-    def _drop_all(self) -> None:
-        for _ in range(self._getters_queue.drop_all()):
-            if self._unfinished:
-                self._unfinished.done()
 
     # Telling, with asyncio's names.
 
@@ -386,8 +382,3 @@ class LifoQueue(Queue[T]):
 def _raise_if_told(waiter: Waiter) -> None:
     if waiter.error is not None:
         raise waiter.error
-
-
-def _item(waiter: Waiter) -> Any:
-    _raise_if_told(waiter)
-    return waiter.value

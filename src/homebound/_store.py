@@ -11,7 +11,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+
+class Parcel:
+    """An item on its way to a getter. Of its own, so that a queue keeps no waiting task alive."""
+
+    __slots__ = ("item",)
+
+    item: Any  # see Getters
 
 
 class Fifo(deque[Any]):
@@ -21,7 +29,15 @@ class Fifo(deque[Any]):
 
     push = deque.append
     pop_next = deque.popleft
-    put_back = deque.appendleft
+
+    def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
+        """Who was handed it has left: those behind him pass on what they have, the last to us.
+
+        Nothing of theirs lies in here meanwhile, where somebody might take it.
+        """
+        for parcel in later:
+            parcel.item, item = item, parcel.item
+        self.appendleft(item)
 
     def close(self) -> None:
         """The shut-down mark is up: who pushes from now on sees it after his push.
@@ -65,10 +81,13 @@ class Ordered:
                 raise ValueError
             self._put(item)
 
-    def put_back(self, item: Any) -> None:
-        """It was taken out, and nobody came for it."""
+    def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
+        """Who was handed it has left: those behind him choose again."""
         with self._lock:
             self._put(item)
+            for parcel in later:
+                self._put(parcel.item)
+                parcel.item = self._get()
 
     def pop_next(self) -> Any:
         """Take the next one out; raises IndexError if there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from itertools import repeat, starmap
+from itertools import permutations, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -219,6 +219,87 @@ def test_queue_shut_down_at_once(place: Any):
     assert queue.empty()
     with pytest.raises(homebound.QueueShutDown):
         queue.get_nowait()
+
+
+def test_queue_shut_down_at_once_with_an_item_on_its_way():
+    """Its getter is cancelled: the item is dropped, too, and nobody waits for it to be done."""
+
+    async def main() -> None:
+        queue: homebound.Queue[int] = homebound.Queue(1)
+        getter = asyncio.create_task(queue.get())
+        await asyncio.sleep(0)
+        queue.put_nowait(1)
+        queue.shutdown(immediate=True)
+        getter.cancel()
+        await queue.join()
+        assert getter.cancelled()
+        assert queue.empty()
+        assert not queue.full()
+        with pytest.raises(homebound.QueueShutDown):
+            queue.get_nowait()
+
+    homebound.run(main())
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+
+
+async def _got(queue: Any, script: tuple[int | str, ...]) -> list[Any]:
+    """What three getters get, and what is left: a number cancels that one, a string is put."""
+    getters = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for each in script:
+        if isinstance(each, int):
+            getters[each].cancel()
+        else:
+            queue.put_nowait(each)
+    got = await asyncio.gather(*getters, return_exceptions=True)
+    left = [queue.get_nowait() for _ in range(queue.qsize())]
+    return [type(each) if isinstance(each, BaseException) else each for each in got] + left
+
+
+def _scripts() -> set[tuple[int | str, ...]]:
+    steps: list[list[int | str]] = [
+        ["a", "b", "c", *victims] for victims in [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+    ]
+    return {
+        order
+        for each in steps
+        for order in permutations(each)
+        if order.index("a") < order.index("b") < order.index("c")
+    }
+
+
+def test_items_keep_their_order_when_getters_are_cancelled():
+    """As in asyncio, where a getter takes the first item when it runs; here it is handed one."""
+
+    async def check() -> None:
+        for script in _scripts():
+            ours = await _got(homebound.Queue(), script)
+            assert ours == await _got(asyncio.Queue(), script), script
+
+    homebound.run(check())
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(check())
+
+
+@pytest.mark.parametrize(
+    ("kind", "items", "expected"),
+    [(homebound.PriorityQueue, [1, 5, 3], [1, 3]), (homebound.LifoQueue, [1, 2, 3], [2, 3])],
+)
+def test_who_comes_later_chooses_again(
+    kind: type[homebound.Queue[int]], items: list[int], expected: list[int]
+):
+    async def main() -> None:
+        queue = kind()
+        getters = [asyncio.create_task(queue.get()) for _ in items]
+        await asyncio.sleep(0)
+        for item in items:
+            queue.put_nowait(item)
+        getters[0].cancel()
+        assert await asyncio.gather(*getters[1:]) == expected
+        assert sorted([*expected, queue.get_nowait()]) == sorted(items)
+
+    homebound.run(main())
 
 
 # The marks of unfinished work, of which most become a number.

@@ -366,7 +366,8 @@ class Traffic:
         assert queue._unfinished_tasks == len(self.got) + len(left)
         assert not queue._getters
         assert not queue._putters
-        if queue._slots is not None and not self.immediate:
+        assert not queue._getters_queue._handed
+        if queue._slots is not None:
             assert queue._slots._value == queue.maxsize - len(left)
 
 
@@ -387,10 +388,27 @@ def queue_with_putters(run: Any) -> Any:
     return traffic.check
 
 
+def queue_with_two_getters(run: Any) -> Any:
+    """What comes back from the first, the second gets first, if he has not come for the other."""
+    traffic = Traffic(run, 0, immediate=False)
+
+    def puts_both() -> None:
+        traffic.puts("a")()
+        traffic.puts("b")()
+
+    def gets_one() -> None:
+        traffic.got.append(traffic.queue.get_sync())
+
+    run.actor(gets_one, cancel="maybe")
+    run.actor(gets_one)
+    run.actor(puts_both)
+    return traffic.check
+
+
 def queue_dropped(run: Any) -> Any:
     traffic = Traffic(run, 0, immediate=True)
     run.actor(traffic.puts("a"))
-    run.actor(traffic.gets)
+    run.actor(traffic.gets, cancel="maybe")
     run.actor(traffic.shuts_down)
     return traffic.check
 
@@ -400,7 +418,7 @@ def shutdown_marks_last(self: Any, immediate: bool = False) -> None:  # noqa: FB
     if self._slots is not None:
         self._slots.close()
     if immediate:
-        self._drop_all()
+        self._getters_queue.drop_all()
     self._getters_queue.close()
     self._is_shutdown = True
 
@@ -425,6 +443,19 @@ def takes_what_is_not_there(self: Any, waiter: Any) -> bool:
 _take_item = _queue_ends.Getters._take
 
 
+def unpacks_and_leaves_it_there(_self: Any, waiter: Any) -> Any:
+    if waiter.error is not None:
+        raise waiter.error
+    return waiter.value.item
+
+
+def comes_back_into_a_dropped_queue(self: Any, waiter: Any) -> None:
+    with self._guard:
+        self._handed.remove(waiter.value)
+        self._items.put_back(waiter.value.item, [])
+    self._serve()
+
+
 def told_gives_a_slot(self: Any, _waiter: Any) -> None:
     self._permits.append(None)
     self._serve()
@@ -439,6 +470,7 @@ SCENARIOS = [
     barrier_with_a_reset,
     queue_with_a_getter,
     queue_with_putters,
+    queue_with_two_getters,
     queue_dropped,
 ]
 
@@ -461,8 +493,10 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (queue_with_a_getter, _queue_ends.Getters, "_give_back", keeps_what_it_was_given),
     (queue_with_putters, _queue_ends.Slots, "close", close_tells_nobody),
     (queue_with_putters, _queue_ends.Slots, "_give_back", told_gives_a_slot),
+    (queue_with_two_getters, _queue_ends.Getters, "unpack", unpacks_and_leaves_it_there),
     (queue_dropped, Queue, "shutdown", shutdown_marks_last),
     (queue_dropped, Queue, "_too_late", put_does_not_look_again),
+    (queue_dropped, _queue_ends.Getters, "_give_back", comes_back_into_a_dropped_queue),
     (queue_with_a_getter, _queue_ends.Getters, "_take", takes_what_is_not_there),
 ]
 
