@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Fight = Callable[..., None]
+    Count = Callable[[str], None]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,27 @@ def fight(request: pytest.FixtureRequest, stress: Stress) -> Callable[..., None]
         deaths=0.02,
         loops=[loops.get("uvloop", loops["asyncio"])],
     )
+
+
+@pytest.fixture
+def count(stress: Stress) -> Callable[[str], None]:
+    """`count("served")`: by whom, a task of homebound's, one of another loop, or a thread."""
+
+    def count(what: str) -> None:
+        stress.count(f"{what} by {kind_of_waiter()}")
+
+    return count
+
+
+def kind_of_waiter() -> str:
+    if homebound.current_task() is not None:
+        return "homebound's tasks"
+    return "threads" if asyncio._get_running_loop() is None else "other loops' tasks"
+
+
+def counted(stress: Stress, what: str) -> int:
+    """By all kinds together."""
+    return sum(number for name, number in stress.counts.items() if name.startswith(f"{what} by "))
 
 
 class Inside:
@@ -62,14 +85,13 @@ class Inside:
 
 
 @pytest.mark.timeout(240)
-def test_lock(fight: Fight):
+def test_lock(fight: Fight, stress: Stress, count: Count):
     lock, inside = homebound.Lock(), Inside(1)
-    entered: list[None] = []
 
     async def user(rng: random.Random) -> None:
         async with lock:
             inside.enter()
-            entered.append(None)
+            count("acquired")
             try:
                 if rng.random() < 0.5:
                     await asyncio.sleep(0)
@@ -79,23 +101,24 @@ def test_lock(fight: Fight):
     def user_sync(rng: random.Random) -> None:
         if lock.acquire_sync(timeout=rng.choice([0, 0.001, None])):
             inside.enter()
-            entered.append(None)
+            count("acquired")
             inside.leave()
             lock.release()
 
     fight(user, user_sync)
     assert not lock.locked()
     assert not lock._waiters
-    assert inside.times == len(entered) > 0
+    assert inside.times == counted(stress, "acquired") > 0
 
 
 @pytest.mark.timeout(240)
-def test_semaphore(fight: Fight):
+def test_semaphore(fight: Fight, count: Count):
     semaphore, inside = homebound.BoundedSemaphore(3), Inside(3)
 
     async def user(rng: random.Random) -> None:
         async with semaphore:
             inside.enter()
+            count("acquired")
             try:
                 if rng.random() < 0.5:
                     await asyncio.sleep(0)
@@ -105,6 +128,7 @@ def test_semaphore(fight: Fight):
     def user_sync(rng: random.Random) -> None:
         if semaphore.acquire_sync(timeout=rng.choice([0, 0.001, None])):
             inside.enter()
+            count("acquired")
             inside.leave()
             semaphore.release()
 
@@ -113,50 +137,96 @@ def test_semaphore(fight: Fight):
     assert not semaphore._waiters
 
 
-@pytest.mark.timeout(240)
-def test_rwlock(fight: Fight):
-    rw = homebound.RWLock()
-    readers: list[None] = []
-    writers: list[None] = []
+class Book:
+    """Who reads and who writes now, and how often was written."""
 
-    def check(*, write: bool) -> None:
-        assert len(writers) == (1 if write else 0)
-        assert not write or not readers
+    def __init__(self, count: Count) -> None:
+        self.count = count
+        self.readers: list[None] = []
+        self.writers: list[None] = []
+        self.written = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        self.readers.append(None)
+        self.count("read")
+        try:
+            assert not self.writers
+            yield
+            assert not self.writers
+        finally:
+            self.readers.pop()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        self.writers.append(None)
+        self.count("written")
+        written = self.written
+        try:
+            assert len(self.writers) == 1
+            assert not self.readers
+            yield
+            assert not self.readers
+        finally:
+            self.written = written + 1  # one that writes at the same time is lost
+            self.writers.pop()
+
+
+@pytest.mark.timeout(240)
+def test_rwlock(fight: Fight, stress: Stress, count: Count):
+    """With upgrades and downgrades, of tasks and of threads."""
+    rw, book = homebound.RWLock(), Book(count)
 
     async def user(rng: random.Random) -> None:
         if rng.random() < 0.5:
             async with rw.read():
-                readers.append(None)
-                try:
-                    check(write=False)
+                with book.reading():
                     await asyncio.sleep(0)
-                finally:
-                    readers.pop()
                 if rng.random() < 0.3:
-                    await rw.upgrade()
-                    check(write=True) if writers else None
+                    before = book.written
+                    nobody_wrote = await rw.upgrade()
+                    assert not nobody_wrote or book.written == before
+                    count("upgraded")
+                    with book.writing():
+                        await asyncio.sleep(0)
         else:
             async with rw.write():
-                writers.append(None)
-                try:
-                    check(write=True)
+                with book.writing():
                     await asyncio.sleep(0)
-                finally:
-                    writers.pop()
                 if rng.random() < 0.5:
                     rw.downgrade()
+                    with book.reading():
+                        await asyncio.sleep(0)
 
     def user_sync(rng: random.Random) -> None:
         with rw.read() if rng.random() < 0.7 else rw.write():
-            assert rw.locked()
+            if rw._owners > 0:
+                with book.reading():
+                    before = book.written
+                try:
+                    nobody_wrote = rw.upgrade_sync(timeout=rng.choice([0, 0.001, None]))
+                except TimeoutError:
+                    count("upgrades given up")
+                    with book.reading():
+                        return
+                assert not nobody_wrote or book.written == before
+                count("upgraded")
+            with book.writing():
+                pass
+            if rng.random() < 0.3:
+                rw.downgrade()
+                with book.reading():
+                    pass
 
     fight(user, user_sync)
     assert rw._owners == 0
     assert not rw._waiters
+    assert book.written == counted(stress, "written") > 0
+    assert counted(stress, "upgraded") > 0
 
 
 @pytest.mark.timeout(240)
-def test_event(fight: Fight):
+def test_event(fight: Fight, count: Count):
     """Each event is set once, by the thread that puts up the next one; nobody misses it."""
     latest = [homebound.Event()]
     changing = threading.Lock()
@@ -170,67 +240,70 @@ def test_event(fight: Fight):
         event = latest[0]
         await event.wait()
         assert event.is_set()
+        count("waited")
 
     def user_sync(rng: random.Random) -> None:
-        if rng.random() < 0.3:
-            latest[0].wait_sync(timeout=0.001)
+        if rng.random() < 0.3 and latest[0].wait_sync(timeout=0.001):
+            count("waited")
         change()
 
     fight(user, user_sync, finish=change)
 
 
 @pytest.mark.timeout(240)
-def test_condition(fight: Fight):
+def test_condition(fight: Fight, stress: Stress, count: Count):
     """Things are put and taken under one condition; each taker is told of a thing."""
     condition, things = homebound.Condition(), [0]
-    put, taken = [0], [0]
+
+    def put() -> None:
+        things[0] += 1
+        count("put")
+        condition.notify()
+
+    def take() -> None:
+        things[0] -= 1
+        count("taken")
 
     async def user(rng: random.Random) -> None:
         async with condition:
             if rng.random() < 0.5:
-                things[0] += 1
-                put[0] += 1
-                condition.notify()
+                put()
             else:
                 await condition.wait_for(lambda: things[0])
-                things[0] -= 1
-                taken[0] += 1
+                take()
 
     def user_sync(_: random.Random) -> None:
         with condition:
-            things[0] += 1
-            put[0] += 1
-            condition.notify()
+            put()
             if condition.wait_for_sync(lambda: things[0], timeout=0.001):
-                things[0] -= 1
-                taken[0] += 1
+                take()
 
     def add() -> None:
         with condition:
-            things[0] += 1
-            put[0] += 1
-            condition.notify()
+            put()
 
     fight(user, user_sync, finish=add)
     assert not condition.locked()
     assert not condition._waiters
-    assert put[0] - taken[0] == things[0]
+    assert counted(stress, "put") - counted(stress, "taken") == things[0]
 
 
 @pytest.mark.timeout(240)
-def test_barrier(fight: Fight):
+def test_barrier(fight: Fight, count: Count):
     """Groups of three; what stalls is reset by a thread."""
     barrier = homebound.Barrier(3)
 
     async def user(_: random.Random) -> None:
         try:
             assert await barrier.wait() in (0, 1, 2)
+            count("passed")
         except asyncio.BrokenBarrierError:
             await asyncio.sleep(0)
 
     def user_sync(_: random.Random) -> None:
         try:
             assert barrier.wait_sync(timeout=0.01) in (0, 1, 2)
+            count("passed")
         except TimeoutError:
             barrier.reset_sync()
         except asyncio.BrokenBarrierError:
@@ -251,7 +324,9 @@ def test_barrier(fight: Fight):
     ],
 )
 @pytest.mark.timeout(240)
-def test_queue(fight: Fight, stress: Stress, kind: type[homebound.Queue[float]], maxsize: int):
+def test_queue(
+    fight: Fight, stress: Stress, count: Count, kind: type[homebound.Queue[float]], maxsize: int
+):
     """Every item that a put took is got once, or is still there."""
     queue = kind(maxsize)
     put: list[float] = []
@@ -263,8 +338,10 @@ def test_queue(fight: Fight, stress: Stress, kind: type[homebound.Queue[float]],
                 item = rng.random()
                 await queue.put(item)
                 put.append(item)
+                count("put")
             else:
                 got.append(await queue.get())
+                count("got")
         except homebound.QueueShutDown:
             assert stress.over()
 
@@ -274,16 +351,20 @@ def test_queue(fight: Fight, stress: Stress, kind: type[homebound.Queue[float]],
                 item = rng.random()
                 queue.put_sync(item, timeout=0.001)
                 put.append(item)
+                count("put")
             else:
                 got.append(queue.get_sync(timeout=0.001))
+                count("got")
         except (asyncio.QueueFull, asyncio.QueueEmpty, homebound.QueueShutDown):
             pass
         if maxsize:
             assert queue.qsize() <= maxsize
 
     fight(user, user_sync, finish=queue.shutdown)
+    left = queue.qsize()
     while not queue.empty():
         got.append(queue.get_nowait())
+    assert counted(stress, "put") == counted(stress, "got") + left
     assert len(got) == len(set(map(id, got))), "an item was got twice"
     assert set(map(id, put)) == set(map(id, got)), (len(put), len(got))
     assert not queue._getters

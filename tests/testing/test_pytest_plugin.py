@@ -166,6 +166,30 @@ def test_fixtures_and_marker(pytester: pytest.Pytester, monkeypatch: pytest.Monk
     assert found == {"FAILED": {"test_that_fails"}, "ERROR": set()}
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_race_shows_its_seed_and_what_it_counted(
+    asked: bool,  # noqa: FBT001
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """To who asked for a race of a certain length, and to nobody else."""
+    monkeypatch.setenv("HOMEBOUND_SEED", "7")
+    monkeypatch.delenv("HOMEBOUND_STRESS_SECONDS", raising=False)
+    if asked:
+        monkeypatch.setenv("HOMEBOUND_STRESS_SECONDS", "0.01")
+    pytester.makepyfile(
+        test_race="def test(stress):\n"
+        "    for place in ('here', 'there', 'here'):\n"
+        "        stress.thread(stress.count, f'been {place}')\n"
+        "    stress.stop()\n"
+        "    stress.wait()\n"
+    )
+    options = "-p", "homebound.testing.pytest_plugin", "-p", "no:asyncio"
+    report = pytester.runpytest_subprocess(*options).stdout.str()
+    assert ("test_race.py::test: seed 7, 0.01 s: 2 been here, 1 been there" in report) is asked
+    assert ("homebound stress" in report) is asked
+
+
 def test_nothing_is_loaded_that_nobody_asked_for(pytester: pytest.Pytester):
     pytester.makepyfile(
         "def test(request):\n"

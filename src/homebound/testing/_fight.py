@@ -72,20 +72,23 @@ class Fight:
         if rng.random() < self.deaths:
             victim = rng.randrange(len(self._ios))
             self._ios[victim].stop(self._stress.patience)
+            self._stress.count("I/O threads stopped")
             self._ios[victim] = IOThread(f"io{victim}")
             self._ios[victim].start()
 
     def _begin(self, number: int, others: list[LoopThread]) -> Any:
-        coro = self._live(self._stress.rng())
+        rng = self._stress.rng()
         if number < len(self._ios):
-            return self._ios[number].spawn(coro)
-        return others[number - len(self._ios)].call(coro)
+            return self._ios[number].spawn(self._live(rng, "turns of homebound's tasks"))
+        return others[number - len(self._ios)].call(self._live(rng, "turns of other loops' tasks"))
 
-    async def _live(self, rng: random.Random) -> None:
+    async def _live(self, rng: random.Random, turns: str) -> None:
         while not self._stress.over():
             try:
                 await self._task(rng)
+                self._stress.count(turns)
             except asyncio.CancelledError:
+                self._stress.count("cancelled turns")
                 raise
             except BaseException as error:
                 self._stress.fail(error)

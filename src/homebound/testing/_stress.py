@@ -204,6 +204,7 @@ class Stress:
         With `cancel` a task is cancelled now and then, and another one comes. `deaths` is how
         likely it is, each time, that an I/O thread is stopped and another one comes. At the end
         `finish()` is called until all have ended who wait for something that nobody would bring.
+        `counts` has the turns of each kind of party, those that were cancelled, and the deaths.
 
         Called from: any thread.
         """
@@ -219,6 +220,7 @@ class Stress:
     def _again(self, thread: Callable[[random.Random], object], rng: random.Random) -> None:
         while not self.over():
             thread(rng)
+            self.count("turns of threads")
 
     def __enter__(self) -> Self:
         self._before = sys.getswitchinterval()

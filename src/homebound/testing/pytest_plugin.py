@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []  # pytest finds what is here; nobody imports it
 
+_STRESS_ASKED_FOR = "HOMEBOUND_STRESS_SECONDS" in os.environ
 _STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
 _SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
+
+
+_races = pytest.StashKey[list[str]]()  # a line for each race that was run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +59,15 @@ def pytest_report_header() -> str:
         f"HOMEBOUND_SEED={_SEED} HOMEBOUND_STRESS_SECONDS={_STRESS_SECONDS} "
         f"GIL={'on' if gil else 'off'}"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What each race counted, for who asked for races of a certain length."""
+    races = terminalreporter.config.stash.get(_races, [])
+    if _STRESS_ASKED_FOR and races:
+        terminalreporter.section("homebound stress")
+        for line in races:
+            terminalreporter.line(line)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -119,8 +132,17 @@ def virtual_clock() -> Iterator[VirtualClock]:
 
 
 @pytest.fixture
-def stress() -> Iterator[Stress]:
-    """A race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED has the same one again."""
+def stress(request: pytest.FixtureRequest) -> Iterator[Stress]:
+    """A race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED has the same one again.
+
+    What it has counted is in the report of a failed test, and at the end of a run that was told
+    HOMEBOUND_STRESS_SECONDS.
+    """
     print(f"HOMEBOUND_SEED={_SEED}")  # noqa: T201 - what a failed test printed is in its report
     with Stress(seconds=_STRESS_SECONDS, seed=_SEED) as stress:
         yield stress
+    counts = sorted(stress.counts.items())
+    counted = ", ".join(f"{count} {what}" for what, count in counts) or "nothing counted"
+    print(counted)  # noqa: T201
+    line = f"{request.node.nodeid}: seed {_SEED}, {_STRESS_SECONDS} s: {counted}"
+    request.config.stash.setdefault(_races, []).append(line)
