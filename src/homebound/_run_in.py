@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._cell import Waker
 from ._traps import current_task, suspend
+from ._workers import WorkerPool, to_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 T = TypeVar("T")
+
+# Whose futures are cancelled in this process, at once.
+_PROMPT = (
+    WorkerPool,
+    concurrent.futures.ThreadPoolExecutor,
+    concurrent.futures.ProcessPoolExecutor,
+)
 
 
 async def run_in(
@@ -26,7 +34,8 @@ async def run_in(
     A thread pool, a process pool, a Dask cluster's executor. In a WorkerPool contextvars are
     carried; others carry what they carry. Cancelled, it cancels the executor's future: a call that
     has not begun is not done; one that has runs on where the executor cannot stop it, and its
-    result is dropped.
+    result is dropped. An executor of others, a cluster's, may have to ask somebody for that: a
+    worker of the home does it, and is waited for unless the task is cancelled once more.
 
     Raises what `fn` raises; what `executor.submit` raises, after a shutdown for example;
     BrokenExecutor if the executor has lost the process or thread that ran it; asyncio's
@@ -69,11 +78,23 @@ async def run_in(
         return future.result()
     except asyncio.CancelledError:
         _forgive(future)
-        future.cancel()
+        if isinstance(executor, _PROMPT):
+            future.cancel()
+        else:
+            await _cancel_away(future)
         raise
     finally:
         away.discard(future)
         del future, task  # the traceback of an error would hold both, and they it
+
+
+async def _cancel_away(future: concurrent.futures.Future[Any]) -> None:
+    """Its callbacks may wait for an answer from another machine: not in the home's thread."""
+    if not future.done():
+        try:
+            await to_worker(future.cancel)
+        except (asyncio.CancelledError, RuntimeError):  # once more; or the workers have ended
+            future.cancel()  # if nobody has begun to
 
 
 def _forgive(future: concurrent.futures.Future[Any]) -> None:

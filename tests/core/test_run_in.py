@@ -286,6 +286,37 @@ def test_what_runs_goes_on_without_us(make: Make, gate: Callable[[], Gate]):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("impatient", [False, True])
+def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool, io: IOThread):  # noqa: FBT001
+    """A cluster's executor asks its scheduler, and blocks meanwhile whoever cancels."""
+    asked, answer = threading.Event(), threading.Event()
+    executor = Kept()
+
+    def ask(future: Future[Any]) -> None:
+        assert future.cancelled()
+        asked.set()
+        assert answer.wait(20)
+
+    async def name() -> str:
+        return threading.current_thread().name
+
+    task = io.spawn(run_in(executor, int))
+    assert block_on(name(), io.context) == "io"  # it has submitted its call
+    [future] = executor.futures
+    future.add_done_callback(ask)
+    task.cancel()
+    assert asked.wait(20)
+    assert block_on(name(), io.context, timeout=20) == "io"  # its loop turns
+    assert not task.done()
+    if impatient:
+        task.cancel()
+    else:
+        answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        block_on(task, timeout=20)
+    answer.set()
+
+
 def test_timeout(make: Make, gate: Callable[[], Gate]):
     async def main() -> None:
         first = gate()
