@@ -11,10 +11,11 @@ import asyncio
 import heapq
 import math
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from ._queue_ends import MOST, Getters, QueueShutDown, Slots, Unfinished
 from ._store import Fifo, Ordered
+from ._waitqueue import no_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,6 +308,9 @@ class Queue(Generic[T]):
         if immediate:
             self._getters_queue.drop_all()
         self._getters_queue.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise no_copy(self)
 
     # Telling, with asyncio's names.
 

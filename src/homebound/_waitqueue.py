@@ -35,7 +35,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._biglock import big_lock_let_go
 from ._clock import Deadline
@@ -57,6 +57,12 @@ class _Done(tuple[()]):
 
 
 DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is C, and has no type
+
+
+def no_copy(what: object) -> TypeError:
+    """The error of copying or pickling it: half of it would be shared, and no longer agree."""
+    name = type(what).__name__
+    return TypeError(f"cannot copy or pickle {name!r} object: share it, or make another {name}")
 
 
 class WaitQueue:
@@ -238,6 +244,9 @@ class WaitQueue:
         finally:
             parked.pop(waiter.who, None)
         return waiter
+
+    def __reduce__(self) -> NoReturn:
+        raise no_copy(self)
 
     # Telling.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -252,3 +254,24 @@ def test_a_subclass_with_its_own_order():
     assert queue.qsize() == 1
     assert queue.get_nowait() == 1
     assert queue.empty()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        homebound.Lock,
+        homebound.RWLock,
+        homebound.Semaphore,
+        homebound.Event,
+        homebound.Condition,
+        lambda: homebound.Barrier(2),
+        homebound.Queue,
+        homebound.PriorityQueue,
+    ],
+)
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_none_is_copied(make: Callable[[], Any], how: Callable[[Any], Any]):
+    """A copy would share the waiters and not the state."""
+    each = make()
+    with pytest.raises(TypeError, match=f"cannot copy or pickle '{type(each).__name__}' object"):
+        how(each)
