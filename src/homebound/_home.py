@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._asyncio_private import running_loop, set_running_loop
 from ._bell import AWAKE, CLOSED, new_bell
-from ._biglock import big_lock, big_lock_let_go
+from ._biglock import big_lock
 from ._clock import clock
 from ._context import AioContext, whereabouts
 from ._current import current_context, here, main, main_context, set_home, set_main
@@ -200,14 +200,8 @@ class LoopContext(AioContext):
         if self._closed:
             self._refuse()
         loop = self.loop
-        if not blocking:
-            return loop.iterate(blocking=False)
-        if here.home is self:
-            if here.has_big_lock and main.context is not self:
-                # An I/O thread's loop knows nothing of that lock, and does not let it go to sleep.
-                with big_lock_let_go():
-                    return loop.iterate(blocking=True)
-            return loop.iterate(blocking=True)
+        if not blocking or here.home is self:
+            return loop.iterate(blocking=blocking)
         if not self._ready:
             parker = my_parker()
             self._watchers.append(parker)  # counted before it sleeps: pairs with notify and kick
