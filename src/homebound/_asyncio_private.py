@@ -177,6 +177,8 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
         self.signal = Signal()  # whoever wakes the sleeping loop sets it
+        # Looks in a row that found nothing but our own signal. Home only.
+        self._fruitless = 0
         self._epoll: Any = None
         # Whether the kernel keeps what is watched: then two threads may use the selector at once.
         self._shareable = hasattr(self._selector, "fileno")
@@ -248,6 +250,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     def _serve(self, pairs: list[Any]) -> None:
         """Queue the handlers of the descriptors that are ready."""
         if self._epoll is None:
+            self._fruitless = 0
             self._process_events(pairs)  # type: ignore[attr-defined]
             return
         keys = self._keys
@@ -256,6 +259,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             key = keys.get(fd)
             if key is None:
                 continue  # our own signal, or a descriptor that is gone
+            self._fruitless = 0
             reader, writer = key.data
             if reader is not None and mask & ~4:  # anything but EPOLLOUT: error and hang-up too
                 if reader._cancelled:

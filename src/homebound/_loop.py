@@ -71,7 +71,6 @@ class Loop(InheritedLoop):
         # The batch being run, for who polls from inside it. Home (or its stand-in) only.
         self._batch: Iterator[None] = repeat(None, 0)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
-        self._fruitless = 0  # looks in a row that found nothing. Home only.
         self._is_main = False  # written by the home's thread as it moves in and out
         # When the home thread, now asleep, means to wake by itself; None while it is awake.
         # Written by the home thread under the big lock if it is the main one's.
@@ -274,10 +273,10 @@ class Loop(InheritedLoop):
             self._give_way()
         # A look is a system call, and costs more than a task's step. A loop that found nothing at
         # so many looks in a row is busy with itself: it may run batches for a moment between two.
+        # So is one that slept between them, and was woken by other threads each time.
         busy_until = 0.0
         pairs = self._look(0, MOST_EVENTS)
         if pairs:
-            self._fruitless = 0
             self._serve(pairs)
         elif self._fruitless < MOST_FRUITLESS:
             self._fruitless += 1
@@ -322,7 +321,6 @@ class Loop(InheritedLoop):
 
         The batch is what is ready by then: what is queued meanwhile waits for the next.
         """
-        self._fruitless = 0
         if blocking and not self._ready:
             self._sleep()
         else:
