@@ -26,7 +26,7 @@ from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
 from ._context_stats import ContextStats
 from ._current import current_context, here
-from ._entry import BottomHalf, Posted
+from ._entry import BottomHalf, Posted, PostedWithArgs
 from ._errors import ContextClosed
 from ._guests import abandon, context_of
 from ._members import members
@@ -274,10 +274,13 @@ class AioContext:
 
         Called from: any thread.
         """
-        entry = Posted()
+        if args:
+            entry: Posted = PostedWithArgs()
+            entry._args = args  # type: ignore[attr-defined]
+        else:
+            entry = Posted()
         entry._callback = callback
-        entry._args = args
-        entry._vars = copy_context()
+        entry._vars = copy_context() or None
         entry._cancelled = False
         self._ready.append(entry)
         if self._bell:

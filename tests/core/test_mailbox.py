@@ -225,6 +225,30 @@ def test_call_soon_carries_contextvars(io: IOThread):
     assert var.get() == "the poster's"
 
 
+def test_callbacks_from_a_thread_without_contextvars_have_each_their_own(
+    io: IOThread, in_thread: InThread
+):
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.append(var.get())
+        var.set("the callback's")
+
+    def look_with(value: str) -> None:
+        seen.append(var.get())
+        var.set(value)
+
+    def post() -> None:
+        for _ in range(2):
+            io.context.call_soon(look)
+            io.context.call_soon(look_with, "the argument")
+
+    in_thread(post).result(10)
+    homebound.block_on(io.spawn(asyncio.sleep(0)))
+    assert seen == ["unset"] * 4
+
+
 def test_a_callback_that_raises_is_reported_and_the_rest_goes_on():
     async def main() -> None:
         reports: list[dict[str, Any]] = []
