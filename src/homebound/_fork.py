@@ -85,7 +85,7 @@ def _end_loop(loop: Loop, mailbox: deque[Any]) -> None:
         set_running_loop(None)
     for _ in loop._batch:
         pass  # if we are in it, it ends with this entry
-    loop._batch = repeat(None, 0)
+    loop._batch = repeat((), 0)
     loop._stopping = loop._closed = True
     loop._thread_id = None
     loop._ready = mailbox

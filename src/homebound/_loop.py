@@ -13,7 +13,7 @@ replaces one iteration (`_run_once`) and `call_soon`:
 from __future__ import annotations
 
 import contextvars
-from itertools import repeat
+from itertools import repeat, starmap
 from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ class Loop(InheritedLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
         # The batch being run, for who polls from inside it. Home (or its stand-in) only.
-        self._batch: Iterator[None] = repeat(None, 0)
+        self._batch: Iterator[tuple[()]] = repeat((), 0)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self._is_main = False  # written by the home's thread as it moves in and out
         # When the home thread, now asleep, means to wake by itself; None while it is awake.
@@ -298,9 +298,9 @@ class Loop(InheritedLoop):
                     else:
                         entry._run()
                 else:
-                    self._batch = batch = repeat(None, count)
-                    for _ in batch:
-                        entry = popleft()
+                    # A loop in C takes them out; who exhausts `_batch` ends it.
+                    self._batch = batch = repeat((), count)
+                    for entry in starmap(popleft, batch):
                         if entry._cancelled:
                             home._skipped += 1
                         else:
@@ -335,12 +335,12 @@ class Loop(InheritedLoop):
         home = self.home
         home._iterations += 1
         home._entered += count
-        self._batch = batch = repeat(None, count)
+        self._batch = batch = repeat((), count)
         self._run_with_care(batch)
         home._tell_watchers()
         return count
 
-    def _run_with_care(self, batch: Iterator[None]) -> None:
+    def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
         """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
         for _ in batch:
             entry = self._ready.popleft()
