@@ -18,7 +18,7 @@ from __future__ import annotations
 import _thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._asyncio_private import keep_alive, running_task
+from ._asyncio_private import running_task
 from ._biglock import thread_name
 from ._context import whereabouts
 from ._current import here
@@ -53,7 +53,7 @@ class _Promised(list[Any]):
         """Lose."""
 
 
-_PROMISED = _Promised([PARK, 0])
+PROMISED = _Promised([PARK, 0])
 NEW = 2  # the value of _parked for a task that has not begun; any other parked task has True
 
 
@@ -174,12 +174,6 @@ class Enterable(TaskFuture[T]):
             if self._home is None:
                 self._home = target
             self._home._post(self)
-
-    def _begin_queued(self) -> None:
-        """Its maker puts it into its home's mailbox himself."""
-        self._parked = True
-        self._cell = _PROMISED
-        keep_alive(self)
 
     def _abandon(self, why: str) -> None:
         """Its home has ended: whoever waits for it is told."""

@@ -182,11 +182,10 @@ class AioContext:
 
         Called from: any thread.
         """
-        task = self.task_type(coro, home=self, name=name, context=context)
+        task = self.task_type._queued(coro, self, name, context)
         if self._ending and here.context is not self:
             task._abandon("was never started")
             self._refuse()
-        task._begin_queued()
         try:
             self._post(task)
         except ContextClosed:

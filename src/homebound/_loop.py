@@ -164,8 +164,7 @@ class Loop(InheritedLoop):
             return self._create_checked(coro, name, context)
         # As AioContext.spawn, without a call for each of its steps.
         home = self.home
-        task = self.task_type(coro, home=home, name=name, context=context)
-        task._begin_queued()
+        task = self.task_type._queued(coro, home, name, context)
         self._ready.append(task)
         if home._bell:
             home._ring(task)
@@ -180,9 +179,8 @@ class Loop(InheritedLoop):
     ) -> Any:
         """Debug mode: a task remembers where it was made."""
         self._check_closed()
-        task = self.task_type(coro, home=self.home, name=name, context=context)
+        task = self.task_type._queued(coro, self.home, name, context)
         task._remember_origin()
-        task._begin_queued()
         self.home._post(task)
         return task
 

@@ -439,8 +439,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         task = awaitable
         task._begin_if_new(target)
     else:
-        task = Task(_coroutine(awaitable), home=target)
-        task._begin_queued()
+        task = Task._queued(_coroutine(awaitable), target)
         interrupt = _post_new(task, target)
     task._tell(_Unpark(parker))
     deadline = Deadline(timeout)
