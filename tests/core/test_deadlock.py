@@ -866,13 +866,18 @@ def test_what_tasks_wait_for_in_words(io: IOThread):
 def test_the_watch_reports_it_once(io: IOThread, io2: IOThread):
     one, two, have_one = Lock(), Lock(), Barrier(2)
     stalls: queue.Queue[Stall] = queue.Queue()
-    with homebound.watch_stalls(0.01, report=stalls.put):
+
+    def report(stall: Stall) -> None:
+        if stall.kind == "deadlock":  # a home may have to wait for a core of the machine
+            stalls.put(stall)
+
+    with homebound.watch_stalls(0.01, report=report):
         tasks = [
             io.spawn(both(one, two, have_one), name="a"),
             io2.spawn(both(two, one, have_one), name="b"),
         ]
         stall = stalls.get(timeout=20)
-        assert (stall.kind, stall.threads) == ("deadlock", ())
+        assert stall.threads == ()
         assert "task 'a' waits for the Lock at 0x" in stall.message
         assert "in both" in stall.stacks
         settle(*tasks)
