@@ -213,8 +213,9 @@ def test_a_task_that_stands_below_who_waits_for_it():
     program = """
     import asyncio, os, homebound
     def report(stall):
-        print(stall.message, flush=True)
-        os._exit(5)
+        if stall.kind == "deadlock":  # not a home that waits for a core of the machine
+            print(stall.message, flush=True)
+            os._exit(5)
     async def lower():
         homebound.block_on(asyncio.sleep(0.001))
     async def upper(other):
