@@ -19,7 +19,6 @@ from ._asyncio_private import alive
 from ._asyncio_shapes import gathered
 from ._biglock import big_lock, thread_name
 from ._context import every_context
-from ._current import main
 from ._holders import elsewhere, holders, person, tidy
 from ._iothread import IOThread
 from ._jobs import Job, Outcome
@@ -245,8 +244,8 @@ class WaitGraph:
         if owner is None or waiter.timed:
             return
         call = self._innermost(owner)
-        if call is not None and call.turned is not None and call.turned is main.context:
-            return  # it lets go of the lock whenever it sleeps, and runs the main loop until then
+        if call is not None and call.turned is not None:
+            return  # it lets go of the lock whenever it sleeps, and runs a loop until then
         yield Way("waits for the big lock, held by", Frame(owner), (waiter, owner))
 
     def _call_needs(self, call: Waiting) -> Iterator[Way]:

@@ -208,6 +208,41 @@ def test_a_deadlock_is_told_by_name(in_thread: InThread):
     assert look_twice() == []
 
 
+def test_a_deadlock_through_the_big_lock():
+    """An I/O thread waits, big lock in hand, for a job that waits for the main thread."""
+    program = """
+    import os, homebound
+    def report(stall):
+        if stall.kind == "deadlock":  # not a home that waits for a core of the machine
+            print(sorted(stall.threads), "in block" in stall.stacks)
+            print(stall.message, flush=True)
+            os._exit(5)
+    async def visit():
+        pass
+    async def block(context, pool):
+        homebound.big_lock.acquire()
+        pool.submit(homebound.block_on, context.spawn(visit(), name="visitor")).result()
+    async def main():
+        with homebound.WorkerPool(name="pool") as pool, homebound.IOThread("io") as io:
+            await io.spawn(block(homebound.current_context(), pool))
+    with homebound.watch_stalls(0.02, report=report):
+        homebound.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    threads, message = done.stdout.splitlines()
+    assert threads == "['MainThread', 'io', 'pool-0'] True"
+    assert message == (
+        "deadlock: task 'visitor' is at home with the home in thread 'MainThread'; "
+        "the home in thread 'MainThread' waits for the big lock, held by thread 'io'; "
+        "thread 'io' waits in Future.result for thread 'pool-0'; "
+        "thread 'pool-0' waits in block_on for task 'visitor'"
+    )
+
+
 def test_a_task_that_stands_below_who_waits_for_it():
     """Each block_on turns the loop inside the one before: it must return first."""
     program = """
