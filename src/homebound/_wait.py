@@ -237,11 +237,11 @@ def block_on(
     `context` is by default a task's home, else the current one, else the main one. At home, also
     inside a running task, and with the big lock held for the main one, it is run inline and the
     loop turned until it is done: the task outside stays put, others go on. In a thread without a
-    context it is
-    queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its cleanup, and
-    raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. Raises WouldDeadlock in one I/O
-    thread for another, and for the task that calls it; ContextClosed if the context has ended,
-    ContextError if there is none.
+    context it is queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its
+    cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. (Where nobody runs its
+    loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O thread for another, and
+    for the task that calls it; ContextClosed if the context has ended, ContextError if there is
+    none.
 
     >>> import homebound
     >>> async def answer():
@@ -451,16 +451,33 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
                     deadline = Deadline(None)  # once
                     expired = _Expiry(task)
                     expired()
+                    if _is_run_by_nobody(task):
+                        raise TimeoutError(_unheard(task))
                 else:
                     _park_until_told(parker, task, deadline)
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
                 task.cancel()
+                if _is_run_by_nobody(task):
+                    break
     if interrupt is not None:
         raise interrupt
     if _Exit.under_way:
         _end_quietly(task, parker)
     return _outcome(task, expired)
+
+
+def _is_run_by_nobody(task: Task[Any]) -> bool:
+    """Its cancellation leads to nothing that could be waited for, until somebody runs its loop."""
+    home = task._home
+    return not task.done() and home is not None and not home.loop.is_running()
+
+
+def _unheard(task: Task[Any]) -> str:
+    return (
+        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task._home!r}; "
+        f"{task.get_name()!r} is cancelled when somebody does"
+    )
 
 
 def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:

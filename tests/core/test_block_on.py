@@ -280,6 +280,26 @@ def test_timeout_waits_for_the_cleanup(place: str, io: IOThread, in_thread: InTh
     homebound.run(main())
 
 
+def test_a_loop_that_nobody_runs():
+    """Its cleanup would never come: the timeout ends the wait, and the task when the loop runs."""
+    ran = []
+
+    async def work() -> None:
+        ran.append(1)
+
+    loop = homebound.new_event_loop()
+    context = AioContext.attach(loop)
+    task = context.spawn(work())
+    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+        block_on(task, timeout=0.001)
+    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+        block_on(work(), context, timeout=0.001)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert task.cancelled()
+    assert not ran
+    loop.close()
+
+
 def test_a_result_in_spite_of_the_timeout():
     async def stubborn() -> str:
         try:
