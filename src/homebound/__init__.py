@@ -4,6 +4,7 @@ from . import _fork as _fork  # for its effect: what a forked process does
 from ._barrier import Barrier as Barrier
 from ._biglock import BigLock as BigLock
 from ._biglock import big_lock as big_lock
+from ._block_on import block_on as block_on
 from ._condition import Condition as Condition
 from ._context import AioContext as AioContext
 from ._context_stats import ContextStats as ContextStats
@@ -42,7 +43,6 @@ from ._traps import move_to as move_to
 from ._traps import on as on
 from ._traps import suspend as suspend
 from ._vcpu import VCPU as VCPU
-from ._wait import block_on as block_on
 from ._wait import kick as kick
 from ._wait import wait_while as wait_while
 from ._workers import WorkerPool as WorkerPool

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._block_on import block_on
 from ._clock import Deadline
 from ._current import current_context
 from ._lock import Lock
-from ._wait import block_on
 from ._waitqueue import DONE, WaitQueue
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from ._biglock import big_lock_let_go
+from ._block_on import exit_begins
 from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, set_home
@@ -21,7 +22,7 @@ from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
 from ._traps import move_to
-from ._wait import Waiting, _place_to_wait, exit_begins, kick, turn_while
+from ._wait import Waiting, _place_to_wait, kick, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ._block_on import block_on
 from ._current import current_context
-from ._wait import block_on
 from ._waitqueue import DONE, WaitQueue
 
 if TYPE_CHECKING:

@@ -38,10 +38,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._biglock import big_lock_let_go
+from ._block_on import block_on
 from ._clock import Deadline
 from ._current import current_context, here
 from ._traps import current_task, suspend
-from ._wait import block_on
 from ._waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:

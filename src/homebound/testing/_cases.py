@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._wait import block_on
+from .._block_on import block_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

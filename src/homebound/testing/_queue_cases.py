@@ -6,10 +6,10 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._block_on import block_on
 from .._iothread import IOThread
 from .._queue_ends import QueueShutDown
 from .._run import run as run_here
-from .._wait import block_on
 from ._cases import STEPS, Case, all_of, check_all, outcome, raises, title, turn, wait_for
 from ._places import LoopThread, Threads
 from ._settle import settle_sync

@@ -1,0 +1,318 @@
+"""block_on: run something in a context and wait for it, in a thread that is no task's to await in.
+
+At home, and with the big lock for the main context, it runs inline and the loop is turned, nested
+in whatever runs there. In a thread that is nobody's home it is queued, and the thread sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from ._asyncio_private import enter_task, leave_task, running_task
+from ._biglock import big_lock_let_go
+from ._clock import Deadline
+from ._context import whereabouts
+from ._current import current_context, main_context
+from ._errors import ContextClosed, ContextError, WouldDeadlock
+from ._guest_context import GuestContext
+from ._park import Parker, my_parker
+from ._task import Task
+from ._wait import Waiting, _place_to_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
+    from ._context import AioContext
+    from ._home import LoopContext
+
+_LAST_SLEEP = 1.0  # seconds; see _end_quietly
+_GUEST_RECHECK = 0.5  # seconds after which who waits for a loop that does not tell looks at it
+
+
+class _Exit:
+    """Whether the interpreter ends: written once, by the main thread in its atexit handler."""
+
+    under_way = False
+
+
+def exit_begins() -> None:
+    """I/O threads are being ended because the interpreter ends."""
+    _Exit.under_way = True
+
+
+def _end_quietly(task: Task[Any], parker: Parker) -> None:
+    """The interpreter has cancelled the task as it ends, and a daemon thread has waited for it.
+
+    Nobody is to hear of it: the thread ends in its sleep. For a time only, or a task whose cleanup
+    waits for this thread would hang the exit.
+    """
+    lost = task.cancelled() or isinstance(task.exception(), ContextClosed)
+    if lost and threading.current_thread().daemon:
+        deadline = time.monotonic() + _LAST_SLEEP
+        while (left := deadline - time.monotonic()) > 0:
+            parker.park(left)
+
+
+def block_on(
+    awaitable: Awaitable[Any], context: AioContext | None = None, *, timeout: float | None = None
+) -> Any:
+    """Run `awaitable` in `context` and wait for it; its result, or its exception raised here.
+
+    `context` is by default a task's home, else the current one, else the main one. At home, also
+    inside a running task, and with the big lock held for the main one, it is run inline and the
+    loop turned until it is done: the task outside stays put, others go on. In a thread without a
+    context it is queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its
+    cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. (Where nobody runs its
+    loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O thread for another, and
+    for the task that calls it; ContextClosed if the context has ended, ContextError if there is
+    none.
+
+    >>> import homebound
+    >>> async def answer():
+    ...     return 42
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.block_on(answer(), io.context)
+    42
+
+    Called from: any thread.
+    """
+    current = current_context()
+    target = context or _home_of(awaitable) or current or main_context()
+    try:
+        if target is None:
+            message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
+            raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
+        if current is None:
+            return _block_elsewhere(awaitable, target, timeout)
+        turned = _place_to_wait("block_on", target)
+    except ContextError:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise
+    return _block_here(awaitable, target, turned, timeout)
+
+
+def _home_of(awaitable: object) -> AioContext | None:
+    return awaitable._home if isinstance(awaitable, Task) else None
+
+
+async def _wrap(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    if awaitable.__class__ is CoroutineType or asyncio.iscoroutine(awaitable):
+        return awaitable
+    return _wrap(awaitable)
+
+
+def _block_here(
+    awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
+) -> Any:
+    """Inline: this thread is `turned`'s home for now."""
+    outer = running_task(turned.loop)
+    if isinstance(awaitable, Task):
+        task = awaitable
+        if _ends_with(task, outer):
+            message = (
+                f"block_on from {whereabouts()}: {task!r} would wait for itself: "
+                "the caller runs in it, or in what it waits for"
+            )
+            raise WouldDeadlock(message)
+        task._begin_if_new(target)
+    elif target is turned:
+        task = Task(_coroutine(awaitable), home=target)
+        _run_first_step(task, turned, outer)
+        if task.done():
+            return task.result()
+    else:
+        task = target.spawn(_coroutine(awaitable))
+    return _block_nested(task, turned, outer, timeout)
+
+
+def _ends_with(task: Task[Any], running: Any) -> bool:
+    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
+    waiting: Any = task
+    seen: set[Any] = set()
+    while isinstance(waiting, Task) and waiting not in seen:
+        if waiting is running:
+            return True
+        seen.add(waiting)
+        waiting = waiting._fut_waiter
+    return False
+
+
+def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
+    """Most of what is run inline never waits: it needs no nested loop."""
+    if outer is None:
+        turned._run_now(task)
+        return
+    leave_task(turned.loop, outer)
+    if outer.__class__ is Task:
+        outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
+    try:
+        task._run()
+    finally:
+        if outer.__class__ is Task:
+            outer._fut_waiter = None
+        enter_task(turned.loop, outer)
+
+
+def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:
+    """Turn the loop, nested in whatever runs here, until the task is done."""
+    ours = outer if isinstance(outer, Task) else None
+    state = turned._begin_nested()
+    alarm = expired = None
+    try:
+        if ours is not None:
+            ours._fut_waiter = task  # cancelling the task outside cancels this one; see _ends_with
+        if timeout is not None:
+            expired = _Expiry(task)
+            alarm = turned.loop.call_later(max(0.0, timeout), expired)
+        with Waiting("block_on", task, turned, outer, timed=timeout is not None):
+            _turn_until_done(task, turned)
+        return _outcome(task, expired)
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        if ours is not None:
+            ours._fut_waiter = None
+        turned._end_nested(state)
+
+
+def _turn_until_done(task: Task[Any], turned: LoopContext) -> None:
+    interrupt: BaseException | None = None
+    task._tell(_Notify(turned))
+    while not task.done():
+        try:
+            turned._turn_once(blocking=True)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if task.done():
+                break  # it is the task's own, and its result
+            interrupt = error
+            task.cancel()
+    if interrupt is not None:
+        raise interrupt
+
+
+def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
+    if expired is not None and expired.fired and task.cancelled():
+        message = f"block_on: {task.get_name()!r} was cancelled after its timeout"
+        raise TimeoutError(message)
+    return task.result()
+
+
+class _Expiry:
+    """The timeout of a block_on."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self.fired = False
+
+    def __call__(self) -> None:
+        self.fired = self._task.cancel()
+
+
+class _Notify:
+    """A listener: the task is done, let the waiting context look."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: AioContext) -> None:
+        self._context = context
+
+    def _heard(self, _: object) -> None:
+        self._context.notify()
+
+
+class _Unpark:
+    """A listener: the task is done, let the waiting thread look."""
+
+    __slots__ = ("_parker",)
+
+    def __init__(self, parker: Parker) -> None:
+        self._parker = parker
+
+    def _heard(self, _: object) -> None:
+        self._parker.unpark()
+
+
+def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
+    """Queue a task; Ctrl-C meanwhile cancels it, and is returned for who waits for the cleanup."""
+    push = target._ready.append
+    try:
+        push(task)  # the first call in here: an interrupt finds it queued
+        if target._bell:
+            target._ring(task)
+    except ContextClosed:
+        task._abandon("was never started")
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        task.cancel()
+        return error
+    return None
+
+
+def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
+    """Queued: this thread is nobody's home, and sleeps."""
+    parker = my_parker()
+    interrupt: BaseException | None = None
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    else:
+        task = Task._queued(_coroutine(awaitable), target)
+        interrupt = _post_new(task, target)
+    task._tell(_Unpark(parker))
+    deadline = Deadline(timeout)
+    expired: _Expiry | None = None
+    with Waiting("block_on", task, timed=timeout is not None):
+        while not task.done():
+            try:
+                if deadline.over():
+                    deadline = Deadline(None)  # once
+                    expired = _Expiry(task)
+                    expired()
+                    if _is_run_by_nobody(task):
+                        raise TimeoutError(_unheard(task))
+                else:
+                    _park_until_told(parker, task, deadline)
+            except (KeyboardInterrupt, SystemExit) as error:
+                interrupt = error
+                task.cancel()
+                if _is_run_by_nobody(task):
+                    break
+    if interrupt is not None:
+        raise interrupt
+    if _Exit.under_way:
+        _end_quietly(task, parker)
+    return _outcome(task, expired)
+
+
+def _is_run_by_nobody(task: Task[Any]) -> bool:
+    """Its cancellation leads to nothing that could be waited for, until somebody runs its loop."""
+    home = task._home
+    return not task.done() and home is not None and not home.loop.is_running()
+
+
+def _unheard(task: Task[Any]) -> str:
+    return (
+        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task._home!r}; "
+        f"{task.get_name()!r} is cancelled when somebody does"
+    )
+
+
+def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
+    """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
+    home = task._home
+    silent = home if isinstance(home, GuestContext) and not home.end.covers else None
+    with big_lock_let_go():
+        deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
+    if silent is not None and silent.loop.is_closed():
+        silent.end.tell()
