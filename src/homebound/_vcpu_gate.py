@@ -14,10 +14,12 @@ Invariants, true whenever the guard is free (`_check` asserts them in stress run
     owner is None or not running          exclusive means that nobody runs guest code
     cpu in running  =>  not cpu._paused or cpu.interrupt_requested
     ticket in queue =>  not ticket.granted, and a ticket to run belongs to a cpu not in running
+    cpu in running, an exclusive ticket in queue  =>  cpu.interrupt_requested
 
 A vCPU that must come out is told by `interrupt_requested`. That is cleared in one place, by the
-grant that lets it run a new round (`_let_in`), and whoever wants it out sets it in a later region,
-or queued in an earlier one, and then it is not let in: no request is lost between the two.
+grant that lets it run a new round (`_let_in`). Whoever wants it out sets it in a later region; or
+has queued in an earlier one, behind it, and then the grant sets it: the round is let in to end at
+its first look. So no request is lost between the two.
 
 tests/model/vcpu.pml searches every interleaving of this and of the thread's waits.
 """
@@ -106,10 +108,10 @@ class Gate:
         ticket = Ticket(cpu, exclusive=True)
         with self.guard:
             self._queue.append(ticket)
+            for each in self.running:
+                each.interrupt_requested = True
             let_in = self._serve()
             inside = list(self.running)
-            for each in inside:
-                each.interrupt_requested = True
         wake_all(let_in)
         for each in inside:
             each._interrupt_execute()
@@ -159,11 +161,18 @@ class Gate:
         if ticket.fresh:
             cpu._kicked = False
             cpu.interrupt_requested = cpu._stopping or bool(cpu._work)
+        if len(self._queue) > 1 and self._is_wanted_alone():
+            cpu.interrupt_requested = True
+
+    def _is_wanted_alone(self) -> bool:
+        return any(ticket.exclusive for ticket in self._queue)
 
     def _check(self) -> None:
         assert self.owner is None or not self.running
         assert all(not cpu._paused or cpu.interrupt_requested for cpu in self.running)
         assert all(not ticket.granted for ticket in self._queue)
+        if self._is_wanted_alone():
+            assert all(cpu.interrupt_requested for cpu in self.running)
 
 
 def wake_all(cpus: list[VCPUThread]) -> None:

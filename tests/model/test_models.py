@@ -150,6 +150,12 @@ CAUGHT = [
     ("vcpu", "DEEDS=0", "BROKEN_GRANTED_OVER_GUESTS", "running"),
     ("vcpu", "CPUS=3 DEEDS=0 NO_KICK NO_PAUSE", "BROKEN_BARGING", LOST),
     ("vcpu", "DEEDS=0", "BROKEN_CLAIM_SILENT", LOST),
+    (
+        "vcpu",
+        "CPUS=3 DEEDS=0 OTHERS=2 EACH_ITS_OWN NO_KICK NO_PAUSE NO_ITEM",
+        "BROKEN_LET_IN_FOR_GOOD",
+        LOST,
+    ),
     ("vcpu", "DEEDS=0 LATE", "BROKEN_CLEARS_LATE", LOST),
     ("vcpu", "NO_EXCLUSIVE", "BROKEN_BACK_IS_FRESH", LOST),
     ("vcpu", "DEEDS=0", "BROKEN_FRESH_IS_CLEAR", LOST),

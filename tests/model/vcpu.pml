@@ -48,15 +48,20 @@
  *
  * Options: CPUS, DEEDS (of vCPUs, in all), OTHERS (plain threads), ASKS (deeds of each), STOPS (a deed of
  * plain threads is to stop a vCPU as well), NO_PAUSE, NO_KICK (and no halt), NO_ITEM, NO_EXCLUSIVE (deeds
- * that are not done), FIRST_ONLY (plain threads turn to vCPU 0 only), ITEM_DEEDS (items do deeds, guest
- * code and exclusive calls do not), ONE_ITEM (both, and the second plain thread asks for an item, all
- * others for exclusive ones; OTHERS=3 holds as well, in six million states), LATE (whoever is to be woken is woken in a step after the one under the guard;
- * else at its end: a wake-up that comes late is a thread that is slow).
+ * that are not done), FIRST_ONLY (plain threads turn to vCPU 0 only), EACH_ITS_OWN (each to another one;
+ * CPUS=3 DEEDS=0 OTHERS=2 EACH_ITS_OWN NO_KICK NO_PAUSE NO_ITEM holds as well, in three million states),
+ * ITEM_DEEDS (items do deeds, guest code and exclusive calls do not), ONE_ITEM (both, and the second
+ * plain thread asks for an item, all others for exclusive ones; OTHERS=3 holds as well, in six million
+ * states), LATE (whoever is to be woken is woken in a step after the one under the guard; else at its
+ * end: a wake-up that comes late is a thread that is slow).
  *
  * Broken variants
  *   BROKEN_GRANTED_OVER_GUESTS  the gate lets somebody be exclusive while others are in guest code
- *   BROKEN_BARGING              who wants to run is let in before those who wait in the queue
+ *   BROKEN_BARGING              who wants to run is let in before those who wait in the queue, and
+ *                               nobody looks who they are
  *   BROKEN_CLAIM_SILENT         who wants to be exclusive does not interrupt those inside
+ *   BROKEN_LET_IN_FOR_GOOD      who is let in before somebody who waits to be exclusive is not
+ *                               interrupted: he asked when there was nobody inside
  *   BROKEN_CLEARS_LATE          the thread clears interrupt_requested when it is in, not the grant
  *   BROKEN_BACK_IS_FRESH        going on with a round after a wait clears it, too
  *   BROKEN_FRESH_IS_CLEAR       a new round begins uninterrupted although there are work items
@@ -144,6 +149,11 @@ byte at_work;           /* plain threads */
 #define is_in(c) (running & bit(c))
 #define must_stay_out(c) (paused[c] && !stopping[c])
 #define has_entry(c) (queue ?? [eval(c)])
+#if CPUS > 2
+#define is_wanted_alone (ticketed[0] || ticketed[1] || ticketed[2])
+#else
+#define is_wanted_alone (ticketed[0] || ticketed[1])
+#endif
 
 /* Under the guard: used inside a d_step. They leave in `w` the vCPUs to be woken after it. */
 
@@ -161,7 +171,10 @@ inline let_in(c)
 #endif
         fresh[c] = false
     :: else
-    fi
+    fi;
+#if !defined(BROKEN_LET_IN_FOR_GOOD) && !defined(BROKEN_BARGING)
+    interrupt[c] = interrupt[c] || is_wanted_alone
+#endif
 }
 
 inline serve()
@@ -440,7 +453,9 @@ proctype other(byte me)
     do
     :: asked < ASKS ->
         atomic {
-#ifndef FIRST_ONLY
+#ifdef EACH_ITS_OWN
+            c = me - CPUS;
+#elif !defined(FIRST_ONLY)
             if
             :: asked || me > CPUS -> select(c : 0 .. CPUS - 1)
             :: else -> c = 0            /* the first of all: they are alike */

@@ -13,7 +13,8 @@ from homebound._vcpu_thread import gate
 from homebound.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 
 class Machine:
@@ -85,6 +86,21 @@ def test_kick_and_resume_do_not_let_anybody_in(machine: Machine):
 
     assert first.exclusive(stopped) == [False] * 3
     machine.wait_inside()
+
+
+def test_who_is_let_in_before_one_that_waits_to_be_exclusive_comes_out(
+    machine: Machine, in_thread: Callable[..., Future[Any]]
+):
+    """He queued while a third was exclusive, so there was nobody in guest code to interrupt."""
+    go_on = threading.Event()
+    runs, owns, waits = machine.cpus
+    first = in_thread(owns.exclusive, go_on.wait, 20)
+    until(lambda: runs._entry)  # out, and queues for its next round
+    second = in_thread(waits.exclusive, lambda: list(machine.inside))
+    until(gate._is_wanted_alone)
+    go_on.set()
+    assert first.result(20)
+    assert second.result(20) == [False] * 3
 
 
 @pytest.mark.parametrize("locked", [False, True], ids=["without", "with the big lock"])
