@@ -57,6 +57,25 @@ _QUIET = 16  # looks at which nothing happened, after which it stops watching
 _pools: WeakSet[WorkerPool] = WeakSet()
 
 
+class _Worker(threading.Thread):
+    """A worker's thread. It may be joined while somebody is about to start it."""
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        super().__init__(target=work, name=name, daemon=True)
+        self._tried = threading.Event()
+
+    def start(self) -> None:
+        try:
+            super().start()
+        finally:
+            self._tried.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._tried.wait()
+        if self.ident is not None:  # else it could not be started
+            super().join(timeout)
+
+
 class WorkerPool(concurrent.futures.Executor):
     """Threads for blocking calls, made when needed up to `max_threads`.
 
@@ -164,7 +183,7 @@ class WorkerPool(concurrent.futures.Executor):
                 self._searching = False  # all are at work, and each looks again when it is done
                 return
             name = f"{self.name}-{next(self._number)}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread = _Worker(self._work, name)
             self._threads.add(thread)
         try:
             thread.start()
@@ -300,17 +319,20 @@ class WorkerPool(concurrent.futures.Executor):
     def _join(self, threads: tuple[threading.Thread, ...]) -> None:
         """Wait for them. A job may need the home that waits, or the big lock."""
         me = threading.current_thread()
-        others = [thread for thread in threads if thread is not me]
         context = here.home
-        if isinstance(context, LoopContext) and others:
+        if isinstance(context, LoopContext) and threads:
             with self._lock:
                 if self._threads:
                     self._when_empty.append(context.notify)
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context)
+        left = {*threads} - {me}
         with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
-            for thread in others:
-                thread.join()
+            while left:  # again: one that ends with jobs left may have sent for another
+                for thread in left:
+                    thread.join()
+                with self._lock:
+                    left = self._threads - {me}
 
     async def _end(self, context: AioContext) -> None:
         """Shut down without blocking the context's home."""

@@ -16,7 +16,7 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
-from homebound.testing import here
+from homebound.testing import here, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,6 +241,30 @@ def test_shutdown_from_a_worker_of_it():
     pool = WorkerPool(max_threads=2)
     pool.submit(pool.shutdown).result(10)
     pool.shutdown()
+
+
+def test_shutdown_while_somebody_is_about_to_start_a_thread(
+    monkeypatch: pytest.MonkeyPatch, in_thread: InThread
+):
+    """A thread that was not started cannot be joined."""
+    start = threading.Thread.start
+    asked, go_on = threading.Event(), threading.Event()
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name.startswith("late-"):
+            asked.set()
+            go_on.wait(20)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    pool = WorkerPool(name="late")
+    submitted = in_thread(pool.submit, int)
+    assert asked.wait(20)
+    ended = in_thread(pool.shutdown)
+    until(lambda: "shut down" in repr(pool))
+    go_on.set()
+    ended.result(20)
+    assert submitted.result(20).result(0) == 0
 
 
 @pytest.mark.parametrize("place", ["main", "io"])
