@@ -15,7 +15,7 @@ from ._block_on import exit_begins
 from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, set_home
-from ._errors import ContextError, WouldDeadlock
+from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._loop import Loop
 from ._park import my_parker
@@ -158,12 +158,21 @@ class IOThread:
         if not self._started or self._failure is not None:
             return
         self._check_wait("join")
-        if current_context() is None:
-            self._sleep_until_ended(timeout)
-        else:
-            self._listen(kick)
-            what = ("IOThread.join", self)
-            turn_while(what, lambda: not self._ended, None, timeout)
+        deadline = Deadline(timeout)
+        while not self._ended:
+            context = current_context()
+            try:
+                if context is None:
+                    self._sleep_until_ended(deadline)
+                else:
+                    self._turn_until_ended(deadline)
+            except ContextClosed:
+                if current_context() is context:
+                    raise
+                # We stood in for a main loop, and it has ended: this thread has not.
+            except TimeoutError:
+                message = f"IOThread {self.name!r} has not ended after {timeout} s"
+                raise TimeoutError(message) from None
         self._thread.join()  # it has done its last deed: a matter of microseconds
 
     def _check_wait(self, what: str) -> None:
@@ -183,15 +192,19 @@ class IOThread:
             message = f"{error}; at the end of `async with IOThread()` others go on meanwhile"
             raise type(error)(message) from None
 
-    def _sleep_until_ended(self, timeout: float | None) -> None:
+    def _turn_until_ended(self, deadline: Deadline) -> None:
+        self._listen(kick)
+        left = deadline.left()
+        timeout = None if left is None else max(0.0, left)
+        turn_while(("IOThread.join", self), lambda: not self._ended, None, timeout)
+
+    def _sleep_until_ended(self, deadline: Deadline) -> None:
         parker = my_parker()
         self._listen(parker.unpark)
-        deadline = Deadline(timeout)
-        with Waiting("IOThread.join", self, timed=timeout is not None):
+        with Waiting("IOThread.join", self, timed=deadline.when is not None):
             while not self._ended:
                 if deadline.over():
-                    message = f"IOThread {self.name!r} has not ended after {timeout} s"
-                    raise TimeoutError(message)
+                    raise TimeoutError
                 with big_lock_let_go():
                     deadline.park(parker)
 
@@ -412,8 +425,10 @@ class IOThreadPool:
             thread._check_wait("stop")
         for thread in self.threads:
             thread._ask_to_stop()
+        deadline = Deadline(timeout)
         for thread in self.threads:
-            thread.join(timeout)
+            left = deadline.left()
+            thread.join(None if left is None else max(0.0, left))
 
     def __enter__(self) -> Self:
         self.start()

@@ -33,6 +33,30 @@ async def nothing() -> None:
 # At the end.
 
 
+def test_the_main_loop_ends_while_a_stand_in_waits_for_it(in_thread: InThread):
+    """The I/O thread goes on, and so does the wait."""
+    io, go_on, waits = IOThread("io"), threading.Event(), threading.Event()
+    io.start()
+    io.context.call_soon(go_on.wait, 20)
+
+    def stand_in() -> bool:
+        with homebound.big_lock:
+            homebound.main_context().call_soon(waits.set)  # type: ignore[union-attr]
+            io.stop()
+            return homebound.big_lock.held()
+
+    async def main() -> Future[Any]:
+        waiting = in_thread(stand_in)
+        while not waits.is_set():
+            await asyncio.sleep(0)
+        return waiting
+
+    waiting = homebound.run(main())
+    assert not waiting.done()
+    go_on.set()
+    assert waiting.result(20)
+
+
 def test_who_would_move_there_as_it_ends_stays_where_it_was(in_thread: InThread):
     """Its tasks have been cancelled: one that came now would be dropped in the midst."""
     ending, go_on = threading.Event(), threading.Event()
