@@ -148,6 +148,9 @@ def hide_last_frame(handle: Any) -> None:
         del handle._source_traceback[-1]
 
 
+# Selectors that do not leave it to the kernel to keep what is watched.
+_ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
+
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
@@ -180,8 +183,8 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         # Looks in a row that found nothing but our own signal. Home only.
         self._fruitless = 0
         self._epoll: Any = None
-        # Whether the kernel keeps what is watched: then two threads may use the selector at once.
-        self._shareable = hasattr(self._selector, "fileno")
+        # Whether two threads may use the selector at once.
+        self._shareable = type(self._selector) not in _ONE_THREADS
         # Else: what the main home watches in its sleep, without the selector. None while awake.
         self._asleep_on: list[selectors.SelectorKey] | None = None
         # Where events come from: (timeout in seconds or None, most events) -> pairs.

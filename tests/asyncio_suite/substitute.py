@@ -63,6 +63,7 @@ class MockableLoop(HomeLoop):
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selectors.SelectSelector() if selector is None else selector)
+        self._shareable = True  # the main home sleeps in the selector, whatever that is by then
 
     def _select(self, timeout: float | None, most: int) -> list[Any]:
         pairs = super()._select(timeout, most)
