@@ -91,6 +91,13 @@ class Parker(Signal):
 
         True if unparked; False may come early. Called from: the thread it belongs to.
         """
+        unparked = self.sleep(timeout, also=also)
+        if unparked:
+            self.clear()
+        return unparked
+
+    def sleep(self, timeout: float | None, *, also: int | None = None) -> bool:
+        """`park`, but for the last step of it: what has unparked us is still to be seen."""
         if also is None:
             poll = self._poll
         else:
@@ -101,10 +108,7 @@ class Parker(Signal):
             # A signal that comes just before the system call does not end it: look now and then.
             timeout = _HEED if timeout is None else min(timeout, _HEED)
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        unparked = any(fd == self.fd for fd, _ in ready)
-        if unparked:
-            self.clear()
-        return unparked
+        return any(fd == self.fd for fd, _ in ready)
 
 
 def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:

@@ -169,9 +169,12 @@ class VirtualClock:
         try:
             if until is not None and until <= self._time:
                 return False
-            return parker.park(at_most, also=also)
+            unparked = parker.sleep(at_most, also=also)
         finally:
             self._sleepers.discard(me)
+        if unparked:
+            parker.clear()  # not before: with nothing to wake it, who wakes would seem to sleep on
+        return unparked
 
     # In the watch's thread.
 
@@ -187,19 +190,20 @@ class VirtualClock:
             self._idle_since = now
         self._idle = found
         calm = now - self._idle_since
-        self._why = self._party_at_work(calm)
+        self._why = self._party_at_work(found, calm)
         if self._why is not None or calm < self._calm:
             return False
-        return self._jump(found.contexts, asked)
+        return self._jump(found, asked)
 
-    def _party_at_work(self, calm: float) -> Busy | None:
-        """A party that does not wait in a way that we know of.
+    def _party_at_work(self, found: Cut, calm: float) -> Busy | None:
+        """A party that did not wait, when all were idle, in a way that we know of.
 
         It may wait in another: for a thread, for a `concurrent.futures.Future`. One that stands
-        where it is for as long as our patience lasts is taken to, until it is seen elsewhere.
+        where it is for as long as our patience lasts is taken to, until it is seen elsewhere. One
+        that waits by now is no proof: it has perhaps given others work since.
         """
-        waiting = {each.ident for each in self._sleepers.copy()}
-        waiting.update(each._home_ident for each in every_context() if each._home_ident is not None)
+        waiting = {each.ident for each in found.sleepers}
+        waiting.update(each._home_ident for each in found.contexts if each._home_ident is not None)
         for ident in self._parties.copy():
             if ident in waiting:
                 self._stuck.pop(ident, None)
@@ -212,11 +216,11 @@ class VirtualClock:
             self._stuck[ident] = place
         return None
 
-    def _jump(self, contexts: list[AioContext], asked: tuple[_Advance, ...]) -> bool:
+    def _jump(self, found: Cut, asked: tuple[_Advance, ...]) -> bool:
         """All wait: go to the earliest deadline, if there is one that we may go to."""
-        loops = [each.loop for each in contexts if isinstance(each, LoopContext)]
+        loops = [each.loop for each in found.contexts if isinstance(each, LoopContext)]
         timers = [each.earliest_timer() for each in loops if type(each).time is Loop.time]
-        sleepers = [each.until for each in self._sleepers.copy()]
+        sleepers = [each.until for each in found.sleepers]
         deadlines = [each for each in (*timers, *sleepers) if each is not None]
         advance = min(asked, key=lambda each: each.until, default=None)
         earliest = min(deadlines, default=None)
@@ -228,7 +232,7 @@ class VirtualClock:
         if earliest is None or not (advance is not None or self._autojump):
             return False
         self._time = max(self._time, earliest)
-        self._wake_due(contexts)
+        self._wake_due(found.contexts)
         return True
 
     def _take_out(self, advance: _Advance) -> None:

@@ -67,6 +67,7 @@ class Cut(NamedTuple):
     """All were idle."""
 
     contexts: list[AioContext]
+    sleepers: list[Sleeper]
     witnesses: list[Any]
 
     def same(self, other: Cut) -> bool:
@@ -107,12 +108,12 @@ def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
         witnesses.append(bell)
         if isinstance(context, LoopContext):
             _register(poll, context.loop.selector_fd())
-    for sleeper in sleepers.copy():
-        witnesses.append(sleeper)
+    asleep = list(sleepers.copy())
+    for sleeper in asleep:
         _register(poll, sleeper.parker.fd)
     for fd, _ in poll.poll(0):
         return Busy(f"descriptor {fd}", "has something for who sleeps at it")
-    return Cut(contexts, witnesses)
+    return Cut(contexts, asleep, witnesses + asleep)
 
 
 def _busy(context: AioContext, bell: Any) -> Busy | None:
