@@ -182,10 +182,11 @@ class AioContext:
 
         Called from: any thread.
         """
-        task = self.task_type._queued(coro, self, name, context)
         if self._ending and here.context is not self:
-            task._abandon("was never started")
+            # Not queued, it is no task of ours, which the home would cancel at this moment.
+            self.task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()
+        task = self.task_type._queued(coro, self, name, context)
         try:
             self._post(task)
         except ContextClosed:
