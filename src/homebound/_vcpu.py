@@ -179,8 +179,8 @@ class VCPU(VCPUThread):
     def halt(self) -> None:
         """It has nothing to run until the next `kick()`; unless there was one during this round.
 
-        Called by `execute`, which then returns. In other threads, and before `start()`: it halts
-        when `execute` returns by itself.
+        Called by `execute`, which then returns. In other threads: it halts when `execute` returns
+        by itself; if it is not in `execute` now, at once, also before `start()`.
 
         Called from: any thread.
         """

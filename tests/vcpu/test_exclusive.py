@@ -131,11 +131,11 @@ def test_two_that_want_it_from_guest_code_take_turns(locked: bool):  # noqa: FBT
 
 def test_who_waits_in_guest_code_for_the_exclusive_one_is_out():
     """vcpu1 waits for an item of vcpu0, which first wants vcpu1 out of guest code."""
-    both = threading.Barrier(2)
+    both_and_we = threading.Barrier(3)
     seen: list[str] = []
 
     def execute(vcpu: VCPU) -> None:
-        both.wait(20)
+        both_and_we.wait(20)
         if vcpu.index == 0:
             vcpu.exclusive(seen.append, "exclusive")
         else:
@@ -145,6 +145,7 @@ def test_who_waits_in_guest_code_for_the_exclusive_one_is_out():
     cpus = [VCPU(index, execute) for index in range(2)]
     for cpu in cpus:
         cpu.start()
+    both_and_we.wait(20)  # one that halts before its first round has none
     cpus[0].halt()
     for cpu in cpus:
         cpu.join(20)
