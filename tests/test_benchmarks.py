@@ -12,8 +12,12 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py") if file.stem != "run")
 
 
-@pytest.mark.timeout(180)  # fio takes most of a second for a handful of requests
-@pytest.mark.parametrize("name", FILES)
+SLOW = {"disks": pytest.mark.timeout(180)}  # fio takes most of a second for a few requests
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW[name]) if name in SLOW else name for name in FILES]
+)
 def test_runs(name: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", name, "--rounds", "1", "--scale", "0.001"]
