@@ -231,15 +231,17 @@ class WorkerPool(concurrent.futures.Executor):
             return not self._leave(parker)
         if self._brief and not self._watched and self._watch(parker):
             return True
-        if parker.park(self._idle_timeout):
-            try:
-                # Sent last time as well, just when it had found work by itself: nobody sent it now,
-                # so it stands in the list. Left there twice, it would be sent when it has gone.
-                self._idle.remove(parker)
-            except ValueError:
-                pass
-            return True
-        return not self._leave(parker)
+        if not parker.park(self._idle_timeout):
+            if self._may_leave():
+                return not self._leave(parker)
+            parker.park()  # still listed: who submits now finds it, and hires nobody
+        try:
+            # Sent last time as well, just when it had found work by itself: nobody sent it now,
+            # so it stands in the list. Left there twice, it would be sent when it has gone.
+            self._idle.remove(parker)
+        except ValueError:
+            pass
+        return True
 
     def _watch(self, parker: Parker) -> bool:
         """Idle while jobs are brief: see that they go on. True: look for work now."""
@@ -267,6 +269,10 @@ class WorkerPool(concurrent.futures.Executor):
             pass
         return True
 
+    def _may_leave(self) -> bool:
+        with self._lock:
+            return self._shut_down or len(self._threads) > self._limits[0]
+
     def _leave(self, parker: Parker) -> bool:
         """Give up the rest if nobody has sent us meanwhile; True if this worker is to end."""
         try:
@@ -277,7 +283,7 @@ class WorkerPool(concurrent.futures.Executor):
             return False
         with self._lock:
             if not self._shut_down and len(self._threads) <= self._limits[0]:
-                return False
+                return False  # another has left meanwhile
             self._threads.discard(threading.current_thread())
             last = not self._threads
             tell = self._when_empty if last else []

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     Make = Callable[[int], Executor]
 
 
+# Without a GIL a semaphore that another thread let go is finalised between any two steps of its
+# own: also in those of a call to the tracker, whatever the collector does. It is unlinked by then.
+pytestmark = pytest.mark.filterwarnings("ignore:ResourceTracker called reentrantly:UserWarning")
+
+
 def workers(most: int) -> Executor:
     return WorkerPool(max_threads=most)
 
@@ -51,7 +56,7 @@ def processes(most: int) -> Executor:
 def _collected_between_tests() -> Iterator[None]:
     """A broken pool's semaphores are garbage that tells multiprocessing's resource tracker so.
 
-    Collected in the midst of a call to the tracker, as the next pool is made, they have it warn
+    Collected in the midst of a call to the tracker, as the next pool is made, they call it again
     (python/cpython#109629).
     """
     gc.disable()
@@ -239,8 +244,6 @@ def test_what_has_not_begun_is_not_done(make: Make, gate: Callable[[], Gate], tm
         with make(1) as pool:
             busy = asyncio.create_task(run_in(pool, *first.job))
             await first.begun()
-            # A process pool has sent for the first two when it has one process: they are as good as
-            # begun.
             waiting = [
                 asyncio.create_task(run_in(pool, os.mkdir, tmp_path / str(number)))
                 for number in range(5)
@@ -252,7 +255,10 @@ def test_what_has_not_begun_is_not_done(make: Make, gate: Callable[[], Gate], tm
             assert [type(each) for each in outcomes] == [asyncio.CancelledError] * 5
             first.end()
             assert await busy == b""
-        assert not any((tmp_path / str(number)).exists() for number in (2, 3, 4))
+        done = sum((tmp_path / str(number)).exists() for number in range(5))
+        # A process pool's own thread sends up to two ahead of a busy process, when it gets to it:
+        # they are as good as begun, whichever of the five it finds not cancelled yet.
+        assert done <= (2 if make is processes else 0)
 
     homebound.run(main())
 

@@ -16,6 +16,7 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
+from homebound._park import Parker
 from homebound.testing import here, until
 
 if TYPE_CHECKING:
@@ -173,8 +174,29 @@ def test_min_threads_stay():
     with WorkerPool(min_threads=1, idle_timeout=0.001) as pool:
         first = pool.submit(threading.get_ident).result(10)
         for _ in range(5):
+            until(lambda: " 1 idle" in repr(pool))
             threading.Event().wait(0.002)  # longer than the idle timeout
             assert pool.submit(threading.get_ident).result(10) == first
+
+
+def test_a_thread_that_stays_is_idle_all_the_time(monkeypatch: pytest.MonkeyPatch):
+    """Its idle timeout over, it is still there for who submits: nobody else is hired for it."""
+    parked: list[float | None] = []
+    park = Parker.park
+
+    def noting(self: Parker, timeout: float | None = None) -> bool:
+        parked.append(timeout)
+        return park(self, timeout)
+
+    monkeypatch.setattr(Parker, "park", noting)
+    with WorkerPool(min_threads=1, idle_timeout=0.0) as pool:
+        first = pool.submit(threading.get_ident).result(10)
+        for _ in range(50):
+            until(lambda: parked[-1:] == [None])  # it has looked round, and stays
+            assert " 1 idle" in repr(pool)
+            parked.clear()
+            assert pool.submit(threading.get_ident).result(10) == first
+    assert "0 threads" in repr(pool)
 
 
 @pytest.mark.parametrize(
