@@ -6,23 +6,24 @@ import asyncio
 import atexit
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from ._biglock import big_lock_let_go
 from ._block_on import exit_begins
 from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, set_home
-from ._errors import ContextClosed, ContextError, WouldDeadlock
+from ._errors import ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._loop import Loop
 from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
 from ._traps import move_to
-from ._wait import Waiting, _place_to_wait, kick, turn_while
+from ._wait import _place_to_wait, kick
+from ._wait_until import Watchers, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -83,8 +84,7 @@ class IOThread:
         self._started = False  # set once by start()
         self._ended = False  # set once by the I/O thread, as its last deed
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
-        # Called once each when it has ended: list.append, then a look at _ended (pairs with _end).
-        self._listeners: list[Callable[[], object]] = []
+        self._at_end = Watchers()  # told of _ended
 
     @property
     def context(self) -> AioContext:
@@ -158,21 +158,11 @@ class IOThread:
         if not self._started or self._failure is not None:
             return
         self._check_wait("join")
-        deadline = Deadline(timeout)
-        while not self._ended:
-            context = current_context()
-            try:
-                if context is None:
-                    self._sleep_until_ended(deadline)
-                else:
-                    self._turn_until_ended(deadline)
-            except ContextClosed:
-                if current_context() is context:
-                    raise
-                # We stood in for a main loop, and it has ended: this thread has not.
-            except TimeoutError:
-                message = f"IOThread {self.name!r} has not ended after {timeout} s"
-                raise TimeoutError(message) from None
+        try:
+            wait_until(("IOThread.join", self), lambda: self._ended, self._at_end, timeout=timeout)
+        except TimeoutError:
+            message = f"IOThread {self.name!r} has not ended after {timeout} s"
+            raise TimeoutError(message) from None
         self._thread.join()  # it has done its last deed: a matter of microseconds
 
     def _check_wait(self, what: str) -> None:
@@ -192,22 +182,6 @@ class IOThread:
             message = f"{error}; at the end of `async with IOThread()` others go on meanwhile"
             raise type(error)(message) from None
 
-    def _turn_until_ended(self, deadline: Deadline) -> None:
-        self._listen(kick)
-        left = deadline.left()
-        timeout = None if left is None else max(0.0, left)
-        turn_while(("IOThread.join", self), lambda: not self._ended, None, timeout)
-
-    def _sleep_until_ended(self, deadline: Deadline) -> None:
-        parker = my_parker()
-        self._listen(parker.unpark)
-        with Waiting("IOThread.join", self, timed=deadline.when is not None):
-            while not self._ended:
-                if deadline.over():
-                    raise TimeoutError
-                with big_lock_let_go():
-                    deadline.park(parker)
-
     def _ask_to_stop(self) -> None:
         context = self._context
         if context is None or self._ended:
@@ -216,19 +190,6 @@ class IOThread:
             context.call_soon(context.loop.stop)
         except ContextError:
             pass  # it ends already
-
-    def _listen(self, listener: Callable[[], object]) -> None:
-        self._listeners.append(listener)
-        if self._ended:
-            self._tell_end()
-
-    def _tell_end(self) -> None:
-        while self._listeners:
-            try:
-                listener = self._listeners.pop()
-            except IndexError:
-                return
-            listener()
 
     def __enter__(self) -> Self:
         self.start()
@@ -256,8 +217,16 @@ class IOThread:
         await _leave(self, self._came_from)
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
+
+        def set_ended() -> None:
+            if not ended.done():  # told twice, if it ends just now
+                ended.set_result(None)
+
+        tell = partial(loop.call_soon_threadsafe, set_ended)
         self._ask_to_stop()
-        self._listen(lambda: loop.call_soon_threadsafe(ended.set_result, None))
+        self._at_end.enter(tell)
+        if self._ended:
+            tell()
         try:
             await asyncio.shield(ended)
         finally:
@@ -288,8 +257,8 @@ class IOThread:
         finally:
             self._ended = True
             self._starter.unpark()
-            self._tell_end()
-            kick()
+            self._at_end.tell()
+            kick()  # who waits for what this context was to do is told that it has ended
 
     @contextmanager
     def _home(self) -> Iterator[AioContext]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ._errors import ContextError, WouldDeadlock
 from ._park import Parker
 from ._vcpu_thread import VCPUThread, Work, gate, mine
-from ._vcpu_wait import check_may_wait
+from ._wait_until import check_may_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable

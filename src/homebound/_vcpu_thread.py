@@ -23,14 +23,14 @@ from ._clock import Deadline
 from ._context import whereabouts
 from ._errors import ContextClosed, ContextError
 from ._vcpu_gate import Gate
-from ._vcpu_wait import Watchers, wait_until
+from ._wait_until import Watchers, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._park import Parker
     from ._vcpu_gate import Ticket
-    from ._vcpu_wait import Reason
+    from ._wait_until import Reason
 
 _PATIENCE = 1.0  # seconds that a vCPU has at interpreter exit to come out of `execute`
 gate = Gate()

@@ -1,4 +1,4 @@
-"""Waiting for a vCPU, whoever the caller is: a home turns its loop, and the big lock is free.
+"""Waiting for a thread, whoever the caller is: a home turns its loop, and the big lock is free.
 
 Sleeps are on parkers, not on a threading.Condition; see _park.py.
 """
@@ -60,7 +60,7 @@ def wait_until(
     May raise TimeoutError. Called from: any thread, holding no guard.
     """
     deadline = Deadline(timeout)
-    while True:
+    while not done():
         context = current_context()
         left = deadline.left()
         timeout = None if left is None else max(0.0, left)
@@ -70,8 +70,6 @@ def wait_until(
             if current_context() is context:
                 raise
             # We stood in for a main loop, and it has ended: what we wait for has not.
-        else:
-            return
 
 
 def _wait_in(
