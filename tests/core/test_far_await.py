@@ -405,6 +405,8 @@ def test_a_timeout_that_strikes_as_what_it_limits_ends_far_away():
             await asyncio.sleep(0)
         assert me.cancelling() == 0
 
+    homebound.run(main())
+
 
 # asyncio's own tasks, on whatever loop, await ours.
 
