@@ -335,16 +335,19 @@ def test_cancelling_the_outer_task_cancels_the_inner():
 
 def test_the_main_thread_for_an_io_thread(io: IOThread):
     async def main() -> None:
-        ticks: list[int] = []
-        handle = asyncio.create_task(tick(ticks))
-        assert block_on(where(0.003), io.context) == "io"
-        assert ticks  # the main loop turned meanwhile
-        handle.cancel()
+        ticked = homebound.Event()
 
-    async def tick(ticks: list[int]) -> None:
-        while True:
-            ticks.append(1)
+        async def tick() -> None:
             await asyncio.sleep(0.0005)
+            ticked.set()
+
+        async def after_the_tick() -> str:
+            await ticked.wait()
+            return await where()
+
+        ticker = asyncio.create_task(tick())
+        assert block_on(after_the_tick(), io.context) == "io"  # the main loop turns meanwhile
+        assert ticker.done()
 
     homebound.run(main())
 

@@ -13,6 +13,7 @@ import threading
 import pytest
 
 import homebound
+from homebound.testing import settle
 
 
 def dumped() -> str:
@@ -21,24 +22,21 @@ def dumped() -> str:
     return out.getvalue()
 
 
-async def sleeper(asleep: threading.Event) -> None:
-    asleep.set()
+async def sleeper() -> None:
     await homebound.suspend()
 
 
 def test_it_names_contexts_tasks_and_what_they_wait_for():
     async def main() -> str:
-        asleep = threading.Event()
         future = asyncio.get_running_loop().create_future()
 
         async def waits_for_it() -> None:
             await future
 
         with homebound.IOThread("disk") as disk:
-            far = disk.context.spawn(sleeper(asleep), name="far")
+            far = disk.context.spawn(sleeper(), name="far")
             near = asyncio.create_task(waits_for_it(), name="near")
-            asleep.wait()
-            await asyncio.sleep(0)
+            await settle(disk.context)
             text = dumped()
             future.set_result(None)
             await near
@@ -57,8 +55,7 @@ def test_it_names_contexts_tasks_and_what_they_wait_for():
 
 def test_it_names_threads_that_wait():
     with homebound.IOThread("disk") as disk:
-        asleep = threading.Event()
-        task = disk.context.spawn(sleeper(asleep), name="far")
+        task = disk.context.spawn(sleeper(), name="far")
 
         def wait() -> None:
             with pytest.raises(asyncio.CancelledError):
@@ -66,7 +63,6 @@ def test_it_names_threads_that_wait():
 
         thread = threading.Thread(target=wait, name="waiter")
         thread.start()
-        asleep.wait()
         while "thread 'waiter' waits in block_on(<Task" not in dumped():
             pass
         task.cancel()
