@@ -30,6 +30,7 @@ from homebound import (
 )
 from homebound._deadlock import look_twice
 from homebound._stall import Look
+from homebound.testing import settle_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,6 +305,7 @@ def test_two_rings_in_one_look(io: IOThread, io2: IOThread):
         tasks += [io.spawn(both(one, two, have_one)), io2.spawn(both(two, one, have_one))]
     look = Look(1.0)
     until(lambda: len(look_twice()) == 2)
+    settle_sync()  # the homes, whose stalls it would tell as well, are asleep
     assert look(0) == []
     stalls = look(1)
     assert [stall.kind for stall in stalls] == ["deadlock", "deadlock"]
@@ -578,6 +580,7 @@ def test_who_is_to_be_exclusive_waits_for_one_in_guest_code(in_thread: InThread)
 
 def nothing_told() -> None:
     """Now, nor later: two looks of a watch that are far apart."""
+    settle_sync()  # the looks are apart by their own clock: no home has the time to go to sleep
     look = Look(1.0)
     assert [stall for now in range(4) for stall in look(now)] == []
     assert look_twice() == []
@@ -712,6 +715,7 @@ def test_the_same_who_wait_anew_are_not_the_same_wait(io: IOThread, io2: IOThrea
     assert look(0) == []
     tasks[0].cancel()
     until(lambda: any(not each.is_that(before) for each in look_twice()))
+    settle_sync()  # as in nothing_told
     assert look(1) == []
     assert len(look(2)) == 1
     settle(*tasks)
