@@ -243,9 +243,11 @@ class WaitGraph:
         waiter, owner = self.queue[ident], self.owner
         if owner is None or waiter.timed:
             return
+        # Of those who sleep only who waits for a job's outcome keeps the lock. All others let go of
+        # it, but show first that they wait: seen in between, they are about to let go.
         call = self._innermost(owner)
-        if call is not None and call.turned is not None:
-            return  # it lets go of the lock whenever it sleeps, and runs a loop until then
+        if owner in self.parked or (call is not None and not isinstance(call.subject, Outcome)):
+            return
         yield Way("waits for the big lock, held by", Frame(owner), (waiter, owner))
 
     def _call_needs(self, call: Waiting) -> Iterator[Way]:

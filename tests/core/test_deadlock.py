@@ -826,6 +826,48 @@ def test_a_stand_in_that_turns_the_main_loop_is_none(in_thread: InThread):
     assert told == []
 
 
+@pytest.mark.parametrize("how", ["block_on", "join", "shutdown", "lock"])
+def test_who_is_about_to_let_the_big_lock_go_is_none(how: str, io: IOThread, in_thread: InThread):
+    """It shows that it waits, and then lets go: this looks in between."""
+    lock, held = Lock(), threading.Event()
+    told: list[Any] = []
+
+    def locked() -> None:
+        with big_lock:
+            pass
+
+    async def needs_it() -> None:
+        async with lock:
+            held.set()
+            locked()
+
+    def before_it_lets_go(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is type(big_lock).release.__code__:
+            sys.setprofile(None)
+            until(lambda: "1 waiting" in repr(big_lock))
+            told.append(look_twice())
+
+    def wait() -> None:
+        with big_lock, IOThread() as other, homebound.WorkerPool() as pool:
+            if how == "shutdown":
+                pool.submit(locked)
+            else:
+                (other if how == "join" else io).spawn(needs_it())
+                held.wait(20)
+            sys.setprofile(before_it_lets_go)
+            if how == "block_on":
+                block_on(asyncio.sleep(0), io.context)
+            elif how == "join":
+                other.stop()
+            elif how == "shutdown":
+                pool.shutdown()
+            else:
+                lock.acquire_sync()
+
+    in_thread(wait).result(20)
+    assert told == [[]]
+
+
 # What dump() says of waits.
 
 
