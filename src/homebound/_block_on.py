@@ -298,7 +298,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
 def _is_run_by_nobody(task: Task[Any]) -> bool:
     """Its cancellation leads to nothing that could be waited for, until somebody runs its loop."""
     home = task._home
-    return not task.done() and home is not None and not home.loop.is_running()
+    return not task.done() and home is not None and not home._is_lived_in()
 
 
 def _unheard(task: Task[Any]) -> str:

@@ -151,6 +151,10 @@ class AioContext:
         """The calling thread runs the loop: it is the home."""
         raise NotImplementedError
 
+    def _is_lived_in(self) -> bool:
+        """Some thread runs the loop, or is about to: what is queued now will run."""
+        raise NotImplementedError
+
     def is_home(self) -> bool:
         """True if tasks of this context may run in the calling thread: `current_context() is self`.
 

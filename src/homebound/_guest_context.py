@@ -36,6 +36,7 @@ class GuestContext(AioContext):
     """The home of a loop that is not homebound's."""
 
     _is_guest = True
+    _let = False  # to an I/O thread, which lives here from the loop's first run to its end
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
@@ -50,8 +51,13 @@ class GuestContext(AioContext):
         if context is None:
             message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
             raise ContextClosed(message)
+        assert isinstance(context, GuestContext)
+        context._let = True
         context._move_in()
         return context
+
+    def _is_lived_in(self) -> bool:
+        return self._let or self.loop.is_running()
 
     def _move_in(self) -> None:
         """The calling thread runs the loop: it is the home; of the main context, if it may be."""

@@ -127,6 +127,10 @@ class LoopContext(AioContext):
     def _leave(self) -> None:
         self._key.release()
 
+    def _is_lived_in(self) -> bool:
+        # Not `loop.is_running()`: who lives here runs the loop several times, with gaps between.
+        return self._home_ident is not None
+
     def _ring(self, entry: Any) -> None:
         bell = self._bell
         if bell is CLOSED:

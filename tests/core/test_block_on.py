@@ -19,7 +19,7 @@ from homebound import (
     block_on,
     current_task,
 )
-from homebound.testing import here
+from homebound.testing import here, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -298,6 +298,32 @@ def test_a_loop_that_nobody_runs():
     assert task.cancelled()
     assert not ran
     loop.close()
+
+
+@pytest.mark.parametrize("make", [homebound.new_event_loop, asyncio.SelectorEventLoop])
+def test_a_loop_that_its_thread_is_about_to_run(make: Callable[[], Any], in_thread: InThread):
+    """That is not nobody: the task's end is waited for."""
+    go_on = threading.Event()
+
+    def factory() -> Any:
+        loop = make()
+        run_forever = loop.run_forever
+
+        def run_later() -> None:
+            go_on.wait(20)
+            run_forever()
+
+        loop.run_forever = run_later
+        return loop
+
+    with IOThread(loop_factory=factory) as io:
+        task = io.spawn(asyncio.sleep(30))
+        blocked = in_thread(lambda: block_on(task, timeout=0.001))
+        until(lambda: io.context.stats().ready == 2)  # the task, and its cancellation
+        go_on.set()
+        with pytest.raises(TimeoutError, match="was cancelled after its timeout"):
+            blocked.result(20)
+        assert task.cancelled()
 
 
 def test_a_result_in_spite_of_the_timeout():
