@@ -11,6 +11,7 @@ import pytest
 
 import homebound
 from homebound import WouldDeadlock, WrongThread, big_lock, current_context
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
 def wait_for_waiters(count: int) -> None:
     """Its repr is the one public place that shows who queues."""
-    deadline = time.monotonic() + 10
-    while f" {count} waiting" not in repr(big_lock):
-        assert time.monotonic() < deadline, repr(big_lock)
-        time.sleep(0)
+    until(lambda: f" {count} waiting" in repr(big_lock))
 
 
 def test_acquire_release_held():

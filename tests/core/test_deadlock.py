@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def until(condition: Callable[[], Any]) -> Any:
         result = condition()
         if result:
             return result
+        time.sleep(0.0002)  # they may need the core, or the interpreter
 
 
 def plain(text: object) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, ContextClosed, IOThread, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,8 +96,8 @@ def test_threads_that_wait(mortal: Mortal, in_thread: InThread):
     tasks = suspended(mortal.context, 2)
     waiters = [in_thread(block_on, task) for task in tasks]
     waiters.append(in_thread(block_on, asyncio.sleep(3600), mortal.context))
-    while sum(len(task._listeners) for task in tasks) < 2 or mortal.context.stats().tasks < 3:
-        pass
+    until(lambda: all(task._listeners for task in tasks))
+    until(lambda: mortal.context.stats().tasks == 3)
     mortal.die()
     for waiter in waiters:
         with pytest.raises(TOLD):

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import homebound
-from homebound.testing import settle
+from homebound.testing import settle, until
 
 
 def dumped() -> str:
@@ -64,8 +64,7 @@ def test_it_names_threads_that_wait():
 
         thread = threading.Thread(target=wait, name="waiter")
         thread.start()
-        while "thread 'waiter' waits in block_on(<Task" not in dumped():
-            pass
+        until(lambda: "thread 'waiter' waits in block_on(<Task" in dumped())
         task.cancel()
         thread.join()
     assert "waiter" not in dumped()
@@ -79,8 +78,7 @@ def test_it_names_the_queue_of_the_big_lock():
     thread = threading.Thread(target=wait, name="second")
     with homebound.big_lock:
         thread.start()
-        while "threads waiting in this order: 'second'" not in dumped():
-            pass
+        until(lambda: "threads waiting in this order: 'second'" in dumped())
     thread.join()
 
 

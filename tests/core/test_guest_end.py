@@ -10,6 +10,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, ContextClosed, IOThread, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +63,7 @@ def test_who_awaits_a_task_there(stock: StockLoop, io: IOThread, in_thread: InTh
     block_on(context.spawn(nothing()))
     waiter = waiting_for(io, task)
     blocked = in_thread(block_on, task)
-    while len(task._listeners) < 2:
-        pass
+    until(lambda: len(task._listeners) == 2)
     stock.close()
     assert block_on(waiter) == "told"
     with pytest.raises(ContextClosed):
@@ -184,8 +184,7 @@ def test_a_loop_that_cannot_be_covered(in_thread: InThread):
         task = context.spawn(homebound.suspend())
         loop.run_until_complete(asyncio.sleep(0))
         blocked = in_thread(block_on, task)
-        while not task._listeners:
-            pass
+        until(lambda: task._listeners)  # noqa: B023  (asked here and now)
         loop.close()
         if notice == "post":
             with pytest.raises(ContextClosed):
