@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._home import LoopContext
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
+_UNHEARD = "_homebound_unheard"  # the attribute of an error that exit_begins keeps unreported
 _GUEST_RECHECK = 0.5  # seconds after which who waits for a loop that does not tell looks at it
 
 
@@ -40,21 +41,37 @@ class _Exit:
 
 
 def exit_begins() -> None:
-    """I/O threads are being ended because the interpreter ends."""
+    """I/O threads are being ended because the interpreter ends. Called from: the main thread."""
     _Exit.under_way = True
+    report = threading.excepthook
+
+    def report_others(args: threading.ExceptHookArgs) -> None:
+        if not hasattr(args.exc_value, _UNHEARD):
+            report(args)
+
+    threading.excepthook = report_others
 
 
-def _end_quietly(task: Task[Any], parker: Parker) -> None:
-    """The interpreter has cancelled the task as it ends, and a daemon thread has waited for it.
+def _is_lost(task: Task[Any]) -> bool:
+    """The interpreter has cancelled it as it ends, and a daemon thread has waited for it."""
+    cancelled = task.cancelled() or isinstance(task.exception(), ContextClosed)
+    return cancelled and threading.current_thread().daemon
 
-    Nobody is to hear of it: the thread ends in its sleep. For a time only, or a task whose cleanup
-    waits for this thread would hang the exit.
+
+def _end_quietly(task: Task[Any], parker: Parker, expired: _Expiry | None) -> None:
+    """Nobody is to hear of a lost task: the thread ends in its sleep.
+
+    For a time only, or a task whose cleanup waits for this thread would hang the exit. So an exit
+    that takes longer has the error raised here, and if nobody catches it, it is not reported.
     """
-    lost = task.cancelled() or isinstance(task.exception(), ContextClosed)
-    if lost and threading.current_thread().daemon:
-        deadline = time.monotonic() + _LAST_SLEEP
-        while (left := deadline - time.monotonic()) > 0:
-            parker.park(left)
+    deadline = time.monotonic() + _LAST_SLEEP
+    while (left := deadline - time.monotonic()) > 0:
+        parker.park(left)
+    try:
+        _outcome(task, expired)
+    except BaseException as error:
+        setattr(error, _UNHEARD, True)
+        raise
 
 
 def block_on(
@@ -290,8 +307,8 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
                     break
     if interrupt is not None:
         raise interrupt
-    if _Exit.under_way:
-        _end_quietly(task, parker)
+    if _Exit.under_way and _is_lost(task):
+        _end_quietly(task, parker, expired)
     return _outcome(task, expired)
 
 
