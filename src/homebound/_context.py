@@ -449,7 +449,9 @@ class AioContext:
     def _tasks(self) -> list[Task[Any]]:
         """The unfinished tasks at home here."""
         tasks = alive.copy()  # under the set's own lock, which tuple() does not take
-        return [task for task in tasks if task.__class__ is self.task_type and task._home is self]
+        mine = (each for each in tasks if each.__class__ is self.task_type and each._home is self)
+        # One that is done leaves the set a moment later, when others may know it by its result.
+        return [task for task in mine if not task.done()]
 
     def _close(self) -> None:
         """Nothing runs here any more: refuse what comes, tell whom what is left concerns."""

@@ -55,6 +55,15 @@ def test_tasks_counts_those_at_home(io: IOThread):
     assert io.context.stats().tasks == 0
 
 
+def test_tasks_counts_nobody_who_is_done(io: IOThread):
+    """However early one learns of it: its home may not have put it away."""
+    for _ in range(500):
+        task = io.spawn(nothing())
+        while not task.done():
+            pass
+        assert io.context.stats().tasks == 0
+
+
 def test_tasks_follow_a_move(io: IOThread):
     async def main() -> None:
         context = current_context()
