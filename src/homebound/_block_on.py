@@ -202,16 +202,22 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
 
 
 def _turn_until_done(task: Task[Any], turned: LoopContext) -> None:
+    """Ctrl-C may come between any two steps: all of them are inside the `try`."""
     interrupt: BaseException | None = None
-    task._tell(_Notify(turned))
-    while not task.done():
+    while True:
         try:
-            turned._turn_once(blocking=True)
+            task._tell(_Notify(turned))  # once more after an interrupt, which may have come first
+            while not task.done():
+                turned._turn_once(blocking=True)
+            break
         except (KeyboardInterrupt, SystemExit) as error:
-            if task.done():
-                break  # it is the task's own, and its result
-            interrupt = error
-            task.cancel()
+            if not task.done():
+                interrupt = error
+                task.cancel()
+                continue
+            if task.cancelled() or task.exception() is not error:
+                interrupt = error  # else it is the task's own, and its result
+            break
     if interrupt is not None:
         raise interrupt
 
@@ -267,9 +273,6 @@ def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
         push(task)  # the first call in here: an interrupt finds it queued
         if target._bell:
             target._ring(task)
-    except ContextClosed:
-        task._abandon("was never started")
-        raise
     except (KeyboardInterrupt, SystemExit) as error:
         task.cancel()
         return error
@@ -278,38 +281,50 @@ def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
 
 def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
     """Queued: this thread is nobody's home, and sleeps."""
-    parker = my_parker()
     interrupt: BaseException | None = None
+    expired: _Expiry | None = None
     if isinstance(awaitable, Task):
         task = awaitable
         task._begin_if_new(target)
     else:
         task = Task._queued(_coroutine(awaitable), target)
-        interrupt = _post_new(task, target)
+        try:
+            interrupt = _post_new(task, target)
+        except BaseException:  # refused, or interrupted before
+            task._abandon("was never started")
+            raise
+    # From here on no call is outside the `try`: Ctrl-C finds the task queued, and is to cancel it.
+    while interrupt is None or not _is_run_by_nobody(task):
+        try:
+            expired = _sleep_until_done(task, timeout if interrupt is None else None)
+            break
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupt = error
+            task.cancel()
+    if interrupt is not None:
+        raise interrupt
+    if _Exit.under_way and _is_lost(task):
+        _end_quietly(task, my_parker(), expired)
+    return _outcome(task, expired)
+
+
+def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
+    """Cancel it when the time is over, and wait for its cleanup; the timeout, if it was."""
+    parker = my_parker()
     task._tell(_Unpark(parker))
     deadline = Deadline(timeout)
     expired: _Expiry | None = None
     with Waiting("block_on", task, timed=timeout is not None):
         while not task.done():
-            try:
-                if deadline.over():
-                    deadline = Deadline(None)  # once
-                    expired = _Expiry(task)
-                    expired()
-                    if _is_run_by_nobody(task):
-                        raise TimeoutError(_unheard(task))
-                else:
-                    _park_until_told(parker, task, deadline)
-            except (KeyboardInterrupt, SystemExit) as error:
-                interrupt = error
-                task.cancel()
-                if _is_run_by_nobody(task):
-                    break
-    if interrupt is not None:
-        raise interrupt
-    if _Exit.under_way and _is_lost(task):
-        _end_quietly(task, parker, expired)
-    return _outcome(task, expired)
+            if not deadline.over():
+                _park_until_told(parker, task, deadline)
+                continue
+            deadline = Deadline(None)  # once
+            expired = _Expiry(task)
+            expired()
+            if _is_run_by_nobody(task):
+                raise TimeoutError(_unheard(task))
+    return expired
 
 
 def _is_run_by_nobody(task: Task[Any]) -> bool:

@@ -237,8 +237,10 @@ class LoopContext(AioContext):
         try:
             clock.park(parker, until, also=also)
         finally:
-            big_lock._take_back()
-            self._stand_in_begins()
+            try:
+                big_lock._take_back()  # raises a Ctrl-C of meanwhile, with the lock in our hand
+            finally:
+                self._stand_in_begins()
 
     def _begin_nested(self) -> tuple[deque[Task[Any]] | None, tuple[Any, ...]]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""

@@ -436,10 +436,12 @@ class Loop(InheritedLoop):
             else:
                 wait_for_any(watched, timeout)
         finally:
-            big_lock._take_back()
-            home._lent = False
-            self._sleeps_until = self._asleep_on = None
-            home._home_must_look = False
+            try:
+                big_lock._take_back()  # raises a Ctrl-C of meanwhile, with the lock in our hand
+            finally:
+                home._lent = False
+                self._sleeps_until = self._asleep_on = None
+                home._home_must_look = False
         if pairs is None or turns != home._stand_ins:
             # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)

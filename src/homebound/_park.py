@@ -108,7 +108,8 @@ class Parker(Signal):
             # A signal that comes just before the system call does not end it: look now and then.
             timeout = _HEED if timeout is None else min(timeout, _HEED)
         ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        return any(fd == self.fd for fd, _ in ready)
+        # No generator: an interrupt that comes as one is closed would be lost.
+        return bool(ready) and self.fd in dict(ready)
 
 
 def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:

@@ -114,6 +114,49 @@ def test_block_on_in_a_thread_without_a_context():
     assert lines == ["cleaned up", "interrupted", "goes on"]
 
 
+def test_block_on_wherever_it_comes():
+    """In each call that the waiting thread makes: if the coroutine has begun, it is cleaned up."""
+    lines = run(
+        """
+        import itertools, sys
+        left = -1
+        def trace(*_):
+            global left
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+
+        def interrupted_at(call):
+            global left
+            did = []
+            async def work():
+                try:
+                    did.append("began")
+                    await asyncio.sleep(0.001)
+                finally:
+                    await asyncio.sleep(0)
+                    did.append("cleaned up")
+            coro, left = work(), call
+            sys.settrace(trace)
+            try:
+                block_on(coro, io.context)
+            except KeyboardInterrupt:
+                block_on(asyncio.sleep(0), io.context)  # it begins before that, if it ever does
+                assert did in ([], ["began", "cleaned up"]), (call, did)
+                coro.close()
+                return True
+            finally:
+                sys.settrace(None)
+            return False
+
+        with homebound.IOThread() as io:
+            calls = itertools.takewhile(interrupted_at, itertools.count())
+            print(len(list(calls)) > 10)
+        """
+    )
+    assert lines == ["True"]
+
+
 def test_block_on_at_home():
     lines = run(
         """
@@ -134,6 +177,31 @@ def test_block_on_at_home():
         """
     )
     assert lines == ["cleaned up", "interrupted", "goes on", "done"]
+
+
+def test_block_on_at_home_as_its_end_comes():
+    """The task that it waits for is done: that does not make the interrupt one of the task's."""
+    lines = run(
+        """
+        async def work():
+            loop = asyncio.get_running_loop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            def end_and_interrupt(future):
+                future.set_result(None)
+                loop.call_soon(interrupt)  # next, in the same iteration as the task's end
+            async def wait():
+                future = loop.create_future()
+                loop.call_soon(end_and_interrupt, future)
+                await future
+                print("ends")
+            try:
+                block_on(wait())
+            except KeyboardInterrupt:
+                print("interrupted")
+        homebound.run(work())
+        """
+    )
+    assert lines == ["ends", "interrupted"]
 
 
 def test_block_on_by_a_lock_holder():
@@ -205,6 +273,36 @@ def test_a_worker_stands_in_while_it_comes():
         """
     )
     assert lines == ["cleaned up True", "interrupted False"]
+
+
+def test_the_main_thread_waits_for_the_lock_as_it_comes():
+    """It has the lock when it hears of it, and is awake in all that it says of itself."""
+    lines = run(
+        """
+        async def main():
+            context, handled = current_context(), threading.Event()
+            def handle(*_):
+                handled.set()
+                raise KeyboardInterrupt
+            def hold():
+                with big_lock:
+                    context.loop.signal.set()  # as an event would: the main thread wakes
+                    while " 1 waiting" not in repr(big_lock):
+                        pass
+                    interrupt()
+                    handled.wait(10)
+            signal.signal(signal.SIGINT, handle)
+            thread = threading.Thread(target=hold)
+            thread.start()
+            try:
+                wait_while(lambda: True)
+            except KeyboardInterrupt:
+                print("interrupted", big_lock.held(), context._lent, context.loop._sleeps_until)
+            thread.join()
+        homebound.run(main())
+        """
+    )
+    assert lines == ["interrupted True False None"]
 
 
 @pytest.mark.parametrize("how", ["task.wake()", "context.enter(task)"])
