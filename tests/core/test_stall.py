@@ -290,10 +290,10 @@ def test_waiting_is_no_deadlock(io: IOThread, in_thread: InThread):
 
 def test_it_watches_until_stopped(io: IOThread, gate: Gate):
     stalls: queue.Queue[Stall] = queue.Queue()
+    go_on = gate(io.context)  # for all of the watch: any iteration is a stall that gets no core
     with watch_stalls(0.01, report=stalls.put) as watch:
-        go_on = gate(io.context)
         assert stalls.get(timeout=20).threads == ("io",)
-        go_on.set()
+    go_on.set()
     watch.stop()
     assert not watch._thread.is_alive()
     assert stalls.empty()
@@ -321,11 +321,11 @@ def test_the_default_report_and_one_that_fails(
         reported.set()
         raise ValueError
 
+    go_on = gate(io.context)  # for all of the watch: any iteration is a stall that gets no core
     with watch_stalls(0.01), watch_stalls(0.01, report=fail):
-        go_on = gate(io.context)
         assert reported.wait(20)
         until(lambda: len(caplog.records) == 2)
-        go_on.set()
+    go_on.set()
     texts = sorted(record.getMessage() for record in caplog.records)
     assert texts[0].startswith("context 'io': thread 'io' blocks in one iteration, for 0.")
     assert texts[1] == "the report of a stall failed"
