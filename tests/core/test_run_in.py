@@ -324,14 +324,18 @@ def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool,
 
 
 def test_timeout(make: Make, gate: Callable[[], Gate]):
+    async def strike_when_begun(first: Gate, alarm: asyncio.Timeout) -> None:
+        await first.begun()  # a job that has not begun is taken back, and never does
+        alarm.reschedule(asyncio.get_running_loop().time())
+
     async def main() -> None:
         first = gate()
         with make(1) as pool:
-            begun = asyncio.create_task(first.begun())
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
+            with pytest.raises(TimeoutError):  # noqa: PT012
+                async with asyncio.timeout(None) as alarm:
+                    striking = asyncio.create_task(strike_when_begun(first, alarm))
                     await run_in(pool, *first.job)
-            await begun
+            await striking
             first.end()
             assert await run_in(pool, sum, [1, 2]) == 3
 
