@@ -11,6 +11,7 @@ import pytest
 import homebound
 from homebound import ContextClosed, IOThread, current_task, move_to
 from homebound._pursuit import Pursuer, pursuing
+from homebound.testing import settle_sync
 
 if TYPE_CHECKING:
     from homebound import AioContext
@@ -54,7 +55,7 @@ async def moving(io: IOThread, io2: IOThread, kind: type[Catch]) -> Catch:
 
 def test_the_next_move_runs_what_has_missed_the_task(io: IOThread, io2: IOThread):
     catch = homebound.run(moving(io, io2, Catch))
-    homebound.block_on(asyncio.sleep(0), io.context)  # its turn in the mailbox has passed
+    settle_sync(io.context, io2.context)  # its turn in the mailbox has passed
     assert catch.where == ["io"]
     assert not pursuing
 
@@ -63,7 +64,7 @@ def test_one_that_fails_is_reported_and_the_task_goes_on(io: IOThread, io2: IOTh
     reports = []
     io.context.loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
     homebound.run(moving(io, io2, Fails))
-    homebound.block_on(asyncio.sleep(0), io.context)
+    settle_sync(io.context, io2.context)
     assert [type(each) for each in reports] == [ValueError]
     assert not pursuing
 
@@ -74,8 +75,9 @@ def test_a_task_that_stays_is_caught_by_its_turn_in_the_mailbox(io: IOThread, io
         assert task is not None
         await move_to(io.context)
         catch = Catch(task)
-        sent_after(catch, io2.context)
-        await asyncio.sleep(0)
+        sent_after(catch, io2.context)  # noted down, and about to be posted to where we are
+        while not catch.where:
+            await asyncio.sleep(0)
         return catch
 
     assert homebound.run(main()).where == ["io"]
@@ -97,6 +99,9 @@ def test_a_task_that_only_moves_can_be_cancelled(io: IOThread, io2: IOThread):
                 await task
 
     homebound.run(main())
+    # Caught by a move of the task, it stays noted down until its last turn in a mailbox has passed,
+    # if it had just missed the task once more.
+    settle_sync(io.context, io2.context)
     assert not pursuing
 
 
