@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SUITE = Path(__file__).parents[2] / "scripts" / "taskgroup_suite"
 
 
-@pytest.mark.slow
 def test_cpythons_own_tests():
     pytest.importorskip("test.test_asyncio.test_taskgroups")
     done = subprocess.run(
