@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
+import time
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -192,8 +193,7 @@ class DiesWithItsWaiter(homebound.Lock):
 
 
 def test_broken_between_threads():
-    found = failed_cases(check_lock, LetsThreadsIn, patience=0.3)
-    assert found == {"lets a thread give up"}
+    assert failed_cases(check_lock, LetsThreadsIn) == {"lets a thread give up"}
     found = failed_cases(check_lock, DiesWithItsWaiter, patience=0.3)
     assert "survives the end of a home" in found
 
@@ -375,8 +375,45 @@ BROKEN_EXECUTORS: dict[Any, set[str]] = {
 
 @pytest.mark.parametrize("factory", BROKEN_EXECUTORS)
 def test_broken_executor(factory: Any):
-    found = failed_cases(check_executor, factory, patience=2)
-    assert found == BROKEN_EXECUTORS[factory]
+    broken = BROKEN_EXECUTORS[factory]
+    # What is broken is soon given up; what is sound has the time that it takes.
+    sound = only_executor_cases(*broken)
+    assert failed_cases(check_executor, factory, skip=sound, patience=0.2) == broken
+    assert failed_cases(check_executor, factory, skip=broken) == set()
+
+
+def only_executor_cases(*names: str) -> set[str]:
+    """Those to skip."""
+    return {case.name for case in executor_cases()} - set(names)
+
+
+def test_threads_that_are_slow_to_start_are_no_fault():
+    """It takes longer than it does to take all threads for held."""
+    slow = partial(ThreadPoolExecutor, 1, initializer=time.sleep, initargs=[0.15])
+    check_executor(slow, skip=only_executor_cases("cancels what has not begun"))
+
+
+class HasAThreadToSpare(Broken):
+    """Seems to have one, and what comes third runs in another: which is no fault."""
+
+    def __init__(self) -> None:
+        ThreadPoolExecutor.__init__(self, 1)
+        self.submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        if self.submitted <= 2:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("name", ["cancels what has not begun", "cancels what is queued if asked"])
+def test_a_thread_that_was_free_after_all(name: str):
+    executors = [ThreadPoolExecutor(1), HasAThreadToSpare()]
+    check_executor(executors.pop, skip=only_executor_cases(name))
+    assert not executors
 
 
 def test_broken_shutdown():
@@ -386,11 +423,15 @@ def test_broken_shutdown():
         made.append(NeverShut())
         return made[-1]
 
-    found = failed_cases(check_executor, make, patience=2)
+    broken = {
+        "takes no more after shutdown",
+        "waits at the end of a with",
+        "cancels what is queued if asked",
+    }
+    found = failed_cases(check_executor, make, patience=0.2, skip=only_executor_cases(*broken))
     for executor in made:
         executor.end()
-    assert {"takes no more after shutdown", "waits at the end of a with"} <= found
-    assert "cancels what is queued if asked" in found
+    assert found == broken
 
 
 # Loops with a bug.
