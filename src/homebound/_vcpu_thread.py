@@ -338,7 +338,8 @@ class VCPUThread:
 @atexit.register
 def _stop_all() -> None:
     """The interpreter ends: let vCPUs come out of guest code before their threads are frozen."""
-    cpus = tuple(gate.cpus)
+    with gate.guard:  # one that ends by itself takes itself out
+        cpus = tuple(gate.cpus)
     for cpu in cpus:
         cpu._ask_to_stop()
     for cpu in cpus:

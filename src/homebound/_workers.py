@@ -367,7 +367,7 @@ Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
 @atexit.register
 def _end_all() -> None:
     """The interpreter ends: work in flight is finished first."""
-    for pool in tuple(_pools):
+    for pool in every_pool():
         pool.shutdown()
 
 
