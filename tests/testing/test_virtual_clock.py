@@ -13,7 +13,9 @@ import pytest
 
 import homebound
 from homebound import IOThread, block_on, current_context, wait_while
-from homebound.testing import Threads, VirtualClock, settle, settle_sync, virtual_clock
+from homebound._clock import clock as seam
+from homebound._park import Parker
+from homebound.testing import Threads, VirtualClock, settle, settle_sync, until, virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -284,15 +286,24 @@ def test_in_a_task_of_a_loop_that_runs_already():
 
 def test_who_sleeps_when_it_comes_and_when_it_goes(io: IOThread):
     """A sleep that began by the system's clock ends by the virtual one, and the other way round."""
+    before = BEFORE()
     early = io.spawn(asyncio.sleep(HOUR, "early"))
     settle_sync()
     with virtual_clock() as clock:
+        slept = BEFORE() - before  # at most, by the system's clock
         assert block_on(early) == "early"
-        assert clock.now() >= HOUR
+        assert clock.now() >= HOUR - slept - 1e-6  # it tells whole microseconds
     with virtual_clock(autojump=False):
         late = io.spawn(asyncio.sleep(0.01, "late"))
         settle_sync()
     assert block_on(late, timeout=20) == "late"
+
+
+def test_who_goes_to_sleep_by_it_when_it_has_gone_does_not_sleep_for_ever():
+    """A thread that was taken away between asking for the clock and sleeping by it."""
+    with virtual_clock():
+        sleep, soon = seam.park, seam.time() + 1
+    assert sleep(Parker(), soon) is False
 
 
 def test_a_stand_in_sleeps_by_it(virtual_clock: VirtualClock):
@@ -337,15 +348,17 @@ def test_calm_waits_for_answers_from_outside(io: IOThread):
         answer = asyncio.get_running_loop().create_future()
 
         def think() -> None:
-            time.sleep(0.01)
+            until(lambda: clock._idle is not None and clock._why is None)  # it would jump now
             answer.get_loop().call_soon_threadsafe(answer.set_result, clock.now())
 
         threads.start(think)
         async with asyncio.timeout(1):
             return await answer  # type: ignore[no-any-return]
 
-    with virtual_clock(calm=0.5) as clock, Threads() as threads:
+    with virtual_clock(calm=HOUR) as clock, Threads() as threads:
         assert block_on(ask(threads), io.context) == 0.0
+    with virtual_clock(calm=0.001) as clock:
+        assert block_on(noting(clock, 1), io.context) == [1.0]
 
 
 def test_it_says_who_keeps_it(virtual_clock: VirtualClock, io: IOThread):

@@ -93,13 +93,13 @@ class VirtualClock:
         if seconds < 0:
             message = f"VirtualClock.advance({seconds}): time does not go back"
             raise ValueError(message)
-        if seam.time != self._read:
-            message = "VirtualClock.advance: this clock is not in force; use it inside its `with`"
-            raise RuntimeError(message)
         advance = _Advance(self._time + seconds)
-        self._advances.append(advance)
-        watch.hurry()
+        self._advances.append(advance)  # shown, then looked: pairs with __exit__
         try:
+            if seam.time != self._read:
+                message = "VirtualClock.advance: it is not in force; use it inside its `with`"
+                raise RuntimeError(message)
+            watch.hurry()
             advance.over.wait_sync()
         finally:
             self._take_out(advance)
@@ -165,9 +165,9 @@ class VirtualClock:
         also: int | None = None,
     ) -> bool:
         me = Sleeper(get_ident(), parker, until)
-        self._sleepers.add(me)  # shown, then looked: pairs with _jump
+        self._sleepers.add(me)  # shown, then looked: pairs with _jump, and with __exit__
         try:
-            if until is not None and until <= self._time:
+            if seam.time != self._read or (until is not None and until <= self._time):
                 return False
             unparked = parker.sleep(at_most, also=also)
         finally:
