@@ -88,6 +88,11 @@ def test_kick_and_resume_do_not_let_anybody_in(machine: Machine):
     machine.wait_inside()
 
 
+def queues_to_be_exclusive(cpu: VCPU) -> bool:
+    with gate.guard:
+        return any(each.exclusive and each.cpu is cpu for each in gate._queue)
+
+
 def test_who_is_let_in_before_one_that_waits_to_be_exclusive_comes_out(
     machine: Machine, in_thread: Callable[..., Future[Any]]
 ):
@@ -97,7 +102,7 @@ def test_who_is_let_in_before_one_that_waits_to_be_exclusive_comes_out(
     first = in_thread(owns.exclusive, go_on.wait, 20)
     until(lambda: runs._entry)  # out, and queues for its next round
     second = in_thread(waits.exclusive, lambda: list(machine.inside))
-    until(gate._is_wanted_alone)
+    until(lambda: queues_to_be_exclusive(waits))
     go_on.set()
     assert first.result(20)
     assert second.result(20) == [False] * 3
