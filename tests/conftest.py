@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 pytest_plugins = ["homebound.testing.pytest_plugin"]
 
 # No deadline: on a machine with two cores an example is slow because another thread had the core.
-hypothesis.settings.register_profile("homebound", deadline=None)
+# So are the random choices that it is made of.
+hypothesis.settings.register_profile(
+    "homebound", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("homebound")
 
 # Shells have what they run in the background ignore it, and what ignores it passes that on to the

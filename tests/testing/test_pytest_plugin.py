@@ -23,7 +23,7 @@ class Grumpy:
 kept = []
 
 def test_thread():
-    threading.Thread(target=time.sleep, args=[3], daemon=True).start()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 def test_descriptor():
     os.pipe()
