@@ -18,6 +18,7 @@ from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._loop import Loop
+from ._members import members
 from ._park import my_parker
 from ._run import new_event_loop
 from ._spin import Spin
@@ -330,9 +331,9 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 def _stop_all() -> None:
     """The interpreter ends: let every I/O thread end its work in order."""
     exit_begins()
-    for thread in tuple(_running):
+    for thread in members(_running):
         thread._ask_to_stop()
-    for thread in tuple(_running):
+    for thread in members(_running):
         thread._thread.join()
 
 
