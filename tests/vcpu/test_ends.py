@@ -233,18 +233,52 @@ class TestFork:
         """By a thread that the child does not have: it would be locked for ever there."""
         lines = run(
             """
+            from homebound._vcpu_thread import gate
+            with started():
+                taken, let_go = threading.Event(), threading.Event()
+                def take():
+                    with gate.guard:
+                        taken.set()
+                        let_go.wait(20)
+                thread = threading.Thread(target=take)
+                thread.start()
+                assert taken.wait(20)
+                child(fresh)
+                let_go.set()
+                thread.join()
+            print("done")
+            """
+        )
+        assert lines == ["done"]
+
+    def test_in_a_storm(self):
+        """At whatever others are; they wait while the child is looked at, which takes longer."""
+        lines = run(
+            """
+            def again():  # nobody computes: twenty of them are to take no time
+                with VCPU(1, VCPU.halt) as other:
+                    other.start()
+                    assert other.run_on_cpu(other.exclusive, lambda: 1) == 1
             with started() as cpu:
-                stop = threading.Event()
+                stop, storming, turns = threading.Event(), threading.Event(), []
+                os.register_at_fork(after_in_parent=storming.clear)
                 def storm():
                     while not stop.is_set():
+                        storming.wait()
                         cpu.kick()
                         cpu.run_on_cpu(int)
+                        turns.append(1)
                 threads = [threading.Thread(target=storm) for _ in range(2)]
                 for thread in threads:
                     thread.start()
                 for _ in range(20):
-                    child(fresh)
+                    turns.clear()
+                    storming.set()
+                    while not turns:
+                        pass
+                    child(again)
                 stop.set()
+                storming.set()
                 for thread in threads:
                     thread.join()
             print("done")
