@@ -81,6 +81,7 @@ def test_finishes_what_is_in_flight_and_flushes(in_memory: Any, tmp_path: Path):
     homebound.run(main())
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_does_not_wait_for_ever(in_memory: Any, tmp_path: Path):
     """For a client that does not read, one in its handshake, and a disk that hangs."""
 
