@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,11 +87,21 @@ atexit.register(_until_exit.close)
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + _PATIENCE
-    while not path.exists():
+    while not _is_listened_on(path):
         if process.poll() is not None or time.monotonic() > until:
             message = f"{process.args!r} does not listen at {path}"
             raise RuntimeError(message)
         time.sleep(0.01)
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Whether somebody accepts connections there; the file appears before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
 
 
 def _cpu_seconds(process: int) -> float:
