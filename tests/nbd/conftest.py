@@ -201,20 +201,22 @@ class Peer:
 
     def raw(self) -> bytes:
         """What came back since the last look."""
-        data = bytes(self.transport.sent[self.taken :])
-        self.taken = len(self.transport.sent)
+        with memoryview(self.transport.sent) as sent:
+            data = bytes(sent[self.taken :])
+        self.taken += len(data)
         return data
 
     def replies(self, reads: dict[int, int] | None = None) -> list[tuple[int, int, bytes]]:
         """Cookie, error and data of each reply; `reads` has the lengths asked for by cookie."""
-        data, found = self.raw(), []
-        while data:
-            magic, error, cookie = struct.unpack_from(">IIQ", data)
+        data, at, found = self.raw(), 0, []
+        while at < len(data):
+            magic, error, cookie = struct.unpack_from(">IIQ", data, at)
             assert magic == SIMPLE_REPLY_MAGIC
+            at += 16
             size = 0 if error else (reads or {}).get(cookie, 0)
-            assert len(data) >= 16 + size
-            found.append((cookie, error, data[16 : 16 + size]))
-            data = data[16 + size :]
+            assert len(data) >= at + size
+            found.append((cookie, error, data[at : at + size]))
+            at += size
         return found
 
     def lose(self) -> None:

@@ -109,13 +109,13 @@ def test_what_slow_requests_carry_is_limited_too(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
             peer = in_memory.peer(disk)
-            peer.send(b"".join(peer.request(READ, n, 0, MAX_PAYLOAD) for n in range(10)))
+            peer.send(b"".join(peer.request(READ, n, 0, MAX_PAYLOAD) for n in range(5)))
             await settle()
             assert len(disk.waiting) == 2  # 64 MiB
             while disk.waiting:
                 disk.go_on()
                 await settle()
-            assert len(peer.replies(dict.fromkeys(range(10), MAX_PAYLOAD))) == 10
+            assert len(peer.replies(dict.fromkeys(range(5), MAX_PAYLOAD))) == 5
 
     homebound.run(main())
 

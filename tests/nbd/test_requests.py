@@ -56,10 +56,11 @@ class Reader:
         self.found: list[Asked] = []
 
     def feed(self, data: bytes) -> None:
-        while data:
+        rest = memoryview(data)
+        while rest:
             buffer = self.stream.get_buffer()
             assert len(buffer)
-            taken, data = data[: len(buffer)], data[len(buffer) :]
+            taken, rest = rest[: len(buffer)], rest[len(buffer) :]
             buffer[: len(taken)] = taken
             self.stream.received(len(taken))
             self.take()
