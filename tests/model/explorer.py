@@ -160,7 +160,8 @@ class Run:
         return chosen
 
     def trace(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        return self.line if frame.f_code.co_filename in self.files else None
+        # Once it may not be stopped any more, its lines are of no interest.
+        return self.line if self.left and frame.f_code.co_filename in self.files else None
 
     def line(self, _frame: FrameType, event: str, _arg: Any) -> Any:
         if event == "line" and self.left and not self.looking:
