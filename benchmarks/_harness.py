@@ -127,11 +127,14 @@ class Result:
 
 
 def measure(case: Case, *, rounds: int, scale: float = 1.0, no_gc: bool = False) -> Result:
-    """Run a case: warm-up, then `rounds` rounds. `scale` is for trying it out with less work."""
+    """Run a case: warm-up, then `rounds` rounds. `scale` is for trying it out with less work.
+
+    One round only tries it out, without a warm-up.
+    """
     n = max(1, int(case.n * scale))
     rows = {name: Row() for name in case.variants}
     with _pinned(case.pinned):
-        for variant in case.variants.values():
+        for variant in case.variants.values() if rounds > 1 else ():
             _sample(variant, max(1, n // WARM_UP), no_gc=no_gc)
         for _ in range(rounds):
             for name, variant in case.variants.items():
