@@ -72,8 +72,13 @@ async def outcome(waiting):
 END = """
 if __name__ == "__main__":
     folder = Path(tempfile.mkdtemp(dir="."))
+    settings = {
+        "distributed.scheduler.allowed-failures": FAILURES,
+        # A job stays where it waits, however soon a new worker stands in for the one killed.
+        "distributed.scheduler.work-stealing": False,
+    }
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}),
+        dask.config.set(settings),
         LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1",
                      dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
