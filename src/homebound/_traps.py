@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,8 @@ def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
 class on:  # noqa: N801  (reads as a word: async with on(ctx))
     """`async with on(ctx):` runs its body in `ctx`'s thread, and comes back at the end.
 
-    Raises ContextClosed from the entry if `ctx` has ended, from the exit if the home it came from
-    has; then the rest goes on where it is.
+    Also if it is cancelled on its way there. Raises ContextClosed from the entry if `ctx` has
+    ended, from the exit if the home it came from has; then the rest goes on where it is.
 
     >>> import homebound, threading
     >>> async def main(io):
@@ -122,13 +123,20 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         self._ctx = ctx
         self._back: AioContext | None = None
 
-    def __aenter__(self) -> Awaitable[None]:
+    @types.coroutine
+    def __aenter__(self) -> Generator[Any, Any, None]:
         """Move there.
 
         Called from: task.
         """
-        self._back = current_context()
-        return move_to(self._ctx)
+        back = self._back = current_context()
+        try:
+            yield from move_to(self._ctx)
+        except asyncio.CancelledError:
+            # The move was made, and is the first to say so: there will be no exit.
+            if back is not None:
+                yield from move_to(back)
+            raise
 
     def __aexit__(self, *_error: object) -> Awaitable[None]:
         """Move back.

@@ -103,6 +103,39 @@ def test_on_comes_back_when_cancelled(io: IOThread):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("who", ["main task", "itself", "timeout"])
+def test_on_comes_back_when_cancelled_on_its_way_there(who: str, io: IOThread, gate: Gate):
+    async def main() -> None:
+        home = here()
+        places: list[AioContext] = []
+
+        async def enter() -> None:
+            if who == "itself":
+                task.cancel()
+            async with on(io.context):
+                raise AssertionError
+
+        async def work() -> None:
+            try:
+                async with asyncio.timeout(0.001 if who == "timeout" else 30):
+                    await enter()
+            finally:
+                places.append(here())
+
+        go_on = gate(io.context)
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        if who == "main task":
+            task.cancel()
+        await asyncio.sleep(0.002)  # its timeout, of less and made before, has struck
+        go_on.set()
+        with pytest.raises(TimeoutError if who == "timeout" else asyncio.CancelledError):
+            await task
+        assert places == [home]
+
+    homebound.run(main())
+
+
 def test_many_moves(io: IOThread, io2: IOThread):
     async def main() -> None:
         places = [io.context, here(), io2.context]
