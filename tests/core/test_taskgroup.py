@@ -210,7 +210,7 @@ def test_moving_while_children_end(io: IOThread, io2: IOThread, stress: Stress):
         homes = [io.context, io2.context, here]
         stress.go()
         rounds = 0
-        while not stress.over():
+        while rounds < 2 or not stress.over():  # two at least, however long they take
             async with TaskGroup() as group:
                 for turn in range(6):
                     group.create_task(asyncio.sleep(0), home=homes[turn % 3])
