@@ -127,6 +127,16 @@ def test_stress(stress):
 """
 
 
+_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Without what else is installed: loading that would be most of a run."""
+    monkeypatch.setenv(_AUTOLOAD, "1")
+    return pytester
+
+
 def outcomes(pytester: pytest.Pytester, *options: str) -> dict[str, set[str]]:
     """Test names by outcome: FAILED and ERROR, as pytest's summary has them."""
     report = pytester.runpytest_subprocess("-rfE", "-p", "no:asyncio", *options).stdout.str()
@@ -190,7 +200,10 @@ def test_a_race_shows_its_seed_and_what_it_counted(
     assert ("homebound stress" in report) is asked
 
 
-def test_nothing_is_loaded_that_nobody_asked_for(pytester: pytest.Pytester):
+def test_nothing_is_loaded_that_nobody_asked_for(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(_AUTOLOAD)
     pytester.makepyfile(
         "def test(request):\n"
         "    plugins = request.config.pluginmanager.list_name_plugin()\n"
