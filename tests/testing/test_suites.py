@@ -194,8 +194,10 @@ class DiesWithItsWaiter(homebound.Lock):
 
 def test_broken_between_threads():
     assert failed_cases(check_lock, LetsThreadsIn) == {"lets a thread give up"}
-    found = failed_cases(check_lock, DiesWithItsWaiter, patience=0.3)
-    assert "survives the end of a home" in found
+    # Soon given up, and so asked no more than that: whoever is slow has threads left running.
+    end = "survives the end of a home"
+    others = {case.name for case in lock_cases()} - {end}
+    assert failed_cases(check_lock, DiesWithItsWaiter, patience=0.3, skip=others) == {end}
 
 
 def test_a_lock_of_one_loop_is_found_out():
