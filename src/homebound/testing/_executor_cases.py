@@ -280,7 +280,7 @@ def _check_held(case: Callable[..., None], patience: float, factory: Factory) ->
             _check(partial(case, patience=patience, start=start), factory)
         except NotHeldError as error:
             if start > patience:
-                raise AssertionError(f"{error}, after {start} s in which none did") from None
+                raise AssertionError(f"{error}, given {start} s to start") from None
             start *= 2
         else:
             return
