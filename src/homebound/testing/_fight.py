@@ -39,7 +39,7 @@ class Fight:
         self._loops = loops
 
     def run(self, finish: Callable[[], object]) -> None:
-        """Until the time is over, and everyone has ended."""
+        """Start the race when all are there; until the time is over, and everyone has ended."""
         others = [LoopThread(factory) for factory in self._loops]
         for io in self._ios:
             io.start()
@@ -56,14 +56,17 @@ class Fight:
     def _keep_going(self, others: list[LoopThread]) -> list[Any]:
         places = len(self._ios) + len(others)
         tasks: list[list[Any]] = [[] for _ in range(places)]
-        while not self._stress.over():
+        while True:
             for number, group in enumerate(tasks):
                 group[:] = [task for task in group if not task.done()]
                 while len(group) < self._tasks:
                     group.append(self._begin(number, others))
+            # Now, not before: threads that fight already may need all the time that there is.
+            self._stress.go()
+            if self._stress.over():
+                return [task for group in tasks for task in group]
             self._disturb(tasks)
             time.sleep(_PAUSE)
-        return [task for group in tasks for task in group]
 
     def _disturb(self, tasks: list[list[Any]]) -> None:
         rng = self._rng

@@ -213,7 +213,6 @@ class Stress:
         if thread is not None:
             for _ in range(threads):
                 self.thread(self._again, thread, self.rng())
-        self.go()
         fight.run(finish or bool)
         self.join()
 
