@@ -303,7 +303,8 @@ def test_who_goes_to_sleep_by_it_when_it_has_gone_does_not_sleep_for_ever():
     """A thread that was taken away between asking for the clock and sleeping by it."""
     with virtual_clock():
         sleep, soon = seam.park, seam.time() + 1
-    assert sleep(Parker(), soon) is False
+    with Threads() as threads:  # the main thread sleeps for a tenth of a second at most
+        assert threads.start(sleep, Parker(), soon).result(20) is False
 
 
 def test_a_stand_in_sleeps_by_it(virtual_clock: VirtualClock):
