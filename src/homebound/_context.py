@@ -1,15 +1,8 @@
 """AioContext: an event loop, its mailbox, and the thread that is its home.
 
-What wakes a home and runs its tasks is the loop's business: `_guest_context.py` for loops of others
-(`attach`), `_home.py` for our own.
-
-The mailbox is the deque `_ready`. Its protocol, on every loop:
-
-    producer, any thread:  append, then look at `_bell`; if it is up: take it, and wake the home
-    consumer, the home:    put up a new bell, pass through the deque's lock, then look a last time
-
-so a burst of posts to a sleeping home costs one wake, and posts to one that is awake cost none; see
-`_bell.py`. Model: tests/model/bell.pml.
+How others hand it something to run is the mailbox's business: `_mailbox.py`. What wakes a home and
+runs its tasks is the loop's: `_guest_context.py` for loops of others (`attach`), `_home.py` for our
+own.
 """
 
 from __future__ import annotations
@@ -22,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from ._asyncio_private import alive, running_loop, running_task
-from ._bell import CLOSED, new_bell
 from ._biglock import thread_name
 from ._context_stats import ContextStats
 from ._current import current_context, here
 from ._entry import BottomHalf, Posted, PostedWithArgs
 from ._errors import ContextClosed
 from ._guests import abandon, context_of
+from ._mailbox import Mailbox
 from ._members import members
 
 if TYPE_CHECKING:
@@ -45,7 +38,7 @@ _names = count(1)
 contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
 
 
-class AioContext:
+class AioContext(Mailbox):
     """An event loop, the mailbox of what is to run there, and the thread that is its home.
 
     Made by `run`, `IOThread` and `new_event_loop`; `attach` makes one for any asyncio loop.
@@ -57,7 +50,6 @@ class AioContext:
     guest_type: ClassVar[Callable[..., AioContext]]
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
-    _forked = False  # it was a parent process's; set in the child, which has but one thread then
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
 
@@ -65,18 +57,13 @@ class AioContext:
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str | None = None) -> None:
+        super().__init__()
         self.loop = loop
         self.name = name or f"context-{next(_names)}"
-        # Any thread appends; the home (or its stand-in) alone pops.
-        self._ready: deque[Any] = deque()
-        # AWAKE, or the bell of the sleep that goes on, or CLOSED. Written by the home, and by
-        # who stands in for it under the big lock. Falsy means: nothing to do for a producer.
-        self._bell: Any = new_bell()
         self._home_ident: int | None = None  # of its home's thread; written by that
         # Its thread was asked to stop: it ends what is here, and takes nothing new from others.
         self._ending = False  # set once, by the home
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
-        self._closed = False  # set once, by the home's thread
         # Tasks woken by the task that runs now, and what is left of the chain it belongs to
         # (None: no chain is being run). Home only.
         self._woken: list[Task[Any]] = []
@@ -266,11 +253,6 @@ class AioContext:
         else:  # a task that is not ours cannot have ours run inside it
             self._post(task)
 
-    def _ring_for_own(self) -> None:
-        """What the home has queued for itself has rung nothing."""
-        if self._ready and self._bell:
-            self._ring(None)
-
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
         """Have `callback(*args)` called at home in the next iteration; returns a handle to cancel.
 
@@ -310,41 +292,6 @@ class AioContext:
     def _look_again(self) -> None:
         self._skipped += 1  # being notified is nothing that ran
         self._tell_watchers()
-
-    def _post(self, entry: Any) -> None:
-        """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
-        self._ready.append(entry)
-        if self._bell:
-            self._ring(entry)
-
-    def _post_first(self, entry: Any) -> None:
-        """`_post` ahead of all that waits: a cancellation reaches a task that is about to run."""
-        self._ready.appendleft(entry)
-        if self._bell:
-            self._ring(entry)
-
-    def _ring(self, entry: Any) -> None:
-        """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
-        raise NotImplementedError
-
-    def _take_back(self, entry: Any) -> None:
-        """The context is closed: whoever gets the entry out of the mailbox answers for it."""
-        if entry is None:
-            return
-        try:
-            self._ready.remove(entry)
-        except ValueError:
-            return  # the closer found it there and told whom it concerns
-        self._refuse()
-
-    def _refuse(self) -> None:
-        message = f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more"
-        if self._forked:
-            message = (
-                f"{self!r} has ended: it was forked, its home is in the parent process; "
-                "make a new one here, with homebound.run or an IOThread"
-            )
-        raise ContextClosed(message)
 
     # Running.
 
@@ -457,10 +404,7 @@ class AioContext:
         """Nothing runs here any more: refuse what comes, tell whom what is left concerns."""
         if not self._closing.acquire(blocking=False):
             return
-        self._closed = True
-        self._bell = CLOSED  # for good: who posts from now on meets it after his append
-        self._ready.rotate(0)
-        self._drop_left()
+        self._shut()
         for task in self._tasks():
             # One that is suspended may have been claimed for another context: it goes on there.
             # One that is not, nor waits, is on its way here: refused, it goes on where it was.
@@ -471,20 +415,6 @@ class AioContext:
         if self.workers is not None:  # its home has waited for them, unless somebody else closes it
             self.workers.shutdown(wait=False)
         self._tell_watchers()
-
-    def _drop_left(self) -> None:
-        """Tell whom the entries concern that will not run any more."""
-        while self._ready:
-            try:
-                entry = self._ready.popleft()
-            except IndexError:
-                return  # its producer took it back
-            if entry.__class__ is self.task_type:
-                entry._abandon("ended with it")
-            else:
-                tell = getattr(entry, "_unrun", None)
-                if tell is not None:
-                    tell()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""

@@ -379,6 +379,10 @@ class Task(Enterable[T]):
             waiter.abandoned()  # what it was handed, or queues for, goes to the next
         self._announce()
 
+    def _unrun(self) -> None:
+        """It was in the mailbox of a home that has ended."""
+        self._abandon("ended with it")
+
     # asyncio.Task's interface.
 
     def cancel(self, msg: Any | None = None) -> bool:

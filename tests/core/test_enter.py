@@ -1,4 +1,4 @@
-"""The table of section 4: entered from elsewhere, from a running task, from neither."""
+"""enter(): entered from elsewhere, from a running task, from neither."""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@
  * closed; a clear that comes late hits the sleep it was meant for; and a sleep costs one write,
  * whoever posts how much.
  *
- * What it models: what AioContext._post, _rouse, _close and Loop._sleep could do instead
- *   post(item), any thread          append; if self.bell is not empty: rouse. That is:
+ * What it models: Mailbox._post and _shut in src/homebound/_mailbox.py, LoopContext._ring in _home.py,
+ * Loop._sleep in _loop.py
+ *   post(item), any thread          append; if self.bell is not empty: ring. That is:
  *                                   bell = self.bell; if it is CLOSED: take the item back; else
  *                                   pop its token (atomic): got it: write the eventfd; else nothing
  *   the poll of the home thread     run a batch; self.bell = [token]; pass through the deque's

@@ -1,5 +1,5 @@
 /*
- * The big lock: a lock that is fair (design.md, sections 1 and 6: the main thread takes it again
+ * The big lock: a lock that is fair (the main thread takes it again
  * after each sleep, against workers that take it in a loop). FIFO hand-over, timeouts.
  *
  * What it models: src/homebound/_biglock.py

@@ -1,9 +1,10 @@
 /*
- * The mailbox on a loop of others (design.md, section 9): its sleep is not ours to look into, so a
+ * The mailbox on a loop of others: its sleep is not ours to look into, so a
  * home "sleeps" when no run of its mailbox is promised by the loop. One call_soon_threadsafe a
  * burst.
  *
- * What it models: AioContext._rouse and _run_batch in src/homebound/_context.py
+ * What it models: GuestContext._ring and _run_batch in src/homebound/_guest_context.py, with a flag in
+ * place of the bell (bell.pml)
  *   post(item), any thread          append; if asleep: clear it, call_soon_threadsafe(run_batch)
  *   run_batch, called by the loop   raise asleep; pass through the deque's lock; run what is there
  *                                   now (an item may queue another one, without looking at

@@ -1,7 +1,7 @@
 /*
- * The mailbox and its wake-up (design.md, section 9): many producers post, one home thread runs.
+ * The mailbox and its wake-up: many producers post, one home thread runs.
  *
- * What it models: AioContext._post, _rouse, _close, Loop._sleep in src/homebound
+ * What it models: the mailbox as it would be with a flag; bell.pml has what it is
  *   post(item), any thread          append; [if closed: refuse]; if asleep: clear it, write the
  *                                   eventfd
  *   the poll of the home thread     run a batch; raise asleep; pass through the deque's lock;

@@ -1,6 +1,6 @@
 /*
  * The stand-in: a worker that holds the big lock is the main context's home while the main thread
- * sleeps (design.md, section 1), on top of the mailbox's wake-up (mailbox.pml) and the big lock
+ * sleeps, on top of the mailbox's wake-up (mailbox.pml) and the big lock
  * (biglock.pml).
  *
  * What it models: src/homebound/_home.py (standing in), Loop._sleep in _loop.py

@@ -1,6 +1,6 @@
 /*
  * The wait queue: hand-over to whoever waits longest, while waiters are cancelled and their homes
- * end (design.md, section 7). As a lock: one token in the stock. A semaphore has more of them, a queue's
+ * end. As a lock: one token in the stock. A semaphore has more of them, a queue's
  * items and free slots are no different.
  *
  * What it models: src/homebound/_waitqueue.py, _lock.py

@@ -1,9 +1,8 @@
 /*
  * The wake cell: who posts a task that is woken from several threads, perhaps before it has
- * suspended (design.md, section 4: "two threads racing to do it: exactly one succeeds", and the
- * early wake).
+ * suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
  *
- * What it models: src/homebound/_task.py (_claim, _run)
+ * What it models: src/homebound/_cell.py, Task._run in _task.py
  *   wake(task, ctx), any thread     cell = task.cell; append a token of one's own; look at entries
  *                                   0 and 1: mine is entry 0: early, return: the suspender will
  *                                   post the task; mine is entry 1 and PARK is entry 0: post the
