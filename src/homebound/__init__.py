@@ -21,7 +21,7 @@ from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
 from ._event import Event as Event
 from ._iothread import IOThread as IOThread
-from ._iothread import IOThreadPool as IOThreadPool
+from ._iothreadpool import IOThreadPool as IOThreadPool
 from ._lock import Lock as Lock
 from ._queue_ends import QueueShutDown as QueueShutDown
 from ._queues import LifoQueue as LifoQueue
@@ -38,6 +38,7 @@ from ._stall import StallWatch as StallWatch
 from ._stall import watch_stalls as watch_stalls
 from ._task import Task as Task
 from ._taskgroup import TaskGroup as TaskGroup
+from ._to_worker import to_worker as to_worker
 from ._traps import current_task as current_task
 from ._traps import move_to as move_to
 from ._traps import on as on
@@ -46,4 +47,3 @@ from ._vcpu import VCPU as VCPU
 from ._wait import kick as kick
 from ._wait import wait_while as wait_while
 from ._workers import WorkerPool as WorkerPool
-from ._workers import to_worker as to_worker

@@ -36,7 +36,8 @@ class GuestContext(AioContext):
     """The home of a loop that is not homebound's."""
 
     _is_guest = True
-    _let = False  # to an I/O thread, which lives here from the loop's first run to its end
+    # To an I/O thread, which lives here from the loop's first run to its end. Written by it, once.
+    _let = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None

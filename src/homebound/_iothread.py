@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from ._block_on import exit_begins
-from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
@@ -226,7 +225,7 @@ class IOThread:
         tell = partial(loop.call_soon_threadsafe, set_ended)
         self._ask_to_stop()
         self._at_end.enter(tell)
-        if self._ended:
+        if self._ended:  # after we have entered: pairs with the end of _live
             tell()
         try:
             await asyncio.shield(ended)
@@ -335,94 +334,3 @@ def _stop_all() -> None:
         thread._ask_to_stop()
     for thread in members(_running):
         thread._thread.join()
-
-
-class IOThreadPool:
-    """`n` I/O threads, work spread over them in turn.
-
-    >>> import homebound
-    >>> async def work():
-    ...     return homebound.current_context().name
-    >>> with homebound.IOThreadPool(2, name="disk") as pool:
-    ...     sorted(homebound.block_on(pool.spawn(work())) for _ in range(2))
-    ['disk0', 'disk1']
-
-    `options` are IOThread's. Raises ValueError if `n` is less than 1.
-
-    Called from: any thread.
-    """
-
-    def __init__(self, n: int, *, name: str = "io", **options: Any) -> None:
-        if n < 1:
-            message = f"IOThreadPool: {n} threads asked for; it takes at least 1"
-            raise ValueError(message)
-        self.threads: tuple[IOThread, ...] = tuple(
-            IOThread(f"{name}{index}", **options) for index in range(n)
-        )
-        self._turn: count[int] = count()
-        self._came_from: AioContext | None = None  # as IOThread's
-
-    def start(self) -> None:
-        """Start all; if one cannot, none is left running.
-
-        Called from: any thread.
-        """
-        with ExitStack() as stack:
-            for thread in self.threads:
-                stack.enter_context(thread)
-            stack.pop_all()
-
-    def next(self) -> IOThread:
-        """The thread whose turn it is.
-
-        Called from: any thread.
-        """
-        return self.threads[next(self._turn) % len(self.threads)]
-
-    def spawn(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Task[Any]:
-        """Make a task of `coro` at home in the next thread; see AioContext.spawn.
-
-        Called from: any thread.
-        """
-        return self.next().spawn(coro, **options)
-
-    def stop(self, timeout: float | None = None) -> None:
-        """Stop all; see IOThread.stop.
-
-        Called from: any thread.
-        """
-        for thread in self.threads:
-            thread._check_wait("stop")
-        for thread in self.threads:
-            thread._ask_to_stop()
-        deadline = Deadline(timeout)
-        for thread in self.threads:
-            left = deadline.left()
-            thread.join(None if left is None else max(0.0, left))
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        self._came_from = current_context()
-        self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for thread in self.threads:
-            await _leave(thread, self._came_from)
-        await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))

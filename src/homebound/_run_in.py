@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._cell import Waker
+from ._to_worker import to_worker
 from ._traps import current_task, suspend
-from ._workers import WorkerPool, to_worker
+from ._workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 
-from .._iothread import IOThreadPool
+from .._iothreadpool import IOThreadPool
 from ..nbd import NBDServer, ServerStats
 from ._sizes import show_size
 

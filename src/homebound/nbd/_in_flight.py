@@ -6,7 +6,7 @@ import asyncio
 import errno
 from typing import TYPE_CHECKING
 
-from .._workers import to_worker
+from .._to_worker import to_worker
 from ..block._disk import BlockingDisk
 from ._slow import all_failed, run_one, run_slice, split
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._context import AioContext
 from .._errors import ContextClosed
-from .._iothread import IOThreadPool
+from .._iothreadpool import IOThreadPool
 from ..block._disk import BlockingDisk, Disk
 from ._accept import Acceptor
 from ._errors import ListenError

@@ -1,0 +1,80 @@
+"""A blocking call in a worker of the current context, which wakes the task at its home."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._cell import Waker
+from ._context import whereabouts
+from ._current import current_context
+from ._errors import ContextError
+from ._jobs import Job
+from ._traps import current_task, suspend
+from ._workers import WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._context import AioContext
+
+
+T = TypeVar("T")
+
+
+def pool_of(context: AioContext) -> WorkerPool:
+    """The worker pool of a context, made at first use, shut down with it."""
+    pool: WorkerPool | None = context.workers
+    if pool is None:
+        pool = context.workers = WorkerPool(name=f"{context.name}-worker")
+    return pool
+
+
+async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call a blocking function in a worker of the current context, and wait for its result here.
+
+    contextvars are carried. Cancelled while the job waits for a worker, it is not done; cancelled
+    while it runs, it runs on and its result is dropped. Raises what `fn` raises, and ContextError
+    where there is no current context.
+
+    >>> import homebound
+    >>> async def main():
+    ...     return await homebound.to_worker(sum, [1, 2, 3])
+    >>> homebound.run(main())
+    6
+
+    Called from: task.
+    """
+    context = current_context()
+    if context is None:
+        message = (
+            f"to_worker from {whereabouts()}: it needs the loop of a context; "
+            "AioContext.attach makes one"
+        )
+        raise ContextError(message)
+    pool = pool_of(context)
+    task = current_task()
+    if task is None:
+        return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
+    job = Job(fn, args, kwargs)
+    job.waker = Waker(task)
+    pool._put(job)
+    task._wait = job
+    try:
+        await suspend()
+        while not job.done:  # woken by somebody else
+            job.waker = Waker(task)
+            if not job.done:
+                await suspend()
+    except asyncio.CancelledError:
+        pool._take_out(job)
+        raise
+    finally:
+        task._wait = None
+    if job.error is not None:
+        try:
+            raise job.error
+        finally:
+            del job, task  # the traceback would hold both, and they it
+    result: T = job.result
+    return result
