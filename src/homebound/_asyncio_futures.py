@@ -9,6 +9,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_tasks import always_awaited
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -58,9 +60,7 @@ class FutureParts(asyncio.Future[Any]):
     def _mark_retrieved(self) -> None:
         self._log_traceback = False
 
-    # asyncio's Future says "I am being awaited" by a flag in itself, so two threads that await one
-    # at the same time trip over each other. A task is awaited from anywhere: the flag is always up.
-    _asyncio_future_blocking = property(lambda _: True, lambda _self, _value: None)
+    _asyncio_future_blocking = always_awaited
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self.done():

@@ -1,10 +1,10 @@
 """Every name that asyncio keeps private and that we use: what it is, and what we take it for.
 
-Here are those of the loop and of tasks; those of futures are in _asyncio_futures.py, and what is
-only read, to tell who waits for whom, in _asyncio_shapes.py. Nothing else in homebound imports a
-private name of asyncio's, and what `Loop` needs of the private parts it inherits is declared here,
-in `InheritedLoop`. tests/core/test_asyncio_private.py pins each assumption for every Python we run
-on.
+Here are those of the loop; those of tasks are in _asyncio_tasks.py, of futures in
+_asyncio_futures.py, and what is only read, to tell who waits for whom, in _asyncio_shapes.py.
+Nothing else in homebound imports a private name of asyncio's, and what `Loop` needs of the private
+parts it inherits is declared here, in `InheritedLoop`. tests/core/test_asyncio_private.py pins each
+assumption for every Python we run on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import contextvars
 import heapq
 import selectors
 import signal
-import sys
 import threading
-from asyncio import base_tasks, events, futures, tasks
+from asyncio import base_tasks, events, futures
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
     _MIN_SCHEDULED_TIMER_HANDLES,
@@ -35,23 +34,12 @@ if TYPE_CHECKING:
 
     Entry = Any  # something with `_cancelled` and `_run()`
 
-enter_task: Callable[[Any, Any], None] = tasks._enter_task
-leave_task: Callable[[Any, Any], None] = tasks._leave_task
-running_loop: Callable[[], asyncio.AbstractEventLoop | None] = events._get_running_loop
-set_running_loop: Callable[[Any], None] = events._set_running_loop
 describe_task: Callable[[Any], str] = base_tasks._task_repr
 task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
 print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
 
 # A future's loop; of those without get_loop(), too.
 loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
-
-# The task a loop is running, or None. Asked for a loop, it never raises.
-running_task: Callable[[Any], Any]
-if sys.version_info >= (3, 12):
-    running_task = asyncio.current_task
-else:
-    running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
 
 # asyncio's own block managers are called back for the task that entered them: what is called, and
 # where in its object that task stands.
@@ -79,19 +67,8 @@ class ParentsLoop:
     @classmethod
     def follow(cls, group: Any, parent: Any) -> None:
         """Have the group follow its parent from now on."""
-        if group._loop.__class__ is not cls:
+        if type(group._loop) is not cls:
             group._loop = cls(parent)
-
-
-# What keeps our unfinished tasks alive, and shows them to asyncio.all_tasks(). asyncio keeps a
-# WeakSet, which costs half a task to enter and leave. We put the task itself where the WeakSet
-# keeps its weak references: iterating, it calls each entry for the object, and Task answers as a
-# reference to itself (Task.__call__). One C call enters, one leaves, the reference is strong.
-alive: set[Any] = (
-    tasks._scheduled_tasks if sys.version_info >= (3, 12) else tasks._all_tasks  # type: ignore[attr-defined]
-).data
-keep_alive = alive.add
-let_die = alive.discard
 
 
 class FastHandle(events.Handle):

@@ -12,7 +12,7 @@ import time
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import enter_task, leave_task, running_task
+from ._asyncio_tasks import task_here
 from ._biglock import big_lock_let_go
 from ._clock import Deadline
 from ._context import whereabouts
@@ -122,7 +122,7 @@ async def _wrap(awaitable: Awaitable[Any]) -> Any:
 
 
 def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    if awaitable.__class__ is CoroutineType or asyncio.iscoroutine(awaitable):
+    if type(awaitable) is CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
     return _wrap(awaitable)
 
@@ -131,7 +131,7 @@ def _block_here(
     awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
 ) -> Any:
     """Inline: this thread is `turned`'s home for now."""
-    outer = running_task(turned.loop)
+    outer = task_here(turned.loop)
     if isinstance(awaitable, Task):
         task = awaitable
         if _ends_with(task, outer):
@@ -168,15 +168,15 @@ def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
     if outer is None:
         turned._run_now(task)
         return
-    leave_task(turned.loop, outer)
-    if outer.__class__ is Task:
+    turned._leave_running(outer)
+    if type(outer) is Task:
         outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
     try:
         task._run()
     finally:
-        if outer.__class__ is Task:
+        if type(outer) is Task:
             outer._fut_waiter = None
-        enter_task(turned.loop, outer)
+        turned._enter_again(outer)
 
 
 def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:

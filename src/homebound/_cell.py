@@ -18,7 +18,6 @@ from __future__ import annotations
 import _thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._asyncio_private import running_task
 from ._biglock import thread_name
 from ._context import whereabouts
 from ._current import here
@@ -142,7 +141,7 @@ class Enterable(TaskFuture[T]):
                     "is finished"
                     if self.done()
                     else "is running"
-                    if running_task(context.loop) is self
+                    if context._running is self
                     else f"waits for {self._fut_waiter!r}"
                     if self._fut_waiter is not None
                     else "is about to run"
@@ -156,7 +155,7 @@ class Enterable(TaskFuture[T]):
         if self.done():
             return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
         first = cell[1] if cell[0] is PARK else cell[0]
-        target, ident = first if first.__class__ is tuple else (self._home, first)
+        target, ident = first if type(first) is tuple else (self._home, first)
         who = f"thread {thread_name(ident)}" if ident else "whoever made it (spawn, create_task)"
         return AlreadyScheduled(
             f"{what} from {whereabouts()}: {who} has already promised to "

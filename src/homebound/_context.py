@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from ._asyncio_private import alive, running_loop, running_task
+from ._asyncio_tasks import enter_task, leave_task, running_loop, task_here, unfinished
 from ._biglock import thread_name
 from ._context_stats import ContextStats
 from ._current import current_context, here
@@ -49,6 +49,9 @@ class AioContext(Mailbox):
     # The class for loops of others; set where it is defined, likewise.
     guest_type: ClassVar[Callable[..., AioContext]]
 
+    # How a task's step ends, for asyncio. In a forked process the context gets another.
+    _leave_task = staticmethod(leave_task)
+
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
@@ -68,6 +71,9 @@ class AioContext(Mailbox):
         # (None: no chain is being run). Home only.
         self._woken: list[Task[Any]] = []
         self._chain: deque[Task[Any]] | None = None
+        # The homebound task whose step goes on here, None also while a nested run puts it aside.
+        # Written by the thread that runs it: the home, or its stand-in. Any thread reads it.
+        self._running: Task[Any] | None = None
         # Those who wait for futures of this loop from elsewhere, to be told at its end; of a loop
         # of our own. Home only; whoever takes one out answers it.
         self._far_waits: set[Any] = set()
@@ -244,12 +250,11 @@ class AioContext(Mailbox):
             return
         if not task._claim_at_home(self):
             return  # it runs elsewhere, and comes when it suspends
-        running = running_task(self.loop)
-        if running is None:
+        if self._running is not None:
+            self._woken.append(task)
+        elif task_here(self.loop) is None:
             self._entered += 1
             self._run_now(task)
-        elif running.__class__ is self.task_type:
-            self._woken.append(task)
         else:  # a task that is not ours cannot have ours run inside it
             self._post(task)
 
@@ -298,6 +303,17 @@ class AioContext(Mailbox):
     def _run_now(self, task: Task[Any]) -> None:
         """Run it in this stack. Home, or who stands in."""
         raise NotImplementedError
+
+    def _leave_running(self, task: Any) -> None:
+        """Put aside the task that this thread runs here, of any make."""
+        self._running = None
+        self._leave_task(self.loop, task)
+
+    def _enter_again(self, task: Any) -> None:
+        """Go on with a task after `_leave_running`."""
+        enter_task(self.loop, task)
+        if type(task) is self.task_type:
+            self._running = task
 
     def _put_aside(self) -> deque[Task[Any]] | None:
         """The chain that runs now; what it has woken so far runs in the iterations to come."""
@@ -395,10 +411,10 @@ class AioContext(Mailbox):
 
     def _tasks(self) -> list[Task[Any]]:
         """The unfinished tasks at home here."""
-        tasks = alive.copy()  # under the set's own lock, which tuple() does not take
-        mine = (each for each in tasks if each.__class__ is self.task_type and each._home is self)
-        # One that is done leaves the set a moment later, when others may know it by its result.
-        return [task for task in mine if not task.done()]
+        # One that is done leaves the books a moment later, when others may know it by its result.
+        return [
+            task for task in unfinished(self.task_type) if task._home is self and not task.done()
+        ]
 
     def _close(self) -> None:
         """Nothing runs here any more: refuse what comes, tell whom what is left concerns."""

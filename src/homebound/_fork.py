@@ -18,7 +18,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from . import _context, _iothread, _wait, _waiters, _workers
-from ._asyncio_private import alive, running_loop, set_running_loop
+from ._asyncio_tasks import leave_if_entered, let_die, running_loop, set_running_loop, unfinished
 from ._bell import CLOSED
 from ._home import LoopContext
 from ._pursuit import pursuing
@@ -34,8 +34,9 @@ _left: list[Task[Any]] = []
 
 
 def _begin_as_child() -> None:
-    _left.extend(task for task in alive.copy() if isinstance(task, Task))
-    alive.difference_update(_left)
+    _left.extend(unfinished(Task))
+    for task in _left:
+        let_die(task)
     _wait._waiting.clear()
     _wait._waits.clear()
     _waiters.parked.clear()
@@ -70,6 +71,8 @@ def _end(context: AioContext) -> None:
     context._watchers = []
     context._far_waits = set()
     # If the fork was made by a task of this context: nothing runs after it here.
+    context._running = None
+    context._leave_task = leave_if_entered
     context._woken.clear()
     if context._chain:
         context._chain.clear()

@@ -8,6 +8,7 @@ done, then the list is looked at. Whoever finds the task done pops listeners and
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import Context, copy_context
 from itertools import count
 from types import MethodType
@@ -19,9 +20,9 @@ from ._asyncio_private import (
     ParentsLoop,
     describe_task,
     print_task_stack,
-    running_loop,
     task_stack,
 )
+from ._asyncio_tasks import loop_for_caller, running_loop
 from ._entry import Errand
 from ._errors import ContextError
 from ._loop import Loop
@@ -64,19 +65,21 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         return self._home
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """asyncio.Task, to isinstance: a C Task cannot change loops, so it is no base of ours."""
+        return asyncio.Task
+
     def __call__(self, future: Any = None) -> TaskFuture[T] | None:
         """Two of asyncio's protocols call a task.
 
         With a future: it is a future's callback, on a loop that is not ours: the future is done.
-        Without: it stands in a WeakSet as a reference to itself (see `alive` in _loop.py); it shows
-        itself to asyncio.all_tasks() in its home's loop alone.
+        Without: on Python 3.11 it stands in a WeakSet as a reference to itself.
         """
-        if future is not None:
-            self._heard(None)
-            return None
-        loop = running_loop()
-        visible = loop is None or self._home is None or loop is self._home.loop
-        return self if visible else None
+        if future is None:
+            return self
+        self._heard(None)
+        return None
 
     def _heard(self, _: object) -> None:
         """What it waits for is done."""
@@ -93,7 +96,7 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         if context is None:
             context = copy_context()
-        if fn.__class__ is MethodType and (parent := Errand.task_of(fn)) is not None:
+        if type(fn) is MethodType and (parent := Errand.task_of(fn)) is not None:
             self._join_group(fn, parent)
         loop = running_loop()
         if loop is None and self._home is not None:
@@ -112,7 +115,7 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         removed = 0
         for listener in tuple(self._listeners):
-            if listener.__class__ is tuple and listener[0] == fn:
+            if type(listener) is tuple and listener[0] == fn:
                 try:
                     self._listeners.remove(listener)
                 except ValueError:
@@ -134,13 +137,13 @@ class TaskFuture(FutureParts, Generic[T]):
                 listener = listeners.pop(0)
             except IndexError:
                 return
-            if listener.__class__ is tuple:
+            if type(listener) is tuple:
                 self._call_listener(*listener)
             else:
                 listener._heard(None)
 
     def _call_listener(self, fn: Any, context: Context, loop: Any) -> None:
-        parent: Any = Errand.task_of(fn) if fn.__class__ is MethodType else None
+        parent: Any = Errand.task_of(fn) if type(fn) is MethodType else None
         try:
             if isinstance(parent, TaskFuture):  # asyncio's TaskGroup, whose parent may have moved
                 parent._home._post(Errand(parent, fn, (self,), context))  # type: ignore[union-attr, arg-type]
@@ -157,20 +160,19 @@ class TaskFuture(FutureParts, Generic[T]):
     # asyncio.Task's interface.
 
     def get_loop(self) -> Any:
-        """The loop that runs in this thread, where it can be awaited; else its home's.
+        """Its home's loop.
 
-        A task belongs to no loop: asyncio's gather, wait, shield, and tasks of any loop take it for
-        one of theirs. Raises ContextError if no loop runs here and it has no home.
+        Asked by asyncio's gather, wait and shield, or by a task of any loop that is about to await
+        it: the loop that runs in this thread, since it can be awaited on every loop. Raises
+        ContextError if it has no home, and is not to be awaited on a loop that runs here.
 
         Called from: any thread.
         """
-        loop = running_loop()
-        if loop is not None:
-            return loop
-        if self._home is None:
+        loop = loop_for_caller(self, self._loop)
+        if loop is None:
             message = f"{self!r} has no home yet, and so no loop"
             raise ContextError(message)
-        return self._home.loop
+        return loop
 
     @property
     def _loop(self) -> Any:
@@ -196,7 +198,7 @@ class TaskFuture(FutureParts, Generic[T]):
         Called from: any thread.
         """
         name = self._name
-        return name if name.__class__ is str else f"Task-{name}"
+        return name if type(name) is str else f"Task-{name}"
 
     def set_name(self, value: object, /) -> None:
         """Name it.
@@ -247,6 +249,6 @@ class TaskFuture(FutureParts, Generic[T]):
     def _callbacks(self) -> Any:
         """Who is to be told, in asyncio's form: it shows them when it describes a future."""
         return [
-            listener[:2] if listener.__class__ is tuple else (listener._heard, None)
+            listener[:2] if type(listener) is tuple else (listener._heard, None)
             for listener in tuple(self._listeners)
         ]

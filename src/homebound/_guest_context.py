@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import enter_task, leave_task, running_loop, running_task
+from ._asyncio_tasks import running_loop, task_here
 from ._bell import CLOSED, new_bell
 from ._biglock import big_lock
 from ._context import AioContext
@@ -139,11 +139,10 @@ class GuestContext(AioContext):
         self._iterations += 1
         self._entered += batch
         self._woken_by_post(batch)
-        loop = self.loop
         chain = self._put_aside()
-        outer = running_task(loop)
+        outer = task_here(self.loop)
         if outer is not None:
-            leave_task(loop, outer)
+            self._leave_running(outer)
         try:
             while batch and ready:  # a batch inside this one may have taken the rest
                 batch -= 1
@@ -155,7 +154,7 @@ class GuestContext(AioContext):
                         self._report(entry, error)
         finally:
             if outer is not None:
-                enter_task(loop, outer)
+                self._enter_again(outer)
             self._chain = chain
 
     def _run_now(self, task: Task[Any]) -> None:

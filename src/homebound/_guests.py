@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ._asyncio_private import running_loop
+from ._asyncio_tasks import running_loop
 from ._current import ask, here, set_home
 
 if TYPE_CHECKING:

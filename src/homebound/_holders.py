@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ._asyncio_private import running_loop, running_task
+from ._asyncio_tasks import running_loop, running_task
 from ._lock import Lock
 from ._rwlock import READ, RWLock, Side
 from ._semaphore import Semaphore
@@ -113,7 +113,7 @@ def person(who: Any) -> Any:
 
     Called from: any thread.
     """
-    return who() if who.__class__ is ref else who
+    return who() if type(who) is ref else who
 
 
 def _all_known(records: tuple[Record, ...], count: int) -> bool:
@@ -131,7 +131,7 @@ def _mine(*, scoped: bool) -> Record:
     task = None if loop is None else running_task(loop)
     if task is None:
         return (_thread.get_ident(), scoped, _Watch.current)
-    return (task if task.__class__ is Task else ref(task), scoped, _Watch.current)
+    return (task if type(task) is Task else ref(task), scoped, _Watch.current)
 
 
 def _of(waiter: Waiter) -> Record | None:
@@ -146,7 +146,7 @@ class _Queue:
 
 
 def _join(queue: WaitQueue, waiter: Waiter) -> None:
-    if waiter.__class__ is FutureWaiter:
+    if type(waiter) is FutureWaiter:
         task = running_task(waiter.loop)
         if task is not None:
             waiter.who = ref(task)

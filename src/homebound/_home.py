@@ -8,7 +8,7 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import running_loop, set_running_loop
+from ._asyncio_tasks import running_loop, set_running_loop
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
 from ._clock import clock

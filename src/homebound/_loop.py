@@ -26,13 +26,9 @@ from ._asyncio_private import (
     ErrandHandle,
     FastHandle,
     InheritedLoop,
-    enter_task,
     hide_last_frame,
-    leave_task,
-    running_loop,
-    running_task,
-    set_running_loop,
 )
+from ._asyncio_tasks import running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
@@ -87,10 +83,10 @@ class Loop(InheritedLoop):
     ) -> events.Handle | None:
         """asyncio's call_soon, from any thread."""
         home = self.home
-        if callback.__class__ is self.task_type:  # a future tells one of our tasks that it is done
+        if type(callback) is self.task_type:  # a future tells one of our tasks that it is done
             callback._future_done(home)  # type: ignore[attr-defined]
             return None
-        if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
+        if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
             if errand is not None:
                 entry = ErrandHandle(errand, (), self, contextvars.Context())
@@ -114,7 +110,7 @@ class Loop(InheritedLoop):
         context: contextvars.Context | None = None,
     ) -> events.TimerHandle:
         """asyncio's call_at. The timer of an asyncio.timeout() strikes where its task is then."""
-        if callback.__class__ is MethodType and callback.__func__ in ON_BEHALF:
+        if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
             if errand is not None:
                 return self._errand_at(when, errand)
@@ -127,7 +123,7 @@ class Loop(InheritedLoop):
         self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
     ) -> Errand | None:
         task = Errand.task_of(callback)
-        if task.__class__ is not self.task_type:
+        if type(task) is not self.task_type:
             return None
         return Errand(task, callback, args, context or contextvars.copy_context())
 
@@ -179,8 +175,7 @@ class Loop(InheritedLoop):
     ) -> Any:
         """Debug mode: a task remembers where it was made."""
         self._check_closed()
-        task = self.task_type._queued(coro, self.home, name, context)
-        task._remember_origin()
+        task = self.task_type._queued_with_origin(coro, self.home, name, context)
         self.home._post(task)
         return task
 
@@ -458,13 +453,13 @@ class Loop(InheritedLoop):
 
         `_thread_id` stays the home's: that may end its run, or begin one, as a stand-in sleeps.
         """
-        task = running_task(self)
+        task = task_here(self)
         before = running_loop()
         self._depth += 1
         for _ in self._batch:
             pass
         if task is not None:
-            leave_task(self, task)
+            self.home._leave_running(task)
         if before is not self:
             set_running_loop(self)
         return task, before
@@ -475,5 +470,5 @@ class Loop(InheritedLoop):
         if before is not self:
             set_running_loop(before)
         if task is not None:
-            enter_task(self, task)
+            self.home._enter_again(task)
         self._depth -= 1

@@ -14,13 +14,8 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._asyncio_futures import begins_wait
-from ._asyncio_private import (
-    enter_task,
-    keep_alive,
-    leave_task,
-    let_die,
-    loop_of,
-)
+from ._asyncio_private import loop_of
+from ._asyncio_tasks import enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
 from ._current import current_context, here, main
@@ -84,7 +79,7 @@ async def _awaiting(awaitable: Any) -> Any:
 
 def _state(coro: Any) -> str | None:
     """Where it is, as inspect says; None for one of another make, which does not tell."""
-    return inspect.getcoroutinestate(coro) if coro.__class__ is types.CoroutineType else None
+    return inspect.getcoroutinestate(coro) if type(coro) is types.CoroutineType else None
 
 
 class Task(Enterable[T]):
@@ -144,16 +139,30 @@ class Task(Enterable[T]):
         home: AioContext,
         name: str | None = None,
         context: Context | None = None,
+        reports_to: Any = _at_home,
     ) -> Task[T]:
         """One whose maker puts it into its home's mailbox himself.
 
         Calling the class would cost two thirds more: its way to __init__ leads through a dict.
         """
         task: Task[T] = _new(cls)
-        task._set_up(coro, home, name, context)
+        task._set_up(coro, home, name, context, reports_to)
         task._cell = PROMISED
         task._parked = True
         keep_alive(task)
+        return task
+
+    @classmethod
+    def _queued_with_origin(
+        cls,
+        coro: Coroutine[Any, Any, T],
+        home: AioContext,
+        name: str | None,
+        context: Context | None,
+    ) -> Task[T]:
+        """As `_queued`, in debug mode: asyncio shows where a task was made."""
+        task = cls._queued(coro, home, name, context, _at_home_in_debug)
+        del task._source_traceback[-5:]  # type: ignore[attr-defined]  # down to the loop's caller
         return task
 
     def _set_up(
@@ -162,9 +171,10 @@ class Task(Enterable[T]):
         home: AioContext | None,
         name: str | None,
         context: Context | None,
+        reports_to: Any = _at_home,
     ) -> None:
-        _future_init(self, loop=_at_home)
-        if coro.__class__ is not types.CoroutineType:
+        _future_init(self, loop=reports_to)
+        if type(coro) is not types.CoroutineType:
             coro = _as_coroutine(coro)
         self._coro = coro
         self._send = coro.send
@@ -176,11 +186,6 @@ class Task(Enterable[T]):
         self._far: FarWait | None = None
         self._throw: BaseException | None = None
         self._num_cancels_requested = 0
-
-    def _remember_origin(self) -> None:
-        """Debug mode: asyncio shows where a task was made. Before it has begun."""
-        _future_init(self, loop=_at_home_in_debug)
-        del self._source_traceback[-3:]  # type: ignore[attr-defined]  # down to the loop's caller
 
     # Running. Home only.
 
@@ -194,6 +199,7 @@ class Task(Enterable[T]):
             self._parked = False
             self._cell = []
         enter_task(loop, self)
+        home._running = self
         try:
             if self._throw is not None:
                 yielded = self._vars.run(self._coro.throw, self._to_throw())
@@ -201,7 +207,8 @@ class Task(Enterable[T]):
                 self._fut_waiter = None
                 yielded = self._vars.run(self._send, None)
         except StopIteration as stop:
-            leave_task(loop, self)
+            home._running = None
+            home._leave_task(loop, self)
             if self._throw is None:
                 _set_result(self, stop.value)
             else:  # cancelled in its last step
@@ -211,14 +218,16 @@ class Task(Enterable[T]):
             if self._listeners:
                 self._announce()
         except BaseException as error:
-            leave_task(loop, self)
+            home._running = None
+            home._leave_task(loop, self)
             if self._fail(error):
                 raise
             # A traceback leads to this frame: holding the task, it would keep one that failed from
             # ending, and from being reported if nobody asks, until the garbage collector comes.
             del self
         else:
-            leave_task(loop, self)
+            home._running = None
+            home._leave_task(loop, self)
             # From here on another thread may have the task: each branch touches it last.
             if yielded is None:
                 home._ready.append(self)
@@ -248,7 +257,7 @@ class Task(Enterable[T]):
         self._throw = CANCEL if value else None
 
     def _queue_early(self, token: Any) -> None:
-        if token.__class__ is tuple:
+        if type(token) is tuple:
             self._home = token[0]
         home: AioContext = self._home  # type: ignore[assignment]
         try:
@@ -266,7 +275,7 @@ class Task(Enterable[T]):
 
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
         """The coroutine yielded something to wait for: a future, or a context to move to."""
-        is_task = yielded.__class__ is Task
+        is_task = type(yielded) is Task
         blocking = is_task or begins_wait(yielded)
         if blocking:
             if yielded is self:
@@ -448,7 +457,7 @@ class Task(Enterable[T]):
         waiter = self._fut_waiter
         if self._far is not None:
             return self._far.cancel(msg)
-        elsewhere = waiter._home if waiter.__class__ is Task else None
+        elsewhere = waiter._home if type(waiter) is Task else None
         if elsewhere is not None and elsewhere is not self._home and not waiter.done():
             try:
                 elsewhere._post_first(Cancel(waiter, msg, self))

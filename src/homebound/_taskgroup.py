@@ -13,7 +13,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ._asyncio_private import running_loop
+from ._asyncio_tasks import running_loop
 from ._context import AioContext
 from ._current import current_context
 from ._task import Task

@@ -6,7 +6,7 @@ import asyncio
 import types
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import running_loop, running_task
+from ._asyncio_tasks import running_loop, running_task
 from ._cell import PARK
 from ._context import AioContext, whereabouts
 from ._current import current_context

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import get_ident
 from typing import TYPE_CHECKING
 
-from ._asyncio_private import running_task
+from ._asyncio_tasks import task_here
 from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, here, main
@@ -155,7 +155,7 @@ def turn_while(
     try:
         if not predicate():
             return False
-        task = running_task(turned.loop)
+        task = task_here(turned.loop)
         with Waiting(*what, turned, task, timed=timeout is not None):
             _turn_while(turned, predicate, timeout, context)
     finally:

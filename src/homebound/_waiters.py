@@ -14,7 +14,7 @@ from __future__ import annotations
 import _thread
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import running_loop
+from ._asyncio_tasks import running_loop
 from ._cell import PARK
 from ._park import my_parker
 

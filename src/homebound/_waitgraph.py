@@ -15,8 +15,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import alive
 from ._asyncio_shapes import gathered
+from ._asyncio_tasks import unfinished
 from ._biglock import big_lock, thread_name
 from ._context import every_context
 from ._holders import elsewhere, holders, person, tidy
@@ -126,11 +126,9 @@ class WaitGraph:
         """Those who wait for something that could be somebody else's to end."""
         for ident in (*self.queue, *self.calls, *self.parked):
             yield Frame(ident)
-        for task in alive.copy():
+        for task in unfinished(Task):
             # Most wait for a plain future, and so for nobody: they are passed over, fast.
-            if task.__class__ is Task and (
-                task._fut_waiter.__class__ not in _NOBODY or getattr(task, "_wait", None)
-            ):
+            if type(task._fut_waiter) not in _NOBODY or getattr(task, "_wait", None):
                 yield task
         yield from self.elsewhere
 
@@ -359,7 +357,7 @@ class WaitGraph:
 
     def _node(self, who: Any) -> Node | None:
         someone = person(who)
-        if someone.__class__ is int:
+        if type(someone) is int:
             return Frame(someone)
         return None if someone is None or someone.done() else someone
 

@@ -60,7 +60,7 @@ def someone(who: Any) -> str:
     each = person(who)
     if each is None:
         return "a task that is gone"
-    if each.__class__ is int:
+    if type(each) is int:
         return f"thread {thread_name(each)}"
     return f"task {each.get_name()!r}" + (", which has ended" if each.done() else "")
 

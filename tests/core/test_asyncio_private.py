@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
 import inspect
 import re
 import selectors
 import sys
 import threading
-from asyncio import base_events, base_tasks, events, tasks
+from asyncio import base_events, base_tasks, events
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 
 import homebound
 from homebound._asyncio_private import ON_BEHALF
+from homebound._asyncio_tasks import (
+    enter_task,
+    keep_alive,
+    leave_task,
+    let_die,
+    running_task,
+    set_running_loop,
+    task_here,
+    unfinished,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SOURCE = Path(homebound.__file__).parent
 
 
-def test_enter_and_leave_decide_the_current_task():
+@pytest.fixture
+def running() -> Iterator[Any]:
+    """A loop that the calling thread seems to run."""
     loop = asyncio.new_event_loop()
-    task: Any = object()
-    tasks._enter_task(loop, task)
-    assert asyncio.current_task(loop) is task
-    with pytest.raises(RuntimeError):
-        tasks._enter_task(loop, object())  # type: ignore[arg-type]
-    tasks._leave_task(loop, task)  # type: ignore[arg-type]
-    assert asyncio.current_task(loop) is None
+    set_running_loop(loop)
+    yield loop
+    set_running_loop(None)
     loop.close()
+
+
+def test_enter_and_leave_decide_the_current_task(running: Any):
+    task: Any = object()
+    enter_task(running, task)
+    assert asyncio.current_task(running) is running_task(running) is task_here(running) is task
+    with pytest.raises(RuntimeError):
+        enter_task(running, object())
+    with pytest.raises(RuntimeError):
+        leave_task(running, object())
+    leave_task(running, task)
+    assert asyncio.current_task(running) is running_task(running) is task_here(running) is None
+
+
+@pytest.mark.usefixtures("running")
+def test_a_task_is_entered_on_the_running_loop_alone():
+    """Since 3.14; before, any thread could, and so could see it in another's loop."""
+    other = asyncio.new_event_loop()
+    task: Any = object()
+    if sys.version_info >= (3, 14):
+        with pytest.raises(RuntimeError, match="is not the running loop"):
+            enter_task(other, task)
+        with pytest.raises(RuntimeError, match="is not the running loop"):
+            leave_task(other, task)
+    else:
+        enter_task(other, task)
+        assert asyncio.current_task(other) is task
+        assert task_here(other) is None
+        leave_task(other, task)
+    other.close()
 
 
 def test_the_running_loop_is_a_thing_of_the_thread():
@@ -43,41 +86,101 @@ def test_the_running_loop_is_a_thing_of_the_thread():
     loop.close()
 
 
-def test_asking_for_the_task_of_a_loop_never_raises():
+class Registered:
+    """What all_tasks asks of a task, and what the WeakSet of 3.11 does."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+
+    def __call__(self) -> Any:
+        return self
+
+    def done(self) -> bool:
+        return False
+
+    def get_loop(self) -> Any:
+        return self.loop
+
+
+def test_what_is_kept_alive_is_seen_by_all_tasks(running: Any):
+    task = Registered(running)
+    watch = ref(task)
+    keep_alive(task)
+    keep_alive(task)  # a second time changes nothing
+    assert asyncio.all_tasks() == asyncio.all_tasks(running) == {task}
+    assert asyncio.all_tasks(object()) == set()  # type: ignore[arg-type]
+    del task
+    gc.collect()
+    task = watch()  # type: ignore[assignment]
+    assert task is not None
+    let_die(task)
+    let_die(task)
+    assert asyncio.all_tasks() == set()
+    del task
+    gc.collect()
+    assert watch() is None
+
+
+def test_all_tasks_reads_what_other_threads_change():
+    """Each look of it at a task lets a thread in that makes and ends others."""
     loop = asyncio.new_event_loop()
-    if sys.version_info >= (3, 12):
-        assert asyncio.current_task(loop) is None
-    else:
-        assert tasks._current_tasks.get(loop) is None  # type: ignore[attr-defined]
-    loop.close()
 
-
-def test_all_tasks_is_a_weak_set_whose_entries_are_called():
-    """We put the task itself there, and answer the call."""
-    name = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
-    registry = getattr(tasks, name)
-    assert isinstance(registry.data, set)
-    loop = asyncio.new_event_loop()
-
-    class Entry:
-        def __call__(self) -> Any:
-            return self
-
-        def done(self) -> bool:
-            return False
-
+    class Disturbing(Registered):
         def get_loop(self) -> Any:
+            for passing in [Registered(loop) for _ in range(100)]:
+                keep_alive(passing)
+                let_die(passing)
             return loop
 
-        _loop = property(get_loop)
-
-    entry: Any = Entry()
-    registry.data.add(entry)
+    staying = [Disturbing(loop) for _ in range(50)]
+    for task in staying:
+        keep_alive(task)
     try:
-        assert entry in asyncio.all_tasks(loop)
+        assert asyncio.all_tasks(loop) == set(staying)
     finally:
-        registry.data.discard(entry)
+        for task in staying:
+            let_die(task)
         loop.close()
+
+
+def test_every_task_of_ours_is_found_wherever_it_is_at_home():
+    async def main() -> None:
+        with homebound.IOThread() as io:
+            there = io.spawn(homebound.suspend())
+            here = asyncio.create_task(asyncio.sleep(3600))
+            never: Any = homebound.Task(homebound.suspend())  # not begun: nobody else knows it
+            assert set(unfinished(homebound.Task)) == {there, here, asyncio.current_task()}
+            never.cancel()
+            here.cancel()
+
+    homebound.run(main())
+
+
+def test_asyncio_asks_for_the_loop_to_await_or_to_list():
+    """To be awaited a task has the loop that runs there; to all_tasks and others, its home's."""
+
+    async def main(io: homebound.IOThread) -> None:
+        task = io.spawn(homebound.suspend())
+        mine = asyncio.get_running_loop()
+        assert task.get_loop() is io.context.loop
+        assert asyncio.isfuture(task)
+        assert task in asyncio.all_tasks(io.context.loop)
+        assert task not in asyncio.all_tasks()
+        assert asyncio.ensure_future(task, loop=mine) is task
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(task), 0)
+        assert await asyncio.wait([task], timeout=0) == (set(), {task})
+        together = asyncio.gather(task, asyncio.sleep(0))
+        assert together.get_loop() is mine
+        assert task.get_loop() is io.context.loop
+        together.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await together
+
+    with homebound.IOThread() as io:
+        for loop_factory in (asyncio.SelectorEventLoop, homebound.new_event_loop):
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(main(io))
 
 
 def test_a_future_says_that_it_is_awaited():
@@ -242,8 +345,13 @@ def test_the_fields_of_an_epoll_selector():
 
 
 def test_private_names_stand_in_one_file():
-    """Nothing but three files knows a private name of asyncio."""
-    known = ("_asyncio_private.py", "_asyncio_futures.py", "_asyncio_shapes.py")
+    """Nothing but four files knows a private name of asyncio."""
+    known = (
+        "_asyncio_private.py",
+        "_asyncio_tasks.py",
+        "_asyncio_futures.py",
+        "_asyncio_shapes.py",
+    )
     private = re.compile(
         r"\b(?:asyncio|tasks|events|base_tasks|base_events|futures)\._[a-z]\w+|"
         r"from asyncio\.\w+ import .*\b_\w+"

@@ -74,7 +74,7 @@ class Cut(NamedTuple):
         """Nobody has woken between the two looks."""
         mine, its = self.witnesses, other.witnesses
         return len(mine) == len(its) and all(
-            one is two or (one == two and one.__class__ is int)
+            one is two or (one == two and type(one) is int)
             for one, two in zip(mine, its, strict=True)
         )
 
@@ -117,7 +117,7 @@ def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
 
 
 def _busy(context: AioContext, bell: Any) -> Busy | None:
-    if bell.__class__ is not list or not bell or context._ready:
+    if type(bell) is not list or not bell or context._ready:
         return Busy(context, "is awake")
     if context._away:
         return Busy(context, "waits for an executor")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from .._asyncio_private import alive
+from .._asyncio_tasks import unfinished
 from .._biglock import big_lock
 from .._context import every_context
 from .._home import LoopContext
@@ -123,7 +123,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
 
 
 def _tasks() -> set[Task[Any]]:
-    return {task for task in alive.copy() if isinstance(task, Task)}
+    return set(unfinished(Task))
 
 
 def _big_lock_held() -> str:
