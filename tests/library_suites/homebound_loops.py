@@ -7,22 +7,33 @@ their class (`asyncio.SelectorEventLoop()`) stay asyncio's.
 from __future__ import annotations
 
 import asyncio
+import asyncio.events
+import sys
 
 import homebound
 
 made = 0
 
 
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        global made  # noqa: PLW0603  (the proof, at the end of a run, that the suite used ours)
-        made += 1
-        return homebound.new_event_loop()
+def _make() -> asyncio.AbstractEventLoop:
+    global made  # noqa: PLW0603  (the proof, at the end of a run, that the suite used ours)
+    made += 1
+    return homebound.new_event_loop()
+
+
+if sys.version_info < (3, 14):
+
+    class _Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return _make()
 
 
 def pytest_configure() -> None:
-    """Before a suite makes its first loop."""
-    asyncio.set_event_loop_policy(_Policy())
+    """Stand in for asyncio's loops, before a suite makes its first one."""
+    if sys.version_info < (3, 14):
+        asyncio.set_event_loop_policy(_Policy())
+    else:  # it deprecates policies: loops come from this function, by either name
+        asyncio.new_event_loop = asyncio.events.new_event_loop = _make
 
 
 def pytest_terminal_summary(terminalreporter: object) -> None:
