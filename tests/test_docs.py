@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(
-    r"^```python(?: needs (?P<needs>\w+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^```python(?: needs (?P<needs>[\w.]+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 

@@ -16,10 +16,12 @@ from ._workers import WorkerPool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._task import Task
+
 
 T = TypeVar("T")
 
-# Whose futures are cancelled in this process, at once.
+# Whose futures are cancelled in this process, at once. A pool of interpreters is one of threads.
 _PROMPT = (
     WorkerPool,
     concurrent.futures.ThreadPoolExecutor,
@@ -32,16 +34,20 @@ async def run_in(
 ) -> T:
     """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
 
-    A thread pool, a process pool, a Dask cluster's executor. In a WorkerPool contextvars are
-    carried; others carry what they carry. Cancelled, it cancels the executor's future: a call that
-    has not begun is not done; one that has runs on where the executor cannot stop it, and its
-    result is dropped. An executor of others, a cluster's, may have to ask somebody for that: a
-    worker of the home does it, and is waited for unless the task is cancelled once more.
+    A thread pool, a process pool, a pool of interpreters (Python 3.14's InterpreterPoolExecutor), a
+    Dask cluster's executor. In a WorkerPool contextvars are carried; others carry what they carry.
+    Cancelled, it cancels the executor's future: a call that has not begun is not done; one that has
+    runs on where the executor cannot stop it, and its result is dropped. An executor of others, a
+    cluster's, may have to ask somebody for that: a worker of the home does it, and is waited for
+    unless the task is cancelled once more.
 
     Raises what `fn` raises; what `executor.submit` raises, after a shutdown for example;
     BrokenExecutor if the executor has lost the process or thread that ran it; asyncio's
     CancelledError if somebody else has cancelled the future; TypeError if `executor` is none, or
-    what its `submit` returned is no concurrent.futures.Future.
+    what its `submit` returned is no concurrent.futures.Future. A pool of interpreters raises
+    NotShareableError, a TypeError, for what cannot be passed between interpreters, with a note that
+    names `fn`; ExecutionFailed for an exception of `fn` that cannot be; and
+    InterpreterNotFoundError if the interpreter has been closed.
 
     >>> import homebound
     >>> async def main(pool):
@@ -52,6 +58,24 @@ async def run_in(
 
     Called from: task.
     """
+    future = _submit(executor, fn, args, kwargs)
+    task = current_task()
+    try:
+        if task is not None:
+            return await _result_at_home(task, executor, future)
+        _forgive(future)
+        return await asyncio.wrap_future(future)
+    except TypeError as error:
+        _note_what_was_sent(error, fn)
+        raise
+    finally:
+        del future, task  # the traceback of an error would hold both, and they it
+
+
+def _submit(
+    executor: Any, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> concurrent.futures.Future[T]:
+    """Hand the call to the executor; TypeError if that is none."""
     try:
         submit = executor.submit
     except AttributeError:
@@ -63,10 +87,15 @@ async def run_in(
     future = submit(fn, *args, **kwargs)
     if not isinstance(future, concurrent.futures.Future):
         raise TypeError(_no_executor(executor, future))
-    task = current_task()
-    if task is None:
-        _forgive(future)
-        return await asyncio.wrap_future(future)
+    return future
+
+
+async def _result_at_home(
+    task: Task[Any],
+    executor: concurrent.futures.Executor,
+    future: concurrent.futures.Future[T],
+) -> T:
+    """Suspend the task until the future is done, which wakes it at its home."""
     away = set() if task.home is None else task.home._away
     away.add(future)
     try:
@@ -87,6 +116,21 @@ async def run_in(
     finally:
         away.discard(future)
         del future, task  # the traceback of an error would hold both, and they it
+
+
+def _note_what_was_sent(error: TypeError, fn: Callable[..., Any]) -> None:
+    """Add the call's function to an error that names a part of it, or nothing at all.
+
+    "args not shareable" is all that an interpreter says of a function of the main script.
+    """
+    interpreters = sys.modules.get("concurrent.interpreters")  # only Python 3.14 and later have it
+    if interpreters is None or not isinstance(error, interpreters.NotShareableError):
+        return
+    error.add_note(
+        f"run_in: {fn!r}, its arguments, its result or its exception cannot be passed between "
+        "interpreters; pass a function that the other interpreter can import (those of __main__ "
+        "and closures it cannot), and values that can be pickled"
+    )
 
 
 async def _cancel_away(future: concurrent.futures.Future[Any]) -> None:

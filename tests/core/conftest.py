@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+from homebound import to_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,3 +45,43 @@ def gate() -> Iterator[Callable[[homebound.AioContext], threading.Event]]:
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Both runners: what a test finds with one, it must find with the other."""
     return homebound.run if request.param == "homebound" else asyncio.run
+
+
+class Gate:
+    """A job for any executor, in this process or another, which ends when the test says so.
+
+    Reading a FIFO begins when its other end is opened for writing, and ends when that is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.job = (Path.read_bytes, path)
+        self._path = path
+
+    async def begun(self) -> None:
+        """Wait until an executor runs the job."""
+        self._end = await to_worker(self._path.open, "wb")
+
+    def end(self) -> None:
+        """Let the job return b""."""
+        self._end.close()
+
+
+@pytest.fixture
+def held_job(tmp_path: Path) -> Callable[[], Gate]:
+    """`held_job()` makes one more of them."""
+    numbers = itertools.count()
+    return lambda: Gate(tmp_path / f"gate{next(numbers)}")
+
+
+@pytest.fixture
+def collected_between_tests() -> Iterator[None]:
+    """A broken pool's semaphores are garbage that tells multiprocessing's resource tracker so.
+
+    Collected in the midst of a call to the tracker, as the next pool is made, they call it again
+    (python/cpython#109629).
+    """
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()

@@ -1,26 +1,20 @@
 """run_in: a call through any executor, whose end wakes the task at its home.
 
-The jobs of process pools are functions of the standard library, which a new process can import. To
-read a FIFO is a job that begins when somebody opens it for writing, and ends when he closes it.
+The jobs are functions of the standard library, which a new process or interpreter can import.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
-import gc
 import multiprocessing
 import os
 import pickle
-import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import traceback
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,15 +23,20 @@ import homebound
 from homebound import IOThread, WorkerPool, block_on, current_context, run_in, to_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     InThread = Callable[..., Future[Any]]
     Make = Callable[[int], Executor]
+    Gates = Callable[[], Any]
 
 
 # Without a GIL a semaphore that another thread let go is finalised between any two steps of its
 # own: also in those of a call to the tracker, whatever the collector does. It is unlinked by then.
-pytestmark = pytest.mark.filterwarnings("ignore:ResourceTracker called reentrantly:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ResourceTracker called reentrantly:UserWarning"),
+    pytest.mark.usefixtures("collected_between_tests"),
+]
 
 
 def workers(most: int) -> Executor:
@@ -52,45 +51,22 @@ def processes(most: int) -> Executor:
     return ProcessPoolExecutor(most, mp_context=multiprocessing.get_context("spawn"))
 
 
-@pytest.fixture(autouse=True)
-def _collected_between_tests() -> Iterator[None]:
-    """A broken pool's semaphores are garbage that tells multiprocessing's resource tracker so.
-
-    Collected in the midst of a call to the tracker, as the next pool is made, they call it again
-    (python/cpython#109629).
-    """
-    gc.disable()
-    yield
-    gc.collect()
-    gc.enable()
+def interpreters(most: int) -> Executor:
+    pools: Any = concurrent.futures  # typed as Python 3.11 has it
+    pool: Executor = pools.InterpreterPoolExecutor(most)
+    return pool
 
 
-@pytest.fixture(params=[workers, threads, processes])
+since_3_14 = pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="Python has pools of interpreters since 3.14"
+)
+
+
+@pytest.fixture(params=[workers, threads, processes, pytest.param(interpreters, marks=since_3_14)])
 def make(request: pytest.FixtureRequest) -> Make:
     """An executor with so many workers, of each kind."""
     make: Make = request.param
     return make
-
-
-class Gate:
-    """A job in any executor that has begun, and ends when the test says so."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.job = (Path.read_bytes, path)
-        self._path = path
-
-    async def begun(self) -> None:
-        self._end = await to_worker(self._path.open, "wb")
-
-    def end(self) -> None:
-        self._end.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Callable[[], Gate]:
-    numbers = iter(range(100))
-    return lambda: Gate(tmp_path / f"gate{next(numbers)}")
 
 
 class Kept(Executor):
@@ -238,9 +214,9 @@ def test_it_resumes_where_it_was_entered(io: IOThread):
 # Cancelling.
 
 
-def test_what_has_not_begun_is_not_done(make: Make, gate: Callable[[], Gate], tmp_path: Path):
+def test_what_has_not_begun_is_not_done(make: Make, held_job: Gates, tmp_path: Path):
     async def main() -> None:
-        first = gate()
+        first = held_job()
         with make(1) as pool:
             busy = asyncio.create_task(run_in(pool, *first.job))
             await first.begun()
@@ -263,11 +239,11 @@ def test_what_has_not_begun_is_not_done(make: Make, gate: Callable[[], Gate], tm
     homebound.run(main())
 
 
-def test_what_runs_goes_on_without_us(make: Make, gate: Callable[[], Gate]):
+def test_what_runs_goes_on_without_us(make: Make, held_job: Gates):
     """The task is cancelled at once; the late end wakes nobody from a later wait."""
 
     async def main() -> None:
-        first = gate()
+        first = held_job()
         with make(1) as pool:
             sleeps = []
 
@@ -323,13 +299,13 @@ def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool,
     answer.set()
 
 
-def test_timeout(make: Make, gate: Callable[[], Gate]):
-    async def strike_when_begun(first: Gate, alarm: asyncio.Timeout) -> None:
+def test_timeout(make: Make, held_job: Gates):
+    async def strike_when_begun(first: Any, alarm: asyncio.Timeout) -> None:
         await first.begun()  # a job that has not begun is taken back, and never does
         alarm.reschedule(asyncio.get_running_loop().time())
 
     async def main() -> None:
-        first = gate()
+        first = held_job()
         with make(1) as pool:
             with pytest.raises(TimeoutError):  # noqa: PT012
                 async with asyncio.timeout(None) as alarm:
@@ -357,9 +333,9 @@ def test_cancelled_by_somebody_else(run: Callable[..., Any]):
     run(main())
 
 
-def test_a_pool_shut_down_while_tasks_wait(make: Make, gate: Callable[[], Gate]):
+def test_a_pool_shut_down_while_tasks_wait(make: Make, held_job: Gates):
     async def main() -> None:
-        first = gate()
+        first = held_job()
         pool = make(1)
         busy = asyncio.create_task(run_in(pool, *first.job))
         await first.begun()
@@ -432,154 +408,3 @@ def test_no_executor(run: Callable[..., Any]):
             await run_in(nothing, int)
 
     run(main())
-
-
-# Processes that die.
-
-
-@pytest.fixture
-def children() -> Callable[[], set[Any]]:
-    """The process ids of what a test has started."""
-
-    def now() -> set[Any]:
-        return {process.pid for process in multiprocessing.active_children()}
-
-    before = now()
-    return lambda: now() - before
-
-
-def test_a_process_killed_mid_job(
-    gate: Callable[[], Gate], children: Callable[[], set[Any]], io: IOThread
-):
-    """Of two, one is killed: the pool is broken, and each waiter is told, wherever it is."""
-
-    async def main() -> None:
-        first, second = gate(), gate()
-        with processes(2) as pool:
-            tasks = [
-                asyncio.create_task(run_in(pool, *first.job)),
-                io.spawn(run_in(pool, *second.job)),
-            ]
-            await asyncio.gather(first.begun(), second.begun())
-            tasks += [asyncio.create_task(run_in(pool, int)), io.spawn(run_in(pool, int))]
-            victim, _ = children()
-            os.kill(victim, signal.SIGKILL)
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            assert [type(each) for each in outcomes] == [BrokenProcessPool] * 4
-            assert "terminated abruptly" in str(outcomes[0])
-            with pytest.raises(BrokenProcessPool, match="not usable anymore"):
-                await run_in(pool, int)
-            first.end()
-            second.end()
-        with processes(1) as pool:
-            assert await run_in(pool, sum, [1, 2]) == 3
-
-    homebound.run(main())
-
-
-def test_a_process_killed_after_a_call_was_cancelled(
-    run: Callable[..., Any], gate: Callable[[], Gate], children: Callable[[], set[Any]]
-):
-    """The pool still has the cancelled call in its list; all behind it are told as well."""
-
-    def open_gate(path: Path) -> Any:
-        return path.open("wb")
-
-    async def main() -> None:
-        first = gate()
-        with processes(1) as pool:
-            tasks: list[asyncio.Task[Any]] = [asyncio.create_task(run_in(pool, *first.job))]
-            end = await asyncio.to_thread(open_gate, first.job[1])
-            tasks += [asyncio.create_task(run_in(pool, int)) for _ in range(6)]
-            await asyncio.sleep(0)
-            tasks[4].cancel()
-            await asyncio.wait(tasks[4:5])
-            (victim,) = children()
-            os.kill(victim, signal.SIGKILL)
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            assert isinstance(outcomes.pop(4), asyncio.CancelledError)
-            assert [type(each) for each in outcomes] == [BrokenProcessPool] * 6
-            end.close()
-
-    run(main())
-
-
-def test_a_job_that_kills_its_process(run: Callable[..., Any]):
-    async def main() -> None:
-        with processes(2) as pool:
-            with pytest.raises(BrokenProcessPool, match="terminated abruptly"):
-                await run_in(pool, signal.raise_signal, signal.SIGKILL)
-            with pytest.raises(BrokenProcessPool, match="not usable anymore"):
-                await run_in(pool, int)
-
-    run(main())
-
-
-def test_a_home_that_ends_while_a_process_works(gate: Callable[[], Gate]):
-    first = gate()
-    with processes(1) as pool:
-
-        async def main() -> None:
-            io = IOThread("brief")
-            io.start()
-            task = io.spawn(run_in(pool, *first.job))
-            await first.begun()
-            await to_worker(io.stop)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            first.end()  # whose end finds nobody
-            assert await run_in(pool, sum, [1, 2]) == 3
-
-        homebound.run(main())
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_processes_forked_from_a_home():
-    """A pool forks in the thread that submits: with what the child must not take for its own."""
-    program = """
-    import asyncio, os, threading, homebound
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-    from homebound import big_lock, block_on, run_in, to_worker
-
-    parent = os.getpid()
-
-    def work(number):
-        assert os.getpid() != parent
-        assert homebound.current_context() is homebound.main_context() is None
-        assert not big_lock.held()
-        async def main():
-            return await to_worker(abs, -number)
-        return homebound.run(main())
-
-    async def use():
-        with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
-            jobs = (run_in(pool, work, number) for number in range(6))
-            assert await asyncio.gather(*jobs) == list(range(6))
-            try:
-                await run_in(pool, int, "x")
-            except ValueError as error:
-                assert "Traceback" in str(error.__cause__)
-
-    def stand_in():
-        with big_lock:
-            block_on(use())
-
-    async def main():
-        beside = asyncio.create_task(to_worker(threading.Event().wait, 0.01))
-        await use()
-        with homebound.IOThread() as io:
-            await io.spawn(use())
-            await to_worker(stand_in)
-            await asyncio.gather(beside, io.spawn(use()))
-
-    homebound.run(main())
-    print("done")
-    """
-    done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads: that is the test.
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
-         "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=40, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
