@@ -212,6 +212,16 @@ def test_nothing_is_loaded_that_nobody_asked_for(
     assert pytester.runpytest_subprocess().ret == 0
 
 
+def test_the_first_callback_of_ctypes_is_no_leak():
+    """Many builds of libffi open their own file then, once in a process, and keep it."""
+    program = (
+        "import ctypes, homebound.testing\n"
+        "with homebound.testing.no_leaks():\n"
+        "    ctypes.CFUNCTYPE(None)(print)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
 def test_the_kit_needs_no_pytest():
     program = (
         "import sys; sys.modules['pytest'] = None\n"

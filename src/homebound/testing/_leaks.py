@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _OPEN_FILES = Path("/proc/self/fd")
+# libffi opens its own file at the first callback that ctypes makes in a process, and keeps it.
+_LIBFFI = "/libffi.so."
 _SECONDS_TO_END = 1.0  # for a thread whose work is done but which the interpreter has not left yet
 
 
@@ -103,7 +105,11 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
         files = self._files | self.kept
         while True:
             now = self.open_files()
-            opened = {fd: target for fd, target in now.items() if files.get(fd) != target}
+            opened = {
+                fd: target
+                for fd, target in now.items()
+                if files.get(fd) != target and _LIBFFI not in target
+            }
             if not opened or time.monotonic() > deadline:
                 return opened
             time.sleep(0.001)
