@@ -127,6 +127,27 @@ def test_stress(stress):
 """
 
 
+LONG = """
+import gc, weakref
+import pytest
+
+class Node:
+    pass
+
+kept = [Node()]
+kept[0].me = kept[0]
+gone = weakref.ref(kept[0])
+
+@pytest.mark.parametrize("number", range(100))
+def test(number):
+    if number == 50:
+        assert gc.get_freeze_count()
+        kept.clear()
+
+def test_at_last():
+    assert gone() is None
+"""
+
 _AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
@@ -164,6 +185,14 @@ def test_leaks_fail_where_it_is_marked(pytester: pytest.Pytester):
     pytester.makepyfile(test_marked=MARKED)
     found = outcomes(pytester, "--strict-markers")
     assert found == {"FAILED": set(), "ERROR": {"test_asked"}}
+
+
+def test_objects_that_outlive_a_test_are_garbage_some_day(pytester: pytest.Pytester):
+    """They are frozen, and a frozen cycle is not collected."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\nhomebound_no_leaks = true")
+    pytester.makepyfile(test_long=LONG)
+    assert outcomes(pytester) == {"FAILED": set(), "ERROR": set()}
 
 
 def test_fixtures_and_marker(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
@@ -206,8 +235,10 @@ def test_nothing_is_loaded_that_nobody_asked_for(
     monkeypatch.delenv(_AUTOLOAD)
     pytester.makepyfile(
         "def test(request):\n"
-        "    plugins = request.config.pluginmanager.list_name_plugin()\n"
-        "    assert 'homebound' not in str(plugins)\n"
+        "    plugins = request.config.pluginmanager.get_plugins()\n"
+        "    names = [getattr(each, '__name__', type(each).__module__) for each in plugins]\n"
+        "    assert '_pytest.python' in names\n"
+        "    assert not [name for name in names if name.startswith('homebound')]\n"
     )
     assert pytester.runpytest_subprocess().ret == 0
 

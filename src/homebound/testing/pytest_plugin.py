@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import itertools
 import os
 import random
 import sys
@@ -31,7 +32,7 @@ __all__: list[str] = []  # pytest finds what is here; nobody imports it
 _STRESS_ASKED_FOR = "HOMEBOUND_STRESS_SECONDS" in os.environ
 _STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
 _SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
-
+_TESTS_BETWEEN_THAWS = 32
 
 _races = pytest.StashKey[list[str]]()  # a line for each race that was run
 
@@ -82,9 +83,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(scope="session")
-def _steady_process() -> None:
-    gc.collect()
-    gc.freeze()  # makes the collection after each test look at that test's objects only
+def _test_numbers() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def _steady_process(_test_numbers: Iterator[int]) -> None:
+    """Make the collection after each test look at the objects of a few tests only.
+
+    Every test leaves objects for good (its reports, what it has imported): after two thousand
+    tests, looking at them all takes longer than most tests do. What is frozen is never freed as
+    garbage, so now and then it is thawed and looked at as a whole.
+    """
+    if next(_test_numbers) % _TESTS_BETWEEN_THAWS == 0:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
