@@ -9,26 +9,34 @@ By hand: ``spin -a -DBROKEN_NO_PASS mailbox.pml && cc -O2 -DSAFETY -o pan pan.c 
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
 import re
-import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 HERE = Path(__file__).parent
-SPIN = shutil.which("spin")
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+_spec = importlib.util.spec_from_file_location("verifier", HERE / "verifier.py")
+assert _spec is not None
+assert _spec.loader is not None
+verifier: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(verifier)
+Check = verifier.Check
 
 pytestmark = [
-    pytest.mark.skipif(SPIN is None, reason="the model checker spin is not installed"),
-    pytest.mark.skipif(CC is None, reason="no C compiler to build spin's verifier with"),
+    pytest.mark.skipif(verifier.SPIN is None, reason="the model checker spin is not installed"),
+    pytest.mark.skipif(verifier.CC is None, reason="no C compiler to build spin's verifier with"),
 ]
-
-DEPTH = 10_000  # steps in one run; the longest takes some 370
-TABLE_BITS = 21
-MEGABYTES = 2048
-LEVEL = "-O0"  # what -O2 saves in a search of a million states, it takes longer to compile
 
 # (model, options): every claim in the file's header holds in every interleaving.
 HOLDS = [
@@ -178,27 +186,68 @@ CAUGHT = [
 ]
 
 
-def run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
-    return done.stdout
+class Verifiers:
+    """The process that checks one after the other, and what it has reported so far."""
+
+    def __init__(self, checks: list[Any], folder: Path) -> None:
+        self.outcomes: dict[Any, Any] = {}
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "verifier.py"],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # what it has started ends with it
+        )
+        assert self.process.stdin is not None
+        with self.process.stdin as stdin:
+            json.dump(checks, stdin)
+
+    def report(self, check: Any) -> str:
+        """Wait for the report of one check."""
+        assert self.process.stdout is not None
+        while check not in self.outcomes:
+            line = self.process.stdout.readline()
+            assert line, f"the verifiers' process has ended before {check}"
+            done, outcome = json.loads(line)
+            self.outcomes[Check(*done)] = verifier.Outcome(*outcome)
+        report, trouble = self.outcomes[check]
+        assert not trouble, trouble
+        return str(report)
+
+    def end(self) -> None:
+        """End the checks that nobody waits for."""
+        assert self.process.stdout is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self.process.stdout.close()
 
 
-def verify(model: str, options: str, tmp: Path, *, ends: bool = False) -> str:
-    """Build the verifier of a model in `tmp`, run it until its first error, return its report."""
-    assert SPIN is not None
-    assert CC is not None
-    defines = [f"-D{option}" for option in options.split()]
-    told = run(SPIN, "-a", *defines, str(HERE / f"{model}.pml"), cwd=tmp)
-    assert "rror" not in told, told
-    build = ["-w", LEVEL, f"-DMEMLIM={MEGABYTES}", "-DNP" if ends else "-DSAFETY"]
-    run(CC, *build, "-o", "pan", "pan.c", cwd=tmp)
-    search = [f"-m{DEPTH}", f"-w{TABLE_BITS}", *(["-l"] if ends else [])]
-    report = run(str(tmp / "pan"), *search, cwd=tmp)
-    assert "max search depth too small" not in report, report
-    return report
+@pytest.fixture(scope="module")
+def verifiers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Verifiers]:
+    """Started with the checks of all tests that were selected, in their order."""
+    checks = [
+        item.callspec.params["report"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.getparent(pytest.Module) is request.node
+        if "report" in item.fixturenames
+    ]
+    running = Verifiers(checks, tmp_path_factory.mktemp("verifiers"))
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, verifiers: Verifiers) -> str:
+    """What the verifier of this test's check has found."""
+    text = verifiers.report(request.param)
+    assert "max search depth too small" not in text, text
+    return text
 
 
 def errors(report: str) -> int:
@@ -213,26 +262,28 @@ def assert_complete_and_clean(report: str) -> None:
     assert "out of memory" not in report, report
 
 
-@pytest.mark.parametrize(("model", "options"), HOLDS)
-def test_claims_hold_in_every_interleaving(model: str, options: str, tmp_path: Path) -> None:
-    report = verify(model, options, tmp_path)
+@pytest.mark.parametrize("report", [Check(*each) for each in HOLDS], indirect=True, ids=str)
+def test_claims_hold_in_every_interleaving(report: str) -> None:
     assert_complete_and_clean(report)
     assert re.search(r"assertion violations\s+\+", report), report
     assert re.search(r"invalid end states\s+\+", report), report
 
 
-@pytest.mark.parametrize(("model", "options"), ENDS)
-def test_every_interleaving_ends(model: str, options: str, tmp_path: Path) -> None:
-    report = verify(model, options, tmp_path, ends=True)
+@pytest.mark.parametrize(
+    "report", [Check(*each, ends=True) for each in ENDS], indirect=True, ids=str
+)
+def test_every_interleaving_ends(report: str) -> None:
     assert_complete_and_clean(report)
     assert re.search(r"non-progress cycles\s+\+", report), report
 
 
-@pytest.mark.parametrize(("model", "options", "bug", "said"), CAUGHT)
-def test_planted_bug_is_caught(
-    model: str, options: str, bug: str, said: str, tmp_path: Path
-) -> None:
-    report = verify(model, f"{options} {bug}", tmp_path)
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [(Check(model, f"{options} {bug}".strip()), said) for model, options, bug, said in CAUGHT],
+    indirect=["report"],
+    ids=str,
+)
+def test_planted_bug_is_caught(report: str, said: str) -> None:
     assert errors(report) >= 1, report
     assert re.search(rf"^pan:1: .*{said}", report, re.MULTILINE), report
 
