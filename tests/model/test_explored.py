@@ -20,6 +20,8 @@ from homebound import _barrier, _queue_ends, _queues, _rwlock, _semaphore, _wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.one_python
+
 _spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
 assert _spec is not None
 assert _spec.loader is not None
