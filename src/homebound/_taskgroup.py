@@ -2,21 +2,20 @@
 
 The group is where its parent is: what a child's end means is decided in the thread of the parent's
 home, and nowhere else. A child that ends in another thread sends an entry there, which follows the
-parent if that moves. Beside this, any thread may make a child; so what it looks at stands in
-`_Members`, with a lock of its own.
+parent if that moves; see _taskgroup_parts.py. Beside this, any thread may make a child.
 """
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ._asyncio_tasks import running_loop
 from ._context import AioContext
 from ._current import current_context
 from ._task import Task
+from ._taskgroup_parts import Ended, Members, cancel_child, cancel_group
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -26,107 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CLOSES_REFUSED = sys.version_info >= (3, 13)  # asyncio's does from there on, and its tests look
-
-
-class _Members:
-    """The children, and whether more may come. Every method: any thread, atomically."""
-
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()  # guards every field; nothing is called under it
-        self.tasks: set[Any] = set()  # those whose end the parent has not taken note of
-        self._coming = 0  # children being made: they count, though they are no tasks yet
-        self.entered = False  # set once
-        self._exiting = False  # set once
-        self.aborting = False  # set once
-
-    def why_not(self) -> str | None:
-        """Reserve a place for a child; or why there is none."""
-        with self._lock:
-            if not self.entered:
-                return "has not been entered"
-            if self._exiting and not self.tasks and not self._coming:
-                return "is finished"
-            if self.aborting:
-                return "is shutting down"
-            self._coming += 1
-            return None
-
-    def arrived(self, task: Any) -> bool:
-        """The child exists (None: it could not be made). True if it is to be cancelled at once."""
-        with self._lock:
-            self._coming -= 1
-            if task is not None:
-                self.tasks.add(task)
-            return self.aborting
-
-    def left(self, task: Any) -> None:
-        """The child's end has been taken note of."""
-        with self._lock:
-            self.tasks.discard(task)
-
-    def exiting(self) -> bool:
-        """The parent waits for the rest. False if there is none, nor will be."""
-        with self._lock:
-            self._exiting = True
-            return bool(self.tasks or self._coming)
-
-    def abort(self) -> list[Any]:
-        """Nobody comes in any more; those to be cancelled."""
-        with self._lock:
-            self.aborting = True
-            return list(self.tasks)
-
-
-def _cancel(task: Any) -> None:
-    """Cancel a child; one that is not ours is its loop's thread's to touch."""
-    if isinstance(task, Task):
-        task.cancel()
-        return
-    loop = task.get_loop()
-    if running_loop() is loop:
-        task.cancel()
-        return
-    try:
-        loop.call_soon_threadsafe(task.cancel)
-    except RuntimeError:
-        pass  # its loop has ended, and it with that
-
-
-class _Ended:
-    """A child has ended: on its way to the parent's home, as a mailbox entry there."""
-
-    __slots__ = ("_child", "_group")
-
-    _cancelled = False
-
-    def __init__(self, group: TaskGroup, child: Any) -> None:
-        self._group = group
-        self._child = child
-
-    def _heard(self, _: object) -> None:
-        """In the thread where the child has ended."""
-        parent = self._group._parent
-        try:
-            if isinstance(parent, Task):
-                parent._home._post(self)  # type: ignore[union-attr]
-            elif parent is not None:
-                parent.get_loop().call_soon_threadsafe(self._run)
-        except RuntimeError:
-            self._unrun()
-
-    def _run(self) -> None:
-        parent = self._group._parent
-        if isinstance(parent, Task) and parent._home is not current_context() and not parent.done():
-            self._heard(None)  # it has moved: follow it
-        elif self._child is None:
-            self._group._look()
-        else:
-            self._group._child_ended(self._child)
-
-    def _unrun(self) -> None:
-        """The parent's home has ended, and the parent with it."""
-        if self._child is not None:
-            self._group._child_ended(self._child)
 
 
 class TaskGroup:
@@ -152,7 +50,7 @@ class TaskGroup:
     """
 
     def __init__(self) -> None:
-        self._members = _Members()
+        self._members = Members()
         # The task in the block: written by itself as it enters and leaves. Its home may change.
         self._parent: Any = None
         # Parent's home only.
@@ -178,7 +76,8 @@ class TaskGroup:
         if self._parent is None:
             message = f"TaskGroup {self!r} cannot determine the parent task"
             raise RuntimeError(message)
-        self._members.entered = True
+        if self._members.enter():
+            self._cancel_here()
         return self
 
     async def __aexit__(
@@ -186,7 +85,7 @@ class TaskGroup:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         """Wait for the children; raise what they raised.
 
         Called from: task.
@@ -194,6 +93,8 @@ class TaskGroup:
         del traceback
         try:
             await self._leave(error)
+            # What was to be raised was. What is left is the cancellation that `cancel` brought.
+            return True  # noqa: TRY300  (an else clause would hide that it may be swallowed)
         finally:
             # The exceptions lead to our frames: let no cycle keep them, or us, alive.
             self._parent = self._base_error = error = None
@@ -206,28 +107,44 @@ class TaskGroup:
         try:
             if error is not None and not self._members.aborting:
                 self._abort()
-            cancellation = await self._wait_for_children() or cancellation
+            outside, last = await self._wait_for_children()
+            cancellation = outside or cancellation
             if self._base_error is not None:
                 raise self._base_error
-            if self._parent_cancelled and self._parent.uncancel() == 0:
-                cancellation = None  # the only one was ours
+            if self._parent_cancelled:
+                # If the only one was ours, there is none. Else one is not, and must not be lost.
+                ours_alone = self._parent.uncancel() == 0
+                cancellation = None if ours_alone else cancellation or last
             if cancellation is not None and not self._errors:
                 raise cancellation
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 self._errors.append(error)
             if self._errors:
-                if self._parent.cancelling():
-                    # Cancelled from outside as well: have it raised again at its next await.
-                    self._parent.uncancel()
-                    self._parent.cancel()
-                message = "unhandled errors in a TaskGroup"
-                raise BaseExceptionGroup(message, self._errors) from None
+                self._raise_errors(error)
         finally:
-            cancellation = error = None
+            cancellation = outside = last = error = None
 
-    async def _wait_for_children(self) -> asyncio.CancelledError | None:
-        """Until all have ended; the cancellation from outside that came meanwhile."""
-        cancellation = None
+    def _raise_errors(self, error: BaseException | None) -> NoReturn:
+        try:
+            if self._parent.cancelling():
+                # Cancelled from outside as well: have it raised again at its next await.
+                self._parent.uncancel()
+                self._parent.cancel()
+            if isinstance(error, GeneratorExit) and len(self._errors) == 1:
+                raise error  # alone, so that the aclose() of a generator around us swallows it
+            message = "unhandled errors in a TaskGroup"
+            raise BaseExceptionGroup(message, self._errors) from None
+        finally:
+            error = None
+
+    async def _wait_for_children(
+        self,
+    ) -> tuple[asyncio.CancelledError | None, asyncio.CancelledError | None]:
+        """Until all have ended. What interrupted it: the cancellation from outside, and the last.
+
+        The last may be from outside too, but came when the group was being cancelled already.
+        """
+        cancellation = last = None
         try:
             while self._members.exiting():
                 self._all_ended = asyncio.get_running_loop().create_future()
@@ -235,13 +152,14 @@ class TaskGroup:
                 try:
                     await self._all_ended
                 except asyncio.CancelledError as cancelled:
+                    last = cancelled
                     if not self._members.aborting:
                         cancellation = cancelled
                         self._abort()
                 self._all_ended = None
-            return cancellation
+            return cancellation, last
         finally:
-            cancellation = None
+            cancellation = last = None
 
     def create_task(
         self,
@@ -272,11 +190,11 @@ class TaskGroup:
         finally:
             cancel = self._members.arrived(task)
             if task is None:
-                _Ended(self, None)._heard(None)  # the parent may have waited for it alone
+                Ended(self, None)._heard(None)  # the parent may have waited for it alone
             else:
                 self._listen(task)
                 if cancel:
-                    _cancel(task)
+                    cancel_child(task)
             del task  # its exception's traceback may lead here
 
     def _start(
@@ -301,7 +219,7 @@ class TaskGroup:
         return AioContext.attach(parent.get_loop())
 
     def _listen(self, task: Any) -> None:
-        ended = _Ended(self, task)
+        ended = Ended(self, task)
         if isinstance(task, Task):
             task._tell(ended)
         elif running_loop() is getattr(self._parent, "_loop", None) and not isinstance(
@@ -311,12 +229,47 @@ class TaskGroup:
         else:
             task.add_done_callback(ended._heard)
 
+    def cancel(self) -> None:
+        """End the block early: cancel it and the children, and raise nothing for that at its end.
+
+        Before the block is entered: it is cancelled as it begins. When it has ended, or is being
+        cancelled already: no-op. From another thread the request is delivered at the home of the
+        task in the block; no child is admitted from now on. See asyncio.TaskGroup.cancel (3.15).
+
+        >>> import asyncio, homebound
+        >>> async def main():
+        ...     async with homebound.TaskGroup() as group:
+        ...         group.create_task(asyncio.sleep(3600))
+        ...         asyncio.get_running_loop().call_soon(group.cancel)
+        ...         await asyncio.sleep(3600)
+        ...     return "went on"
+        >>> homebound.run(main())
+        'went on'
+
+        Called from: any thread.
+        """
+        if self._members.cancel():
+            parent = self._parent  # read once: it leaves the block, perhaps now
+            if parent is not None:
+                cancel_group(self, parent)
+
     # At the parent's home.
+
+    def _cancel_here(self) -> None:
+        if not self._members.is_over() and not self._members.aborting:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """End the children and the block. It is no cancellation of the parent: taken back there."""
+        self._abort()
+        if not self._parent_cancelled:
+            self._parent_cancelled = True
+            self._parent.cancel()
 
     def _abort(self) -> None:
         for task in self._members.abort():
             if not task.done():
-                _cancel(task)
+                cancel_child(task)
 
     def _look(self) -> None:
         """Have the parent look again if all have ended."""
@@ -340,10 +293,7 @@ class TaskGroup:
         if _ends_all(error) and self._base_error is None:
             self._base_error = error
         if not self._members.aborting and not self._parent_cancelled:
-            # Interrupt the block. It is not the parent that is cancelled: taken back at its end.
-            self._abort()
-            self._parent_cancelled = True
-            parent.cancel()
+            self._interrupt()
 
     def _report_orphan(self, task: Any, error: BaseException) -> None:
         message = f"Task {task!r} has errored out but its parent task is already completed"
