@@ -20,7 +20,7 @@ from ._current import current_context, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._park import Parker, my_parker
-from ._task import Task
+from ._task import Task, _awaiting
 from ._wait import Waiting, _place_to_wait
 
 if TYPE_CHECKING:
@@ -117,14 +117,10 @@ def _home_of(awaitable: object) -> AioContext | None:
     return awaitable._home if isinstance(awaitable, Task) else None
 
 
-async def _wrap(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
 def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
     if type(awaitable) is CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
-    return _wrap(awaitable)
+    return _awaiting(awaitable)
 
 
 def _block_here(

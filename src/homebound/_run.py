@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._home import LoopContext
 from ._loop import Loop
+from ._task import _awaiting
 
 if TYPE_CHECKING:
     import selectors
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
 
 T = TypeVar("T")
 
@@ -37,12 +39,13 @@ def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> Loo
     return LoopContext(Loop(selector), name)
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
     """Run a coroutine like asyncio.run; this thread becomes the main context's home meanwhile.
 
-    It holds the big lock at all times but while its loop sleeps. `debug` is asyncio's debug mode.
-    Raises ContextError if there is a main context already, RuntimeError if a loop runs in this
-    thread, ValueError if `main` is no coroutine.
+    It holds the big lock at all times but while its loop sleeps. `main` may be any awaitable, as
+    asyncio's may be from Python 3.14 on. `debug` is asyncio's debug mode. Raises ContextError if
+    there is a main context already, RuntimeError if a loop runs in this thread, and what asyncio
+    does if `main` is no awaitable: TypeError, before Python 3.14 ValueError.
 
     >>> import homebound
     >>> async def main():
@@ -53,14 +56,17 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     Called from: any thread.
     """
     context = _home_loop(None, "main")
+    coro: Any = main
+    if not asyncio.iscoroutine(main) and inspect.isawaitable(main):
+        coro = _awaiting(main)
     try:
         with (
             context.inhabit(as_main=True),
             asyncio.Runner(debug=debug, loop_factory=lambda: context.loop) as runner,
         ):
-            return runner.run(main)
+            return runner.run(coro)  # type: ignore[no-any-return]
     finally:
-        if asyncio.iscoroutine(main):
-            main.close()  # no-op unless it never began
+        if asyncio.iscoroutine(coro):
+            coro.close()  # no-op unless it never began
         if not context.loop.is_closed():
             context.loop.close()
