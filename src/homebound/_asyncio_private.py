@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import math
 import selectors
 import signal
 import threading
@@ -212,6 +213,32 @@ class InheritedLoop(asyncio.SelectorEventLoop):
 
     # Events.
 
+    def add_reader(  # type: ignore[override]
+        self,
+        fd: Any,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """asyncio's add_reader; the callback runs in `context`, by default a copy of this one."""
+        self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+        handle = self._add_reader(fd, callback, *args)  # type: ignore[attr-defined]
+        if context is not None:
+            handle._context = context
+
+    def add_writer(  # type: ignore[override]
+        self,
+        fd: Any,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """asyncio's add_writer; the callback runs in `context`, by default a copy of this one."""
+        self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+        handle = self._add_writer(fd, callback, *args)  # type: ignore[attr-defined]
+        if context is not None:
+            handle._context = context
+
     def _select(self, timeout: float | None, _most: int) -> list[Any]:
         """Look at a selector that is not epoll."""
         return self._selector.select(timeout)
@@ -298,7 +325,10 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             scheduled[:] = kept
             heapq.heapify(scheduled)
             self._timer_cancelled_count = 0
-        end = self.time() + self._clock_resolution
+        now = self.time()
+        end = now + self._clock_resolution
+        if end == now:  # a late hour, at which floats are further apart than the clock's ticks
+            end = math.nextafter(now, math.inf)
         while scheduled and scheduled[0]._when < end:
             timer = heapq.heappop(scheduled)
             timer._scheduled = False

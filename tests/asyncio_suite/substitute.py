@@ -83,9 +83,9 @@ class MockableLoop(HomeLoop):
             return super()._heeding_signals()
         return nullcontext()  # tests mock the self-pipe, to which signals would be written
 
-    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
+    def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> Any:
         if self._concerns_mock(fd):
-            return super()._add_reader(fd, callback, *args)
+            return super()._add_reader(fd, callback, *args, **context)
         return None
 
     def _remove_reader(self, fd: Any) -> Any:
