@@ -25,6 +25,7 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
 from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
 from asyncio.log import logger
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ._park import Signal
@@ -128,6 +129,9 @@ def hide_last_frame(handle: Any) -> None:
 
 # Selectors that do not leave it to the kernel to keep what is watched.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
+
+# Whether its create_task takes any option and hands it on to the task factory (3.13.3 and later).
+_HANDS_ON_OPTIONS = "kwargs" in signature(asyncio.BaseEventLoop.create_task).parameters
 
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
@@ -396,15 +400,24 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             logger.warning("Executing %s took %.3f seconds", what, took)
         entry = None
 
-    def _create_otherwise(
+    def _create_by_factory(
         self,
         coro: Coroutine[Any, Any, Any],
         name: str | None,
         context: contextvars.Context | None,
-        eager_start: bool | None,  # noqa: FBT001
+        options: dict[str, Any],
     ) -> Any:
-        """A task of a factory's, or asyncio's own if it is to start eagerly."""
-        options: dict[str, Any] = {} if context is None else {"context": context}
-        if eager_start is not None:
-            options["eager_start"] = eager_start
-        return super().create_task(coro, name=name, **options)
+        """A task of the factory's, which gets what asyncio hands to it on this Python.
+
+        What asyncio's create_task does not take yet (`eager_start`), the factory gets as well.
+        """
+        if context is not None:
+            options["context"] = context
+        if options.keys() <= {"context"} or _HANDS_ON_OPTIONS:
+            if name is not None:
+                options["name"] = name
+            return super().create_task(coro, **options)
+        task = self._task_factory(self, coro, **options)
+        if name is not None:
+            task.set_name(name)
+        return task

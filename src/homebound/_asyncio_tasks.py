@@ -41,6 +41,9 @@ if sys.version_info >= (3, 12):
 else:
     running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
 
+# A task that ends in its first, eager step has no coroutine any more; 3.11 cannot describe such.
+FORGETS_EAGER = sys.version_info >= (3, 12)
+
 
 def task_here(loop: Any) -> Any:
     """The task, of any make, that the calling thread runs on `loop`; None if it runs none there."""

@@ -161,18 +161,13 @@ def _ends_with(task: Task[Any], running: Any) -> bool:
 
 def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
     """Most of what is run inline never waits: it needs no nested loop."""
-    if outer is None:
-        turned._run_now(task)
-        return
-    turned._leave_running(outer)
     if type(outer) is Task:
         outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
     try:
-        task._run()
+        turned._run_inside(task, outer)
     finally:
         if type(outer) is Task:
             outer._fut_waiter = None
-        turned._enter_again(outer)
 
 
 def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:

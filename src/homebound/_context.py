@@ -304,6 +304,14 @@ class AioContext(Mailbox):
         """Run it in this stack. Home, or who stands in."""
         raise NotImplementedError
 
+    def _may_begin_inside(self, context: Context | None) -> bool:  # noqa: ARG002  (see LoopContext)
+        """Whether a new task may run its first step here and now; on loops of others, never."""
+        return False
+
+    def _begin_inside(self, task: Task[Any]) -> None:
+        """Run the first step of a new task in the midst of whatever runs here."""
+        raise NotImplementedError
+
     def _leave_running(self, task: Any) -> None:
         """Put aside the task that this thread runs here, of any make."""
         self._running = None

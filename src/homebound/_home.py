@@ -5,10 +5,12 @@ from __future__ import annotations
 import _thread
 import threading
 import weakref
+from collections import deque
 from contextlib import contextmanager
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_tasks import running_loop, set_running_loop
+from ._asyncio_tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
 from ._clock import clock
@@ -18,11 +20,13 @@ from ._errors import ContextError, WrongThread
 from ._park import SET, Parker, my_parker, write_signal
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterator
 
     from ._loop import Loop
     from ._task import Task
+
+# A chain of wake-ups for a step that is not to run one: it stays empty, but is no None.
+_NO_CHAIN: deque[Task[Any]] = deque()
 
 
 class _Epitaph(AioContext):
@@ -177,6 +181,49 @@ class LoopContext(AioContext):
             task._run()
         finally:
             set_running_loop(before)
+
+    def _may_begin_inside(self, context: Context | None) -> bool:
+        """Whether a new task may run its first step in the calling thread: where it is at home.
+
+        Not before the loop runs, as asyncio's. And not in a signal handler that interrupts the
+        home's wait: others may stand in then. Raises RuntimeError if `context` is entered already.
+        """
+        may = (
+            current_context() is self
+            and self.loop.is_running()
+            and not (self._lent and here.home is self)
+        )
+        if may and isinstance(context, Context):
+            context.run(int)
+        return may
+
+    def _begin_inside(self, task: Task[Any]) -> None:
+        """Run the first step of a new task, in the midst of whatever runs here."""
+        self._entered += 1
+        self._run_inside(task, task_here(self.loop))
+        if FORGETS_EAGER and task.done():
+            task._coro = None  # type: ignore[assignment]
+
+    def _run_inside(self, task: Task[Any], outer: Any) -> None:
+        """Run one step of `task` inside `outer`, the task that runs here; None if none does.
+
+        No other task runs inside: those that this one wakes run when the outer one suspends, as
+        its own do.
+        """
+        if outer is None:
+            self._run_now(task)
+            return
+        running, chain = self._running, self._chain
+        self._leave_running(outer)
+        self._chain = _NO_CHAIN if chain is None else chain
+        try:
+            task._run()
+        finally:
+            self._enter_again(outer)
+            self._running, self._chain = running, chain
+            if running is None and self._woken:  # a task that is not ours runs none at its end
+                self._ready.extend(self._woken)
+                self._woken.clear()
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
         if current_context() is not self:

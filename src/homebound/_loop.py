@@ -151,13 +151,14 @@ class Loop(InheritedLoop):
         *,
         name: str | None = None,
         context: contextvars.Context | None = None,
-        eager_start: bool | None = None,
+        **options: Any,
     ) -> Any:
-        """asyncio's create_task; what it makes is a homebound Task whose home is this loop's."""
-        if self._task_factory is not None or eager_start is not None:
-            return self._create_otherwise(coro, name, context, eager_start)
-        if self._closed or self._debug:
-            return self._create_checked(coro, name, context)
+        """asyncio's create_task; what it makes is a homebound Task whose home is this loop's.
+
+        Of the options it knows `eager_start`; a task factory gets them all.
+        """
+        if options or self._task_factory is not None or self._closed or self._debug:
+            return self._create_otherwise(coro, name, context, options)
         # As AioContext.spawn, without a call for each of its steps.
         home = self.home
         task = self.task_type._queued(coro, home, name, context)
@@ -170,13 +171,28 @@ class Loop(InheritedLoop):
         """asyncio's create_future; without a GIL, of a kind that threads may await together."""
         return LoopFuture(loop=self)
 
-    def _create_checked(
-        self, coro: Coroutine[Any, Any, Any], name: str | None, context: contextvars.Context | None
+    def _create_otherwise(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str | None,
+        context: contextvars.Context | None,
+        options: dict[str, Any],
     ) -> Any:
-        """Debug mode: a task remembers where it was made."""
+        """A task of a factory's; or one that may start eagerly, or remembers where it was made."""
         self._check_closed()
-        task = self.task_type._queued_with_origin(coro, self.home, name, context)
-        self.home._post(task)
+        if self._task_factory is not None:
+            return self._create_by_factory(coro, name, context, options)
+        home = self.home
+        eager = options.pop("eager_start", False) and home._may_begin_inside(context)
+        if options:
+            message = f"create_task() got an unexpected keyword argument {min(options)!r}"
+            raise TypeError(message)
+        make = self.task_type._queued_with_origin if self._debug else self.task_type._queued
+        task = make(coro, home, name, context)
+        if eager:
+            home._begin_inside(task)
+        else:
+            home._post(task)
         return task
 
     def _check_thread(self) -> None:

@@ -88,7 +88,9 @@ class Task(Enterable[T]):
     `asyncio.create_task` on homebound's loops and `AioContext.spawn` make tasks that begin by
     themselves. One made directly does not begin until it is entered, scheduled or woken; without
     `home` it has none until then. `context` is the contextvars.Context it runs in (default: a
-    copy of the maker's). Raises TypeError if `coro` is no coroutine.
+    copy of the maker's). Given a `loop`, as asyncio's task factories do, it is at home there and
+    begins by itself; with `eager_start` too, and at once if the caller is at home. Raises TypeError
+    if `coro` is no coroutine or `context` no Context.
 
     >>> import homebound
     >>> async def main():
@@ -127,10 +129,37 @@ class Task(Enterable[T]):
         home: AioContext | None = None,
         name: str | None = None,
         context: Context | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        eager_start: bool = False,
     ) -> None:
-        self._set_up(coro, home, name, context)
-        self._cell = [PARK]
-        self._parked = NEW
+        if loop is not None:
+            home = AioContext.attach(loop)
+        elif eager_start and home is None:
+            home = current_context()
+        inside = eager_start and home is not None and home._may_begin_inside(context)
+        if loop is not None and loop.get_debug():
+            self._set_up(coro, home, name, context, _at_home_in_debug)
+            del self._source_traceback[-2:]  # type: ignore[attr-defined]  # down to our caller
+        else:
+            self._set_up(coro, home, name, context)
+        if home is None or not (eager_start or loop is not None):
+            self._cell = [PARK]
+            self._parked = NEW
+            return
+        self._begin(home, inside=inside)
+
+    def _begin(self, home: AioContext, *, inside: bool) -> None:
+        self._cell = PROMISED
+        self._parked = True
+        keep_alive(self)
+        try:
+            if inside:
+                home._begin_inside(self)
+            else:
+                home._post(self)
+        except ContextClosed:
+            self._abandon("was never started")
+            raise
 
     @classmethod
     def _queued(
@@ -179,7 +208,13 @@ class Task(Enterable[T]):
         self._coro = coro
         self._send = coro.send
         self._home = home
-        self._vars = copy_context() if context is None else context
+        if context is None:
+            self._vars = copy_context()
+        elif type(context) is Context:
+            self._vars = context
+        else:
+            message = f"a contextvars.Context was expected, got {type(context).__name__}"
+            raise TypeError(message)
         self._name = next(_numbers) if name is None else str(name)
         self._listeners = []
         self._fut_waiter = None

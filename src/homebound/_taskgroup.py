@@ -168,12 +168,14 @@ class TaskGroup:
         home: AioContext | None = None,
         name: str | None = None,
         context: Context | None = None,
+        **options: Any,
     ) -> Task[T]:
         """Make a child of `coro`, at home in `home` (default: where the caller is).
 
-        `context` is the contextvars.Context it runs in. Raises RuntimeError if the group has not
-        been entered, is finished or is shutting down (since Python 3.13 `coro` is closed then, as
-        asyncio does it), ContextClosed if `home` has ended.
+        `context` is the contextvars.Context it runs in. Without `home`, further options are those
+        of the running loop's create_task: `eager_start`, and what its task factory takes. Raises
+        RuntimeError if the group has not been entered, is finished or is shutting down (since
+        Python 3.13 `coro` is closed then, as asyncio does it), ContextClosed if `home` has ended.
 
         Called from: any thread.
         """
@@ -185,7 +187,11 @@ class TaskGroup:
             raise RuntimeError(message)
         task: Task[T] | None = None
         try:
-            task = self._start(coro, home, name, context)
+            if name is not None:
+                options["name"] = name
+            if context is not None:
+                options["context"] = context
+            task = self._start(coro, home, options)
             return task
         finally:
             cancel = self._members.arrived(task)
@@ -201,16 +207,15 @@ class TaskGroup:
         self,
         coro: Coroutine[Any, Any, Any],
         home: AioContext | None,
-        name: str | None,
-        context: Context | None,
+        options: dict[str, Any],
     ) -> Any:
         if home is None:
             loop = running_loop()
             if loop is not None:
-                options: dict[str, Any] = {} if context is None else {"context": context}
-                return loop.create_task(coro, name=name, **options)
+                return loop.create_task(coro, **options)
             home = current_context() or self._home_of_parent()
-        return home.spawn(coro, name=name, context=context)
+            options.pop("eager_start", None)  # not in this thread
+        return home.spawn(coro, **options)
 
     def _home_of_parent(self) -> AioContext:
         parent = self._parent

@@ -9,15 +9,13 @@ test_tasks runs its BaseTaskTests over pairs of a Task and a Future class. This 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from test.test_asyncio import test_tasks
 from test.test_asyncio import utils as test_utils
 
 import homebound
-
-if TYPE_CHECKING:
-    from contextvars import Context
 
 
 class _AnyTask(type):
@@ -28,18 +26,12 @@ class _AnyTask(type):
 class NewTask(homebound.Task[Any], metaclass=_AnyTask):
     """Called like asyncio.Task, it makes a homebound Task that begins by itself."""
 
-    def __new__(
-        cls,
-        coro: Any,
-        *,
-        loop: Any = None,
-        name: str | None = None,
-        context: Context | None = None,
-    ) -> Any:
+    def __new__(cls, coro: Any, *, loop: Any = None, **options: Any) -> Any:
         loop = loop or asyncio.get_event_loop()
+        task: Any = homebound.Task(coro, loop=loop, **options)
         if loop.get_debug():
-            return loop._create_checked(coro, name, context)
-        return homebound.AioContext.attach(loop).spawn(coro, name=name, context=context)
+            del task._source_traceback[-1]  # this call
+        return task
 
 
 class HomeTaskTests(test_tasks.BaseTaskTests, test_utils.TestCase):
@@ -47,6 +39,7 @@ class HomeTaskTests(test_tasks.BaseTaskTests, test_utils.TestCase):
 
     Task = NewTask
     Future = asyncio.Future
+    current_task = staticmethod(asyncio.current_task)
 
 
 class HomeTaskCurrentLoopTests(test_tasks.BaseCurrentLoopTests, test_utils.TestCase):
@@ -60,3 +53,24 @@ class HomeTaskCurrentLoopTests(test_tasks.BaseCurrentLoopTests, test_utils.TestC
 
 if hasattr(test_tasks, "BaseTaskIntrospectionTests"):
     del test_tasks  # or unittest would take its classes for this module's
+
+if sys.version_info >= (3, 12):
+    from test.test_asyncio import test_eager_task_factory
+
+    class HomeEagerTests(
+        test_eager_task_factory.EagerTaskFactoryLoopTests,
+        test_utils.TestCase,
+    ):
+        """What asyncio expects of eager tasks, with a factory of homebound's."""
+
+        Task = homebound.Task
+
+    class HomeEagerCountingTests(
+        test_eager_task_factory.BaseEagerTaskFactoryTests,
+        test_utils.TestCase,
+    ):
+        """Eager ones that end in their first step are never counted as queued."""
+
+        Task = homebound.Task
+
+    del test_eager_task_factory  # as test_tasks
