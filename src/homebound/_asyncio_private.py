@@ -1,7 +1,8 @@
 """Every name that asyncio keeps private and that we use: what it is, and what we take it for.
 
 Here are those of the loop; those of tasks are in _asyncio_tasks.py, of futures in
-_asyncio_futures.py, and what is only read, to tell who waits for whom, in _asyncio_shapes.py.
+_asyncio_futures.py, of handles in _asyncio_handles.py, and what is only read, to tell who waits for
+whom, in _asyncio_shapes.py.
 Nothing else in homebound imports a private name of asyncio's, and what `Loop` needs of the private
 parts it inherits is declared here, in `InheritedLoop`. tests/core/test_asyncio_private.py pins each
 assumption for every Python we run on.
@@ -28,6 +29,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_handles import ErrandTimer, SharedHandle
 from ._park import Signal
 
 if TYPE_CHECKING:
@@ -71,60 +73,6 @@ class ParentsLoop:
         """Have the group follow its parent from now on."""
         if type(group._loop) is not cls:
             group._loop = cls(parent)
-
-
-class FastHandle(events.Handle):
-    """asyncio's Handle without asking the loop for its debug flag each time."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: Any,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-
-class ErrandHandle(FastHandle):
-    """A handle that any thread may cancel, also while it runs: what it calls looks for itself.
-
-    asyncio's forgets its callback then, and may be about to call it. This one has it cancelled.
-    """
-
-    __slots__ = ()
-
-    def cancel(self) -> None:
-        """Do not call it. Called from: any thread."""
-        self._cancelled = True
-        self._callback.cancel()  # type: ignore[attr-defined]
-
-
-class ErrandTimer(events.TimerHandle):
-    """A timer of that kind."""
-
-    __slots__ = ()
-
-    def cancel(self) -> None:
-        """Do not call it. Called from: any thread."""
-        if not self._cancelled:
-            self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
-            self._cancelled = True
-            self._callback.cancel()  # type: ignore[attr-defined]
-
-
-def hide_last_frame(handle: Any) -> None:
-    """Debug mode remembers the stack in which a handle was made: take the last frame off it."""
-    if handle._source_traceback:
-        del handle._source_traceback[-1]
 
 
 # Selectors that do not leave it to the kernel to keep what is watched.
@@ -358,7 +306,10 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         if method == "call_soon":
             self._check_thread()  # type: ignore[attr-defined]
         self._check_callback(callback, method)  # type: ignore[attr-defined]
-        handle = events.Handle(callback, args, self, context)
+        kind = SharedHandle if method == "call_soon_threadsafe" else events.Handle
+        handle = kind(callback, args, self, context)
+        if kind is not events.Handle:
+            events.Handle.__init__(handle, callback, args, self, context)  # it leaves this out
         if handle._source_traceback:  # type: ignore[attr-defined]
             del handle._source_traceback[-2:]  # type: ignore[attr-defined]  # this call and call_soon
         return handle

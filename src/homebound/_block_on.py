@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import task_here
 from ._biglock import big_lock_let_go
 from ._clock import Deadline
 from ._context import whereabouts
+from ._coroutines import coroutine_of
 from ._current import current_context, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._park import Parker, my_parker
-from ._task import Task, _awaiting
+from ._task import Task
 from ._wait import Waiting, _place_to_wait
 
 if TYPE_CHECKING:
@@ -117,12 +117,6 @@ def _home_of(awaitable: object) -> AioContext | None:
     return awaitable._home if isinstance(awaitable, Task) else None
 
 
-def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    if type(awaitable) is CoroutineType or asyncio.iscoroutine(awaitable):
-        return awaitable
-    return _awaiting(awaitable)
-
-
 def _block_here(
     awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
 ) -> Any:
@@ -138,12 +132,12 @@ def _block_here(
             raise WouldDeadlock(message)
         task._begin_if_new(target)
     elif target is turned:
-        task = Task(_coroutine(awaitable), home=target)
+        task = Task(coroutine_of(awaitable), home=target)
         _run_first_step(task, turned, outer)
         if task.done():
             return task.result()
     else:
-        task = target.spawn(_coroutine(awaitable))
+        task = target.spawn(coroutine_of(awaitable))
     return _block_nested(task, turned, outer, timeout)
 
 
@@ -278,7 +272,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         task = awaitable
         task._begin_if_new(target)
     else:
-        task = Task._queued(_coroutine(awaitable), target)
+        task = Task._queued(coroutine_of(awaitable), target)
         try:
             interrupt = _post_new(task, target)
         except BaseException:  # refused, or interrupted before

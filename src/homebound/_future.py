@@ -15,8 +15,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._asyncio_futures import FutureParts
+from ._asyncio_handles import FastHandle
 from ._asyncio_private import (
-    FastHandle,
     ParentsLoop,
     describe_task,
     print_task_stack,

@@ -19,15 +19,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
-from ._asyncio_private import (
-    LONGEST_SLEEP,
-    MOST_EVENTS,
-    ON_BEHALF,
-    ErrandHandle,
-    FastHandle,
-    InheritedLoop,
-    hide_last_frame,
-)
+from ._asyncio_handles import ErrandHandle, FastHandle, SharedHandle, hide_last_frame
+from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, ON_BEHALF, InheritedLoop
 from ._asyncio_tasks import running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
@@ -138,7 +131,7 @@ class Loop(InheritedLoop):
         if self._closed or self._debug:
             handle = self._checked_handle(callback, args, context, "call_soon_threadsafe")
         else:
-            handle = FastHandle(callback, args, self, context)
+            handle = SharedHandle(callback, args, self, context)
         self._ready.append(handle)
         home = self.home
         if home._bell:

@@ -6,9 +6,9 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._coroutines import coroutine_of
 from ._home import LoopContext
 from ._loop import Loop
-from ._task import _awaiting
 
 if TYPE_CHECKING:
     import selectors
@@ -56,9 +56,7 @@ def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
     Called from: any thread.
     """
     context = _home_loop(None, "main")
-    coro: Any = main
-    if not asyncio.iscoroutine(main) and inspect.isawaitable(main):
-        coro = _awaiting(main)
+    coro: Any = coroutine_of(main) if inspect.isawaitable(main) else main
     try:
         with (
             context.inhabit(as_main=True),

@@ -18,6 +18,7 @@ from ._asyncio_private import loop_of
 from ._asyncio_tasks import enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
+from ._coroutines import as_coroutine, state_of
 from ._current import current_context, here, main
 from ._errors import AlreadyScheduled, ContextClosed
 from ._far import Cancel, FarWait
@@ -61,25 +62,6 @@ class _HomeInDebug(_Home):
 
 _at_home: Any = _Home()
 _at_home_in_debug: Any = _HomeInDebug()
-
-
-def _as_coroutine(coro: Any) -> Any:
-    """What is no `async def` call: suspend() and move_to() are generators, Cython has its own."""
-    if isinstance(coro, types.GeneratorType) and inspect.isawaitable(coro):
-        return _awaiting(coro)
-    if not asyncio.iscoroutine(coro):
-        message = f"a coroutine was expected, got {coro!r}"
-        raise TypeError(message)
-    return coro
-
-
-async def _awaiting(awaitable: Any) -> Any:
-    return await awaitable
-
-
-def _state(coro: Any) -> str | None:
-    """Where it is, as inspect says; None for one of another make, which does not tell."""
-    return inspect.getcoroutinestate(coro) if type(coro) is types.CoroutineType else None
 
 
 class Task(Enterable[T]):
@@ -204,7 +186,7 @@ class Task(Enterable[T]):
     ) -> None:
         _future_init(self, loop=reports_to)
         if type(coro) is not types.CoroutineType:
-            coro = _as_coroutine(coro)
+            coro = as_coroutine(coro)
         self._coro = coro
         self._send = coro.send
         self._home = home
@@ -401,7 +383,7 @@ class Task(Enterable[T]):
         """In a nested run its Context may be entered further up the stack: go on in a copy."""
         if (
             not str(error).startswith("cannot enter context")
-            or _state(self._coro) == inspect.CORO_CLOSED
+            or state_of(self._coro) == inspect.CORO_CLOSED
         ):
             return False
         self._vars = self._vars.copy()
@@ -416,7 +398,7 @@ class Task(Enterable[T]):
         self._mark_retrieved()
         let_die(self)
         self._far = None
-        if _state(self._coro) == inspect.CORO_CREATED:
+        if state_of(self._coro) == inspect.CORO_CREATED:
             self._coro.close()
         waiter = getattr(self, "_wait", None)
         if waiter is not None:
