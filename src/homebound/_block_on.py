@@ -24,7 +24,7 @@ from ._task import Task
 from ._wait import Waiting, _place_to_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable
 
     from ._context import AioContext
     from ._home import LoopContext

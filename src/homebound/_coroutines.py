@@ -29,7 +29,7 @@ def as_coroutine(coro: Any) -> Any:
 
 
 def coroutine_of(awaitable: Any) -> Any:
-    """A coroutine that awaits it, or itself if it is one. What cannot be awaited fails as it runs."""
+    """A coroutine that awaits it; itself if it is one. What cannot be awaited fails as it runs."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
     return _awaiting(awaitable)

@@ -9,6 +9,7 @@ done, then the list is looked at. Whoever finds the task done pops listeners and
 from __future__ import annotations
 
 import asyncio
+from asyncio.log import logger
 from contextvars import Context, copy_context
 from itertools import count
 from types import MethodType
@@ -38,6 +39,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _numbers = count(1)
+
+
+class _Home:
+    """What a task's C future takes for its loop: it never schedules, and reports to the home's."""
+
+    get_debug: Any = staticmethod(bool)  # False, without a Python frame
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        home = context["future"]._home
+        if home is None:
+            logger.error(context["message"], exc_info=context.get("exception"))
+        else:
+            home.loop.call_exception_handler(context)
+
+
+class _HomeInDebug(_Home):
+    """For it the future remembers where it was made."""
+
+    get_debug = staticmethod(lambda: True)
+
+
+at_home: Any = _Home()
+at_home_in_debug: Any = _HomeInDebug()
 
 
 class TaskFuture(FutureParts, Generic[T]):

@@ -56,7 +56,9 @@ def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
     Called from: any thread.
     """
     context = _home_loop(None, "main")
-    coro: Any = coroutine_of(main) if inspect.isawaitable(main) else main
+    coro: Any = main
+    if inspect.isawaitable(coro):
+        coro = coroutine_of(coro)
     try:
         with (
             context.inhabit(as_main=True),

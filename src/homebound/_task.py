@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from asyncio.log import logger
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +21,7 @@ from ._coroutines import as_coroutine, state_of
 from ._current import current_context, here, main
 from ._errors import AlreadyScheduled, ContextClosed
 from ._far import Cancel, FarWait
-from ._future import _numbers
+from ._future import _numbers, at_home, at_home_in_debug
 from ._loop import Loop
 from ._pursuit import on_leaving, pursuing
 
@@ -39,29 +38,6 @@ _set_exception = asyncio.Future.set_exception
 
 
 CANCEL = asyncio.CancelledError()  # in Task._throw: make a CancelledError when it is thrown
-
-
-class _Home:
-    """What a task's C future takes for its loop: it never schedules, and reports to the home's."""
-
-    get_debug: Any = staticmethod(bool)  # False, without a Python frame
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        home = context["future"]._home
-        if home is None:
-            logger.error(context["message"], exc_info=context.get("exception"))
-        else:
-            home.loop.call_exception_handler(context)
-
-
-class _HomeInDebug(_Home):
-    """For it the future remembers where it was made."""
-
-    get_debug = staticmethod(lambda: True)
-
-
-_at_home: Any = _Home()
-_at_home_in_debug: Any = _HomeInDebug()
 
 
 class Task(Enterable[T]):
@@ -104,7 +80,7 @@ class Task(Enterable[T]):
     _cancelled = False  # as a mailbox entry it is never passed over
     _wait: Any
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (asyncio.Task's, and the home)
         self,
         coro: Coroutine[Any, Any, T],
         *,
@@ -120,7 +96,7 @@ class Task(Enterable[T]):
             home = current_context()
         inside = eager_start and home is not None and home._may_begin_inside(context)
         if loop is not None and loop.get_debug():
-            self._set_up(coro, home, name, context, _at_home_in_debug)
+            self._set_up(coro, home, name, context, at_home_in_debug)
             del self._source_traceback[-2:]  # type: ignore[attr-defined]  # down to our caller
         else:
             self._set_up(coro, home, name, context)
@@ -150,7 +126,7 @@ class Task(Enterable[T]):
         home: AioContext,
         name: str | None = None,
         context: Context | None = None,
-        reports_to: Any = _at_home,
+        reports_to: Any = at_home,
     ) -> Task[T]:
         """One whose maker puts it into its home's mailbox himself.
 
@@ -172,7 +148,7 @@ class Task(Enterable[T]):
         context: Context | None,
     ) -> Task[T]:
         """As `_queued`, in debug mode: asyncio shows where a task was made."""
-        task = cls._queued(coro, home, name, context, _at_home_in_debug)
+        task = cls._queued(coro, home, name, context, at_home_in_debug)
         del task._source_traceback[-5:]  # type: ignore[attr-defined]  # down to the loop's caller
         return task
 
@@ -182,7 +158,7 @@ class Task(Enterable[T]):
         home: AioContext | None,
         name: str | None,
         context: Context | None,
-        reports_to: Any = _at_home,
+        reports_to: Any = at_home,
     ) -> None:
         _future_init(self, loop=reports_to)
         if type(coro) is not types.CoroutineType:

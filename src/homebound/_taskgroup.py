@@ -94,7 +94,7 @@ class TaskGroup:
         try:
             await self._leave(error)
             # What was to be raised was. What is left is the cancellation that `cancel` brought.
-            return True  # noqa: TRY300  (an else clause would hide that it may be swallowed)
+            return True
         finally:
             # The exceptions lead to our frames: let no cycle keep them, or us, alive.
             self._parent = self._base_error = error = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import heapq
 import inspect
@@ -333,6 +334,35 @@ def test_the_fields_of_a_loop():
     assert loop._timer_cancelled_count == 1
     assert heapq.heappop(loop._scheduled) is timer
     loop.close()
+
+
+def test_watching_a_descriptor_gives_its_handle():
+    """Which runs its callback in the Context that stands in it."""
+    loop: Any = asyncio.SelectorEventLoop()
+    number = contextvars.ContextVar("number", default=0)
+    context = contextvars.copy_context()
+    context.run(number.set, 1)
+    seen: list[int] = []
+    loop._ensure_fd_no_transport(loop._csock)
+    for watch in (loop._add_reader, loop._add_writer):
+        handle = watch(loop._csock.fileno(), lambda: seen.append(number.get()))
+        handle._context = context
+        handle._run()
+    assert seen == [1, 1]
+    assert loop._remove_reader(loop._csock.fileno())
+    assert loop._remove_writer(loop._csock.fileno())
+    loop.close()
+
+
+def test_a_thread_safe_handle_has_no_more_to_set():
+    """Ours inherits from it, and has a lock and methods of its own."""
+    thread_safe: Any = getattr(events, "_ThreadSafeHandle", None)
+    if thread_safe is None:
+        pytest.skip("asyncio has it from 3.14 on")
+    assert thread_safe.__bases__ == (events.Handle,)
+    assert tuple(thread_safe.__slots__) == ("_lock",)
+    own = {name for name, value in vars(thread_safe).items() if callable(value)}
+    assert own == {"__init__", "cancel", "cancelled", "_run"}
 
 
 def test_the_fields_of_an_epoll_selector():

@@ -80,7 +80,7 @@ def test_a_timer_at_an_hour_coarser_than_the_clock(loop: Any):
     """At 2**40 seconds floats are 0.2 ms apart: the clock's nanosecond, added, is lost (3.15)."""
     now = 2.0**40
     loop.time = lambda: now
-    called = []
+    called: list[str] = []
     loop.call_at(now, called.append, "now")
     loop.call_at(now + 1, called.append, "later")
     loop.call_at(now, loop.stop)

@@ -195,7 +195,7 @@ def test_a_task_made_as_asyncio_makes_one(loop_factory: Callable[[str], Callable
     """With a loop it begins by itself, on that loop; of anybody's make."""
     for make in (homebound.new_event_loop, loop_factory("asyncio")):
         loop = make()
-        ran = []
+        ran: list[Any] = []
 
         async def child(ran: list[Any] = ran) -> int:
             ran.append(asyncio.get_running_loop())
@@ -203,7 +203,8 @@ def test_a_task_made_as_asyncio_makes_one(loop_factory: Callable[[str], Callable
 
         async def main(loop: Any = loop) -> int:
             task = homebound.Task(child(), loop=loop, name="child", eager_start=True)
-            return await task
+            result: int = await task
+            return result
 
         assert loop.run_until_complete(main()) == 3
         assert ran == [loop]

@@ -278,7 +278,7 @@ def test_a_parent_that_does_nothing_but_move(io: IOThread, io2: IOThread, stress
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_generator_exit(alone: bool, run: Run):
+def test_generator_exit(alone: Any, run: Run):
     """Alone it comes out bare, so that an aclose() around the group swallows it (3.15)."""
 
     async def fail() -> None:
