@@ -22,13 +22,12 @@ from ._asyncio_futures import LoopFuture
 from ._asyncio_private import (
     LONGEST_SLEEP,
     MOST_EVENTS,
-    ON_BEHALF,
     ErrandHandle,
     FastHandle,
     InheritedLoop,
     hide_last_frame,
 )
-from ._asyncio_tasks import running_loop, set_running_loop, task_here
+from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
@@ -207,7 +206,7 @@ class Loop(InheritedLoop):
     def run_forever(self) -> None:
         """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
-        self._check_running()  # type: ignore[attr-defined]
+        self._check_running()
         with self.home.inhabit(), self._heeding_signals():
             super().run_forever()
 
@@ -368,11 +367,6 @@ class Loop(InheritedLoop):
     def time(self) -> float:
         """asyncio's: seconds, of the clock in force."""
         return clock.time()
-
-    def earliest_timer(self) -> float | None:
-        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
-        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
-        return min(pending, default=None)
 
     def timeout_until(self, until: float | None) -> float | None:
         """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""

@@ -13,9 +13,8 @@ from asyncio.log import logger
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._asyncio_futures import begins_wait
-from ._asyncio_private import loop_of
-from ._asyncio_tasks import enter_task, keep_alive, let_die
+from ._asyncio_futures import begins_wait, loop_of
+from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
 from ._current import current_context, here, main
@@ -162,7 +161,7 @@ class Task(Enterable[T]):
     ) -> Task[T]:
         """As `_queued`, in debug mode: asyncio shows where a task was made."""
         task = cls._queued(coro, home, name, context, _at_home_in_debug)
-        del task._source_traceback[-5:]  # type: ignore[attr-defined]  # down to the loop's caller
+        task._hide_maker(5)  # down to the loop's caller
         return task
 
     def _set_up(
@@ -364,10 +363,7 @@ class Task(Enterable[T]):
 
     def _context_in_use(self, error: RuntimeError) -> bool:
         """In a nested run its Context may be entered further up the stack: go on in a copy."""
-        if (
-            not str(error).startswith("cannot enter context")
-            or _state(self._coro) == inspect.CORO_CLOSED
-        ):
+        if not context_in_use(error) or _state(self._coro) == inspect.CORO_CLOSED:
             return False
         self._vars = self._vars.copy()
         self._home._ready.appendleft(self)  # type: ignore[union-attr]

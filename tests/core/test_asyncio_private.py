@@ -18,8 +18,8 @@ from weakref import ref
 import pytest
 
 import homebound
-from homebound._asyncio_private import ON_BEHALF
 from homebound._asyncio_tasks import (
+    ON_BEHALF,
     enter_task,
     keep_alive,
     leave_task,
