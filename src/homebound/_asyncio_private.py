@@ -1,11 +1,11 @@
 """Every name that asyncio keeps private and that we use: what it is, and what we take it for.
 
-Here are those of the loop; those of tasks are in _asyncio_tasks.py, of futures in
-_asyncio_futures.py, and what is only read, to tell what a task waits for and where a thread stands,
-in _asyncio_shapes.py. Nothing else in homebound uses a private name of Python's own
-(tests/core/test_private_names.py looks), and what `Loop` needs of the private parts it inherits is
-declared here, in `InheritedLoop`. The tests in tests/core/test_asyncio_*_private.py pin what each
-name means, on every Python we run on.
+Here are those of the loop; those of handles are in _asyncio_handles.py, of tasks in
+_asyncio_tasks.py, of futures in _asyncio_futures.py, and what is only read, to tell what a task
+waits for and where a thread stands, in _asyncio_shapes.py. Nothing else in homebound uses a private
+name of Python's own (tests/core/test_private_names.py looks). What `Loop` needs of the private
+parts it inherits is declared here, in `InheritedLoop`. The tests in tests/core that are named after
+these files pin what each name means, on every Python we run on.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from asyncio.log import logger
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_handles import ErrandTimer
 from ._park import Signal
 
 if TYPE_CHECKING:
@@ -35,61 +36,6 @@ if TYPE_CHECKING:
     from socket import socket
 
     Entry = Any  # something with `_cancelled` and `_run()`
-
-
-class FastHandle(events.Handle):
-    """asyncio's Handle without asking the loop for its debug flag each time."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: Any,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-
-class ErrandHandle(FastHandle):
-    """A handle that any thread may cancel, also while it runs: what it calls looks for itself.
-
-    asyncio's forgets its callback then, and may be about to call it. This one has it cancelled.
-    """
-
-    __slots__ = ()
-
-    def cancel(self) -> None:
-        """Do not call it. Called from: any thread."""
-        self._cancelled = True
-        self._callback.cancel()  # type: ignore[attr-defined]
-
-
-class ErrandTimer(events.TimerHandle):
-    """A timer of that kind."""
-
-    __slots__ = ()
-
-    def cancel(self) -> None:
-        """Do not call it. Called from: any thread."""
-        if not self._cancelled:
-            self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
-            self._cancelled = True
-            self._callback.cancel()  # type: ignore[attr-defined]
-
-
-def hide_last_frame(handle: Any) -> None:
-    """Debug mode remembers the stack in which a handle was made: take the last frame off it."""
-    if handle._source_traceback:
-        del handle._source_traceback[-1]
-
 
 # Selectors that do not leave it to the kernel to keep what is watched.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))

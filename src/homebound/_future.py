@@ -15,7 +15,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._asyncio_futures import FutureParts
-from ._asyncio_private import FastHandle
+from ._asyncio_handles import FastHandle
 from ._asyncio_tasks import (
     ParentsLoop,
     describe_task,

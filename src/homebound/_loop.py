@@ -19,14 +19,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
-from ._asyncio_private import (
-    LONGEST_SLEEP,
-    MOST_EVENTS,
-    ErrandHandle,
-    FastHandle,
-    InheritedLoop,
-    hide_last_frame,
-)
+from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
+from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
