@@ -1,39 +1,41 @@
-"""Each name that asyncio keeps private and the core uses: there, and doing what we rely on."""
+"""What asyncio's private names of tasks mean: its books about them, and what it does for a task."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
-import heapq
-import inspect
-import re
-import selectors
+import io
 import sys
-import threading
-from asyncio import base_events, base_tasks, events
-from pathlib import Path
+from asyncio import events
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import pytest
 
 import homebound
+from homebound._asyncio_shapes import waits_for
 from homebound._asyncio_tasks import (
-    ON_BEHALF,
+    context_in_use,
+    describe_task,
     enter_task,
     keep_alive,
+    leave_if_entered,
     leave_task,
     let_die,
+    print_task_stack,
     running_task,
     set_running_loop,
     task_here,
+    task_stack,
     unfinished,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCE = Path(homebound.__file__).parent
+LOOPS = [asyncio.SelectorEventLoop, homebound.new_event_loop]
 
 
 @pytest.fixture
@@ -56,6 +58,16 @@ def test_enter_and_leave_decide_the_current_task(running: Any):
         leave_task(running, object())
     leave_task(running, task)
     assert asyncio.current_task(running) is running_task(running) is task_here(running) is None
+
+
+def test_a_forked_process_leaves_what_it_has_entered(running: Any):
+    task: Any = object()
+    enter_task(running, task)
+    leave_if_entered(running, object())
+    assert task_here(running) is task
+    leave_if_entered(running, task)
+    leave_if_entered(running, task)
+    assert task_here(running) is None
 
 
 @pytest.mark.usefixtures("running")
@@ -183,183 +195,156 @@ def test_asyncio_asks_for_the_loop_to_await_or_to_list():
                 runner.run(main(io))
 
 
-def test_a_future_says_that_it_is_awaited():
-    loop = asyncio.new_event_loop()
-    future = loop.create_future()
-    assert future._asyncio_future_blocking is False
+# One task.
+
+
+def test_a_context_that_is_entered_twice():
+    context = contextvars.copy_context()
+    with pytest.raises(RuntimeError) as here:
+        context.run(context.run, print)
+    assert context_in_use(here.value)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError) as there:
+        context.run(lambda: pool.submit(context.run, print).result())
+    assert context_in_use(there.value)
+    assert not context_in_use(RuntimeError("something else cannot enter context"))
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_task_tells_what_it_awaits(loop_factory: Any):
+    async def wait(future: Any) -> None:
+        await future
+        assert waits_for(asyncio.current_task()) is None
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        future = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(wait(future))
+        outer = asyncio.create_task(wait(task))
+        assert waits_for(task) is None
+        await asyncio.sleep(0)
+        assert waits_for(task) is future
+        assert waits_for(outer) is task
+        future.set_result(None)
+        await outer
+        assert waits_for(task) is None
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert waits_for(object()) is None
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_task_that_must_cancel(loop_factory: Any):
+    """The request waits in it only where there is no future to cancel instead."""
+
+    async def main() -> None:
+        never = asyncio.get_running_loop().create_future()
+
+        async def wait() -> None:
+            await never
+
+        for yields, must_cancel in ((0, True), (1, False)):
+            task: Any = asyncio.create_task(wait())
+            for _ in range(yields):
+                await asyncio.sleep(0)
+            assert task._must_cancel is False
+            task.cancel("why")
+            assert (task._must_cancel, never.cancelled()) == (must_cancel, not must_cancel)
+            with pytest.raises(asyncio.CancelledError, match="why"):
+                await task
+            assert task._must_cancel is False
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_run_until_complete_speaks_for_the_task_that_it_makes(loop_factory: Any):
+    """Interrupted, it leaves that behind, and says that this is no mistake."""
+
+    async def look() -> Any:
+        return asyncio.current_task()._log_destroy_pending  # type: ignore[union-attr]
+
+    loop = loop_factory()
+    assert loop.run_until_complete(look()) is False
+    loop.close()
+
+
+@pytest.mark.parametrize("is_mistake", [True, False])
+def test_a_task_that_is_collected_unfinished(*, is_mistake: bool):
+    loop = asyncio.SelectorEventLoop()
+    reports: list[str] = []
+    loop.set_exception_handler(lambda _, report: reports.append(report["message"]))
 
     async def wait() -> None:
+        await loop.create_future()
+
+    task: Any = loop.create_task(wait())
+    loop.stop()
+    loop.run_forever()
+    task._log_destroy_pending = is_mistake
+    del task
+    gc.collect()
+    assert reports == ["Task was destroyed but it is pending!"] * is_mistake
+    loop.close()
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_task_is_described(loop_factory: Any):
+    class Echo:
+        """A callback that is shown as the task."""
+
+        def __init__(self, task: Any) -> None:
+            self.task = task
+
+        def __call__(self, _: object) -> None:
+            """Do nothing."""
+
+        def __repr__(self) -> str:
+            return f"<Echo {self.task!r}>"
+
+    async def wait(future: Any) -> None:
         await future
 
-    coro = wait()
-    assert coro.send(None) is future
-    assert future._asyncio_future_blocking is True
-    coro.close()
-    loop.close()
-
-
-def test_an_asyncio_task_takes_our_task_for_a_future():
-    """The flag is always up, and putting it down does nothing: threads share the task."""
-    task: Any = homebound.Task(asyncio.sleep(0))
-    assert asyncio.isfuture(task)
-    task._asyncio_future_blocking = False
-    assert task._asyncio_future_blocking is True
-    task.cancel()
-
-
-def test_the_default_executor():
-    loop = asyncio.new_event_loop()
-    with homebound.WorkerPool(name="mine") as pool:
-        loop._default_executor = pool  # type: ignore[attr-defined]
-        name = loop.run_until_complete(asyncio.to_thread(lambda: threading.current_thread().name))
-        assert name.startswith("mine-")
-        loop.run_until_complete(loop.shutdown_default_executor())
-        with pytest.raises(RuntimeError, match="was shut down"):
-            pool.submit(int)
-    loop.close()
-
-
-def test_a_futures_cancel_message_and_error():
-    loop = asyncio.new_event_loop()
-    future: Any = loop.create_future()
-    future._cancel_message = "why"
-    error = future._make_cancelled_error()
-    assert isinstance(error, asyncio.CancelledError)
-    assert error.args == ("why",)
-    loop.close()
-
-
-def test_a_future_may_be_told_that_its_exception_was_read():
-    loop = asyncio.new_event_loop()
-    reports: list[Any] = []
-    loop.set_exception_handler(lambda _, report: reports.append(report))
-    for read in (True, False):
-        future: Any = loop.create_future()
-        future.set_exception(ValueError())
-        if read:
-            future._log_traceback = False
-        del future
-    assert len(reports) == 1
-    loop.close()
-
-
-def test_a_future_takes_what_is_no_loop():
-    """The task's future asks for nothing else than these two."""
-
-    class Home:
-        get_debug = staticmethod(bool)
-
-        def call_exception_handler(self, context: Any) -> None:
-            pass
-
-    future = asyncio.Future[int](loop=Home())  # type: ignore[arg-type]
-    future.set_result(1)
-    assert future.result() == 1
-
-
-def test_a_handle_has_the_fields_that_ours_sets():
-    loop = asyncio.new_event_loop()
-    handle: Any = events.Handle(print, (), loop)
-    ours = {"_context", "_loop", "_callback", "_args", "_cancelled", "_repr", "_source_traceback"}
-    assert ours <= set(events.Handle.__slots__)
-    assert not set(events.Handle.__slots__) - ours - {"__weakref__"}
-    assert handle._cancelled is False
-    handle.cancel()
-    assert handle._cancelled is True
-    loop.close()
-
-
-def test_whom_timeout_and_task_group_are_called_back_for():
     async def main() -> None:
-        me = asyncio.current_task()
-        async with asyncio.timeout(30) as timeout, asyncio.TaskGroup() as group:
-            for manager, name in ((timeout, "_on_timeout"), (group, "_on_task_done")):
-                callback = getattr(manager, name)
-                assert getattr(manager, ON_BEHALF[callback.__func__]) is me
-            child = group.create_task(asyncio.sleep(0))
-            assert child._callbacks[0][0] == group._on_task_done
-            assert timeout._timeout_handler._callback == timeout._on_timeout  # type: ignore[attr-defined]
+        future = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(wait(future), name="described")
+        await asyncio.sleep(0)
+        text = describe_task(task)
+        assert text.startswith("<Task pending name='described' coro=<")
+        assert " wait_for=<Future pending cb=[" in text
+        assert repr(task).startswith(text[:-1])
+        task.add_done_callback(Echo(task))
+        assert "cb=[<Echo ...>" in repr(task)  # being described, it is not described again
+        task.cancel()
+        assert describe_task(task)[-1] == ">"
+        await asyncio.wait([task])
+        assert describe_task(task).startswith("<Task cancelled name='described' coro=<")
 
-    asyncio.run(main())
-
-
-def test_task_helpers():
-    assert list(inspect.signature(base_tasks._task_get_stack).parameters) == ["task", "limit"]
-    assert list(inspect.signature(base_tasks._task_print_stack).parameters) == [
-        "task", "limit", "file",
-    ]  # fmt: skip
-    assert callable(base_tasks._task_repr)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
-def test_base_event_loop_has_what_ours_replaces_and_calls():
-    for name in (
-        "_run_once",
-        "_check_closed",
-        "_check_running",
-        "_check_callback",
-        "_check_thread",
-        "_format_handle",
-    ):
-        assert hasattr(base_events.BaseEventLoop, name) or hasattr(base_events, name), name
-    for name in (
-        "_add_reader",
-        "_remove_reader",
-        "_remove_writer",
-        "_process_events",
-        "_write_to_self",
-    ):
-        assert hasattr(asyncio.SelectorEventLoop, name), name
-    assert isinstance(base_events._MIN_SCHEDULED_TIMER_HANDLES, int)  # type: ignore[attr-defined]
-    assert 0 < base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION < 1  # type: ignore[attr-defined]
-    assert base_events.MAXIMUM_SELECT_TIMEOUT > 0  # type: ignore[attr-defined]
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_the_stack_of_a_task(loop_factory: Any):
+    async def inner() -> None:
+        await asyncio.get_running_loop().create_future()
 
+    async def standing_here() -> None:
+        await inner()
 
-def test_the_fields_of_a_loop():
-    loop: Any = asyncio.SelectorEventLoop()
-    assert loop._stopping is False
-    assert loop._closed is False
-    assert loop._thread_id is None
-    assert loop._debug in (True, False)
-    assert loop._task_factory is None
-    assert loop._clock_resolution > 0
-    assert loop._timer_cancelled_count == 0
-    assert not loop._ready
-    ready = type(loop._ready)
-    assert {"append", "popleft", "extendleft", "rotate"} <= set(dir(ready))
-    timer = loop.call_later(3600, print)
-    assert loop._scheduled == [timer]
-    assert (timer._scheduled, timer._when) == (True, timer.when())
-    timer.cancel()
-    assert loop._timer_cancelled_count == 1
-    assert heapq.heappop(loop._scheduled) is timer
-    loop.close()
+    async def main() -> None:
+        task = asyncio.create_task(standing_here())
+        await asyncio.sleep(0)
+        [frame] = task_stack(task, None)
+        assert frame.f_code is standing_here.__code__
+        assert task.get_stack() == [frame]
+        assert task_stack(task, 0) == []
+        printed, by_task = io.StringIO(), io.StringIO()
+        print_task_stack(task, None, printed)
+        task.print_stack(file=by_task)
+        assert "standing_here" in printed.getvalue() == by_task.getvalue()
+        task.cancel()
 
-
-def test_the_fields_of_an_epoll_selector():
-    if not hasattr(selectors, "EpollSelector"):
-        pytest.skip("no epoll here")
-    selector: Any = selectors.EpollSelector()
-    assert selector._fd_to_key == {}
-    assert selector._selector.poll(0, 1) == []
-    selector.close()
-
-
-def test_private_names_stand_in_one_file():
-    """Nothing but four files knows a private name of asyncio."""
-    known = (
-        "_asyncio_private.py",
-        "_asyncio_tasks.py",
-        "_asyncio_futures.py",
-        "_asyncio_shapes.py",
-    )
-    private = re.compile(
-        r"\b(?:asyncio|tasks|events|base_tasks|base_events|futures)\._[a-z]\w+|"
-        r"from asyncio\.\w+ import .*\b_\w+"
-    )
-    found = {
-        (path.name, match.group())
-        for path in SOURCE.rglob("*.py")
-        if path.name not in known
-        for match in private.finditer(path.read_text())
-    }
-    assert not found
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
