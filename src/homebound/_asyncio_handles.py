@@ -1,4 +1,4 @@
-"""asyncio's handles: made without asking the loop for its debug flag, cancelled by any thread.
+"""asyncio's handles, made fit to be queued, run and cancelled by any thread.
 
 One of the files that know asyncio's private names; see _asyncio_private.py.
 """
