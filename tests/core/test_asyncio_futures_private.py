@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._asyncio_futures import LoopFuture, SharedFuture, begins_wait, has_gil, loop_of
+from homebound._asyncio_futures import LoopFuture, SharedFuture, has_gil, loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,19 +38,29 @@ def test_a_future_says_that_it_is_awaited(loop: Any, kind: Any):
     coro = wait(future)
     assert coro.send(None) is future
     assert future._asyncio_future_blocking is True
-    assert begins_wait(future) is True
     coro.close()
 
 
-def test_what_is_yielded_bare_is_told_apart(loop: Any):
-    future = loop.create_future()
-    assert begins_wait(future) is False
-    assert begins_wait(object()) is None
-    coro = wait(future)
-    coro.send(None)
-    begins_wait(future)
-    assert future._asyncio_future_blocking is False  # which is what asyncio's Task leaves
-    coro.close()
+@pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, homebound.new_event_loop])
+def test_a_task_takes_the_flag_down(loop_factory: Any):
+    """By it a task tells a future that is awaited from one that is yielded bare, a mistake."""
+
+    class Bare:
+        def __await__(self) -> Iterator[Any]:
+            yield future
+
+    loop = loop_factory()
+    future = asyncio.Future[None](loop=loop)
+    task = loop.create_task(wait(future))
+    mistaken = loop.create_task(wait(Bare()))
+    loop.stop()
+    loop.run_forever()
+    assert future._asyncio_future_blocking is False
+    future.set_result(None)
+    with pytest.raises(RuntimeError, match="yield was used instead of yield from"):
+        loop.run_until_complete(mistaken)
+    loop.run_until_complete(task)
+    loop.close()
 
 
 def test_an_asyncio_task_takes_our_task_for_a_future():
