@@ -1,18 +1,25 @@
 """asyncio's futures, with the private parts that make them fit to be awaited from several threads.
 
-The second of the files that know asyncio's private names; see _asyncio_private.py.
+One of the files that know asyncio's private names; see _asyncio_private.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from asyncio import futures
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import always_awaited
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+# A future's loop; of those without get_loop(), too.
+loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
+
+# Whether the GIL is on: without it at the start, an extension module can switch it on later.
+has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 
 def begins_wait(yielded: Any) -> bool | None:
@@ -35,9 +42,16 @@ class FutureParts(asyncio.Future[Any]):
 
     __slots__ = ("_cancellation",)  # the CancelledError it ended with, until somebody has had it
 
+    _cancel_message: Any  # for the CancelledError to come; asyncio's cancel() and result() use it
+    _source_traceback: Any  # in debug mode, the stack in which it was made; else None
+
     def _cancel_with(self, message: Any) -> None:
         """Remember the message for the CancelledError to come."""
         self._cancel_message = message
+
+    def _hide_maker(self, frames: int) -> None:
+        """Debug mode shows where it was made: take so many frames off the end of that."""
+        del self._source_traceback[-frames:]
 
     def _cancelled_error(self) -> asyncio.CancelledError:
         error: asyncio.CancelledError = self._make_cancelled_error()
@@ -140,6 +154,4 @@ SharedFuture.__name__ = SharedFuture.__qualname__ = "Future"
 # With a GIL two threads must change places between two bytecodes to trip over each other's flag,
 # and a generator of Python's costs an await a tenth more. Without one they do in 2 of 100 awaits
 # that begin together, and it costs 5 of 100.
-LoopFuture: type[asyncio.Future[Any]] = (
-    asyncio.Future if getattr(sys, "_is_gil_enabled", lambda: True)() else SharedFuture
-)
+LoopFuture: type[asyncio.Future[Any]] = asyncio.Future if has_gil() else SharedFuture

@@ -1,11 +1,11 @@
 """Every name that asyncio keeps private and that we use: what it is, and what we take it for.
 
-Here are those of the loop; those of tasks are in _asyncio_tasks.py, of futures in
-_asyncio_futures.py, of handles in _asyncio_handles.py, and what is only read, to tell who waits for
-whom, in _asyncio_shapes.py.
-Nothing else in homebound imports a private name of asyncio's, and what `Loop` needs of the private
-parts it inherits is declared here, in `InheritedLoop`. tests/core/test_asyncio_private.py pins each
-assumption for every Python we run on.
+Here are those of the loop; those of handles are in _asyncio_handles.py, of tasks in
+_asyncio_tasks.py, of futures in _asyncio_futures.py, and what is only read, to tell what a task
+waits for and where a thread stands, in _asyncio_shapes.py. Nothing else in homebound uses a private
+name of Python's own (tests/core/test_private_names.py looks). What `Loop` needs of the private
+parts it inherits is declared here, in `InheritedLoop`. The tests in tests/core that are named after
+these files pin what each name means, on every Python we run on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import selectors
 import signal
 import threading
-from asyncio import base_tasks, events, futures
+from asyncio import events
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
     _MIN_SCHEDULED_TIMER_HANDLES,
@@ -29,51 +29,15 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_handles import ErrandTimer, SharedHandle
+from ._asyncio_handles import ErrandTimer
 from ._park import Signal
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Coroutine, Iterator
+    from socket import socket
 
     Entry = Any  # something with `_cancelled` and `_run()`
-
-describe_task: Callable[[Any], str] = base_tasks._task_repr
-task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
-print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
-
-# A future's loop; of those without get_loop(), too.
-loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
-
-# asyncio's own block managers are called back for the task that entered them: what is called, and
-# where in its object that task stands.
-ON_BEHALF: dict[Any, str] = {
-    asyncio.Timeout._on_timeout: "_task",  # type: ignore[attr-defined]
-    asyncio.TaskGroup._on_task_done: "_parent_task",
-}
-
-
-class ParentsLoop:
-    """What an asyncio.TaskGroup then takes for its loop: that where its parent is.
-
-    The group keeps the loop that it was entered on, and at its end waits for a future of that,
-    which it sets when the last child ends: in the thread of its parent, which may have moved.
-    """
-
-    __slots__ = ("_parent",)
-
-    def __init__(self, parent: Any) -> None:
-        self._parent = parent
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parent._loop, name)
-
-    @classmethod
-    def follow(cls, group: Any, parent: Any) -> None:
-        """Have the group follow its parent from now on."""
-        if type(group._loop) is not cls:
-            group._loop = cls(parent)
-
 
 # Selectors that do not leave it to the kernel to keep what is watched.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
@@ -106,6 +70,9 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     _thread_id: int | None  # of the thread that runs it; None while nobody does
     _task_factory: Any
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
+    _signal_handlers: dict[int, Any]  # a handle for each Unix signal that has a handler
+    _csock: socket  # signals are written into it while the loop runs and has handlers...
+    _ssock: socket  # ... and the loop reads them from this, its other end
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
@@ -141,7 +108,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
@@ -151,7 +118,7 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         """asyncio's; which, when the last one goes, has signals written to nobody."""
         removed = super().remove_signal_handler(sig)
         if removed and self.is_running():
-            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         return removed
 
     def _drop_signal(self) -> None:
@@ -162,6 +129,24 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
         self.signal = None  # type: ignore[assignment]
         self._look = _see_nothing  # a method of ours would make a circle of us
+
+    def close_in_child(self, mailbox: deque[Any]) -> None:
+        """Close it in a forked process, and leave alone what it shares there with the parent's.
+
+        What it holds in the kernel, an epoll above all, is one with the parent's: only our copies
+        of the descriptors are closed. `mailbox` is what its home has now.
+        """
+        self._stopping = self._closed = True
+        self._thread_id = None
+        self._ready = mailbox
+        self._scheduled.clear()
+        if self._signal_handlers:
+            self._signal_handlers.clear()
+            signal.set_wakeup_fd(-1)  # the thread that forks is the main thread now, so it may
+        self.signal = None  # type: ignore[assignment]
+        self._selector.close()
+        self._ssock.close()
+        self._csock.close()
 
     # Events.
 
@@ -263,6 +248,11 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         when: float | None = scheduled[0]._when if scheduled else None
         return when
 
+    def earliest_timer(self) -> float | None:
+        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
+        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
+        return min(pending, default=None)
+
     def _collect_timers(self) -> None:
         """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""
         scheduled = self._scheduled
@@ -294,19 +284,22 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     def _check_closed(self) -> None:
         super()._check_closed()  # type: ignore[misc]
 
+    def _check_running(self) -> None:
+        super()._check_running()  # type: ignore[misc]
+
     def _checked_handle(
         self,
         callback: Callable[..., object],
         args: tuple[Any, ...],
         context: contextvars.Context | None,
         method: str,
+        kind: type[events.Handle] = events.Handle,
     ) -> events.Handle:
         """Debug mode: misuse is refused, and a handle remembers where it was made."""
         self._check_closed()
         if method == "call_soon":
             self._check_thread()  # type: ignore[attr-defined]
         self._check_callback(callback, method)  # type: ignore[attr-defined]
-        kind = SharedHandle if method == "call_soon_threadsafe" else events.Handle
         handle = kind(callback, args, self, context)
         if kind is not events.Handle:
             events.Handle.__init__(handle, callback, args, self, context)  # it leaves this out

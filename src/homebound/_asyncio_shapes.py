@@ -2,21 +2,31 @@
 
 Like _asyncio_private.py, but nothing here changes anything, and what is not found is left out: on
 a Python, or a loop, that does it another way, less is told. tests/core/test_asyncio_shapes.py pins
-what is read.
+what is read. Where each thread stands is read here, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+# The innermost frame of each thread, by the thread's ident: where it stands now.
+thread_frames: Callable[[], dict[int, FrameType]] = sys._current_frames
 
 # The callback of asyncio.wait, whose time limit cancels nobody.
 _WAITS = "_wait.<locals>._on_completion"
+
+
+def waits_for(task: Any) -> Any:
+    """The future that a task of asyncio's awaits; None if it awaits none, or does not tell."""
+    return getattr(task, "_fut_waiter", None)
 
 
 def loop_kept_by(future: Any) -> Any:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, tasks
+from asyncio import base_tasks, events, futures, tasks
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ def leave_if_entered(loop: Any, task: Any) -> None:
     """`leave_task`, in a forked process: since 3.14 that has entered none of its parent's tasks."""
     if task_here(loop) is task:
         leave_task(loop, task)
+
+
+describe_task: Callable[[Any], str] = base_tasks._task_repr
+task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
+print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
+
+
+def context_in_use(error: RuntimeError) -> bool:
+    """Context.run says so of a Context that is entered already, here or in another thread."""
+    return str(error).startswith("cannot enter context")
 
 
 # The unfinished tasks.
@@ -167,3 +177,33 @@ def loop_for_caller(task: Any, home_loop: Any) -> Any:
     else:
         awaits = to_await is task
     return (running_loop() if awaits else None) or home_loop
+
+
+# asyncio's own block managers are called back for the task that entered them: what is called, and
+# where in its object that task stands.
+ON_BEHALF: dict[Any, str] = {
+    asyncio.Timeout._on_timeout: "_task",  # type: ignore[attr-defined]
+    asyncio.TaskGroup._on_task_done: "_parent_task",
+}
+
+
+class ParentsLoop:
+    """What an asyncio.TaskGroup then takes for its loop: that where its parent is.
+
+    The group keeps the loop that it was entered on, and at its end waits for a future of that,
+    which it sets when the last child ends: in the thread of its parent, which may have moved.
+    """
+
+    __slots__ = ("_parent",)
+
+    def __init__(self, parent: Any) -> None:
+        self._parent = parent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parent._loop, name)
+
+    @classmethod
+    def follow(cls, group: Any, parent: Any) -> None:
+        """Have the group follow its parent from now on."""
+        if type(group._loop) is not cls:
+            group._loop = cls(parent)

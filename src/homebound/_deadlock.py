@@ -8,10 +8,10 @@ nobody can know: whether somebody outside of the ring means to cancel one in it.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_shapes import loop_kept_by, thread_frames
 from ._biglock import thread_name
 from ._rings import NOTHING, Ring, proof, rings, stuck
 from ._stacks import stack, task_stack
@@ -48,7 +48,7 @@ class Deadlock:
 
     def stacks(self) -> Iterator[str]:
         """Where each thread and each task in it stands, innermost call last."""
-        frames = sys._current_frames()
+        frames = thread_frames()
         for ident in sorted(self.idents):
             yield f"thread {thread_name(ident)}:"
             yield from stack(frames.get(ident))
@@ -87,7 +87,7 @@ def look_twice() -> list[Deadlock]:
 def _without_timed(graph: WaitGraph, left: dict[Node, Needs]) -> dict[Node, Needs]:
     """Who will be cancelled, or is let go by a timer, needs nobody."""
     loops: dict[int, Any] = {id(each.loop): each.loop for each in graph.contexts}
-    loops |= {id(node._loop): node._loop for node in left if is_task(node)}
+    loops |= {id(loop): loop for loop in map(loop_kept_by, filter(is_task, left))}
     limited = [call.subject for calls in graph.calls.values() for call in calls if call.timed]
     timers = Timers(loops.values(), limited)
 

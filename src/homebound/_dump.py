@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from ._asyncio_shapes import thread_frames
 from ._biglock import big_lock, thread_name
 from ._context import every_context
 from ._current import main_context
@@ -73,7 +74,7 @@ def dump_on(number: int) -> Callable[[], None]:
 
 def describe() -> Iterator[str]:
     """The lines of a dump."""
-    frames = sys._current_frames()
+    frames = thread_frames()
     for deadlock in look_twice():
         yield str(deadlock)
     yield from _describe_big_lock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import ON_BEHALF
+from ._asyncio_tasks import ON_BEHALF
 from ._pursuit import Pursuer
 
 if TYPE_CHECKING:

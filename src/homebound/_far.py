@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_private import loop_of
+from ._asyncio_futures import loop_of
 from ._errors import ContextClosed
 from ._guests import end_of
 from ._loop import Loop

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import signal
 import threading
 from collections import deque
 from itertools import repeat
@@ -77,7 +76,9 @@ def _end(context: AioContext) -> None:
     if context._chain:
         context._chain.clear()
     if isinstance(context, LoopContext):
-        if not context._key._is_owned():  # type: ignore[attr-defined]
+        if context._key.acquire(blocking=False):  # it was free, or is ours: we were home
+            context._key.release()
+        else:
             context._key = threading.RLock()
         _end_loop(context.loop, context._ready)
 
@@ -89,18 +90,8 @@ def _end_loop(loop: Loop, mailbox: deque[Any]) -> None:
     for _ in loop._batch:
         pass  # if we are in it, it ends with this entry
     loop._batch = repeat((), 0)
-    loop._stopping = loop._closed = True
-    loop._thread_id = None
-    loop._ready = mailbox
-    loop._scheduled.clear()
-    if loop._signal_handlers:  # type: ignore[attr-defined]
-        loop._signal_handlers.clear()  # type: ignore[attr-defined]
-        signal.set_wakeup_fd(-1)  # who forks is the main thread now, so it may
     loop.home._signal = None  # type: ignore[assignment]
-    loop.signal = None  # type: ignore[assignment]
-    loop._selector.close()
-    for end in ("_ssock", "_csock"):
-        getattr(loop, end).close()
+    loop.close_in_child(mailbox)
     # Asked to end its tasks and generators, as Runner does on the way out, it has none; and what
     # becomes of the parent's tasks is told there.
     loop.run_until_complete = _run_nothing  # type: ignore[assignment, method-assign]

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._asyncio_futures import FutureParts
 from ._asyncio_handles import FastHandle
-from ._asyncio_private import (
+from ._asyncio_tasks import (
     ParentsLoop,
     describe_task,
+    loop_for_caller,
     print_task_stack,
+    running_loop,
     task_stack,
 )
-from ._asyncio_tasks import loop_for_caller, running_loop
 from ._entry import Errand
 from ._errors import ContextError
 from ._loop import Loop

@@ -19,15 +19,16 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
-from ._asyncio_handles import ErrandHandle, FastHandle, SharedHandle, hide_last_frame
-from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, ON_BEHALF, InheritedLoop
-from ._asyncio_tasks import running_loop, set_running_loop, task_here
+from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
+from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
+from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
 from ._current import current_context, here
 from ._entry import Errand
 from ._park import wait_for_any
+from ._shared_handle import SharedHandle
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,7 +130,9 @@ class Loop(InheritedLoop):
         """asyncio's call_soon_threadsafe: a system call only if the loop is asleep."""
         handle: events.Handle
         if self._closed or self._debug:
-            handle = self._checked_handle(callback, args, context, "call_soon_threadsafe")
+            handle = self._checked_handle(
+                callback, args, context, "call_soon_threadsafe", SharedHandle
+            )
         else:
             handle = SharedHandle(callback, args, self, context)
         self._ready.append(handle)
@@ -216,7 +219,7 @@ class Loop(InheritedLoop):
     def run_forever(self) -> None:
         """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
-        self._check_running()  # type: ignore[attr-defined]
+        self._check_running()
         with self.home.inhabit(), self._heeding_signals():
             super().run_forever()
 
@@ -377,11 +380,6 @@ class Loop(InheritedLoop):
     def time(self) -> float:
         """asyncio's: seconds, of the clock in force."""
         return clock.time()
-
-    def earliest_timer(self) -> float | None:
-        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
-        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
-        return min(pending, default=None)
 
     def timeout_until(self, until: float | None) -> float | None:
         """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import _thread
 import logging
-import sys
 import threading
 import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from ._asyncio_shapes import thread_frames
 from ._biglock import big_lock, thread_name
 from ._context import AioContext, every_context
 from ._deadlock import look
@@ -246,7 +246,7 @@ def _lives(context: AioContext) -> bool:
 
 
 def _stall(kind: str, idents: list[int], seconds: float, message: str) -> Stall:
-    frames = sys._current_frames()
+    frames = thread_frames()
     lines = []
     for ident in idents:
         lines.append(f"thread {thread_name(ident)}:")

@@ -12,9 +12,8 @@ import types
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._asyncio_futures import begins_wait
-from ._asyncio_private import loop_of
-from ._asyncio_tasks import enter_task, keep_alive, let_die
+from ._asyncio_futures import begins_wait, loop_of
+from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
 from ._coroutines import as_coroutine, state_of
@@ -97,7 +96,7 @@ class Task(Enterable[T]):
         inside = eager_start and home is not None and home._may_begin_inside(context)
         if loop is not None and loop.get_debug():
             self._set_up(coro, home, name, context, at_home_in_debug)
-            del self._source_traceback[-2:]  # type: ignore[attr-defined]  # down to our caller
+            del self._source_traceback[-2:]
         else:
             self._set_up(coro, home, name, context)
         if home is None or not (eager_start or loop is not None):
@@ -149,7 +148,7 @@ class Task(Enterable[T]):
     ) -> Task[T]:
         """As `_queued`, in debug mode: asyncio shows where a task was made."""
         task = cls._queued(coro, home, name, context, at_home_in_debug)
-        del task._source_traceback[-5:]  # type: ignore[attr-defined]  # down to the loop's caller
+        task._hide_maker(5)  # down to the loop's caller
         return task
 
     def _set_up(
@@ -357,10 +356,7 @@ class Task(Enterable[T]):
 
     def _context_in_use(self, error: RuntimeError) -> bool:
         """In a nested run its Context may be entered further up the stack: go on in a copy."""
-        if (
-            not str(error).startswith("cannot enter context")
-            or state_of(self._coro) == inspect.CORO_CLOSED
-        ):
+        if not context_in_use(error) or state_of(self._coro) == inspect.CORO_CLOSED:
             return False
         self._vars = self._vars.copy()
         self._home._ready.appendleft(self)  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
+from ._asyncio_shapes import loop_kept_by
 from ._asyncio_tasks import running_loop
 from ._context import AioContext
 from ._current import current_context
@@ -227,9 +228,7 @@ class TaskGroup:
         ended = Ended(self, task)
         if isinstance(task, Task):
             task._tell(ended)
-        elif running_loop() is getattr(self._parent, "_loop", None) and not isinstance(
-            self._parent, Task
-        ):
+        elif running_loop() is loop_kept_by(self._parent) and not isinstance(self._parent, Task):
             task.add_done_callback(lambda _: ended._run())  # all in one loop: as asyncio's
         else:
             task.add_done_callback(ended._heard)

@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_shapes import gathered
+from ._asyncio_shapes import gathered, waits_for
 from ._asyncio_tasks import unfinished
 from ._biglock import big_lock, thread_name
 from ._context import every_context
@@ -209,7 +209,7 @@ class WaitGraph:
         waiter = self.elsewhere.get(task)
         if waiter is not None:
             yield from self._granted_to(waiter)
-        way = self._await("waits for", getattr(task, "_fut_waiter", None))
+        way = self._await("waits for", waits_for(task))
         if way is not None:
             yield way
 

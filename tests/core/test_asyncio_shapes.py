@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from functools import partial
+from typing import TYPE_CHECKING
 
 from homebound._asyncio_shapes import (
     cancelled_along,
     gathered,
     loop_kept_by,
     sleeps_until,
+    thread_frames,
     timers_of,
     touched_by,
+    waits_for,
 )
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from homebound.testing import Threads
+
+
+def test_a_thread_stands_where_its_innermost_frame_is(threads: Threads):
+    mine = thread_frames()[threading.get_ident()]
+    assert mine is sys._getframe()
+    inside, leave = threading.Event(), threading.Event()
+    idents = []
+
+    def stand() -> None:
+        idents.append(threading.get_ident())
+        inside.set()
+        leave.wait()
+
+    threads.start(stand)
+    inside.wait()
+    stack = []
+    frame: FrameType | None = thread_frames()[idents[0]]
+    while frame is not None:
+        stack.append(frame.f_code)
+        frame = frame.f_back
+    assert stand.__code__ in stack
+    leave.set()
 
 
 def test_timers():
@@ -41,7 +73,7 @@ def test_a_sleep_ends_when_its_timer_says():
         loop = asyncio.get_running_loop()
         sleeper = asyncio.create_task(asyncio.sleep(3600))
         await asyncio.sleep(0)
-        future = sleeper._fut_waiter  # type: ignore[attr-defined]
+        future = waits_for(sleeper)
         when = sleeps_until(loop, future)
         assert when is not None
         assert 3500 < when - loop.time() <= 3600
@@ -72,6 +104,18 @@ def test_who_is_cancelled_along():
         waiter.cancel()
         both.cancel()
         await asyncio.gather(waiter, both, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_what_is_gathered_is_cancelled_with_it():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future(), loop.create_future()]
+        together = asyncio.gather(*futures)
+        assert gathered(together) == futures
+        together.cancel()
+        assert all(future.cancelled() for future in futures)
 
     asyncio.run(main())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from _thread import get_ident
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from .._asyncio_shapes import thread_frames
 from .._biglock import thread_name
 from .._clock import clock as seam
 from .._context import every_context
@@ -261,7 +261,7 @@ class _Advance:
 
 def _instruction(ident: int) -> tuple[int, int] | None:
     """Where a thread is; None if it has ended."""
-    frame = sys._current_frames().get(ident)
+    frame = thread_frames().get(ident)
     return None if frame is None else (id(frame), frame.f_lasti)
 
 

@@ -11,12 +11,12 @@ import inspect
 import itertools
 import os
 import random
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
+from .._asyncio_futures import has_gil
 from .._iothread import IOThread
 from .._run import run
 from ._clock import VirtualClock
@@ -55,10 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     """How to have the same random choices again."""
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return (
         f"HOMEBOUND_SEED={_SEED} HOMEBOUND_STRESS_SECONDS={_STRESS_SECONDS} "
-        f"GIL={'on' if gil else 'off'}"
+        f"GIL={'on' if has_gil() else 'off'}"
     )
 
 

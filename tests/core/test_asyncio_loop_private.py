@@ -1,0 +1,389 @@
+"""What asyncio's loop means by its private names, on which ours relies: seen in asyncio's own."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import heapq
+import select
+import selectors
+import signal
+import socket
+import threading
+from asyncio import events
+from asyncio.base_events import (  # type: ignore[attr-defined]
+    _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
+    _MIN_SCHEDULED_TIMER_HANDLES,
+    _format_handle,
+)
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound._asyncio_private import LONGEST_SLEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def loop() -> Iterator[Any]:
+    """asyncio's own."""
+    loop = asyncio.SelectorEventLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two sockets, connected."""
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+def iterate(loop: Any) -> None:
+    """Run one iteration, without waiting in it."""
+    loop.stop()
+    loop.run_forever()
+
+
+# Running.
+
+
+def test_run_forever_repeats_run_once_until_it_is_stopping():
+    seen = []
+
+    class Counting(asyncio.SelectorEventLoop):
+        def _run_once(self) -> None:
+            loop: Any = self
+            seen.append(loop._thread_id)
+            loop._stopping = len(seen) == 3
+            assert len(seen) <= 3  # else it would run forever
+
+    loop: Any = Counting()
+    assert loop._thread_id is None
+    loop.run_forever()
+    assert seen == [threading.get_ident()] * 3
+    assert (loop._thread_id, loop._stopping) == (None, False)
+    loop.stop()
+    assert loop._stopping is True
+    loop.close()
+
+
+def test_a_stopping_loop_does_not_sleep():
+    """The iteration that sees the flag asks for events without waiting."""
+    asked = []
+
+    class Recording(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            asked.append(timeout)
+            assert asked == [0]  # else it would run forever
+            return super().select(0)
+
+    loop: Any = asyncio.SelectorEventLoop(Recording())
+    loop._stopping = True
+    loop.run_forever()
+    assert asked
+    loop.close()
+
+
+def test_what_is_ready_is_run_from_the_left(loop: Any):
+    order: list[str] = []
+    soon = loop.call_soon(order.append, "soon")
+    threadsafe = loop.call_soon_threadsafe(order.append, "threadsafe")
+    assert type(loop._ready) is collections.deque
+    assert list(loop._ready) == [soon, threadsafe]
+    loop._ready.append(events.Handle(order.append, ("put last",), loop))
+    loop._ready.appendleft(events.Handle(order.append, ("put first",), loop))
+    iterate(loop)
+    assert order == ["put first", "soon", "threadsafe", "put last"]
+    assert not loop._ready
+
+
+def test_a_closed_loop(loop: Any):
+    loop._check_closed()
+    loop._closed = True
+    assert loop.is_closed()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop._check_closed()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.call_soon(print)
+    loop._closed = False
+    loop.close()
+    assert loop._closed is True
+
+
+def test_a_running_loop(loop: Any):
+    loop._check_running()
+    loop._thread_id = threading.get_ident()
+    assert loop.is_running()
+    with pytest.raises(RuntimeError, match="already running"):
+        loop._check_running()
+    loop._thread_id = None
+    assert not loop.is_running()
+
+
+def test_debug_mode_checks_the_thread(loop: Any):
+    loop._check_thread()  # nothing runs it: any thread may
+    loop._thread_id = threading.get_ident()
+    loop._check_thread()
+    loop._thread_id += 1
+    with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+        loop._check_thread()
+    loop._debug = False
+    loop.call_soon(print).cancel()
+    loop._debug = True
+    assert loop.get_debug()
+    with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+        loop.call_soon(print)
+    loop._thread_id = None
+
+
+def test_debug_mode_checks_the_callback(loop: Any):
+    loop._check_callback(print, "call_soon")
+    coro = asyncio.sleep(0)
+    for wrong in (asyncio.sleep, coro, "print"):
+        with pytest.raises(TypeError, match="call_later"):
+            loop._check_callback(wrong, "call_later")
+    coro.close()
+
+
+def test_debug_mode_names_the_handle_that_runs(caplog: pytest.LogCaptureFixture, loop: Any):
+    running: list[Any] = []
+    loop.set_debug(True)
+    handle = loop.call_soon(lambda: running.append(loop._current_handle))
+    iterate(loop)
+    assert running == [handle]
+    assert loop._current_handle is None
+    loop._current_handle = handle
+    loop.call_exception_handler({"message": "in a callback"})
+    assert "test_debug_mode_names_the_handle_that_runs" in caplog.text  # which made the handle
+
+
+def test_a_task_s_step_is_shown_as_the_task(loop: Any):
+    task = loop.create_task(asyncio.sleep(0))
+    assert _format_handle(events.Handle(task.cancel, (), loop)) == repr(task)
+    other = events.Handle(print, (), loop)
+    assert _format_handle(other) == repr(other)
+    loop.run_until_complete(task)
+
+
+def test_a_task_factory_makes_the_tasks(loop: Any):
+    async def main() -> str:
+        return "done"
+
+    def factory(_loop: Any, coro: Any, **options: Any) -> Any:
+        made.append(task := asyncio.Task(coro, loop=loop, **options))
+        return task
+
+    made: list[Any] = []
+    assert loop._task_factory is None
+    loop.set_task_factory(print)
+    assert loop._task_factory is print
+    loop._task_factory = factory
+    task = loop.create_task(main())
+    assert made == [task]
+    assert loop.run_until_complete(task) == "done"
+
+
+def test_the_default_executor(loop: Any):
+    assert loop._default_executor is None
+    with homebound.WorkerPool(name="mine") as pool:
+        loop._default_executor = pool
+        name = loop.run_until_complete(asyncio.to_thread(lambda: threading.current_thread().name))
+        assert name.startswith("mine-")
+        loop.run_until_complete(loop.shutdown_default_executor())
+        with pytest.raises(RuntimeError, match="was shut down"):
+            pool.submit(int)
+
+
+# Timers.
+
+
+def test_timers_are_a_heap_from_which_the_iteration_takes_what_is_due(loop: Any):
+    order: list[str] = []
+    now = loop.time()
+    second = loop.call_at(now - 1, order.append, "second")
+    first = loop.call_at(now - 3, order.append, "first")
+    late = loop.call_later(3600, order.append, "late")
+    assert loop._scheduled[0] is first
+    assert set(loop._scheduled) == {first, second, late}
+    assert (first._when, first._scheduled) == (now - 3, True) == (first.when(), True)
+    put = events.TimerHandle(now - 2, order.append, ("put",), loop)
+    heapq.heappush(loop._scheduled, put)
+    put._scheduled = True  # type: ignore[attr-defined]
+    iterate(loop)
+    assert order == ["first", "put", "second"]
+    assert loop._scheduled == [late]
+    assert not first._scheduled
+    late._when = now - 1
+    iterate(loop)
+    assert order[3:] == ["late"]
+
+
+def test_a_timer_is_due_within_the_resolution_of_the_clock(loop: Any):
+    ran: list[str] = []
+    loop.call_later(3600, ran.append, "timer")
+    iterate(loop)
+    assert 0 < loop._clock_resolution < 3600
+    assert not ran
+    loop._clock_resolution = 7200
+    iterate(loop)
+    assert ran == ["timer"]
+
+
+def test_call_later_goes_through_call_at():
+    """So ours has to look at call_at alone."""
+    seen: list[Any] = []
+
+    class Recording(asyncio.SelectorEventLoop):
+        def call_at(self, when: float, callback: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+            seen.append(callback)
+            return super().call_at(when, callback, *args, **options)
+
+    loop = Recording()
+    loop.call_later(3600, print).cancel()
+    assert seen == [print]
+    loop.close()
+
+
+def test_cancelled_timers_are_counted_and_dropped_when_they_are_many(loop: Any):
+    timers = [loop.call_later(3600, print) for _ in range(_MIN_SCHEDULED_TIMER_HANDLES + 1)]
+    most = int(len(timers) * _MIN_CANCELLED_TIMER_HANDLES_FRACTION)
+    for timer in timers[-most:]:
+        timer.cancel()
+    iterate(loop)
+    assert loop._timer_cancelled_count == most
+    assert len(loop._scheduled) == len(timers)
+    timers[-most - 1].cancel()
+    iterate(loop)
+    assert loop._timer_cancelled_count == 0
+    assert set(loop._scheduled) == set(timers[: -most - 1])
+    assert not timers[-1]._scheduled
+
+
+def test_a_cancelled_timer_tells_the_loop(loop: Any):
+    timer = events.TimerHandle(loop.time() + 3600, print, (), loop)
+    loop._timer_handle_cancelled(timer)
+    assert loop._timer_cancelled_count == 0  # it stands in no heap
+    loop.call_later(3600, print).cancel()
+    assert loop._timer_cancelled_count == 1
+    iterate(loop)  # it was the first of the heap, and is dropped
+    assert loop._timer_cancelled_count == 0
+    assert not loop._scheduled
+
+
+def test_the_longest_sleep():
+    asked = []
+
+    class Recording(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            asked.append(timeout)
+            sleeping.stop()
+            return super().select(0)
+
+    selector = Recording()
+    sleeping: Any = asyncio.SelectorEventLoop(selector)
+    assert sleeping._selector is selector
+    sleeping.call_later(LONGEST_SLEEP * 2, print)
+    sleeping.run_forever()
+    assert asked == [LONGEST_SLEEP]
+    sleeping.close()
+
+
+# Descriptors and signals.
+
+
+def test_events_queue_the_handlers_of_a_descriptor(
+    loop: Any, ends: tuple[socket.socket, socket.socket]
+):
+    fd = ends[0].fileno()
+    reader, writer = loop._add_reader(fd, print), loop._add_writer(fd, print)
+    assert loop._selector.get_key(fd).data == (reader, writer)
+    ends[1].send(b"x")
+    loop._process_events(loop._selector.select(0))
+    assert list(loop._ready) == [reader, writer]
+    loop._ready.clear()
+    assert loop._remove_reader(fd) is True
+    assert (reader._cancelled, writer._cancelled) == (True, False)
+    assert loop._selector.get_key(fd).data == (None, writer)
+    loop._process_events(loop._selector.select(0))
+    assert list(loop._ready) == [writer]
+    loop._ready.clear()
+    assert loop._remove_writer(fd) is True
+    assert fd not in loop._selector.get_map()
+    assert loop._remove_reader(fd) is loop._remove_writer(fd) is False
+
+
+def test_the_descriptor_of_a_transport_is_its_own(
+    loop: Any, ends: tuple[socket.socket, socket.socket]
+):
+    loop._ensure_fd_no_transport(ends[0])
+    transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=ends[0]))
+    with pytest.raises(RuntimeError, match="is used by transport"):
+        loop._ensure_fd_no_transport(ends[0])
+    transport.abort()
+    iterate(loop)
+
+
+def test_writing_to_itself_wakes_the_loop():
+    class Counting(asyncio.SelectorEventLoop):
+        written = 0
+
+        def _write_to_self(self) -> None:
+            self.written += 1
+            super()._write_to_self()  # type: ignore[misc]
+
+    loop: Any = Counting()
+    loop.call_soon(print).cancel()
+    assert loop.written == 0
+    loop.call_soon_threadsafe(print).cancel()
+    assert loop.written == 1
+    [(key, _)] = loop._selector.select(0)
+    assert key.fd == loop._ssock.fileno()
+    assert loop._ssock.recv(100) == b"\0"
+    loop.close()
+
+
+def test_signals_come_as_bytes_through_the_self_pipe(loop: Any):
+    heard: list[str] = []
+    loop.add_signal_handler(signal.SIGUSR1, heard.append, "heard")
+    [(number, handle)] = loop._signal_handlers.items()
+    assert (number, handle._args) == (signal.SIGUSR1, ("heard",))
+    written_to = signal.set_wakeup_fd(-1)
+    assert written_to == loop._csock.fileno()
+    signal.set_wakeup_fd(written_to)
+    loop._csock.send(bytes([signal.SIGUSR1]))  # as the handler does that is written in C
+    iterate(loop)
+    iterate(loop)
+    assert heard == ["heard"]
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert loop._signal_handlers == {}
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="no epoll here")
+def test_an_epoll_selector(ends: tuple[socket.socket, socket.socket]):
+    """The dictionary stays the same one, and knows each descriptor that epoll reports."""
+    selector: Any = selectors.EpollSelector()
+    keys, epoll = selector._fd_to_key, selector._selector
+    assert type(epoll) is select.epoll
+    one, other = ends
+    selector.register(one, selectors.EVENT_READ, "data")
+    assert keys == {one.fileno(): selector.get_key(one)}
+    assert epoll.poll(0, 100) == []
+    other.send(b"x")
+    assert epoll.poll(0, 100) == [(one.fileno(), select.EPOLLIN)] == [(one.fileno(), 1)]
+    selector.modify(one, selectors.EVENT_READ | selectors.EVENT_WRITE, "more data")
+    assert keys[one.fileno()].data == "more data"
+    assert epoll.poll(0, 100) == [(one.fileno(), select.EPOLLIN | select.EPOLLOUT)]
+    assert select.EPOLLOUT == 4
+    selector.register(other, selectors.EVENT_WRITE)
+    assert len(epoll.poll(0, 100)) == 2
+    assert len(epoll.poll(0, 1)) == 1
+    selector.unregister(one)
+    assert keys.keys() == {other.fileno()}
+    assert keys is selector._fd_to_key
+    selector.close()

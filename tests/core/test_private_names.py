@@ -1,0 +1,206 @@
+"""Python's private names stand in a few files, and ours do not collide with them by accident."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import selectors
+from asyncio import events, tasks
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound._asyncio_futures import FutureParts, SharedFuture
+from homebound._asyncio_private import InheritedLoop
+from homebound._loop import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCES = {
+    path.name: ast.parse(path.read_text()) for path in Path(homebound.__file__).parent.rglob("*.py")
+}
+KNOWING = {name for name in SOURCES if name.startswith("_asyncio_")}
+
+# Accepted elsewhere: pytest's, which has no public way to a test's own arguments; and the mailbox
+# of a Loop, of which the name is ours as well.
+ACCEPTED = {
+    ("pytest_plugin.py", "pyfuncitem._fixtureinfo"),
+    ("_home.py", "loop._ready"),
+}
+
+# What a variable of ours is called that may hold an object of asyncio's.
+ASYNCIOS = {
+    "executor", "fut", "future", "handle", "loop", "node", "selector", "timer", "transport",
+}  # fmt: skip
+
+# What asyncio calls or reads by these names, and our classes answer in their own way.
+REPLACED_OF_LOOP = {
+    "_check_closed",
+    "_check_running",
+    "_check_thread",
+    "_run_once",
+    "_write_to_self",
+}
+REPLACED_OF_TASK = {
+    "_asyncio_awaited_by",
+    "_asyncio_future_blocking",
+    "_callbacks",
+    "_coro",
+    "_fut_waiter",
+    "_log_destroy_pending",
+    "_loop",
+    "_make_cancelled_error",
+    "_must_cancel",
+}
+
+
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+
+
+def names_made(tree: ast.AST) -> Iterator[str]:
+    """Those that a file defines: functions, classes, variables, fields of `self`, slots."""
+    declared = {
+        id(node.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and node.value is None
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            if id(node) not in declared:
+                yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("self", "cls"):
+                yield node.attr
+        elif isinstance(node, ast.Assign) and "__slots__" in map(ast.unparse, node.targets):
+            yield from (ast.literal_eval(each) for each in ast.walk(node.value) if is_text(each))
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def names_used(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """The private names that a file takes from something, and from what."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            whose, name = ast.unparse(node.value), node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+            if not is_text(node.args[1]):
+                continue
+            whose, name = ast.unparse(node.args[0]), ast.literal_eval(node.args[1])
+        else:
+            continue
+        if is_private(name):
+            yield whose, name
+
+
+def modules_of(tree: ast.AST) -> Iterator[str]:
+    """What a file calls the modules and classes that it has from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level):
+            yield from (each.asname or each.name.partition(".")[0] for each in node.names)
+
+
+def private_imports(tree: ast.AST) -> set[str]:
+    """The private names that it imports from modules which are not ours."""
+    return {
+        f"{node.module}.{each.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level
+        for each in node.names
+        if is_private(each.name)
+    }
+
+
+def names_of_asyncio() -> set[str]:
+    """The private names that asyncio's objects have on this Python."""
+    loop = asyncio.SelectorEventLoop()
+    kinds = (asyncio.SelectorEventLoop, asyncio.Task, asyncio.Future, events.TimerHandle)
+    names = {name for kind in kinds for name in dir(kind)} | set(vars(loop))
+    loop.close()
+    with selectors.DefaultSelector() as selector:
+        names |= set(vars(selector))
+    return {name for name in names if is_private(name)}
+
+
+def private_parts(kind: type[Any], first: type[Any]) -> set[str]:
+    """What a class of ours, and those that it is made of, define, down to the first."""
+    bases = kind.__mro__[: kind.__mro__.index(first)]
+    return {name for base in bases for name in vars(base) if is_private(name)}
+
+
+def test_private_names_of_python_stand_where_they_are_known():
+    """Elsewhere a private name is one that we define, of an object which is not Python's."""
+    asyncios = names_of_asyncio()
+    ours = {name for tree in SOURCES.values() for name in names_made(tree)}
+    declared = {
+        name for kind in (InheritedLoop, FutureParts) for name in inspect.get_annotations(kind)
+    }
+    found = set()
+    for file in SOURCES.keys() - KNOWING:
+        modules = set(modules_of(SOURCES[file]))
+        for whose, name in names_used(SOURCES[file]):
+            if (
+                (name not in ours and not (whose == "self" and name in declared))
+                or whose.partition(".")[0] in modules
+                or (whose.rpartition(".")[2] in ASYNCIOS and name in asyncios)
+            ):
+                found.add((file, f"{whose}.{name}"))
+        found |= {(file, name) for name in private_imports(SOURCES[file])}
+    assert found == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("files", "declaring"),
+    [
+        (["_loop.py"], InheritedLoop),
+        (["_task.py", "_cell.py", "_future.py"], FutureParts),
+    ],
+)
+def test_inherited_parts_are_declared(files: list[str], declaring: type[Any]):
+    """What Loop and Task take from asyncio's class by `self` is declared where it is known."""
+    made = {name for file in files for name in names_made(SOURCES[file])}
+    used = {
+        name
+        for file in files
+        for whose, name in names_used(SOURCES[file])
+        if whose in ("self", "super()")
+    }
+    inherited = (used & names_of_asyncio()) - made
+    assert inherited  # or nothing was looked at
+    assert inherited <= set(inspect.get_annotations(declaring)) | set(vars(declaring))
+
+
+def test_a_loop_replaces_what_it_means_to():
+    """No new private method or field of asyncio's loop has the name of one of ours."""
+    asyncios = asyncio.SelectorEventLoop()
+    ours = homebound.new_event_loop()
+    try:
+        theirs = {name for name in dir(asyncios) if is_private(name)}
+        assert private_parts(Loop, asyncio.SelectorEventLoop) & theirs == REPLACED_OF_LOOP
+        stored = {
+            name
+            for file in ("_loop.py", "_asyncio_private.py")
+            for name in names_made(SOURCES[file])
+        }
+        fields = stored & set(vars(asyncios))
+        declared = set(inspect.get_annotations(InheritedLoop))
+        assert fields <= declared | {"_current_handle"}
+        assert not {name for name in declared if is_private(name)} - theirs - {"_epoll", "_keys"}
+    finally:
+        ours.close()
+        asyncios.close()
+
+
+@pytest.mark.parametrize("kind", [homebound.Task, SharedFuture])
+def test_a_task_replaces_what_it_means_to(kind: type[Any]):
+    """No new private part of asyncio's Task, in C or Python, has the name of one of ours."""
+    theirs = set(dir(asyncio.Task)) | set(dir(tasks._PyTask))  # type: ignore[attr-defined]
+    assert private_parts(kind, asyncio.Future) & theirs <= REPLACED_OF_TASK
