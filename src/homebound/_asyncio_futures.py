@@ -22,19 +22,43 @@ loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
 has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 
-def begins_wait(yielded: Any) -> bool | None:
-    """What a coroutine yielded: True if a future being awaited, False if a future yielded bare.
+# Since 3.14 asyncio's futures remember which tasks await them, for call graphs.
+RECORDS_AWAITS = sys.version_info >= (3, 14)
 
-    None if no future at all. (`_asyncio_future_blocking` is how asyncio tells them apart.)
-    """
-    blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
-    if blocking:
-        yielded._asyncio_future_blocking = False
-    return blocking
+if not RECORDS_AWAITS:
+
+    def begins_wait(yielded: Any, task: Any) -> bool | None:  # noqa: ARG001  (for 3.14)
+        """What a task's coroutine yielded: True for a future being awaited, False for a bare one.
+
+        None if no future at all. (`_asyncio_future_blocking` is how asyncio tells them apart.)
+        """
+        blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
+        if blocking:
+            yielded._asyncio_future_blocking = False
+        return blocking
+
+else:
+    _record: Callable[[Any, Any], None] = asyncio.future_add_to_awaited_by  # type: ignore[attr-defined]
+    forget_await: Callable[[Any, Any], None] = asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined]
+    _recorded: Callable[[Any], Any] = asyncio.Future._asyncio_awaited_by.__get__  # type: ignore[attr-defined]
+
+    def begins_wait(yielded: Any, task: Any) -> bool | None:
+        """As above; a future being awaited remembers the task until `forget_await`."""
+        blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
+        if blocking:
+            yielded._asyncio_future_blocking = False
+            _record(yielded, task)
+        return blocking
+
+    def record_child(child: Any, parent: Any) -> None:
+        """Have a task of asyncio's show `parent` as what awaits it, until it is done."""
+        _record(child, parent)
+        child.add_done_callback(lambda _: forget_await(child, parent))
 
 
 _result = asyncio.Future.result
 _exception = asyncio.Future.exception
+_cancel = asyncio.Future.cancel
 
 
 class FutureParts(asyncio.Future[Any]):
@@ -60,7 +84,7 @@ class FutureParts(asyncio.Future[Any]):
     def _end_cancelled(self, error: asyncio.CancelledError) -> None:
         """Become cancelled by `error`."""
         self._cancellation: asyncio.CancelledError | None = error
-        asyncio.Future.cancel(self, error.args[0] if error.args else None)
+        _cancel(self, error.args[0] if error.args else None)
 
     def _make_cancelled_error(self) -> asyncio.CancelledError:
         """The error it ended with, for its traceback. Once, as asyncio does it; then copies."""
@@ -75,6 +99,20 @@ class FutureParts(asyncio.Future[Any]):
         self._log_traceback = False
 
     _asyncio_future_blocking = always_awaited
+
+    if RECORDS_AWAITS:
+
+        @property
+        def _asyncio_awaited_by(self) -> frozenset[Any] | None:
+            """The tasks that await this one: ours, those of asyncio's, and those it has recorded.
+
+            It records tasks of its own, and the callers of gather, wait, shield and its TaskGroup.
+            """
+            return frozenset(self._awaiters().union(_recorded(self) or ())) or None
+
+    def _awaiters(self) -> set[Any]:
+        """The tasks that await this one, as far as asyncio has not recorded them."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self.done():

@@ -176,7 +176,7 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
         with Waiting("block_on", task, turned, outer, timed=timeout is not None):
-            _turn_until_done(task, turned)
+            _turn_until_done(task, turned, outer)
         return _outcome(task, expired)
     finally:
         if alarm is not None:
@@ -186,12 +186,13 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         turned._end_nested(state)
 
 
-def _turn_until_done(task: Task[Any], turned: LoopContext) -> None:
+def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
     """Ctrl-C may come between any two steps: all of them are inside the `try`."""
     interrupt: BaseException | None = None
     while True:
         try:
-            task._tell(_Notify(turned))  # once more after an interrupt, which may have come first
+            # Once more after an interrupt, which may have come first.
+            task._tell(_Notify(turned, outer))
             while not task.done():
                 turned._turn_once(blocking=True)
             break
@@ -230,10 +231,11 @@ class _Expiry:
 class _Notify:
     """A listener: the task is done, let the waiting context look."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_awaiter", "_context")
 
-    def __init__(self, context: AioContext) -> None:
+    def __init__(self, context: AioContext, awaiter: Any) -> None:
         self._context = context
+        self._awaiter = awaiter  # the task that is inside block_on, or None
 
     def _heard(self, _: object) -> None:
         self._context.notify()

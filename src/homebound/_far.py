@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._asyncio_futures import loop_of
+from ._asyncio_futures import RECORDS_AWAITS, loop_of
 from ._errors import ContextClosed
 from ._guests import end_of
 from ._loop import Loop
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ._context import AioContext
     from ._task import Task
+
+if RECORDS_AWAITS:
+    from ._asyncio_futures import forget_await
 
 
 def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
@@ -90,6 +93,8 @@ class FarWait:
         return True
 
     def _answer(self) -> None:
+        if RECORDS_AWAITS:
+            forget_await(self._future, self._task)
         self._answered = True
         home: AioContext = self._task._home  # type: ignore[assignment]
         try:

@@ -24,6 +24,7 @@ from ._asyncio_tasks import (
     print_task_stack,
     running_loop,
     task_stack,
+    unfinished,
 )
 from ._entry import Errand
 from ._errors import ContextError
@@ -103,11 +104,11 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         if future is None:
             return self
-        self._heard(None)
+        self._future_done(future)
         return None
 
-    def _heard(self, _: object) -> None:
-        """What it waits for is done."""
+    def _future_done(self, _: object) -> None:
+        """The future that it awaits is done."""
         raise NotImplementedError
 
     # Telling who waits for it.
@@ -181,6 +182,22 @@ class TaskFuture(FutureParts, Generic[T]):
                 loop.call_soon_threadsafe(fn, self, context=context)
         except RuntimeError:
             pass  # that loop has ended, and with it whoever wanted to know
+
+    @property
+    def _awaiter(self) -> Any:
+        """As another task's listener it is what awaits that."""
+        return self
+
+    def _awaiters(self) -> set[Any]:
+        awaiters = {getattr(each, "_awaiter", None) for each in tuple(self._listeners)}
+        if getattr(self._coro, "cr_running", False):
+            # In the midst of a step: perhaps its first, for which block_on adds no listener.
+            awaiters.update(
+                each
+                for each in unfinished(TaskFuture)
+                if getattr(each, "_fut_waiter", None) is self
+            )
+        return awaiters - {None}
 
     # asyncio.Task's interface.
 

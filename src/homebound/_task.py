@@ -12,7 +12,7 @@ import types
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._asyncio_futures import begins_wait, loop_of
+from ._asyncio_futures import RECORDS_AWAITS, begins_wait, loop_of
 from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
@@ -26,6 +26,9 @@ from ._pursuit import on_leaving, pursuing
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+if RECORDS_AWAITS:
+    from ._asyncio_futures import forget_await
 
 T = TypeVar("T")
 
@@ -268,7 +271,7 @@ class Task(Enterable[T]):
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
         """The coroutine yielded something to wait for: a future, or a context to move to."""
         is_task = type(yielded) is Task
-        blocking = is_task or begins_wait(yielded)
+        blocking = is_task or begins_wait(yielded, self)
         if blocking:
             if yielded is self:
                 self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
@@ -311,7 +314,7 @@ class Task(Enterable[T]):
                 )
             )
 
-    def _future_done(self, _: object) -> None:
+    def _heard(self, _: object) -> None:
         """What it awaits is done: it stands in no queue, so put it into its home's."""
         home: AioContext = self._home  # type: ignore[assignment]
         home._ready.append(self)
@@ -321,7 +324,20 @@ class Task(Enterable[T]):
             except ContextClosed:
                 pass  # and so this task was abandoned
 
-    _heard = _future_done  # as a listener of another task
+    if RECORDS_AWAITS:
+
+        def _future_done(self, _: object) -> None:
+            """As `_heard`, and the future forgets it. Each await does this: no call to spare."""
+            forget_await(self._fut_waiter, self)
+            home: AioContext = self._home  # type: ignore[assignment]
+            home._ready.append(self)
+            if home._bell:
+                try:
+                    home._ring(self)
+                except ContextClosed:
+                    pass
+    else:
+        _future_done = _heard
 
     def _resume(self) -> bool:
         """The promise to enter it is the caller's: queue it at home. False if that has ended."""

@@ -11,6 +11,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
+from ._asyncio_futures import RECORDS_AWAITS
 from ._asyncio_shapes import loop_kept_by
 from ._asyncio_tasks import running_loop
 from ._context import AioContext
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextvars import Context
     from types import TracebackType
+
+if RECORDS_AWAITS:
+    from ._asyncio_futures import record_child
 
 T = TypeVar("T")
 
@@ -228,7 +232,10 @@ class TaskGroup:
         ended = Ended(self, task)
         if isinstance(task, Task):
             task._tell(ended)
-        elif running_loop() is loop_kept_by(self._parent) and not isinstance(self._parent, Task):
+            return
+        if RECORDS_AWAITS:
+            record_child(task, self._parent)
+        if running_loop() is loop_kept_by(self._parent) and not isinstance(self._parent, Task):
             task.add_done_callback(lambda _: ended._run())  # all in one loop: as asyncio's
         else:
             task.add_done_callback(ended._heard)

@@ -118,6 +118,11 @@ class Ended:
         self._group = group
         self._child = child
 
+    @property
+    def _awaiter(self) -> Any:
+        """The task that awaits the child."""
+        return self._group._parent
+
     def _heard(self, _: object) -> None:
         """In the thread where the child has ended."""
         parent = self._group._parent

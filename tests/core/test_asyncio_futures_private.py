@@ -72,6 +72,40 @@ def test_an_asyncio_task_takes_our_task_for_a_future():
     task.cancel()
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio records what awaits a future")
+def test_nothing_records_what_awaits_a_future():
+    assert not hasattr(asyncio.Future, "_asyncio_awaited_by")
+    assert not hasattr(homebound.Task, "_asyncio_awaited_by")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio records nothing")
+def test_what_awaits_a_future_is_recorded_and_forgotten():
+    """By two functions for whoever asks; for a task of asyncio's in C, in whatever it awaits."""
+    add: Any = asyncio.future_add_to_awaited_by  # type: ignore[attr-defined]
+    discard: Any = asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined]
+    recorded: Any = asyncio.Future._asyncio_awaited_by.__get__  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        future, ours = asyncio.Future[None](), homebound.Task(homebound.suspend())
+        assert not recorded(future)
+        add(future, ours)
+        assert recorded(future) == {ours}
+        add(future, future)
+        assert recorded(future) == {ours, future}
+        discard(future, ours)
+        discard(future, ours)
+        discard(future, future)
+        assert not recorded(future)
+        stock: Any = asyncio.Task(asyncio.wait_for(ours, None))
+        await asyncio.sleep(0)
+        assert recorded(ours) == {stock}
+        ours.cancel()
+        await asyncio.wait([stock])
+        assert not recorded(ours)
+
+    asyncio.run(main())
+
+
 def test_the_loop_of_a_future(loop: Any):
     class WithoutGetLoop:
         _loop = loop
