@@ -20,12 +20,13 @@ import importlib
 import selectors
 import socket
 import sys
-from asyncio import base_events, selector_events, unix_events
+from asyncio import base_events, events, selector_events, unix_events
 from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
 import homebound
+from homebound._asyncio_tasks import running_loop, set_running_loop
 from homebound._home import LoopContext
 from homebound._loop import Loop
 
@@ -121,6 +122,29 @@ def install() -> None:
                 setattr(module, name, loop_class)
     _replace_logger()
     _rebase_test_loop()
+    if sys.version_info >= (3, 14):
+        _run_for_tasks()
+
+
+def _run_for_tasks() -> None:
+    """Some tests replace the running loop's functions by Python's, which C and our tasks ignore.
+
+    Both are to know then which loop runs: since 3.14 no task can be entered on another.
+    """
+    run_forever = Loop.run_forever
+
+    def run_known_to_both(self: Loop) -> None:
+        before = running_loop()
+        if events._get_running_loop is running_loop or before is not None:
+            run_forever(self)
+            return
+        set_running_loop(self)
+        try:
+            run_forever(self)
+        finally:
+            set_running_loop(None)
+
+    Loop.run_forever = run_known_to_both  # type: ignore[method-assign]
 
 
 class _Logger:

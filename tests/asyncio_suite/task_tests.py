@@ -1,6 +1,7 @@
 """CPython's tests of asyncio.Task, run with homebound's Task in its place.
 
 test_tasks runs its BaseTaskTests over pairs of a Task and a Future class. This is one more pair.
+So it is in test_free_threading, of task factories.
 """
 
 # mypy: disable-error-code="misc, import-not-found"
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import unittest
 from typing import Any
 
 from test.test_asyncio import test_tasks
@@ -39,6 +41,7 @@ class HomeTaskTests(test_tasks.BaseTaskTests, test_utils.TestCase):
 
     Task = NewTask
     Future = asyncio.Future
+    all_tasks = staticmethod(asyncio.all_tasks)
     current_task = staticmethod(asyncio.current_task)
 
 
@@ -74,3 +77,20 @@ if sys.version_info >= (3, 12):
         Task = homebound.Task
 
     del test_eager_task_factory  # as test_tasks
+
+if sys.version_info >= (3, 14):
+    from test.test_asyncio import test_free_threading
+
+    class HomeFreeThreadingTests(test_free_threading.TestFreeThreading, unittest.TestCase):
+        """What asyncio expects of tasks whose loops run in several threads."""
+
+        def factory(self, loop: Any, coro: Any, **options: Any) -> Any:
+            return homebound.Task(coro, loop=loop, **options)
+
+    class HomeEagerFreeThreadingTests(HomeFreeThreadingTests):
+        """Of those that begin at once."""
+
+        def factory(self, loop: Any, coro: Any, **options: Any) -> Any:
+            return homebound.Task(coro, loop=loop, **{"eager_start": True, **options})
+
+    del test_free_threading  # as test_tasks
