@@ -50,6 +50,13 @@ def task_here(loop: Any) -> Any:
     return running_task(loop) if running_loop() is loop else None
 
 
+# `task_here`, if the calling thread is the loop's home, or stands in for a home that runs no task:
+# then no other thread's task can be the answer. One C call less for each wake-up at home.
+running_here: Callable[[Any], Any] = running_task
+if sys.version_info >= (3, 14) and "t" in sys.abiflags:
+    running_here = task_here
+
+
 def leave_if_entered(loop: Any, task: Any) -> None:
     """`leave_task`, in a forked process: since 3.14 that has entered none of its parent's tasks."""
     if task_here(loop) is task:

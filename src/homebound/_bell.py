@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-AWAKE: Any = ()  # falsy: a producer has nothing to do
+AWAKE: Any = None  # a producer has nothing to do: the falsy value whose test costs least
 CLOSED: Any = ("closed",)
 
 

@@ -274,7 +274,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         task = awaitable
         task._begin_if_new(target)
     else:
-        task = Task._queued(coroutine_of(awaitable), target)
+        task = Task._queued(coroutine_of(awaitable), target, None, None)
         try:
             interrupt = _post_new(task, target)
         except BaseException:  # refused, or interrupted before

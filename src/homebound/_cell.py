@@ -18,6 +18,7 @@ from __future__ import annotations
 import _thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._asyncio_tasks import task_here
 from ._biglock import thread_name
 from ._context import whereabouts
 from ._current import here
@@ -141,7 +142,7 @@ class Enterable(TaskFuture[T]):
                     "is finished"
                     if self.done()
                     else "is running"
-                    if context._running is self
+                    if task_here(context.loop) is self
                     else f"waits for {self._fut_waiter!r}"
                     if self._fut_waiter is not None
                     else "is about to run"

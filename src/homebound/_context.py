@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from ._asyncio_tasks import enter_task, leave_task, running_loop, task_here, unfinished
+from ._asyncio_tasks import enter_task, leave_task, running_here, running_loop, unfinished
 from ._biglock import thread_name
 from ._context_stats import ContextStats
 from ._current import current_context, here
@@ -49,9 +49,6 @@ class AioContext(Mailbox):
     # The class for loops of others; set where it is defined, likewise.
     guest_type: ClassVar[Callable[..., AioContext]]
 
-    # How a task's step ends, for asyncio. In a forked process the context gets another.
-    _leave_task = staticmethod(leave_task)
-
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
@@ -71,9 +68,13 @@ class AioContext(Mailbox):
         # (None: no chain is being run). Home only.
         self._woken: list[Task[Any]] = []
         self._chain: deque[Task[Any]] | None = None
-        # The homebound task whose step goes on here, None also while a nested run puts it aside.
-        # Written by the thread that runs it: the home, or its stand-in. Any thread reads it.
-        self._running: Task[Any] | None = None
+        # The homebound task in whose step a task factory is at work. What that starts eagerly, of
+        # whatever make, is the running task meanwhile; what it wakes runs when this one suspends.
+        # Home only.
+        self._outer: Task[Any] | None = None
+        # How a task's step ends, for asyncio. In a forked process the context gets another. It is a
+        # field since no Python specialises the look-up of a static method.
+        self._leave_task = leave_task
         # Those who wait for futures of this loop from elsewhere, to be told at its end; of a loop
         # of our own. Home only; whoever takes one out answers it.
         self._far_waits: set[Any] = set()
@@ -82,7 +83,10 @@ class AioContext(Mailbox):
         self._away: set[Any] = set()
         # Parkers of threads that wait for this context to get on; list operations are atomic.
         self._watchers: list[Parker] = []
-        self._iterations = self._entered = self._skipped = 0  # home only
+        # Iterations; and entries run beyond one in each, as in most there is one: a sum less to
+        # do. Fewer than none if many were empty. Home only.
+        self._iterations = self._more = 0
+        self._skipped = 0  # entries that were passed over, or ran nothing. Home only
         self._wakeups = self._coalesced = 0  # home only
         contexts.add(self)
         # None once it is closed, so that nothing refers in a circle.
@@ -250,10 +254,11 @@ class AioContext(Mailbox):
             return
         if not task._claim_at_home(self):
             return  # it runs elsewhere, and comes when it suspends
-        if self._running is not None:
+        running = running_here(self.loop)
+        if type(running) is self.task_type or (running is not None and self._outer is not None):
             self._woken.append(task)
-        elif task_here(self.loop) is None:
-            self._entered += 1
+        elif running is None:
+            self._more += 1
             self._run_now(task)
         else:  # a task that is not ours cannot have ours run inside it
             self._post(task)
@@ -314,14 +319,12 @@ class AioContext(Mailbox):
 
     def _leave_running(self, task: Any) -> None:
         """Put aside the task that this thread runs here, of any make."""
-        self._running = None
+        self._outer = None
         self._leave_task(self.loop, task)
 
     def _enter_again(self, task: Any) -> None:
         """Go on with a task after `_leave_running`."""
         enter_task(self.loop, task)
-        if type(task) is self.task_type:
-            self._running = task
 
     def _put_aside(self) -> deque[Task[Any]] | None:
         """The chain that runs now; what it has woken so far runs in the iterations to come."""
@@ -355,7 +358,7 @@ class AioContext(Mailbox):
                         chain.appendleft(task)
                         break
                 seen.add(task)
-                self._entered += 1
+                self._more += 1
                 task._run()
                 if woken:
                     chain.extendleft(reversed(woken))
@@ -409,7 +412,7 @@ class AioContext(Mailbox):
         return ContextStats(
             name=self.name,
             iterations=self._iterations,
-            entered=self._entered,
+            entered=self._iterations + self._more,
             wakeups=self._wakeups,
             coalesced=self._coalesced,
             ready=len(self._ready),

@@ -70,7 +70,6 @@ def _end(context: AioContext) -> None:
     context._watchers = []
     context._far_waits = set()
     # If the fork was made by a task of this context: nothing runs after it here.
-    context._running = None
     context._leave_task = leave_if_entered
     context._woken.clear()
     if context._chain:

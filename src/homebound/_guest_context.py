@@ -137,7 +137,7 @@ class GuestContext(AioContext):
         ready = self._ready
         batch = len(ready)
         self._iterations += 1
-        self._entered += batch
+        self._more += batch - 1
         self._woken_by_post(batch)
         chain = self._put_aside()
         outer = task_here(self.loop)

@@ -199,7 +199,7 @@ class LoopContext(AioContext):
 
     def _begin_inside(self, task: Task[Any]) -> None:
         """Run the first step of a new task, in the midst of whatever runs here."""
-        self._entered += 1
+        self._more += 1
         self._run_inside(task, task_here(self.loop))
         if FORGETS_EAGER and task.done():
             task._coro = None  # type: ignore[assignment]
@@ -213,15 +213,16 @@ class LoopContext(AioContext):
         if outer is None:
             self._run_now(task)
             return
-        running, chain = self._running, self._chain
+        outermost, chain = self._outer, self._chain
         self._leave_running(outer)
         self._chain = _NO_CHAIN if chain is None else chain
         try:
             task._run()
         finally:
             self._enter_again(outer)
-            self._running, self._chain = running, chain
-            if running is None and self._woken:  # a task that is not ours runs none at its end
+            self._outer, self._chain = outermost, chain
+            ours = outermost is not None or type(outer) is self.task_type
+            if self._woken and not ours:  # a task that is not ours runs none at its end
                 self._ready.extend(self._woken)
                 self._woken.clear()
 

@@ -176,9 +176,16 @@ class Loop(InheritedLoop):
     ) -> Any:
         """A task of a factory's; or one that may start eagerly, or remembers where it was made."""
         self._check_closed()
-        if self._task_factory is not None:
-            return self._create_by_factory(coro, name, context, options)
         home = self.home
+        if self._task_factory is not None:
+            outer = task_here(self)
+            if type(outer) is not self.task_type:
+                return self._create_by_factory(coro, name, context, options)
+            home._outer = outer
+            try:
+                return self._create_by_factory(coro, name, context, options)
+            finally:
+                home._outer = None
         eager = options.pop("eager_start", False) and home._may_begin_inside(context)
         if options:
             message = f"create_task() got an unexpected keyword argument {min(options)!r}"
@@ -279,7 +286,7 @@ class Loop(InheritedLoop):
         # A look is a system call, and costs more than a task's step. A loop that found nothing at
         # so many looks in a row is busy with itself: it may run batches for a moment between two.
         # So is one that slept between them, and was woken by other threads each time.
-        busy_until = 0.0
+        busy_until: float | None = None
         pairs = self._look(0, MOST_EVENTS)
         if pairs:
             self._serve(pairs)
@@ -288,13 +295,14 @@ class Loop(InheritedLoop):
         else:
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
+        scheduled = self._scheduled  # the one list for the loop's whole life
         entry: Entry = None
+        count = len(ready)
         while True:
-            if self._scheduled:
+            if scheduled:
                 self._collect_timers()
-            count = len(ready)
+                count = len(ready)
             home._iterations += 1
-            home._entered += count
             try:
                 if count == 1:  # as most often: there is no rest that a nested run could take over
                     entry = popleft()
@@ -303,6 +311,7 @@ class Loop(InheritedLoop):
                     else:
                         entry._run()
                 else:
+                    home._more += count - 1
                     # A loop in C takes them out; who exhausts `_batch` ends it.
                     self._batch = batch = repeat((), count)
                     for entry in starmap(popleft, batch):
@@ -317,7 +326,8 @@ class Loop(InheritedLoop):
                 self._run_with_care(self._batch)  # the rest of it
             if home._watchers:
                 home._tell_watchers()
-            if not busy_until or not ready or self._stopping or monotonic() >= busy_until:
+            count = len(ready)
+            if busy_until is None or not count or self._stopping or monotonic() >= busy_until:
                 entry = None  # a task that failed is reported when the last reference goes
                 return
 
@@ -339,7 +349,7 @@ class Loop(InheritedLoop):
         count = len(self._ready)
         home = self.home
         home._iterations += 1
-        home._entered += count
+        home._more += count - 1
         self._batch = batch = repeat((), count)
         self._run_with_care(batch)
         home._tell_watchers()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import types
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ._asyncio_futures import RECORDS_AWAITS, begins_wait, loop_of
 from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
@@ -25,7 +25,7 @@ from ._loop import Loop
 from ._pursuit import on_leaving, pursuing
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 if RECORDS_AWAITS:
     from ._asyncio_futures import forget_await
@@ -121,38 +121,10 @@ class Task(Enterable[T]):
             self._abandon("was never started")
             raise
 
-    @classmethod
-    def _queued(
-        cls,
-        coro: Coroutine[Any, Any, T],
-        home: AioContext,
-        name: str | None = None,
-        context: Context | None = None,
-        reports_to: Any = at_home,
-    ) -> Task[T]:
-        """One whose maker puts it into its home's mailbox himself.
-
-        Calling the class would cost two thirds more: its way to __init__ leads through a dict.
-        """
-        task: Task[T] = _new(cls)
-        task._set_up(coro, home, name, context, reports_to)
-        task._cell = PROMISED
-        task._parked = True
-        keep_alive(task)
-        return task
-
-    @classmethod
-    def _queued_with_origin(
-        cls,
-        coro: Coroutine[Any, Any, T],
-        home: AioContext,
-        name: str | None,
-        context: Context | None,
-    ) -> Task[T]:
-        """As `_queued`, in debug mode: asyncio shows where a task was made."""
-        task = cls._queued(coro, home, name, context, at_home_in_debug)
-        task._hide_maker(5)  # down to the loop's caller
-        return task
+    # Set below: `_queued`, and for debug mode `_queued_with_origin`. Not class methods: binding one
+    # to its class is a look-up that no Python specialises, and an object, for each task.
+    _queued: ClassVar[Callable[..., Task[Any]]]
+    _queued_with_origin: ClassVar[Callable[..., Task[Any]]]
 
     def _set_up(
         self,
@@ -163,7 +135,7 @@ class Task(Enterable[T]):
         reports_to: Any = at_home,
     ) -> None:
         _future_init(self, loop=reports_to)
-        if type(coro) is not types.CoroutineType:
+        if type(coro) is not CoroutineType:
             coro = as_coroutine(coro)
         self._coro = coro
         self._send = coro.send
@@ -194,7 +166,6 @@ class Task(Enterable[T]):
             self._parked = False
             self._cell = []
         enter_task(loop, self)
-        home._running = self
         try:
             if self._throw is not None:
                 yielded = self._vars.run(self._coro.throw, self._to_throw())
@@ -202,8 +173,8 @@ class Task(Enterable[T]):
                 self._fut_waiter = None
                 yielded = self._vars.run(self._send, None)
         except StopIteration as stop:
-            home._running = None
-            home._leave_task(loop, self)
+            leave_task = home._leave_task
+            leave_task(loop, self)
             if self._throw is None:
                 _set_result(self, stop.value)
             else:  # cancelled in its last step
@@ -213,16 +184,16 @@ class Task(Enterable[T]):
             if self._listeners:
                 self._announce()
         except BaseException as error:
-            home._running = None
-            home._leave_task(loop, self)
+            leave_task = home._leave_task
+            leave_task(loop, self)
             if self._fail(error):
                 raise
             # A traceback leads to this frame: holding the task, it would keep one that failed from
             # ending, and from being reported if nobody asks, until the garbage collector comes.
             del self
         else:
-            home._running = None
-            home._leave_task(loop, self)
+            leave_task = home._leave_task
+            leave_task(loop, self)
             # From here on another thread may have the task: each branch touches it last.
             if yielded is None:
                 home._ready.append(self)
@@ -491,5 +462,35 @@ class Task(Enterable[T]):
         return self._num_cancels_requested
 
 
+def _queued(
+    coro: Coroutine[Any, Any, Any],
+    home: AioContext,
+    name: str | None,
+    context: Context | None,
+    reports_to: Any = at_home,
+) -> Task[Any]:
+    """Make a task that its maker puts into its home's mailbox.
+
+    Calling the class would cost two thirds more: its way to __init__ leads through a dict.
+    """
+    task: Task[Any] = _new(Task)
+    task._set_up(coro, home, name, context, reports_to)
+    task._cell = PROMISED
+    task._parked = True
+    keep_alive(task)
+    return task
+
+
+def _queued_with_origin(
+    coro: Coroutine[Any, Any, Any], home: AioContext, name: str | None, context: Context | None
+) -> Task[Any]:
+    """Make one in debug mode: asyncio shows where a task was made."""
+    task = _queued(coro, home, name, context, at_home_in_debug)
+    task._hide_maker(5)  # down to the loop's caller
+    return task
+
+
+Task._queued = _queued
+Task._queued_with_origin = _queued_with_origin
 AioContext.task_type = Task
 Loop.task_type = Task
