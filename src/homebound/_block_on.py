@@ -20,8 +20,9 @@ from ._current import current_context, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
 from ._guest_context import GuestContext
 from ._park import Parker, my_parker
+from ._put_off import must_end_waits
 from ._task import Task
-from ._wait import Waiting, _place_to_wait
+from ._wait import Waiting, _place_to_wait, end_waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -175,7 +176,8 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
-        with Waiting("block_on", task, turned, outer, timed=timeout is not None):
+        cancel = (task if ours is None else ours).cancel
+        with Waiting("block_on", task, turned, outer, timed=timeout is not None, cancel=cancel):
             _turn_until_done(task, turned, outer)
         return _outcome(task, expired)
     finally:
@@ -194,6 +196,8 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
             # Once more after an interrupt, which may have come first.
             task._tell(_Notify(turned, outer))
             while not task.done():
+                if must_end_waits(turned.loop):
+                    end_waits(turned)
                 turned._turn_once(blocking=True)
             break
         except (KeyboardInterrupt, SystemExit) as error:

@@ -396,7 +396,8 @@ class AioContext(Mailbox):
 
         With `blocking`, sleep until there is something, or until `notify`; the big lock is let go
         meanwhile. Callable from inside a running task. Raises WrongThread anywhere but at home,
-        ContextError on a loop that is not homebound's.
+        ContextError on a loop that is not homebound's; CancelledError if the task that it is called
+        in is cancelled meanwhile, as the end of the loop does.
 
         Called from: big lock or home.
         """

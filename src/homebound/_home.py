@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import threading
 import weakref
 from collections import deque
@@ -18,6 +19,7 @@ from ._context import AioContext, whereabouts
 from ._current import current_context, here, main, main_context, set_home, set_main
 from ._errors import ContextError, WrongThread
 from ._park import SET, Parker, my_parker, write_signal
+from ._put_off import PutOff, must_end_waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,9 +235,26 @@ class LoopContext(AioContext):
                 + (" (or whoever holds the big lock)" if main.context is self else "")
             )
             raise WrongThread(message)
-        return self._turn(blocking=blocking)
+        outer = task_here(self.loop)
+        ours = outer if type(outer) is self.task_type else None
+        of_old = ours is None or ours._must_cancel  # it is for what the task awaits next
+        if must_end_waits(self.loop):
+            self._end_poll(outer, ours)
+        ran = self._turn(blocking=blocking)
+        if not of_old and ours._must_cancel:  # type: ignore[union-attr]
+            raise ours._to_throw()  # type: ignore[union-attr]
+        return ran
 
     poll.__doc__ = AioContext.poll.__doc__
+
+    def _end_poll(self, outer: Any, ours: Task[Any] | None) -> None:
+        """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
+        stop = PutOff.of(self.loop)
+        cancel: Any = bool if ours is None else ours.cancel
+        interrupted = outer is None or stop.ask(outer, cancel)
+        stop.settle()
+        if interrupted:
+            raise asyncio.CancelledError if ours is None else ours._to_throw()
 
     def _turn(self, *, blocking: bool) -> bool:
         """One iteration from inside whatever runs; True if something ran."""

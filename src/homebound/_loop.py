@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from ._home import LoopContext
+    from ._put_off import PutOff
     from ._spin import Spin
 
     Entry = Any  # something with `_cancelled` and `_run()`
@@ -62,6 +63,8 @@ class Loop(InheritedLoop):
         self._batch: Iterator[tuple[()]] = repeat((), 0)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self._is_main = False  # written by the home's thread as it moves in and out
+        # The stop that nested waits stand in the way of; None while there is none. Home only.
+        self._put_off: PutOff | None = None
         # When the home thread, now asleep, means to wake by itself; None while it is awake.
         # Written by the home thread under the big lock if it is the main one's.
         self._sleeps_until: float | None = None
@@ -228,10 +231,18 @@ class Loop(InheritedLoop):
         self._check_closed()
         self._check_running()
         with self.home.inhabit(), self._heeding_signals():
-            super().run_forever()
+            try:
+                super().run_forever()
+            finally:
+                put_off, self._put_off = self._put_off, None
+                if put_off is not None:
+                    put_off.end()
 
     def stop(self) -> None:
-        """asyncio's stop; a stand-in that runs it has to wake who runs the loop."""
+        """asyncio's stop; nested waits are ended first. A stand-in has to wake the home thread."""
+        put_off = self._put_off
+        if put_off is not None and put_off.pending():
+            return  # it follows by itself
         super().stop()
         home = self.home
         if here.context is home and here.home is not home:

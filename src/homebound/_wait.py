@@ -6,8 +6,9 @@ for anyone; a thread without a context for anyone; one I/O thread for another ne
 
 from __future__ import annotations
 
+import asyncio
 from _thread import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import task_here
 from ._clock import Deadline
@@ -16,7 +17,8 @@ from ._current import current_context, here, main
 from ._errors import WouldDeadlock
 from ._guest_context import GuestContext
 from ._home import LoopContext
-from ._task import CANCEL
+from ._put_off import PutOff, must_end_waits
+from ._task import CANCEL, Task
 from ._traps import current_task
 
 if TYPE_CHECKING:
@@ -41,9 +43,9 @@ def waits() -> dict[int, list[Waiting]]:
 class Waiting:
     """`with Waiting("block_on", task):` this thread waits. It shows so, to who looks on."""
 
-    __slots__ = ("_ident", "subject", "task", "timed", "turned", "what")
+    __slots__ = ("_ident", "asked", "cancel", "subject", "task", "timed", "turned", "what")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what a wait is)
         self,
         what: str,
         subject: object,
@@ -51,12 +53,15 @@ class Waiting:
         task: object = None,
         *,
         timed: bool = False,
+        cancel: Callable[[], object] | None = None,
     ) -> None:
         self.what = what  # the call
         self.subject = subject  # what it waits for
         self.turned = turned  # the context whose loop goes on meanwhile, or None
         self.task = task  # the task whose step the call is in, or None
         self.timed = timed  # it ends by itself
+        self.cancel = cancel  # how a stop of the loop has it end; None: as an end, it is waited for
+        self.asked = False  # it was, or its task was before. Written by the thread itself
         self._ident = get_ident()
 
     def __enter__(self) -> None:
@@ -128,16 +133,34 @@ def wait_while(
 
     Called from: big lock or home.
     """
-    outer = current_task()
-    if outer is None or outer._throw is CANCEL:  # of old: it is for what it awaits next
-        return turn_while(("wait_while", predicate), predicate, context, timeout)
+    heeding = _Heeding(predicate, current_task())
+    return turn_while(("wait_while", predicate), heeding, context, timeout, heeding.cancel)
 
-    def goes_on() -> object:
-        if outer._throw is CANCEL:
-            raise outer._to_throw()
-        return predicate()
 
-    return turn_while(("wait_while", predicate), goes_on, context, timeout)
+class _Heeding:
+    """The predicate of `wait_while`, which raises CancelledError once its task is cancelled."""
+
+    def __init__(self, predicate: Callable[[], object], outer: Task[Any] | None) -> None:
+        self._predicate = predicate
+        self._outer = outer
+        # One that has been cancelled of old: that is for what it awaits next.
+        self._heeds = outer is not None and outer._throw is not CANCEL
+        self._cancelled = False  # by a stop of the loop, with no task of ours to cancel
+
+    def cancel(self) -> None:
+        """The loop was told to stop."""
+        if self._outer is None:
+            self._cancelled = True
+        else:
+            self._heeds = True
+            self._outer.cancel()
+
+    def __call__(self) -> object:
+        if self._cancelled:
+            raise asyncio.CancelledError
+        if self._heeds and self._outer._throw is CANCEL:  # type: ignore[union-attr]
+            raise self._outer._to_throw()  # type: ignore[union-attr]
+        return self._predicate()
 
 
 def turn_while(
@@ -145,10 +168,12 @@ def turn_while(
     predicate: Callable[[], object],
     context: AioContext | None,
     timeout: float | None = None,
+    cancel: Callable[[], object] | None = None,
 ) -> bool:
     """`wait_while` under another name: the call that it is part of, and what that waits for.
 
-    It does not heed cancellation: what it waits for is an end that is under way.
+    It does not heed cancellation: what it waits for is an end that is under way. Neither does it
+    heed a stop of the loop, unless `cancel` says how.
     """
     turned = _place_to_wait("wait_while", context)
     _waiting.append(turned)  # counted, then looked: no kick is missed
@@ -156,7 +181,7 @@ def turn_while(
         if not predicate():
             return False
         task = task_here(turned.loop)
-        with Waiting(*what, turned, task, timed=timeout is not None):
+        with Waiting(*what, turned, task, timed=timeout is not None, cancel=cancel):
             _turn_while(turned, predicate, timeout, context)
     finally:
         _waiting.remove(turned)
@@ -184,11 +209,55 @@ def _turn_while(
                 other._refuse()
             if deadline.over():
                 raise TimeoutError
+            if must_end_waits(context.loop) and end_waits(context):
+                continue
             context._turn_once(blocking=True)
     finally:
         if alarm is not None:
             alarm.cancel()
         context._end_nested(state)
+
+
+def end_waits(context: LoopContext) -> bool:
+    """Cancel what stands in the way of a stop of the loop; True if there was something new.
+
+    That is the tasks whose steps stand in nested waits of the calling thread, its home's.
+    """
+    stop = PutOff.of(context.loop)
+    asked = False
+    for call in tuple(_waits.get(get_ident(), ())):
+        if call.turned is not context or call.cancel is None or call.asked:
+            continue
+        call.asked = True
+        if call.task is None:
+            call.cancel()
+            asked = True
+            continue
+        for caller in _run_inline_by(call.task, context):
+            stop.ask(caller, caller.cancel)
+        asked |= stop.ask(call.task, call.cancel)
+    stop.settle()
+    return asked
+
+
+def _run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
+    """The tasks in whose `block_on` it runs its first step, outermost first."""
+    callers: list[Task[Any]] = []
+    while isinstance(task, Task):
+        inner = task
+        task = next(
+            (
+                each
+                for each in context._tasks()
+                # One that awaits it is told of its end.
+                if each._fut_waiter is inner and each not in inner._listeners
+            ),
+            None,
+        )
+        if task is None or task in callers:
+            break
+        callers.insert(0, task)
+    return callers
 
 
 def _nothing() -> None:
