@@ -50,6 +50,8 @@ class AioContext(Mailbox):
     guest_type: ClassVar[Callable[..., AioContext]]
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
+    # Its thread was asked to stop: it ends what is here, and takes no new task from others.
+    _ending = False  # set once, by the home
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
 
@@ -61,8 +63,6 @@ class AioContext(Mailbox):
         self.loop = loop
         self.name = name or f"context-{next(_names)}"
         self._home_ident: int | None = None  # of its home's thread; written by that
-        # Its thread was asked to stop: it ends what is here, and takes nothing new from others.
-        self._ending = False  # set once, by the home
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
         # Tasks woken by the task that runs now, and what is left of the chain it belongs to
         # (None: no chain is being run). Home only.

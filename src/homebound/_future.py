@@ -27,7 +27,7 @@ from ._asyncio_tasks import (
     unfinished,
 )
 from ._entry import Errand
-from ._errors import ContextError
+from ._errors import ContextClosed, ContextError
 from ._loop import Loop
 
 if TYPE_CHECKING:
@@ -177,11 +177,17 @@ class TaskFuture(FutureParts, Generic[T]):
             if loop is None:
                 loop = self.get_loop()
             if isinstance(loop, Loop):
-                loop.home._post(FastHandle(fn, (self,), loop, context))
+                self._post_listener(FastHandle(fn, (self,), loop, context), loop)
             else:
                 loop.call_soon_threadsafe(fn, self, context=context)
         except RuntimeError:
             pass  # that loop has ended, and with it whoever wanted to know
+
+    def _post_listener(self, handle: FastHandle, loop: Loop) -> None:
+        try:
+            loop.home._post(handle)
+        except ContextClosed:
+            handle._unrun()
 
     @property
     def _awaiter(self) -> Any:

@@ -45,6 +45,7 @@ class _Epitaph(AioContext):
         self._context = weakref.ref(context)
         self.name = context.name
         self._ready = context._ready  # who has just posted there takes it back from here
+        self._aside = context._aside
         self._bell = CLOSED
         self._closed = True
         self._forked = context._forked

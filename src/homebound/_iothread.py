@@ -24,6 +24,7 @@ from ._spin import Spin
 from ._traps import move_to
 from ._wait import _place_to_wait, kick
 from ._wait_until import Watchers, wait_until
+from ._wind_down import wind_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _numbers = count()
 _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
-_RECHECK = 0.05  # seconds after which a winding-down thread looks again who is still at home
 
 
 class IOThread:
@@ -77,11 +77,12 @@ class IOThread:
         self.name: str = f"io{next(_numbers)}" if name is None else name
         self._loop_factory = loop_factory or new_event_loop
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
-        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        # Made by start(), which makes another if that one could not start.
+        self._thread: threading.Thread
         # Written by the I/O thread before it says that it has started, then constant.
         self._context: AioContext | None = None
         self._failure: BaseException | None = None
-        self._started = False  # set once by start()
+        self._started = False  # set by start(), and taken back if that fails
         self._ended = False  # set once by the I/O thread, as its last deed
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
         self._at_end = Watchers()  # told of _ended
@@ -100,24 +101,45 @@ class IOThread:
     def start(self) -> None:
         """Start the thread; when this returns it is the home of `context`.
 
-        Raises ContextError if it was started before, and whatever `loop_factory` raises.
+        Raises ContextError if it was started before, RuntimeError if there can be no more threads,
+        and whatever `loop_factory` raises. After such a failure it can be started again.
 
         Called from: any thread.
         """
         if self._started:
             message = f"IOThread {self.name!r} was started before; make another one"
             raise ContextError(message)
+        self._starter = my_parker()
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._failure = None
         self._started = True
-        parker = my_parker()
-        self._starter = parker
-        self._thread.start()
-        while self._context is None and self._failure is None:
-            parker.park()
-        if self._context is None:
-            assert self._failure is not None
+        interrupt: BaseException | None = None
+        try:
+            self._thread.start()
+        except BaseException as error:
+            if self._thread.ident is None:
+                self._started = False
+                raise
+            interrupt = error  # Ctrl-C, when it had started
+        interrupt = self._await_start() or interrupt
+        if self._failure is not None:
             self._thread.join()
+            self._started = self._ended = False
             raise self._failure
-        _running.add(self)
+        if interrupt is not None:
+            raise interrupt
+
+    def _await_start(self) -> BaseException | None:
+        """Wait until it lives or has failed; the interrupt that came meanwhile."""
+        interrupt: BaseException | None = None
+        while self._context is None and self._failure is None:
+            try:
+                self._starter.park()
+            except BaseException as error:  # noqa: BLE001  (raised when it can be stopped)
+                interrupt = error
+        if self._failure is None:
+            _running.add(self)
+        return interrupt
 
     def spawn(
         self,
@@ -187,7 +209,7 @@ class IOThread:
         if context is None or self._ended:
             return
         try:
-            context.call_soon(context.loop.stop)
+            context.call_soon(_stop_once, context)
         except ContextError:
             pass  # it ends already
 
@@ -247,8 +269,11 @@ class IOThread:
                 self._starter.unpark()
                 try:
                     context.loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    self._report_exit(context, error)
+                    raise
                 finally:
-                    wind_down(context)
+                    wind_down(context, f"unhandled exception as {self.name} stopped")
         except BaseException as error:
             if self._context is None:
                 self._failure = error
@@ -259,6 +284,14 @@ class IOThread:
             self._starter.unpark()
             self._at_end.tell()
             kick()  # who waits for what this context was to do is told that it has ended
+
+    def _report_exit(self, context: AioContext, error: BaseException) -> None:
+        """Something here has raised SystemExit, of which threading's own excepthook is silent."""
+        tasks = sorted(task.get_name() for task in asyncio.all_tasks(context.loop))
+        message = f"{error!r} in IOThread {self.name!r} ends it"
+        if tasks:
+            message += f", and cancels its tasks: {', '.join(tasks)}"
+        context.loop.call_exception_handler({"message": message, "exception": error})
 
     @contextmanager
     def _home(self) -> Iterator[AioContext]:
@@ -280,6 +313,12 @@ class IOThread:
             set_home(None)
 
 
+def _stop_once(context: AioContext) -> None:
+    """Stop the loop, unless its end has begun: that is not to be interrupted. Home."""
+    if not context._ending:
+        context.loop.stop()
+
+
 async def _leave(thread: IOThread, back: AioContext | None) -> None:
     """Who is to see the thread end cannot stay there: the calling task goes back."""
     if current_context() is thread._context:
@@ -287,43 +326,6 @@ async def _leave(thread: IOThread, back: AioContext | None) -> None:
             thread._check_wait("stop")
         else:
             await move_to(back)
-
-
-def wind_down(context: AioContext) -> None:
-    """End everything at home here, then the loop: tasks, async generators, workers."""
-    loop = context.loop
-    context._ending = True
-    try:
-        loop.run_until_complete(_end_tasks(loop))
-        context._drained = True
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.run_until_complete(context._end_workers())
-        loop.run_until_complete(_end_tasks(loop))  # those that were on their way here
-    finally:
-        loop.close()
-        context._close()
-
-
-async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel each task at home here once, and wait until none is."""
-    asked: set[Any] = set()
-    me = asyncio.current_task()
-    while tasks := asyncio.all_tasks(loop) - {me}:
-        for task in tasks - asked:
-            task.cancel()
-        asked |= tasks
-        # With a time limit: one that moves away, cleanup and all, is not ours to wait for.
-        await asyncio.wait(tasks, timeout=_RECHECK, return_when=asyncio.FIRST_COMPLETED)
-    for task in asked:
-        if task.done() and not task.cancelled() and task.exception() is not None:
-            loop.call_exception_handler(
-                {
-                    "message": f"unhandled exception as {threading.current_thread().name} stopped",
-                    "exception": task.exception(),
-                    "task": task,
-                }
-            )
 
 
 @atexit.register

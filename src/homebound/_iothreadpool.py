@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._clock import Deadline
 from ._current import current_context
+from ._errors import ContextError
 from ._iothread import IOThread, _leave
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from ._context import AioContext
@@ -38,21 +39,28 @@ class IOThreadPool:
         if n < 1:
             message = f"IOThreadPool: {n} threads asked for; it takes at least 1"
             raise ValueError(message)
-        self.threads: tuple[IOThread, ...] = tuple(
+        self._make: Callable[[], tuple[IOThread, ...]] = lambda: tuple(
             IOThread(f"{name}{index}", **options) for index in range(n)
         )
+        self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
         self._came_from: AioContext | None = None  # as IOThread's
 
     def start(self) -> None:
-        """Start all; if one cannot, none is left running.
+        """Start all; if one cannot, none is left running, and the pool can be started again.
 
         Called from: any thread.
         """
-        with ExitStack() as stack:
-            for thread in self.threads:
-                stack.enter_context(thread)
-            stack.pop_all()
+        try:
+            with ExitStack() as stack:
+                for thread in self.threads:
+                    stack.enter_context(thread)
+                stack.pop_all()
+        except ContextError:
+            raise  # they were started before
+        except BaseException:
+            self.threads = self._make()
+            raise
 
     def next(self) -> IOThread:
         """The thread whose turn it is.

@@ -19,7 +19,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
-from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
+from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame, starts_coroutine
 from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
@@ -27,6 +27,7 @@ from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock
 from ._current import current_context, here
 from ._entry import Errand
+from ._mailbox import KeptQueue
 from ._park import wait_for_any
 from ._shared_handle import SharedHandle
 
@@ -131,6 +132,9 @@ class Loop(InheritedLoop):
         context: contextvars.Context | None = None,
     ) -> events.Handle:
         """asyncio's call_soon_threadsafe: a system call only if the loop is asleep."""
+        home = self.home
+        if home._ending and here.context is not home and starts_coroutine(callback):
+            home._refuse()
         handle: events.Handle
         if self._closed or self._debug:
             handle = self._checked_handle(
@@ -139,7 +143,6 @@ class Loop(InheritedLoop):
         else:
             handle = SharedHandle(callback, args, self, context)
         self._ready.append(handle)
-        home = self.home
         if home._bell:
             home._ring(handle)
         return handle
@@ -260,9 +263,9 @@ class Loop(InheritedLoop):
         self._drop_signal()
         home._signal = None  # type: ignore[assignment]
         # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
-        # late, is his to take back, and if he does not find it he thinks that somebody was told.
+        # late, is its to take back; if it were not there, its end would seem to have been told.
         mailbox = self._ready
-        self._ready = type(mailbox)()
+        self._ready = home._aside = KeptQueue()
         super().close()
         self._ready = mailbox
         self.home = home._epitaph()  # type: ignore[assignment]

@@ -18,9 +18,20 @@ from ._bell import CLOSED, new_bell
 from ._errors import ContextClosed
 
 
+class KeptQueue(deque[Any]):
+    """What a loop has for its mailbox while asyncio closes it, and empties its queue.
+
+    A post that comes at this moment is the producer's to take back.
+    """
+
+    def clear(self) -> None:
+        """Keep all of it."""
+
+
 class Mailbox:
     """What is to run in a context. How its home is woken is for a context to say: `_ring`."""
 
+    _aside: deque[Any] = KeptQueue()  # see KeptQueue; none yet
     _forked = False  # it was a parent process's; set in the child, which has but one thread then
 
     def __init__(self) -> None:
@@ -51,11 +62,13 @@ class Mailbox:
         """The context is closed: whoever gets the entry out of the mailbox answers for it."""
         if entry is None:
             return
-        try:
-            self._ready.remove(entry)
-        except ValueError:
-            return  # the closer found it there and told whom it concerns
-        self._refuse()
+        for queue in (self._ready, self._aside):
+            try:
+                queue.remove(entry)
+            except ValueError:
+                continue
+            self._refuse()
+        # Else the closer found it there and told whom it concerns.
 
     def _refuse(self) -> None:
         message = f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more"
@@ -76,11 +89,16 @@ class Mailbox:
         self._closed = True
         self._bell = CLOSED  # for good: who posts from now on meets it after his append
         self._ready.rotate(0)
+        # All of them first. Those who are told may post, and are refused: each then looks for its
+        # entry in the mailbox, which is short.
+        left: deque[Any] = deque()
         while self._ready:
             try:
-                entry = self._ready.popleft()
+                left.append(self._ready.popleft())
             except IndexError:
-                return  # its producer took it back
+                break  # its producer took it back
+        while left:
+            entry = left.popleft()
             tell = getattr(entry, "_unrun", None)
             if tell is not None:
                 tell()

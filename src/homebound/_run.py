@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._coroutines import coroutine_of
 from ._home import LoopContext
 from ._loop import Loop
+from ._wind_down import wind_down
 
 if TYPE_CHECKING:
     import selectors
@@ -60,11 +61,13 @@ def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
     if inspect.isawaitable(coro):
         coro = coroutine_of(coro)
     try:
-        with (
-            context.inhabit(as_main=True),
-            asyncio.Runner(debug=debug, loop_factory=lambda: context.loop) as runner,
-        ):
-            return runner.run(coro)  # type: ignore[no-any-return]
+        with context.inhabit(as_main=True):
+            runner = asyncio.Runner(debug=debug, loop_factory=lambda: context.loop)
+            try:
+                return runner.run(coro)  # type: ignore[no-any-return]
+            finally:
+                # In the place of Runner.close, which gives up if something stops the loop again.
+                wind_down(context, "unhandled exception during asyncio.run() shutdown")
     finally:
         if asyncio.iscoroutine(coro):
             coro.close()  # no-op unless it never began

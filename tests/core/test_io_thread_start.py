@@ -1,0 +1,157 @@
+"""`IOThread.start` that fails: nothing is left behind, and it can be tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+import homebound
+from homebound import ContextError, IOThread, IOThreadPool, block_on
+
+
+class FailsOnce:
+    """A loop factory whose first call raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error: BaseException | None = error
+
+    def __call__(self) -> asyncio.AbstractEventLoop:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return homebound.new_event_loop()
+
+
+def answers(io: IOThread) -> bool:
+    return bool(block_on(io.spawn(asyncio.sleep(0, "here"))) == "here")
+
+
+def test_the_thread_cannot_start(monkeypatch: pytest.MonkeyPatch):
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    io = IOThread("io")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            io.start()
+    io.stop()
+    io.join()
+    assert repr(io) == "<IOThread 'io' not started>"
+    with io:
+        assert answers(io)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), SystemExit(2)])
+def test_the_loop_cannot_be_made(error: BaseException):
+    io = IOThread("io", loop_factory=FailsOnce(error))
+    with pytest.raises(type(error)) as caught:
+        io.start()
+    assert caught.value is error
+    io.stop()
+    io.join()
+    assert repr(io) == "<IOThread 'io' not started>"
+    with pytest.raises(ContextError):
+        io.context  # noqa: B018
+    with io:
+        assert answers(io)
+    with pytest.raises(ContextError, match="started before"):
+        io.start()
+
+
+def test_with_async():
+    async def main() -> None:
+        io = IOThread(loop_factory=FailsOnce(OSError("no room")))
+        with pytest.raises(OSError, match="no room"):
+            async with io:
+                pass
+        async with io:
+            assert await io.spawn(asyncio.sleep(0, "here")) == "here"
+
+    homebound.run(main())
+
+
+def test_a_pool():
+    pool = IOThreadPool(2, loop_factory=FailsOnce(OSError("no room")))
+    with pytest.raises(OSError, match="no room"):
+        pool.start()
+    pool.stop()
+    with pool:
+        assert all(answers(io) for io in pool.threads)
+        with pytest.raises(ContextError, match="started before"):
+            pool.start()
+        assert all(answers(io) for io in pool.threads)
+
+
+def test_no_descriptors_are_left():
+    """The limit is reached wherever a start needs one more; the next start finds room again."""
+    program = """
+    import asyncio, os, resource, threading, homebound
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    homebound.IOThread().stop()
+    failed = 0
+    for spare in range(12):
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            for fd in taken[:spare]:
+                os.close(fd)
+        io = homebound.IOThread()
+        try:
+            io.start()
+        except OSError:
+            failed += 1
+            for fd in taken[spare:]:
+                os.close(fd)
+            io.stop()
+            io.start()
+        else:
+            for fd in taken[spare:]:
+                os.close(fd)
+        assert homebound.block_on(io.spawn(asyncio.sleep(0, 1))) == 1
+        io.stop()
+    assert threading.active_count() == 1
+    print(2 <= failed <= 10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_ctrl_c_during_start():
+    """The thread lives all the same, and ends in order with the interpreter."""
+    program = """
+    import asyncio, os, signal, homebound
+    def factory():
+        os.kill(os.getpid(), signal.SIGINT)
+        return homebound.new_event_loop()
+    async def work():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.001)
+            print("cleaned up", flush=True)
+    io = homebound.IOThread(loop_factory=factory)
+    try:
+        io.start()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    io.spawn(work())
+    homebound.block_on(io.spawn(asyncio.sleep(0)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("interrupted\ncleaned up\n", "")
