@@ -78,10 +78,10 @@ class FastHandle(events.Handle):
 
     def _unrun(self) -> None:
         """It was in the mailbox of a loop that has ended: a thread that waits for it is told."""
-        callback = self._callback  # type: ignore[attr-defined]
+        callback = self._callback
         tell = _IF_NEVER_RUN.get(getattr(callback, "__code__", None))
         if tell is not None and not self._cancelled:
-            tell(callback, self._args)  # type: ignore[attr-defined, arg-type]
+            tell(callback, self._args)  # type: ignore[arg-type]
 
 
 run_handle = events.Handle._run

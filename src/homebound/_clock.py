@@ -65,6 +65,11 @@ class Deadline:
         """Seconds left, less than 0 when it is over; None: for ever."""
         return None if self.when is None else self.when - clock.time()
 
+    def timeout(self) -> float | None:
+        """Seconds left, for a call that takes no negative ones; None: for ever."""
+        left = self.left()
+        return None if left is None else max(0.0, left)
+
     def over(self) -> bool:
         """The time has come."""
         return self.when is not None and clock.time() >= self.when

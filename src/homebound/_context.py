@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from ._asyncio_tasks import enter_task, leave_task, running_here, running_loop, unfinished
 from ._biglock import thread_name
+from ._clock import Deadline
 from ._context_stats import ContextStats
 from ._current import current_context, here
 from ._entry import BottomHalf, Posted, PostedWithArgs
@@ -52,6 +53,9 @@ class AioContext(Mailbox):
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     # Its thread was asked to stop: it ends what is here, and takes no new task from others.
     _ending = False  # set once, by the home
+    # How many seconds that may take, and when it is over; None: as long as it needs.
+    _shutdown_timeout: float | None = None
+    _end_by: Deadline | None = None  # written by the home
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
     _lent = False  # its home waits, and has let go of the big lock; written by that thread
 
@@ -131,6 +135,15 @@ class AioContext(Mailbox):
     def _itself(self) -> AioContext | None:
         """This context; of what stands for one whose loop is closed, the one it stands for."""
         return self
+
+    def _end_begins(self) -> None:
+        """Its end is asked for: its time runs from here. Home."""
+        if self._end_by is None and self._shutdown_timeout is not None:
+            self._end_by = Deadline(self._shutdown_timeout)
+
+    def _end_is_over(self) -> bool:
+        """Whether what has not ended by now is to be abandoned. Home."""
+        return self._end_by is not None and self._end_by.over()
 
     async def _end_workers(self) -> None:
         """Shut its worker pool down, waiting for work in flight."""

@@ -254,6 +254,8 @@ class LoopContext(AioContext):
         cancel: Any = bool if ours is None else ours.cancel
         interrupted = outer is None or stop.ask(outer, cancel)
         stop.settle()
+        if stop.over():
+            raise asyncio.CancelledError
         if interrupted:
             raise asyncio.CancelledError if ours is None else ours._to_throw()
 

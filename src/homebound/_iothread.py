@@ -16,6 +16,7 @@ from ._context import whereabouts
 from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
 from ._guest_context import GuestContext
+from ._left_over import left_over
 from ._loop import Loop
 from ._members import members
 from ._park import my_parker
@@ -86,6 +87,8 @@ class IOThread:
         self._ended = False  # set once by the I/O thread, as its last deed
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
         self._at_end = Watchers()  # told of _ended
+        # Seconds that a stop waited in vain: so long, once more, waits the interpreter's exit.
+        self._patience: float | None = None
 
     @property
     def context(self) -> AioContext:
@@ -159,7 +162,9 @@ class IOThread:
     def stop(self, timeout: float | None = None) -> None:
         """End the thread and wait for it: at most `timeout` seconds, then TimeoutError.
 
-        Its tasks are cancelled and waited for, asynchronous generators and workers shut down.
+        Its tasks are cancelled and waited for, asynchronous generators and workers shut down. The
+        error says what has not ended, with stacks; the end goes on, and another `stop` waits for
+        the same one. The interpreter's exit does so for `timeout` seconds more, then abandons it.
         No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
         other I/O threads (`async with IOThread()` waits without blocking; a task that has moved
         into the thread goes back to where it began the `async with`, at its end).
@@ -168,7 +173,11 @@ class IOThread:
         """
         self._check_wait("stop")
         self._ask_to_stop()
-        self.join(timeout)
+        try:
+            self.join(timeout)
+        except TimeoutError:
+            self._bound_exit(timeout)
+            raise
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
@@ -184,8 +193,17 @@ class IOThread:
             wait_until(("IOThread.join", self), lambda: self._ended, self._at_end, timeout=timeout)
         except TimeoutError:
             message = f"IOThread {self.name!r} has not ended after {timeout} s"
+            if self._context is not None:
+                message += left_over(self._context)
             raise TimeoutError(message) from None
         self._thread.join()  # it has done its last deed: a matter of microseconds
+
+    def _bound_exit(self, patience: float | None) -> None:
+        """How long the interpreter's exit is to wait for it, and for its workers."""
+        self._patience = patience
+        workers = None if self._context is None else self._context.workers
+        if workers is not None:
+            workers._patience = patience
 
     def _check_wait(self, what: str) -> None:
         """Before anything is done: a call that may not wait must change nothing."""
@@ -335,4 +353,4 @@ def _stop_all() -> None:
     for thread in members(_running):
         thread._ask_to_stop()
     for thread in members(_running):
-        thread._thread.join()
+        thread._thread.join(thread._patience)

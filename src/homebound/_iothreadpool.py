@@ -86,9 +86,13 @@ class IOThreadPool:
         for thread in self.threads:
             thread._ask_to_stop()
         deadline = Deadline(timeout)
-        for thread in self.threads:
-            left = deadline.left()
-            thread.join(None if left is None else max(0.0, left))
+        try:
+            for thread in self.threads:
+                thread.join(deadline.timeout())
+        except TimeoutError:
+            for thread in self.threads:
+                thread._bound_exit(timeout)
+            raise
 
     def __enter__(self) -> Self:
         self.start()

@@ -41,6 +41,7 @@ class PutOff:
         put_off = loop._put_off
         if put_off is None:
             put_off = loop._put_off = cls(loop)
+            loop.home._end_begins()
         return put_off
 
     def ask(self, task: Any, cancel: Callable[[], object]) -> bool:
@@ -55,7 +56,13 @@ class PutOff:
     def pending(self) -> bool:
         """Whether a task is still at its cleanup, and has not left for another home."""
         home = self._loop.home
-        return any(not task.done() and getattr(task, "_home", home) is home for task in self._asked)
+        return not self.over() and any(
+            not task.done() and getattr(task, "_home", home) is home for task in self._asked
+        )
+
+    def over(self) -> bool:
+        """Whether the time for it is: each nested wait is left at once then, cleanup or not."""
+        return self._loop.home._end_is_over()
 
     def settle(self) -> None:
         """Take the stop back while tasks are at their cleanup, and stop again afterwards."""

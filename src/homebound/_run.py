@@ -40,13 +40,23 @@ def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> Loo
     return LoopContext(Loop(selector), name)
 
 
-def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
+def run(
+    main: Awaitable[T], *, debug: bool | None = None, shutdown_timeout: float | None = None
+) -> T:
     """Run a coroutine like asyncio.run; this thread becomes the main context's home meanwhile.
 
     It holds the big lock at all times but while its loop sleeps. `main` may be any awaitable, as
-    asyncio's may be from Python 3.14 on. `debug` is asyncio's debug mode. Raises ContextError if
-    there is a main context already, RuntimeError if a loop runs in this thread, and what asyncio
-    does if `main` is no awaitable: TypeError, before Python 3.14 ValueError.
+    asyncio's may be from Python 3.14 on. `debug` is asyncio's debug mode.
+
+    At the end its tasks are cancelled and waited for, asynchronous generators and workers shut
+    down: for `shutdown_timeout` seconds at most, if given. What has not ended by then is abandoned:
+    the loop's exception handler is told what that is, with stacks, and what waits for it gets
+    ContextClosed. (Not so a call that blocks the main thread, and the threads of a
+    concurrent.futures executor, for which Python itself waits at exit.)
+
+    Raises ContextError if there is a main context already, RuntimeError if a loop runs in this
+    thread, ValueError if `shutdown_timeout` is negative, and what asyncio does if `main` is no
+    awaitable: TypeError, before Python 3.14 ValueError.
 
     >>> import homebound
     >>> async def main():
@@ -56,7 +66,13 @@ def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
 
     Called from: any thread.
     """
+    if shutdown_timeout is not None and not shutdown_timeout >= 0:
+        if asyncio.iscoroutine(main):
+            main.close()
+        message = f"run: shutdown_timeout is {shutdown_timeout}; it must be 0 or more seconds"
+        raise ValueError(message)
     context = _home_loop(None, "main")
+    context._shutdown_timeout = shutdown_timeout
     coro: Any = main
     if inspect.isawaitable(coro):
         coro = coroutine_of(coro)
@@ -67,7 +83,8 @@ def run(main: Awaitable[T], *, debug: bool | None = None) -> T:
                 return runner.run(coro)  # type: ignore[no-any-return]
             finally:
                 # In the place of Runner.close, which gives up if something stops the loop again.
-                wind_down(context, "unhandled exception during asyncio.run() shutdown")
+                if not context.loop.is_closed():  # as in a forked process
+                    wind_down(context, "unhandled exception during asyncio.run() shutdown")
     finally:
         if asyncio.iscoroutine(coro):
             coro.close()  # no-op unless it never began

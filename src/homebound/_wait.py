@@ -221,7 +221,8 @@ def _turn_while(
 def end_waits(context: LoopContext) -> bool:
     """Cancel what stands in the way of a stop of the loop; True if there was something new.
 
-    That is the tasks whose steps stand in nested waits of the calling thread, its home's.
+    That is the tasks whose steps stand in nested waits of the calling thread, its home's. Raises
+    CancelledError when the time for its end is over.
     """
     stop = PutOff.of(context.loop)
     asked = False
@@ -237,6 +238,8 @@ def end_waits(context: LoopContext) -> bool:
             stop.ask(caller, caller.cancel)
         asked |= stop.ask(call.task, call.cancel)
     stop.settle()
+    if stop.over():
+        raise asyncio.CancelledError
     return asked
 
 

@@ -6,8 +6,10 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ._left_over import left_over
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from ._context import AioContext
 
@@ -21,24 +23,36 @@ def wind_down(context: AioContext, failure: str) -> None:
     A loop that is told to stop once more goes on with it. So does an I/O thread's in which
     something raises SystemExit.
     """
-    loop = context.loop
     context._ending = True
+    context._end_begins()
     try:
-        _finish(loop, _end_tasks(loop, failure), failure)
-        context._drained = True
-        _finish(loop, loop.shutdown_asyncgens(), failure)
-        _finish(loop, loop.shutdown_default_executor(), failure)
-        _finish(loop, context._end_workers(), failure)
-        _finish(loop, _end_tasks(loop, failure), failure)  # those that were on their way here
+        for part in _parts(context, failure):
+            if not _finish(context, part, failure):
+                break
     finally:
-        loop.close()
+        context.loop.close()
         context._close()
 
 
-def _finish(loop: asyncio.AbstractEventLoop, part: Coroutine[Any, Any, None], failure: str) -> None:
-    """Run one part of the end, to its end."""
+def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, None]]:
+    """The parts of the end, in order. Each is made when the one before it is done."""
+    loop = context.loop
+    yield _end_tasks(loop, failure)
+    context._drained = True
+    yield loop.shutdown_asyncgens()
+    yield loop.shutdown_default_executor()
+    yield context._end_workers()
+    yield _end_tasks(loop, failure)  # those that were on their way here
+
+
+def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) -> bool:
+    """Run one part of the end, to its end; False if there is no time left for that."""
+    loop = context.loop
     task = loop.create_task(part)
     while True:
+        alarm = None
+        if context._end_by is not None:
+            alarm = loop.call_later(context._end_by.timeout() or 0.0, loop.stop)
         try:
             loop.run_until_complete(task)
         except (SystemExit, KeyboardInterrupt) as error:
@@ -48,9 +62,27 @@ def _finish(loop: asyncio.AbstractEventLoop, part: Coroutine[Any, Any, None], fa
         except RuntimeError:
             if task.done() or loop.is_closed():
                 raise
-            # Somebody has stopped the loop: it does stop, when this is done.
+            if context._end_is_over():
+                _abandon(context, task)
+                return False
+            # Else somebody has stopped the loop: it does stop, when this is done.
         else:
-            return
+            return True
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+
+def _abandon(context: AioContext, part: Any) -> None:
+    """The time is over: say what has not ended. Those who wait for it are told by the close."""
+    part._log_destroy_pending = False
+    if context.workers is not None:
+        context.workers._patience = 0.0
+    message = (
+        f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
+        f"in {part.get_coro().__qualname__}; abandoned:{left_over(context, part)}"
+    )
+    context.loop.call_exception_handler({"message": message})
 
 
 async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:

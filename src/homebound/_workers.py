@@ -20,6 +20,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import concurrent.futures
+import contextlib
 import threading
 from collections import deque
 from contextvars import copy_context
@@ -30,9 +31,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from ._biglock import big_lock_let_go
+from ._clock import Deadline
 from ._current import here
 from ._home import LoopContext
 from ._jobs import FutureJob
+from ._left_over import threads_left_over
 from ._loop import Loop
 from ._members import members
 from ._park import Parker
@@ -125,6 +128,8 @@ class WorkerPool(concurrent.futures.Executor):
         self._when_empty: list[
             Callable[[], object]
         ] = []  # under _lock; called by the last to leave
+        # Seconds that a shutdown waited in vain: so long, once more, waits the interpreter's exit.
+        self._patience: float | None = None
         _pools.add(self)
 
     def submit(
@@ -294,11 +299,19 @@ class WorkerPool(concurrent.futures.Executor):
 
     # Ending.
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(
+        self,
+        wait: bool = True,  # noqa: FBT001, FBT002  (as in concurrent.futures)
+        *,
+        cancel_futures: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         """Take no more work; what is queued is still done, or cancelled with `cancel_futures`.
 
         With `wait`, returns when the last worker has ended. A home's loop keeps turning meanwhile,
-        as in `block_on`, and the big lock is free.
+        as in `block_on`, and the big lock is free. After `timeout` seconds: TimeoutError, which
+        says what the workers do, with stacks. They go on; the interpreter's exit waits for them for
+        `timeout` seconds more, then abandons them.
 
         Called from: any thread.
         """
@@ -316,10 +329,17 @@ class WorkerPool(concurrent.futures.Executor):
                 self._idle.pop().unpark()
             except IndexError:
                 break
-        if wait:
-            self._join(threads)
+        if not wait:
+            return
+        try:
+            self._join(threads, Deadline(timeout))
+        except TimeoutError:
+            self._patience = timeout
+            doing = threads_left_over(self._threads.copy())
+            message = f"{self!r} has not ended after {timeout} s:{doing}"
+            raise TimeoutError(message) from None
 
-    def _join(self, threads: tuple[threading.Thread, ...]) -> None:
+    def _join(self, threads: tuple[threading.Thread, ...], deadline: Deadline) -> None:
         """Wait for them. A job may need the home that waits, or the big lock."""
         me = threading.current_thread()
         context = here.home
@@ -328,12 +348,14 @@ class WorkerPool(concurrent.futures.Executor):
                 if self._threads:
                     self._when_empty.append(context.notify)
             what = ("WorkerPool.shutdown", self)
-            turn_while(what, lambda: self._threads, context)
+            turn_while(what, lambda: self._threads, context, deadline.timeout())
         left = {*threads} - {me}
         with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
             while left:  # again: one that ends with jobs left may have sent for another
                 for thread in left:
-                    thread.join()
+                    thread.join(deadline.timeout())
+                    if thread.is_alive():
+                        raise TimeoutError
                 with self._lock:
                     left = self._threads - {me}
 
@@ -365,7 +387,8 @@ Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
 def _end_all() -> None:
     """The interpreter ends: work in flight is finished first."""
     for pool in every_pool():
-        pool.shutdown()
+        with contextlib.suppress(TimeoutError):  # that was said before, to who set the limit
+            pool.shutdown(timeout=pool._patience)
 
 
 def every_pool() -> list[WorkerPool]:
