@@ -236,21 +236,22 @@ class LoopContext(AioContext):
                 + (" (or whoever holds the big lock)" if main.context is self else "")
             )
             raise WrongThread(message)
-        outer = task_here(self.loop)
-        ours = outer if type(outer) is self.task_type else None
-        of_old = ours is None or ours._must_cancel  # it is for what the task awaits next
         if must_end_waits(self.loop):
-            self._end_poll(outer, ours)
+            self._end_poll()
+        ours = self._running
+        if ours is None or ours._must_cancel:  # of old: it is for what the task awaits next
+            return self._turn(blocking=blocking)
         ran = self._turn(blocking=blocking)
-        if not of_old and ours._must_cancel:  # type: ignore[union-attr]
-            raise ours._to_throw()  # type: ignore[union-attr]
+        if ours._must_cancel:
+            raise ours._to_throw()
         return ran
 
     poll.__doc__ = AioContext.poll.__doc__
 
-    def _end_poll(self, outer: Any, ours: Task[Any] | None) -> None:
+    def _end_poll(self) -> None:
         """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
         stop = PutOff.of(self.loop)
+        outer, ours = task_here(self.loop), self._running
         cancel: Any = bool if ours is None else ours.cancel
         interrupted = outer is None or stop.ask(outer, cancel)
         stop.settle()

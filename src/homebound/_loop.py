@@ -132,9 +132,6 @@ class Loop(InheritedLoop):
         context: contextvars.Context | None = None,
     ) -> events.Handle:
         """asyncio's call_soon_threadsafe: a system call only if the loop is asleep."""
-        home = self.home
-        if home._ending and here.context is not home and starts_coroutine(callback):
-            home._refuse()
         handle: events.Handle
         if self._closed or self._debug:
             handle = self._checked_handle(
@@ -143,9 +140,22 @@ class Loop(InheritedLoop):
         else:
             handle = SharedHandle(callback, args, self, context)
         self._ready.append(handle)
+        home = self.home
         if home._bell:
             home._ring(handle)
         return handle
+
+    def refuse_coroutines(self) -> None:
+        """From now on, until it is closed, run_coroutine_threadsafe raises. Home thread."""
+        self.call_soon_threadsafe = self._post_no_coroutine  # type: ignore[method-assign]
+
+    def _post_no_coroutine(
+        self, callback: Callable[..., object], *args: Any, **options: Any
+    ) -> events.Handle:
+        home = self.home
+        if here.context is not home and starts_coroutine(callback):
+            home._refuse()
+        return type(self).call_soon_threadsafe(self, callback, *args, **options)
 
     def create_task(  # type: ignore[override]
         self,
@@ -258,6 +268,7 @@ class Loop(InheritedLoop):
             raise RuntimeError(message)
         if self._closed:
             return
+        self.__dict__.pop("call_soon_threadsafe", None)  # as it makes a circle
         home = self.home
         home._close()
         self._drop_signal()

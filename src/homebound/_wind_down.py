@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ._left_over import left_over
+from ._loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -25,6 +26,8 @@ def wind_down(context: AioContext, failure: str) -> None:
     """
     context._ending = True
     context._end_begins()
+    if isinstance(context.loop, Loop):
+        context.loop.refuse_coroutines()
     try:
         for part in _parts(context, failure):
             if not _finish(context, part, failure):
