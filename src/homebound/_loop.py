@@ -19,7 +19,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
-from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame, starts_coroutine
+from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
 from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
@@ -145,18 +145,6 @@ class Loop(InheritedLoop):
             home._ring(handle)
         return handle
 
-    def refuse_coroutines(self) -> None:
-        """From now on, until it is closed, run_coroutine_threadsafe raises. Home thread."""
-        self.call_soon_threadsafe = self._post_no_coroutine  # type: ignore[method-assign]
-
-    def _post_no_coroutine(
-        self, callback: Callable[..., object], *args: Any, **options: Any
-    ) -> events.Handle:
-        home = self.home
-        if here.context is not home and starts_coroutine(callback):
-            home._refuse()
-        return type(self).call_soon_threadsafe(self, callback, *args, **options)
-
     def create_task(  # type: ignore[override]
         self,
         coro: Coroutine[Any, Any, Any],
@@ -268,7 +256,7 @@ class Loop(InheritedLoop):
             raise RuntimeError(message)
         if self._closed:
             return
-        self.__dict__.pop("call_soon_threadsafe", None)  # as it makes a circle
+        self.__dict__.pop("call_soon_threadsafe", None)  # see _wind_down.py: it makes a circle
         home = self.home
         home._close()
         self._drop_signal()

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_handles import starts_coroutine
+from ._current import here
 from ._left_over import left_over
 from ._loop import Loop
 
@@ -27,7 +29,7 @@ def wind_down(context: AioContext, failure: str) -> None:
     context._ending = True
     context._end_begins()
     if isinstance(context.loop, Loop):
-        context.loop.refuse_coroutines()
+        _refuse_coroutines(context.loop)
     try:
         for part in _parts(context, failure):
             if not _finish(context, part, failure):
@@ -35,6 +37,18 @@ def wind_down(context: AioContext, failure: str) -> None:
     finally:
         context.loop.close()
         context._close()
+
+
+def _refuse_coroutines(loop: Loop) -> None:
+    """From now on, until the loop is closed, other threads' run_coroutine_threadsafe raises."""
+
+    def call_soon_threadsafe(callback: Any, *args: Any, **options: Any) -> Any:
+        if here.context is not loop.home and starts_coroutine(callback):
+            loop.home._refuse()
+        return Loop.call_soon_threadsafe(loop, callback, *args, **options)
+
+    # On the instance: a look in the method would cost each call an eighth. `close` takes it out.
+    loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
 
 
 def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, None]]:
