@@ -74,6 +74,9 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     _csock: socket  # signals are written into it while the loop runs and has handlers...
     _ssock: socket  # ... and the loop reads them from this, its other end
 
+    # What set_default_executor takes; set where WorkerPool is defined.
+    thread_pools: tuple[type[Any], ...]
+
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
         self.signal = Signal()  # whoever wakes the sleeping loop sets it
@@ -278,6 +281,23 @@ class InheritedLoop(asyncio.SelectorEventLoop):
                 self._timer_cancelled_count -= 1
             else:
                 self._ready.append(timer)
+
+    # The end.
+
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: run_forever ends after this iteration."""
+        return self._stopping
+
+    def set_stopping(self, *, value: bool) -> None:
+        """Have run_forever end after this iteration, or take that back."""
+        self._stopping = value
+
+    def set_default_executor(self, executor: Any) -> None:
+        """asyncio's, which takes its own thread pool only; here a WorkerPool will do as well."""
+        if isinstance(executor, self.thread_pools):
+            self._default_executor = executor
+        else:
+            super().set_default_executor(executor)
 
     # Handles, checked and timed; tasks of others.
 

@@ -238,7 +238,7 @@ class LoopContext(AioContext):
             raise WrongThread(message)
         if must_end_waits(self.loop):
             self._end_poll()
-        ours = self._running
+        ours = self._own_task_here()
         if ours is None or ours._must_cancel:  # of old: it is for what the task awaits next
             return self._turn(blocking=blocking)
         ran = self._turn(blocking=blocking)
@@ -248,10 +248,15 @@ class LoopContext(AioContext):
 
     poll.__doc__ = AioContext.poll.__doc__
 
+    def _own_task_here(self) -> Task[Any] | None:
+        """The task that this thread runs here, if it is homebound's."""
+        task = task_here(self.loop)
+        return task if type(task) is self.task_type else None
+
     def _end_poll(self) -> None:
         """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
         stop = PutOff.of(self.loop)
-        outer, ours = task_here(self.loop), self._running
+        outer, ours = task_here(self.loop), self._own_task_here()
         cancel: Any = bool if ours is None else ours.cancel
         interrupted = outer is None or stop.ask(outer, cancel)
         stop.settle()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_shapes import thread_frames
 from ._biglock import thread_name
 from ._stacks import stack, task_stack
 
@@ -24,7 +24,7 @@ def left_over(context: AioContext, part: Any = None) -> str:
     lines: list[str] = []
     home = context._home_ident
     if home is not None and home != get_ident():
-        lines += [f"  thread {thread_name(home)}:", *stack(sys._current_frames().get(home))]
+        lines += [f"  thread {thread_name(home)}:", *stack(thread_frames().get(home))]
     for task in context._tasks():
         if task is not part:
             lines += [f"  task {task.get_name()!r}:", *task_stack(task)]
@@ -39,7 +39,7 @@ def threads_left_over(threads: Iterable[Thread]) -> str:
 
 
 def _of_threads(threads: Iterable[Thread]) -> Iterator[str]:
-    frames = sys._current_frames()
+    frames = thread_frames()
     for thread in threads:
         yield f"  thread {thread.name!r}:"
         yield from stack(frames.get(thread.ident or 0))

@@ -55,8 +55,6 @@ class Loop(InheritedLoop):
     home: LoopContext
     # The class whose instances stand in the mailbox themselves; set where Task is defined.
     task_type: type[Any]
-    # What set_default_executor takes; set where WorkerPool is defined.
-    thread_pools: tuple[type[Any], ...]
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
@@ -268,13 +266,6 @@ class Loop(InheritedLoop):
         super().close()
         self._ready = mailbox
         self.home = home._epitaph()  # type: ignore[assignment]
-
-    def set_default_executor(self, executor: Any) -> None:
-        """asyncio's, which takes its own thread pool only; here a WorkerPool will do as well."""
-        if isinstance(executor, self.thread_pools):
-            self._default_executor = executor
-        else:
-            super().set_default_executor(executor)
 
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
         """asyncio's; the context's own workers end with it."""

@@ -22,7 +22,7 @@ _RECHECK = 0.05  # seconds after which a stop that is put off looks again which 
 
 def must_end_waits(loop: Loop) -> bool:
     """Whether a nested wait of the calling thread stands in the way of a stop. Home or stand-in."""
-    return (loop._stopping or loop._put_off is not None) and here.home is loop.home
+    return (loop.is_stopping() or loop._put_off is not None) and here.home is loop.home
 
 
 class PutOff:
@@ -67,7 +67,7 @@ class PutOff:
     def settle(self) -> None:
         """Take the stop back while tasks are at their cleanup, and stop again afterwards."""
         pending = self.pending()
-        self._loop._stopping = not pending
+        self._loop.set_stopping(value=not pending)
         if pending and self._alarm is None:
             self._alarm = self._loop.call_later(_RECHECK, self._look)
 
