@@ -56,6 +56,16 @@ else:
         child.add_done_callback(lambda _: forget_await(child, parent))
 
 
+def ask_in_vain(future: Any) -> None:
+    """Ask a future for its outcome, and drop it: its exception is not reported as never retrieved.
+
+    asyncio's tasks ask when they are woken, also where a cancellation has come in between and is
+    what they raise.
+    """
+    if future.done() and not future.cancelled():
+        future.exception()
+
+
 _result = asyncio.Future.result
 _exception = asyncio.Future.exception
 _cancel = asyncio.Future.cancel

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ._asyncio_futures import RECORDS_AWAITS, begins_wait, loop_of
+from ._asyncio_futures import RECORDS_AWAITS, ask_in_vain, begins_wait, loop_of
 from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
@@ -209,8 +209,10 @@ class Task(Enterable[T]):
             home._run_chain()
 
     def _to_throw(self) -> BaseException:
-        error = self._throw
+        error, awaited = self._throw, self._fut_waiter
         self._throw = self._fut_waiter = None
+        if awaited is not None:
+            ask_in_vain(awaited)
         return self._cancelled_error() if error is CANCEL else error  # type: ignore[return-value]
 
     @property
