@@ -7,13 +7,13 @@ in whatever runs there. In a thread that is nobody's home it is queued, and the 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import task_here
 from ._biglock import big_lock_let_go
-from ._clock import Deadline
+from ._clock import Deadline, monotonic
 from ._context import whereabouts
 from ._coroutines import coroutine_of
 from ._current import current_context, main_context
@@ -65,8 +65,8 @@ def _end_quietly(task: Task[Any], parker: Parker, expired: _Expiry | None) -> No
     For a time only, or a task whose cleanup waits for this thread would hang the exit. So an exit
     that takes longer has the error raised here, and if nobody catches it, it is not reported.
     """
-    deadline = time.monotonic() + _LAST_SLEEP
-    while (left := deadline - time.monotonic()) > 0:
+    deadline = monotonic() + _LAST_SLEEP
+    while (left := deadline - monotonic()) > 0:
         parker.park(left)
     try:
         _outcome(task, expired)
@@ -100,6 +100,9 @@ def block_on(
     """
     current = current_context()
     target = context or _home_of(awaitable) or current or main_context()
+    if timeout is not None and math.isnan(timeout):
+        _close(awaitable)
+        Deadline(timeout)  # raises
     try:
         if target is None:
             message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
@@ -108,10 +111,15 @@ def block_on(
             return _block_elsewhere(awaitable, target, timeout)
         turned = _place_to_wait("block_on", target)
     except ContextError:
-        if asyncio.iscoroutine(awaitable):
-            awaitable.close()
+        _close(awaitable)
         raise
     return _block_here(awaitable, target, turned, timeout)
+
+
+def _close(awaitable: object) -> None:
+    """It is not begun: have no warning that it was never awaited."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
 
 
 def _home_of(awaitable: object) -> AioContext | None:

@@ -4,17 +4,41 @@ Every deadline of homebound is of one clock. It is the system's monotonic one; w
 `homebound.testing.virtual_clock` is in force it is one that stands still until everything waits.
 Not of this clock are the paces of our own machinery, which no caller asked for: a worker's idle
 time, adaptive polling, the stall watch, looking again at a loop that does not tell.
+
+Libraries that freeze time for a test replace `time.monotonic`, and each global of any module that
+is this very function. A loop whose clock stands does no I/O, and a wait has no end. So what has to
+end measures time with functions that are nobody else's: those of this module.
 """
 
 from __future__ import annotations
 
-from time import monotonic
+import importlib.util
+import math
+import time
+from importlib.machinery import BuiltinImporter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from ._park import Parker
+
+
+def _copy_of_time() -> ModuleType:
+    """The module `time`, made once more: right also if it is frozen while we are imported."""
+    spec = BuiltinImporter.find_spec("time")
+    if spec is None or spec.loader is None:
+        return time  # a Python that has it in a file
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+_time = _copy_of_time()
+monotonic: Callable[[], float] = _time.monotonic
+perf_counter: Callable[[], float] = _time.perf_counter
+perf_counter_ns: Callable[[], int] = _time.perf_counter_ns
 
 
 def _park(
@@ -54,11 +78,17 @@ clock = Clock()
 
 
 class Deadline:
-    """The end of a wait of `timeout` seconds that begins now; never, with None."""
+    """The end of a wait of `timeout` seconds that begins now; never, with None.
+
+    Raises ValueError for a timeout that is no number: it would be neither over nor to come.
+    """
 
     __slots__ = ("when",)
 
     def __init__(self, timeout: float | None) -> None:
+        if timeout is not None and math.isnan(timeout):
+            message = "the timeout is NaN; it must be a number of seconds, or None for no limit"
+            raise ValueError(message)
         self.when: float | None = None if timeout is None else clock.time() + timeout
 
     def left(self) -> float | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextvars
 from itertools import repeat, starmap
-from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
-from ._clock import clock
+from ._clock import clock, monotonic
 from ._current import current_context, here
 from ._entry import Errand
 from ._mailbox import KeptQueue
@@ -272,9 +271,9 @@ class Loop(InheritedLoop):
         self.home._away.add(self)  # a thread of its own waits for the executor's
         try:
             await super().shutdown_default_executor(*args, **timeout)
-        finally:
+        finally:  # asyncio's own may fail: out of threads, it cannot start the one that waits
             self.home._away.discard(self)
-        await self.home._end_workers()
+            await self.home._end_workers()
 
     # One iteration.
 

@@ -7,8 +7,9 @@ the rules of QEMU's AioContext.
 
 from __future__ import annotations
 
-from time import perf_counter_ns
 from typing import TYPE_CHECKING
+
+from ._clock import perf_counter_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

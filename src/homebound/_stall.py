@@ -10,13 +10,13 @@ from __future__ import annotations
 import _thread
 import logging
 import threading
-import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from ._asyncio_shapes import thread_frames
 from ._biglock import big_lock, thread_name
+from ._clock import monotonic
 from ._context import AioContext, every_context
 from ._deadlock import look
 from ._holders import begin, end
@@ -126,8 +126,9 @@ class StallWatch:
 
     def _look_on(self) -> None:
         look = Look(self._threshold)
-        while not self._at_rest.acquire(timeout=self._threshold / 2):
-            for stall in look(time.monotonic()):
+        pause = min(self._threshold / 2, threading.TIMEOUT_MAX)
+        while not self._at_rest.acquire(timeout=pause):
+            for stall in look(monotonic()):
                 if self._stopped:
                     return
                 try:

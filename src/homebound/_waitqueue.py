@@ -222,9 +222,9 @@ class WaitQueue:
     def _wait_parked(
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
     ) -> Waiter | None:
+        deadline = Deadline(timeout)
         waiter = ThreadWaiter(self, want, timed=timeout is not None)
         parked[waiter.who] = waiter
-        deadline = Deadline(timeout)
         try:
             self._join(waiter)
             if joined is not None:

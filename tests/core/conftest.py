@@ -6,6 +6,9 @@ import asyncio
 import gc
 import itertools
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,3 +88,18 @@ def collected_between_tests() -> Iterator[None]:
     yield
     gc.collect()
     gc.enable()
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """`program(source)` runs it as a program of its own, which must not fail; what it prints."""
+
+    def run_it(source: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(source)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run_it

@@ -6,8 +6,9 @@ import errno
 import mmap
 import os
 
+from .._clock import monotonic
 from ._disk import BlockingDisk, Buffer
-from ._patience import Patience, monotonic
+from ._patience import Patience
 from ._rawfile import RawFile
 
 _IN_PAGE = mmap.PAGESIZE - 1

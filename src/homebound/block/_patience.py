@@ -8,10 +8,6 @@ So it is risked as long as it goes well: after one that took long, none is for a
 
 from __future__ import annotations
 
-import time
-
-monotonic = time.monotonic  # the clock of all times here, in seconds
-
 _TOO_LONG = 0.01  # seconds; two turns of the interpreter lock are still no sign of anything
 _FIRST_BREAK = 0.1  # seconds without a try after one that took too long
 _LONGEST_BREAK = 5.0

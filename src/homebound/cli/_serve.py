@@ -7,12 +7,12 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 
+from .._clock import monotonic
 from .._iothreadpool import IOThreadPool
 from ..nbd import NBDServer, ServerStats
 from ._sizes import show_size

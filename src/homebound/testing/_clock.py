@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 from _thread import get_ident
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from .._asyncio_shapes import thread_frames
 from .._biglock import thread_name
 from .._clock import clock as seam
+from .._clock import monotonic
 from .._context import every_context
 from .._event import Event
 from .._home import LoopContext
@@ -45,7 +46,7 @@ class VirtualClock:
         self._patience = patience
         # Whole seconds, so that short times added to it lose no digits. In the past: what loops
         # have begun to wait for may come late, not early.
-        self._began = float(int(time.monotonic()))
+        self._began = float(int(monotonic()))
         self._time = self._began  # written by the watch's thread alone
         # Sleeps that go on, any thread's; each adds and takes out its own. Copied to be looked at:
         # that is one operation, going through a set is not.
@@ -185,7 +186,7 @@ class VirtualClock:
         if isinstance(found, Busy):
             self._idle, self._why = None, found
             return False
-        now = time.monotonic()
+        now = monotonic()
         if self._idle is None or not found.same(self._idle):
             self._idle_since = now
         self._idle = found
@@ -221,7 +222,10 @@ class VirtualClock:
         loops = [each.loop for each in found.contexts if isinstance(each, LoopContext)]
         timers = [each.earliest_timer() for each in loops if type(each).time is Loop.time]
         sleepers = [each.until for each in found.sleepers]
-        deadlines = [each for each in (*timers, *sleepers) if each is not None]
+        # A wait for ever, but with a number (`asyncio.sleep(math.inf)`), is no time to go to.
+        deadlines = [
+            each for each in (*timers, *sleepers) if each is not None and not math.isinf(each)
+        ]
         advance = min(asked, key=lambda each: each.until, default=None)
         earliest = min(deadlines, default=None)
         if advance is not None and (earliest is None or earliest > advance.until + _ROUNDING):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._clock import monotonic
 from .._iothread import IOThread
 from ._places import LoopThread
 
@@ -102,11 +103,11 @@ class Fight:
     def _wait_for(self, tasks: list[Any], finish: Callable[[], object]) -> None:
         """Everyone who is not cancelled ends by himself, when he sees that it is over."""
         stress = self._stress
-        deadline = time.monotonic() + stress.patience
+        deadline = monotonic() + stress.patience
         while stress.alive() or not all(task.done() for task in tasks):
             if stress.failed():
                 return
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 left = [task for task in tasks if not task.done()]
                 raise AssertionError(f"these wait for ever: {left} {stress.alive()}")
             finish()

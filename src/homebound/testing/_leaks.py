@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .._asyncio_tasks import unfinished
 from .._biglock import big_lock
+from .._clock import monotonic
 from .._context import every_context
 from .._home import LoopContext
 from .._park import my_parker
@@ -101,7 +102,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
 
     def _opened(self) -> dict[str, str]:
         """Looked at for a while: a thread that has ended drops what is its own a moment later."""
-        deadline = time.monotonic() + _SECONDS_TO_END
+        deadline = monotonic() + _SECONDS_TO_END
         files = self._files | self.kept
         while True:
             now = self.open_files()
@@ -110,7 +111,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
                 for fd, target in now.items()
                 if files.get(fd) != target and _LIBFFI not in target
             }
-            if not opened or time.monotonic() > deadline:
+            if not opened or monotonic() > deadline:
                 return opened
             time.sleep(0.001)
 
@@ -138,7 +139,7 @@ def _big_lock_held() -> str:
 
 
 def _still_running(threads: set[threading.Thread]) -> list[threading.Thread]:
-    deadline = time.monotonic() + _SECONDS_TO_END
+    deadline = monotonic() + _SECONDS_TO_END
     for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        thread.join(max(0.0, deadline - monotonic()))
     return [thread for thread in threads if thread.is_alive()]

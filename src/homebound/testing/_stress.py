@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
+from .._clock import monotonic
 from ._fight import Fight
 from ._places import Threads
 
@@ -103,7 +104,7 @@ class Stress:
 
         Called from: any thread.
         """
-        return self.failed() or (self._end is not None and time.monotonic() >= self._end)
+        return self.failed() or (self._end is not None and monotonic() >= self._end)
 
     def stop(self) -> None:
         """The race is over.
@@ -147,7 +148,7 @@ class Stress:
             for _ in self._outcomes:
                 self._arrived.acquire()
             if self._end is None:
-                self._end = time.monotonic() + self.seconds
+                self._end = monotonic() + self.seconds
             self._start.set()
 
     def wait(self) -> None:
@@ -158,7 +159,7 @@ class Stress:
         self.go()
         while not self.over():
             assert self._end is not None
-            time.sleep(max(0.0, min(0.05, self._end - time.monotonic())))
+            time.sleep(max(0.0, min(0.05, self._end - monotonic())))
         self.join()
 
     def alive(self) -> list[threading.Thread]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from .._clock import monotonic
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,8 +27,8 @@ def until(predicate: Callable[[], object], *, patience: float = 20.0) -> None:
 
     Called from: any thread.
     """
-    deadline = time.monotonic() + patience
+    deadline = monotonic() + patience
     while not predicate():
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise AssertionError(f"until: {predicate} is not true after {patience} s")
         time.sleep(_PAUSE)
