@@ -78,8 +78,12 @@ class InheritedLoop(asyncio.SelectorEventLoop):
     thread_pools: tuple[type[Any], ...]
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(selector)
-        self.signal = Signal()  # whoever wakes the sleeping loop sets it
+        try:
+            super().__init__(selector)
+            self.signal = Signal()  # whoever wakes the sleeping loop sets it
+        except BaseException:  # out of descriptors
+            self._let_go_of_parts(selector)
+            raise
         # Looks in a row that found nothing but our own signal. Home only.
         self._fruitless = 0
         self._epoll: Any = None
@@ -99,6 +103,14 @@ class InheritedLoop(asyncio.SelectorEventLoop):
             self._epoll.register(self.signal.fd, select.EPOLLIN | select.EPOLLET)
         else:
             self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
+
+    def _let_go_of_parts(self, given: selectors.BaseSelector | None) -> None:
+        """Close what is open of a loop that cannot be made; nothing is left to warn of."""
+        self._closed = True
+        parts = [getattr(self, name, None) for name in ("_selector", "_ssock", "_csock")]
+        for part in parts:
+            if part is not None and part is not given:
+                part.close()
 
     @contextmanager
     def _heeding_signals(self) -> Iterator[None]:

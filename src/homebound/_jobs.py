@@ -57,8 +57,13 @@ class Job:
 
     def drop(self) -> None:
         """It will not be done: the pool shuts down."""
-        self.error = asyncio.CancelledError("the worker pool was shut down")
-        self.done = True
+        self.fail(asyncio.CancelledError("the worker pool was shut down"))
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody will do it, or go on with it. If it was done, tell of that once more."""
+        if not self.done:
+            self.error = error
+            self.done = True
         if self.waker is not None:
             self.waker.wake()
 
@@ -95,14 +100,16 @@ class Outcome(concurrent.futures.Future[Any]):
 class FutureJob:
     """A blocking call for a concurrent.futures.Future."""
 
-    __slots__ = ("_call", "future")
+    __slots__ = ("_begun", "_call", "future")
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
+        self._begun = False  # written by the worker
         self.future = Outcome()
 
     def work(self) -> None:
         """Do it. Called from: a worker."""
+        self._begun = True
         if not self.future.set_running_or_notify_cancel():
             return
         self.future.worker = _thread.get_ident()
@@ -118,3 +125,11 @@ class FutureJob:
         """It will not be done."""
         self.future.cancel()
         self.future.set_running_or_notify_cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody will do it, or go on with it."""
+        try:
+            if self._begun or self.future.set_running_or_notify_cancel():
+                self.future.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            pass  # it has its outcome, or was cancelled

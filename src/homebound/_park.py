@@ -2,6 +2,9 @@
 
 On a free-threaded build a thread that waits for a `threading.Lock` or a `SimpleQueue` is woken
 after 50-117 µs, one that reads an eventfd after 7 µs; with the GIL it is 13 against 6 µs.
+
+A process at its limit of descriptors cannot have another counter. The locks and pools of the
+standard library need none and work on there, so a thread then sleeps on a lock after all.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import select
 import selectors
 import threading
+from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ _EVENTFD = hasattr(os, "eventfd")
 write_signal: Callable[[int, Any], object]
 SET: object
 _HEED = 0.1  # seconds that the main thread sleeps at most before it heeds Unix signals
+# Seconds that any thread sleeps at most: poll takes milliseconds in an int, 24.8 days of them.
+_LONGEST = 24 * 3600.0
+_AT_LIMIT = 0.01  # seconds between two looks at what cannot be waited for without a descriptor
 _MOST = 4096  # bytes taken from a pipe at a time
 if _EVENTFD:
     write_signal, SET = os.eventfd_write, 1
@@ -75,14 +82,15 @@ class Parker(Signal):
     """Where one thread sleeps. `unpark` before `park` is remembered; wakes may be spurious.
 
     Every user loops over its own condition, so one parker serves whatever its thread waits for.
+    Raises OSError if the process is at its limit of descriptors; `new_parker` does not.
     """
 
-    __slots__ = ("_poll",)
+    __slots__ = ("_asleep", "_poll")
 
     def __init__(self) -> None:
         super().__init__()
-        self._poll = select.poll()
-        self._poll.register(self.fd, select.POLLIN)
+        self._asleep = False  # in a call of `_poll`; written by the thread it belongs to
+        self._poll = self._new_poll()
 
     unpark = Signal.set
 
@@ -98,18 +106,87 @@ class Parker(Signal):
 
     def sleep(self, timeout: float | None, *, also: int | None = None) -> bool:
         """`park`, but for the last step of it: what has unparked us is still to be seen."""
-        if also is None:
-            poll = self._poll
-        else:
-            poll = select.poll()
-            poll.register(self.fd, select.POLLIN)
+        timeout = _capped(timeout)
+        milliseconds = None if timeout is None else timeout * 1000
+        if also is None and not self._asleep:
+            self._asleep = True
+            try:
+                return bool(self._poll.poll(milliseconds))
+            finally:
+                self._asleep = False
+        # With another descriptor; or in a signal handler that waits while its thread sleeps here.
+        poll = self._new_poll()
+        if also is not None:
             poll.register(also, select.POLLIN)
-        if threading.current_thread() is threading.main_thread():
-            # A signal that comes just before the system call does not end it: look now and then.
-            timeout = _HEED if timeout is None else min(timeout, _HEED)
-        ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
         # No generator: an interrupt that comes as one is closed would be lost.
-        return bool(ready) and self.fd in dict(ready)
+        return self.fd in dict(poll.poll(milliseconds))
+
+    def is_set(self) -> bool:
+        """Whether it was unparked and has not been parked since. Called from: any thread."""
+        return bool(self._new_poll().poll(0))
+
+    def _new_poll(self) -> select.poll:
+        """Another to poll with, as each serves one call at a time."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return poll
+
+
+class LockParker(Parker):
+    """A parker that needs no descriptor, and so cannot wait for one either.
+
+    Its lock is free while it is set. With `also` it sleeps a moment only: whoever waits for a
+    descriptor looks at it again when `park` returns.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def unpark(self) -> None:
+        """Wake the thread that sleeps on it, or the next to try. Called from: any thread."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is free, so it is set
+
+    set = unpark
+
+    def clear(self) -> None:
+        """Forget what was set so far."""
+        self._lock.acquire(blocking=False)
+
+    def sleep(self, timeout: float | None, *, also: int | None = None) -> bool:
+        """`park`, but for the last step of it: what has unparked us is still to be seen."""
+        timeout = _capped(timeout)
+        if also is not None:
+            timeout = _AT_LIMIT if timeout is None else min(timeout, _AT_LIMIT)
+        unparked = self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        if unparked:
+            self.set()
+        return unparked
+
+    def is_set(self) -> bool:
+        """Whether it was unparked and has not been parked since. Called from: any thread."""
+        return not self._lock.locked()
+
+
+def _capped(timeout: float | None) -> float | None:
+    """How long the calling thread may sleep at a time, of the `timeout` it wants to."""
+    if threading.current_thread() is threading.main_thread():
+        # A signal that comes just before the system call does not end it: look now and then.
+        return _HEED if timeout is None else min(max(0.0, timeout), _HEED)
+    return None if timeout is None else min(max(0.0, timeout), _LONGEST)
+
+
+def new_parker() -> Parker:
+    """A parker, whether or not there is a descriptor left for it. Called from: any thread."""
+    try:
+        return Parker()
+    except OSError:
+        return LockParker()
 
 
 def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:
@@ -126,7 +203,7 @@ def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -
 
 class _Mine(threading.local):
     def __init__(self) -> None:
-        self.parker = Parker()
+        self.parker = new_parker()
 
 
 _mine = _Mine()
@@ -135,5 +212,12 @@ os.register_at_fork(after_in_child=_mine.__init__)  # type: ignore[misc]
 
 
 def my_parker() -> Parker:
-    """The calling thread's own parker. Called from: any thread."""
-    return _mine.parker
+    """The calling thread's own parker. Called from: any thread.
+
+    One that it got at the limit of descriptors is replaced as soon as there are some. Ask for it
+    once for each wait: what wakes the wait has to unpark the parker that the wait sleeps on.
+    """
+    parker = _mine.parker
+    if type(parker) is LockParker:
+        parker = _mine.parker = new_parker()
+    return parker

@@ -34,8 +34,9 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Call a blocking function in a worker of the current context, and wait for its result here.
 
     contextvars are carried. Cancelled while the job waits for a worker, it is not done; cancelled
-    while it runs, it runs on and its result is dropped. Raises what `fn` raises, and ContextError
-    where there is no current context.
+    while it runs, it runs on and its result is dropped. Raises what `fn` raises, ContextError where
+    there is no current context, RuntimeError if no thread can be started to do it, and
+    concurrent.futures.BrokenExecutor if its worker has died.
 
     >>> import homebound
     >>> async def main():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._context import AioContext
+    from ._park import Parker
 
 
 Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
@@ -79,14 +80,15 @@ def _wait_in(
     *watched: Watchers,
     timeout: float | None,
 ) -> None:
-    wake: Callable[[], object] = my_parker().unpark if context is None else context.notify
+    parker = my_parker()
+    wake: Callable[[], object] = parker.unpark if context is None else context.notify
     for each in watched:
         each.enter(wake)
     try:
         if context is None or context is not main.context:
             with big_lock_let_go():
                 if context is None:
-                    _sleep_until(what, done, timeout)
+                    _sleep_until(what, done, timeout, parker)
                 else:
                     turn_while(what, lambda: not done(), context, timeout)
         else:
@@ -96,8 +98,9 @@ def _wait_in(
             each.leave(wake)
 
 
-def _sleep_until(what: Reason, done: Callable[[], object], timeout: float | None) -> None:
-    parker = my_parker()
+def _sleep_until(
+    what: Reason, done: Callable[[], object], timeout: float | None, parker: Parker
+) -> None:
     deadline = Deadline(timeout)
     with Waiting(*what, timed=timeout is not None):
         while not done():

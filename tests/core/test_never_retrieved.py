@@ -30,6 +30,10 @@ async def fail_later(future: asyncio.Future[None]) -> None:
     await future
 
 
+async def wait_for(wrap: Callable[[Any], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
+    await wrap(future)
+
+
 AWAITED: dict[str, Callable[[asyncio.Future[None]], Awaitable[Any]]] = {
     "future": lambda future: future,
     "task": lambda future: asyncio.create_task(fail_later(future)),
@@ -48,11 +52,7 @@ def test_the_waiter_is_cancelled_before_it_resumes(kind: str, steps: int):
         loop = asyncio.get_running_loop()
         told = told_to(loop)
         future: asyncio.Future[None] = loop.create_future()
-
-        async def wait() -> None:
-            await AWAITED[kind](future)
-
-        task = asyncio.create_task(wait())
+        task = asyncio.create_task(wait_for(AWAITED[kind], future))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         future.set_exception(ValueError("of a future"))
@@ -81,11 +81,7 @@ def test_the_waiter_is_of_another_home(io: IOThread, steps: int):
             return future, asyncio.gather(future)
 
         future, gathered = await io.spawn(far())
-
-        async def wait() -> None:
-            await gathered
-
-        task = asyncio.create_task(wait())
+        task = asyncio.create_task(wait_for(lambda it: it, gathered))
         await asyncio.sleep(0)
         io.context.call_soon(future.set_exception, ValueError("of a future"))
         for _ in range(steps):

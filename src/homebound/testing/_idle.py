@@ -28,7 +28,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._biglock import big_lock
+from .._biglock import big_lock, thread_name
 from .._context import every_context
 from .._current import main
 from .._home import LoopContext
@@ -51,6 +51,9 @@ class Sleeper:
         self.ident = ident
         self.parker = parker
         self.until = until  # by the virtual clock; None: until it is unparked
+
+    def __repr__(self) -> str:
+        return f"thread {thread_name(self.ident)}"
 
 
 class Busy(NamedTuple):
@@ -110,9 +113,10 @@ def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
             _register(poll, context.loop.selector_fd())
     asleep = list(sleepers.copy())
     for sleeper in asleep:
-        _register(poll, sleeper.parker.fd)
+        if sleeper.parker.is_set():
+            return Busy(sleeper, "has just been woken")
     for fd, _ in poll.poll(0):
-        return Busy(f"descriptor {fd}", "has something for who sleeps at it")
+        return Busy(f"descriptor {fd}", "has something for the loop that sleeps at it")
     return Cut(contexts, asleep, witnesses + asleep)
 
 

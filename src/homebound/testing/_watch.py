@@ -11,8 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from .._clock import monotonic
 from .._event import Event
-from .._park import Parker
+from .._park import new_parker
 from ._idle import Busy, cut
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Request:
 
     def __init__(self, contexts: Collection[AioContext] | None, timeout: float | None) -> None:
         self.contexts = contexts
-        self.end = None if timeout is None else time.monotonic() + timeout
+        self.end = None if timeout is None else monotonic() + timeout
         self.served = Event()
         self.busy: Busy | None = None  # who was, when the time was over. Written before `served`
         self.error: BaseException | None = None  # a bug of ours, told to who waits. As `busy`
@@ -46,13 +47,13 @@ class Watch:
         # Set under the guard by the clock in force; called by the thread; True: it did something.
         self._clock: Callable[[], bool] | None = None
         self.sleepers: set[Sleeper] = set()  # the clock's, who writes it
-        self._parker = Parker()
+        self._parker = new_parker()
 
     def ask(self, request: Request) -> None:
         """Serve it, soon."""
         with self._guard:
+            self._begin()  # first: it fails if there is no thread to be had
             self._requests.append(request)
-            self._begin()
         self._parker.unpark()
 
     def withdraw(self, request: Request) -> None:
@@ -66,8 +67,8 @@ class Watch:
         with self._guard:
             if self._clock is not None:
                 return False
-            self._clock, self.sleepers = clock, sleepers
             self._begin()
+            self._clock, self.sleepers = clock, sleepers
         return True
 
     def leave(self) -> None:
@@ -86,8 +87,9 @@ class Watch:
 
     def _begin(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._live, name="homebound-idle", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._live, name="homebound-idle", daemon=True)
+            thread.start()
+            self._thread = thread
 
     # In the thread.
 
@@ -121,7 +123,7 @@ class Watch:
     def _look(self, request: Request) -> bool:
         found = cut(request.contexts, self.sleepers if request.contexts is None else set())
         if isinstance(found, Busy):
-            if request.end is None or time.monotonic() < request.end:
+            if request.end is None or monotonic() < request.end:
                 return False
             request.busy = found
         self.withdraw(request)

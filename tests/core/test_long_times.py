@@ -1,0 +1,182 @@
+"""Timeouts that mean "for ever, but with a number": whatever threading or asyncio take."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import VCPU, IOThread, WorkerPool, big_lock, block_on
+from homebound.testing import VirtualClock, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+MONTH = 30 * 86400
+LONG = [MONTH, 2_200_000.0, threading.TIMEOUT_MAX, math.inf]
+long_times = pytest.mark.parametrize("timeout", LONG)
+
+
+@long_times
+def test_waits_on_locks_in_threads(in_thread: InThread, timeout: float):
+    event = homebound.Event()
+    waits = in_thread(event.wait_sync, timeout)
+    until(lambda: "waiters:1" in repr(event))
+    event.set()
+    assert waits.result(20)
+
+    lock = homebound.Lock()
+    assert lock.acquire_sync(timeout)
+    waits = in_thread(lock.acquire_sync, timeout)
+    until(lambda: "waiters:1" in repr(lock))
+    lock.release()
+    assert waits.result(20)
+
+    queue = homebound.Queue[str]()
+    waits = in_thread(queue.get_sync, timeout)
+    until(lambda: "_getters[1]" in repr(queue))
+    queue.put_nowait("item")
+    assert waits.result(20) == "item"
+
+
+@long_times
+def test_the_big_lock(in_thread: InThread, timeout: float):
+    def take() -> bool:
+        if not big_lock.acquire(timeout):
+            return False
+        big_lock.release()
+        return True
+
+    big_lock.acquire(timeout)
+    waits = in_thread(take)
+    until(lambda: "1 waiting" in repr(big_lock))
+    big_lock.release()
+    assert waits.result(20)
+
+
+@long_times
+def test_block_on_and_wait_while(io: IOThread, in_thread: InThread, timeout: float):
+    soon = asyncio.sleep
+
+    async def main() -> str:
+        homebound.wait_while(iter([True, False]).__next__, timeout=timeout)
+        await asyncio.wait_for(soon(0.001), timeout)
+        return block_on(soon(0.001, "at home"), timeout=timeout)  # type: ignore[no-any-return]
+
+    assert block_on(soon(0.001, "sleeps"), io.context, timeout=timeout) == "sleeps"
+    elsewhere = partial(block_on, soon(0.001, "in a thread"), io.context, timeout=timeout)
+    assert in_thread(elsewhere).result(20) == "in a thread"
+    assert homebound.run(main()) == "at home"
+
+
+@long_times
+def test_join_and_stop(in_thread: InThread, timeout: float):
+    io = IOThread()
+    io.start()
+    ended = in_thread(io.join, timeout)
+    io.stop(timeout)
+    ended.result(20)
+    vcpu = VCPU(0, VCPU.halt)
+    vcpu.start()
+    ended = in_thread(vcpu.join, timeout)
+    vcpu.stop(timeout)
+    ended.result(20)
+
+
+@long_times
+def test_idle_workers(timeout: float):
+    with WorkerPool(idle_timeout=timeout) as pool:
+        first = pool.submit(threading.get_ident).result(20)
+        for _ in range(3):
+            until(lambda: " 1 idle" in repr(pool))
+            assert pool.submit(threading.get_ident).result(20) == first
+    assert "0 threads" in repr(pool)
+
+
+@long_times
+def test_a_stand_in_beside_the_timer_of_another(timeout: float):
+    """It sleeps until the main loop's next timer, however far that is."""
+    told = homebound.Event()
+
+    def stand_in() -> bool:
+        with big_lock:
+            return block_on(told.wait())  # type: ignore[no-any-return]
+
+    async def main() -> bool:
+        timer = asyncio.get_running_loop().call_later(timeout, print)
+        waits = asyncio.ensure_future(homebound.to_worker(stand_in))
+        while "waiters:1" not in repr(told):
+            await asyncio.sleep(0)
+        await homebound.to_worker(told.set)
+        timer.cancel()
+        return await waits
+
+    assert homebound.run(main())
+
+
+@long_times
+def test_a_loop_that_sleeps_until_its_timer(io: IOThread, timeout: float):
+    timers = io.context.loop
+    io.context.call_soon(timers.call_later, timeout, print)
+    assert block_on(asyncio.sleep(0.001, "awake"), io.context) == "awake"
+
+
+@long_times
+def test_a_stall_watch_that_hardly_ever_looks(timeout: float):
+    with homebound.watch_stalls(timeout) as watch:
+        assert block_on_nothing() == "done"
+        assert watch._thread.is_alive()
+
+
+def block_on_nothing() -> str:
+    return homebound.run(asyncio.sleep(0, "done"))
+
+
+def test_time_does_not_jump_to_the_end_of_all_days(virtual_clock: VirtualClock):
+    """A sleep for ever, with a number, is no deadline for the virtual clock to go to."""
+
+    async def main() -> float:
+        forever = asyncio.create_task(asyncio.sleep(math.inf))
+        await asyncio.sleep(MONTH)
+        forever.cancel()
+        return virtual_clock.now()
+
+    assert homebound.run(main()) == MONTH
+
+
+def test_a_month_under_the_virtual_clock(virtual_clock: VirtualClock, io: IOThread):
+    assert not homebound.Event().wait_sync(MONTH)
+    with pytest.raises(TimeoutError):
+        block_on(homebound.Event().wait(), io.context, timeout=MONTH)
+    assert virtual_clock.now() == 2 * MONTH
+
+
+def test_no_number_is_refused_before_anything_begins(io: IOThread, in_thread: InThread):
+    """As by threading; it would be neither over nor to come."""
+    lock = homebound.Lock()
+    lock.acquire_sync()
+    refused = pytest.raises(ValueError, match="NaN")
+    with refused:
+        in_thread(lock.acquire_sync, math.nan).result(20)
+    assert "waiters" not in repr(lock)
+    with big_lock, refused:
+        in_thread(big_lock.acquire, math.nan).result(20)
+    assert big_lock.acquire(0)
+    big_lock.release()
+    for context in (io.context, None):
+        with refused:
+            block_on(never_begun(), context, timeout=math.nan)
+    with pytest.raises(ValueError, match="idle_timeout"):
+        WorkerPool(idle_timeout=math.nan)
+
+
+async def never_begun() -> None:
+    raise AssertionError

@@ -1,0 +1,101 @@
+"""Parkers: with a descriptor or with a lock, they keep the same promises."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound._park import LockParker, Parker, new_parker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+both = pytest.mark.parametrize("kind", [Parker, LockParker])
+
+
+@both
+def test_a_wake_is_remembered_once(kind: type[Parker]):
+    parker = kind()
+    assert not parker.is_set()
+    parker.unpark()
+    parker.unpark()
+    assert parker.is_set()
+    assert parker.park(20)
+    assert not parker.is_set()
+    assert not parker.park(0)
+
+
+@both
+def test_what_has_woken_it_is_seen_until_it_is_cleared(kind: type[Parker]):
+    parker = kind()
+    parker.unpark()
+    assert parker.sleep(20)
+    assert parker.is_set()
+    parker.clear()
+    assert not parker.is_set()
+    parker.clear()
+    assert not parker.sleep(0)
+
+
+@both
+def test_woken_by_another_thread(kind: type[Parker], in_thread: InThread):
+    parker = kind()
+    asleep = threading.Event()
+
+    def sleep() -> bool:
+        asleep.set()
+        return parker.park()
+
+    woken = in_thread(sleep)
+    assert asleep.wait(20)
+    assert not parker.is_set()  # asked while it sleeps, perhaps
+    parker.unpark()
+    assert woken.result(20)
+
+
+@both
+def test_it_wakes_with_a_descriptor_to_look_at(kind: type[Parker]):
+    parker = kind()
+    watched = new_parker()
+    watched.unpark()
+    assert not parker.park(also=watched.fd)
+    parker.unpark()
+    assert parker.park(also=watched.fd)
+    assert watched.is_set()
+
+
+@pytest.fixture
+def on_alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """`on_alarm(call)`: a signal handler of the main thread makes this call, in a moment."""
+
+    def ask(call: Callable[[], object]) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: call())
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    before = signal.getsignal(signal.SIGALRM)
+    yield ask
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_waits_while_its_thread_does(
+    on_alarm: Callable[[Callable[[], object]], None],
+):
+    """Both sleep on the parker of the main thread, one inside the other."""
+    outer, inner = homebound.Event(), homebound.Event()
+    handled: list[bool] = []
+
+    def handle() -> None:
+        handled.append(inner.wait_sync(0.001))
+        outer.set()
+
+    on_alarm(handle)
+    assert outer.wait_sync(20)
+    assert handled == [False]

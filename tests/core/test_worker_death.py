@@ -1,0 +1,357 @@
+"""A worker that dies, or never lives, is missed: its caller is told, and the pool goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import linecache
+import select
+import sys
+import threading
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import WorkerPool
+from homebound import _worker_threads as under_test
+from homebound._park import Parker
+from homebound.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from types import FrameType
+
+    InThread = Callable[..., Future[Any]]
+    Program = Callable[[str], str]
+
+CALLS: dict[str, Callable[[WorkerPool], Any]] = {
+    "to_worker": lambda _: homebound.to_worker(str, "done"),
+    "submit": lambda pool: asyncio.wrap_future(pool.submit(str, "done")),
+    "run_in": lambda pool: homebound.run_in(pool, str, "done"),
+    "run_in_executor": lambda pool: asyncio.get_running_loop().run_in_executor(pool, str, "done"),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """None can be started: there is no room for its stack."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
+    """The kinds of exceptions that threading.excepthook was told."""
+    kinds: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: kinds.append(args.exc_type))
+    return kinds
+
+
+# At the limit of threads.
+
+
+@calls
+def test_no_thread_can_be_started(call: Callable[[WorkerPool], Any]):
+    async def main() -> None:
+        with WorkerPool() as pool:
+            with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+                await call(pool)
+            assert " 0 threads, 0 idle, 0 jobs waiting" in repr(pool)
+            assert await call(pool) == "done"
+
+    homebound.run(main())
+
+
+def test_what_was_refused_is_not_done_later():
+    done: list[str] = []
+    with WorkerPool() as pool:
+        with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(done.append, "refused")
+        pool.submit(done.append, "taken").result(20)
+    assert done == ["taken"]
+
+
+def test_the_workers_that_are_there_do_what_no_other_can():
+    go_on = threading.Event()
+    with WorkerPool() as pool:
+        first = pool.submit(go_on.wait, 20)
+        with no_more_threads():
+            second = pool.submit(threading.get_ident)
+            go_on.set()
+            assert first.result(20)
+            assert isinstance(second.result(20), int)
+
+
+def test_those_who_have_relied_on_a_search_are_told(
+    monkeypatch: pytest.MonkeyPatch, in_thread: InThread
+):
+    """While a submitter starts a thread, others only queue their jobs."""
+    start = threading.Thread.start
+    asked, go_on = threading.Event(), threading.Event()
+
+    def fail_late(thread: threading.Thread) -> None:
+        if thread.name.startswith("late-"):
+            asked.set()
+            go_on.wait(20)
+            with no_more_threads():
+                start(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_late)
+    with WorkerPool(name="late") as pool:
+        searches = in_thread(pool.submit, int)
+        assert asked.wait(20)
+        relies = pool.submit(int)
+        go_on.set()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            searches.result(20)
+        with pytest.raises(BrokenExecutor, match="can't start new thread"):
+            relies.result(20)
+
+
+def test_an_io_thread_and_a_vcpu_that_cannot_start():
+    io, vcpu = homebound.IOThread(), homebound.VCPU(0, homebound.VCPU.halt)
+    for start in (io.start, vcpu.start, homebound.watch_stalls):
+        with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+            start()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        vcpu.stop(20)  # it tells why
+    with homebound.watch_stalls():
+        pass
+
+
+def test_a_virtual_clock_and_settle_that_cannot_start(io: homebound.IOThread):
+    settle = homebound.testing.settle_sync
+    for start in (homebound.testing.VirtualClock().__enter__, lambda: settle(io.context)):
+        with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+            start()
+    settle(io.context)
+    with homebound.testing.VirtualClock() as clock:
+        assert clock.now() == 0.0
+
+
+def test_the_end_of_a_loop_whose_executors_end_cannot_be_waited_for():
+    """asyncio's end of its own executor needs a thread; our workers end all the same."""
+    pools: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(int)
+        await homebound.to_worker(int)
+        pool = homebound.testing.here().workers
+        with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+            await loop.shutdown_default_executor()
+        pools.append(repr(pool))
+
+    homebound.run(main())
+    assert "shut down, 0 threads" in pools[0]
+
+
+# Out of memory, in a worker's own code.
+
+
+@calls
+def test_a_worker_dies_as_it_begins(
+    call: Callable[[WorkerPool], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[type[BaseException]],
+):
+    async def main() -> None:
+        with WorkerPool() as pool:
+            with monkeypatch.context() as patch:
+                patch.setattr(select, "poll", _out_of_memory)
+                with pytest.raises(BrokenExecutor, match="MemoryError") as caught:
+                    await call(pool)
+            assert isinstance(caught.value.__cause__, MemoryError)
+            assert await call(pool) == "done"
+
+    homebound.run(main())
+    assert told == [MemoryError]
+
+
+def _out_of_memory(*_: object) -> Any:
+    raise MemoryError
+
+
+def test_a_worker_dies_in_its_sleep(
+    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
+):
+    with WorkerPool(min_threads=1, max_threads=1, idle_timeout=0.0) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(Parker, "park", _out_of_memory)
+            assert pool.submit(int).result(20) == 0
+            until(lambda: " 0 threads" in repr(pool))
+        second = pool.submit(threading.current_thread).result(20)
+        assert second.is_alive()
+        assert pool.submit(threading.current_thread).result(20) is second
+    assert told == [MemoryError]
+    assert " 0 threads, 0 idle" in repr(pool)
+
+
+def test_jobs_go_on_though_every_worker_dies_after_one(
+    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
+):
+    monkeypatch.setattr(Parker, "park", _out_of_memory)
+    with WorkerPool(max_threads=2) as pool:
+        futures = [pool.submit(str, number) for number in range(100)]
+        assert [each.result(20) for each in futures] == [str(number) for number in range(100)]
+    assert set(told) <= {MemoryError}
+
+
+# What has to be told of an outcome raises.
+
+
+def test_a_callback_raises_system_exit(told: list[type[BaseException]]):
+    """Of a future, it is called by the worker; concurrent.futures lets it through."""
+    go_on = threading.Event()
+    with WorkerPool(max_threads=1) as pool:
+        future = pool.submit(go_on.wait, 20)
+        future.add_done_callback(lambda _: sys.exit(3))
+        go_on.set()
+        assert future.result(20)
+        worker = pool.submit(threading.current_thread).result(20)
+        assert pool.submit(threading.current_thread).result(20) is worker
+    assert told == [SystemExit]
+
+
+def test_a_future_that_was_given_a_result_by_others(told: list[type[BaseException]]):
+    go_on = threading.Event()
+    with WorkerPool(max_threads=1) as pool:
+        future: Future[Any] = pool.submit(go_on.wait, 20)
+        until(future.running)
+        future.set_result("meanwhile")
+        go_on.set()
+        assert future.result(20) == "meanwhile"
+        assert pool.submit(int).result(20) == 0
+    assert told == [concurrent.futures.InvalidStateError]
+
+
+# Any exception, at any line.
+
+
+class Thrower:
+    """Throws into the workers, at the n-th line of their own code that they come to."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.where: str | None = None
+        self.served = False  # the worker that it was thrown into had done a job
+        self._guard = threading.Lock()
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != under_test.__file__:
+            return None
+        if event == "line" and _can_throw(frame):
+            with self._guard:
+                self.left -= 1
+                now = self.left == -1
+            if now:
+                self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
+                self.served = getattr(threading.current_thread(), "served", False)
+                raise MemoryError(self.where)
+        return self
+
+
+def _can_throw(frame: FrameType) -> bool:
+    """An exception that is thrown into a thread never comes between a lock's end and its `with`."""
+    code = frame.f_code
+    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+    begins = code.co_name == "_live" and line == "try:"
+    mends = code.co_name in ("_lost", "_send_instead", "_fail_jobs", "_broken", "_tell_if_empty")
+    return not line.startswith("with ") and not begins and not mends
+
+
+def thrown_at(at: int) -> Thrower:
+    """A pool's life, with an exception thrown into one of its workers: all callers hear."""
+    thrower = Thrower(at)
+    threading.settrace(thrower)
+    try:
+        with WorkerPool(max_threads=2, idle_timeout=0.0) as pool:
+            go_on = threading.Event()
+            futures: list[Future[Any]] = [pool.submit(go_on.wait, 20)]
+            futures += [pool.submit(str, number) for number in range(3)]
+            go_on.set()
+            outcomes = [each.exception(20) for each in futures]
+            until(lambda: " 0 threads" in repr(pool))
+            futures = [pool.submit(str, number) for number in range(10, 12)]
+            outcomes += [each.exception(20) for each in futures]
+    finally:
+        threading.settrace(None)
+    errors = [each for each in outcomes if each is not None]
+    assert all(isinstance(each, (BrokenExecutor, MemoryError)) for each in errors), errors
+    # One job, or, with a worker that dies before it has done any, all that were queued.
+    assert len(errors) <= 1 or not thrower.served, (errors, thrower.where)
+    assert " 0 threads, 0 idle, 0 jobs waiting" in repr(pool), thrower.where
+    return thrower
+
+
+@pytest.mark.usefixtures("told")
+def test_an_exception_at_any_line_of_a_worker():
+    seen: set[str] = set()
+    for at in range(1000):
+        where = thrown_at(at).where
+        if where is None:
+            break
+        seen.add(where.partition(":")[0])
+    else:
+        raise AssertionError("a worker has come to a thousand lines")
+    assert {"_live", "_work", "_begin", "_do", "_rest", "_sleep", "_leave"} <= seen
+
+
+# The ends of all.
+
+
+def test_run_and_an_io_thread_end_though_a_worker_died(
+    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
+):
+    async def main() -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(Parker, "park", _out_of_memory)
+            done = await homebound.to_worker(str, "done")
+            until(lambda: " 0 threads" in repr(homebound.testing.here().workers))
+        return done
+
+    assert homebound.run(main()) == "done"
+    with homebound.IOThread() as io:
+        assert homebound.block_on(main(), io.context) == "done"
+    assert told == [MemoryError] * 2
+
+
+def test_the_interpreter_ends_though_workers_died(program: Program):
+    assert program("""
+    import homebound, threading
+    from homebound._park import Parker
+
+    def die(*_):
+        raise MemoryError
+
+    threading.excepthook = lambda args: print(args.exc_type.__name__)
+    pool = homebound.WorkerPool(max_threads=1)
+    park, Parker.park = Parker.park, die
+    worker = pool.submit(threading.current_thread).result()
+    worker.join()
+    Parker.park = park
+    pool.submit(print, "done")
+    """) == "MemoryError\ndone\n"  # fmt: skip
+
+
+def test_a_thread_that_ended_without_a_word_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
+):
+    """Something else replaces Thread.run, and fails before it comes to ours."""
+    pool = WorkerPool()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "run", _out_of_memory)
+        future = pool.submit(int)
+        until(lambda: told)
+    pool.shutdown()
+    with pytest.raises(BrokenExecutor, match="has ended"):
+        future.result(20)
