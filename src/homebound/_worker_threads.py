@@ -156,21 +156,23 @@ class WorkerThreads:
 
     def _hire(self) -> None:
         """Start one more worker. Raises if that fails and no other is there to do the work."""
-        thread = Worker(self._live, f"{self.name}-{next(self._number)}")
+        thread: Worker | None = None
         try:
             with self._lock:
                 if len(self._threads) >= self._limits[1]:
                     self._searching = False  # all are at work, and each looks again when it is done
                     return
+                thread = Worker(self._live, f"{self.name}-{next(self._number)}")
                 self._threads.add(thread)
             thread.start()
         except BaseException:
             self._searching = False
-            thread.tried.set()
             with self._lock:
-                if not thread.begun:  # else it lives: Ctrl-C came while we waited for its start
-                    self._threads.discard(thread)
+                if thread is not None and not thread.begun:
+                    self._threads.discard(thread)  # else it lives: Ctrl-C as we waited for that
                 alone = not self._threads
+            if thread is not None:
+                thread.tried.set()  # nobody joins it in vain
             if alone:
                 raise
 
@@ -192,7 +194,8 @@ class WorkerThreads:
         parker = worker.parker = new_parker()
         # It takes a job and stores it in one step of the interpreter: what is thrown into this
         # thread comes before that or after it, and no job is lost in between.
-        take = starmap(self._jobs.popleft, repeat(()))
+        jobs = self._jobs
+        take = starmap(jobs.popleft, repeat(()))
         job: Any = None
         sent = True  # it is the one that was sent, and has not found a job yet
         try:
@@ -205,8 +208,11 @@ class WorkerThreads:
                         sent = True
                         continue
                     return
-                self._begin(sent=sent)
-                sent = False
+                if sent:
+                    sent = self._searching = False
+                self._taken += 1
+                if jobs and not self._searching and not (self._brief and self._watched):
+                    self._send_help()
                 self._do(job)
                 job = None  # an idle worker keeps nothing alive
                 worker.served = True
@@ -215,16 +221,12 @@ class WorkerThreads:
                 job.fail(self._broken(error))
             raise
 
-    def _begin(self, *, sent: bool) -> None:
-        """A job was found: this worker does not search any more. Send another for the rest."""
-        if sent:
+    def _send_help(self) -> None:
+        """Have another worker look for the rest. Without one, this one does it all in turn."""
+        try:
+            self._send_one()
+        except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job in hand)
             self._searching = False
-        self._taken += 1
-        if self._jobs and not self._searching and not (self._brief and self._watched):
-            try:
-                self._send_one()
-            except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job in hand)
-                self._searching = False
 
     def _do(self, job: Any) -> None:
         began = perf_counter()
@@ -296,8 +298,8 @@ class WorkerThreads:
             else:
                 quiet += 1
         self._watched = False
-        # Then look: a submitter that found us watching, with jobs waiting, has sent nobody (pairs
-        # with _begin).
+        # Then look: one that found us watching, with jobs waiting, has sent no other (pairs with
+        # _work and _put).
         if quiet == _QUIET and not self._jobs:
             return False
         self._unlist(parker)  # unless we were sent

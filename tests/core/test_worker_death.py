@@ -303,7 +303,7 @@ def test_an_exception_at_any_line_of_a_worker():
         seen.add(where.partition(":")[0])
     else:
         raise AssertionError("a worker has come to a thousand lines")
-    assert {"_live", "_work", "_begin", "_do", "_rest", "_sleep", "_leave"} <= seen
+    assert {"_live", "_work", "_send_help", "_do", "_rest", "_sleep", "_leave"} <= seen
 
 
 # The ends of all.
