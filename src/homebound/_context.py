@@ -8,7 +8,6 @@ own.
 from __future__ import annotations
 
 import _thread
-from collections import deque
 from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,13 +15,13 @@ from weakref import WeakSet
 
 from ._asyncio_tasks import enter_task, leave_task, running_here, running_loop, unfinished
 from ._biglock import thread_name
+from ._chain import Chain
 from ._clock import Deadline
 from ._context_stats import ContextStats
 from ._current import current_context, here
 from ._entry import BottomHalf, Posted, PostedWithArgs
 from ._errors import ContextClosed
 from ._guests import abandon, context_of
-from ._mailbox import Mailbox
 from ._members import members
 
 if TYPE_CHECKING:
@@ -33,13 +32,11 @@ if TYPE_CHECKING:
     from ._park import Parker
     from ._task import Task
 
-REPEATS = 64  # how often tasks may be run again in one chain of wake-ups before the loop looks up
-
 _names = count(1)
 contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
 
 
-class AioContext(Mailbox):
+class AioContext(Chain):
     """An event loop, the mailbox of what is to run there, and the thread that is its home.
 
     Made by `run`, `IOThread` and `new_event_loop`; `attach` makes one for any asyncio loop.
@@ -68,10 +65,6 @@ class AioContext(Mailbox):
         self.name = name or f"context-{next(_names)}"
         self._home_ident: int | None = None  # of its home's thread; written by that
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
-        # Tasks woken by the task that runs now, and what is left of the chain it belongs to
-        # (None: no chain is being run). Home only.
-        self._woken: list[Task[Any]] = []
-        self._chain: deque[Task[Any]] | None = None
         # The homebound task in whose step a task factory is at work. What that starts eagerly, of
         # whatever make, is the running task meanwhile; what it wakes runs when this one suspends.
         # Home only.
@@ -87,10 +80,7 @@ class AioContext(Mailbox):
         self._away: set[Any] = set()
         # Parkers of threads that wait for this context to get on; list operations are atomic.
         self._watchers: list[Parker] = []
-        # Iterations; and entries run beyond one in each, as in most there is one: a sum less to
-        # do. Fewer than none if many were empty. Home only.
-        self._iterations = self._more = 0
-        self._skipped = 0  # entries that were passed over, or ran nothing. Home only
+        self._iterations = self._skipped = 0  # home only
         self._wakeups = self._coalesced = 0  # home only
         contexts.add(self)
         # None once it is closed, so that nothing refers in a circle.
@@ -338,50 +328,6 @@ class AioContext(Mailbox):
     def _enter_again(self, task: Any) -> None:
         """Go on with a task after `_leave_running`."""
         enter_task(self.loop, task)
-
-    def _put_aside(self) -> deque[Task[Any]] | None:
-        """The chain that runs now; what it has woken so far runs in the iterations to come."""
-        chain = self._chain
-        if self._woken or chain:
-            self._ready.extendleft(reversed([*self._woken, *(chain or ())]))
-            self._woken.clear()
-            if chain:
-                chain.clear()
-        self._chain = None
-        return chain
-
-    def _run_chain(self) -> None:
-        """Run those whom the task that just suspended or ended has woken, depth first.
-
-        No recursion: a chain of any length is this one loop. No starvation: a task may come again
-        in the same chain, but after REPEATS of that the rest goes to the mailbox, so that timers,
-        sockets and other tasks have their iteration.
-        """
-        woken = self._woken
-        self._chain = chain = deque(woken)
-        woken.clear()
-        seen: set[Task[Any]] = set()
-        repeats = 0
-        try:
-            while chain:
-                task = chain.popleft()
-                if task in seen:
-                    repeats += 1
-                    if repeats > REPEATS:
-                        chain.appendleft(task)
-                        break
-                seen.add(task)
-                self._more += 1
-                task._run()
-                if woken:
-                    chain.extendleft(reversed(woken))
-                    woken.clear()
-        finally:
-            self._chain = None
-            if woken or chain:
-                self._ready.extend(woken)
-                self._ready.extend(chain)
-                woken.clear()
 
     def _report(self, entry: Any, error: BaseException) -> None:
         """An entry raised: tell the loop's exception handler, and go on."""

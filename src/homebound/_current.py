@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._context import AioContext
+    from ._park import Parker
 
 
 class _Ending:
@@ -43,15 +44,34 @@ class _Ending:
             ask.thread_ends(self._ident, self._thread)
 
 
+class Seat:
+    """A thread's place in the queue for the big lock; the queue's head holds the lock.
+
+    Fields are written by the thread itself, before it queues or while it waits; any thread reads.
+    """
+
+    __slots__ = ("ident", "parker", "timed", "turns")
+
+    def __init__(self) -> None:
+        self.ident = get_ident()
+        # Where it sleeps when it has to wait; made for its first wait.
+        self.parker: Parker | None = None
+        self.timed = True  # it leaves the queue by itself; False only in a wait without a timeout
+        self.turns = 0  # how often it has queued: tells one acquire from the next
+
+
 class _Here(threading.local):
     """What this thread is. Each field is written and read by its own thread only."""
 
     def __init__(self) -> None:
         self._ending = _Ending()
+        # One for each thread, so that taking the lock is one append to the queue.
+        self.seat = Seat()
 
     # The context this thread is the home of. Written by `set_home`, from its start to its end.
     home: AioContext | None = None
-    # True between big_lock.acquire and big_lock.release. Written by `set_big_lock`.
+    # True between big_lock.acquire and big_lock.release: what the queue says, kept because it is
+    # asked often. Written by the lock (_biglock.py) alone.
     has_big_lock: bool = False
     # The rule's answer, kept because it is asked at each wake-up. It can change in no other way:
     # who is main changes only under the big lock.
@@ -111,13 +131,6 @@ def set_home(context: AioContext | None) -> None:
         here.context._stand_in_begins()
 
 
-def set_big_lock(*, held: bool) -> None:
-    """This thread has taken the big lock, or is about to let it go."""
-    here.has_big_lock = held
-    if here.home is None:
-        here.context = main.stood_in_for if held else None
-
-
 def set_main(context: AioContext | None) -> None:
     """`context` is the main one from now on; the caller holds the big lock."""
     main.context = context
@@ -129,6 +142,7 @@ def _begin_as_child() -> None:
     """A forked process has the memory of its parent's loops, but runs none of them."""
     here.home = here.context = main.context = main.stood_in_for = None
     here.has_big_lock = False
+    here.seat = Seat()
 
 
 os.register_at_fork(after_in_child=_begin_as_child)

@@ -99,9 +99,9 @@ def describe() -> Iterator[str]:
 
 
 def _describe_big_lock() -> Iterator[str]:
-    owner = big_lock._owner
-    held = "free" if owner is None else f"held by thread {thread_name(owner)}"
-    queue = [thread_name(waiter.ident) for waiter in snapshot(big_lock._waiters)]
+    owner, *waiters = snapshot(big_lock._queue) or (None,)
+    held = "free" if owner is None else f"held by thread {thread_name(owner.ident)}"
+    queue = [thread_name(waiter.ident) for waiter in waiters]
     waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "nobody waits"
     yield f"big lock: {held}, {waiting}"
 

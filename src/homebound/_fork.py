@@ -72,8 +72,7 @@ def _end(context: AioContext) -> None:
     # If the fork was made by a task of this context: nothing runs after it here.
     context._leave_task = leave_if_entered
     context._woken.clear()
-    if context._chain:
-        context._chain.clear()
+    context._lent = False
     if isinstance(context, LoopContext):
         if context._key.acquire(blocking=False):  # it was free, or is ours: we were home
             context._key.release()

@@ -77,12 +77,16 @@ class GuestContext(AioContext):
         if here.has_big_lock:
             yield
             return
+        big_lock._make_ready()
         try:
             big_lock._take_back()  # inside: an interrupt is raised once it is ours
             yield
         finally:
-            if here.has_big_lock:
+            try:
                 big_lock._let_go()
+            finally:
+                if here.has_big_lock:  # interrupted before it had begun
+                    big_lock._let_go()
 
     # Being woken.
 
@@ -139,10 +143,10 @@ class GuestContext(AioContext):
         self._iterations += 1
         self._more += batch - 1
         self._woken_by_post(batch)
-        chain = self._put_aside()
         outer = task_here(self.loop)
         if outer is not None:
             self._leave_running(outer)
+        chained = self._put_aside()
         try:
             while batch and ready:  # a batch inside this one may have taken the rest
                 batch -= 1
@@ -155,7 +159,7 @@ class GuestContext(AioContext):
         finally:
             if outer is not None:
                 self._enter_again(outer)
-            self._chain = chain
+            self._chained = chained
 
     def _run_now(self, task: Task[Any]) -> None:
         if running_loop() is not self.loop:  # it has stopped

@@ -6,7 +6,6 @@ import _thread
 import asyncio
 import threading
 import weakref
-from collections import deque
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
     from ._loop import Loop
     from ._task import Task
-
-# A chain of wake-ups for a step that is not to run one: it stays empty, but is no None.
-_NO_CHAIN: deque[Task[Any]] = deque()
 
 
 class _Epitaph(AioContext):
@@ -91,6 +87,8 @@ class LoopContext(AioContext):
         current_context()  # a guest whose loop has stopped lives here no longer
         before = here.home
         if before is self:
+            if self._lent:
+                self._come_back()
             yield
             return
         if before is not None:
@@ -101,32 +99,60 @@ class LoopContext(AioContext):
         is_main = as_main or (
             main_context() is None and threading.current_thread() is threading.main_thread()
         )
-        self._key.acquire()
-        set_home(self)
         took = is_main and not here.has_big_lock
-        if took:
-            big_lock._take_back()
+        with self._key:
+            try:
+                set_home(self)
+                if is_main:
+                    self._become_main()
+                self._home_ident = _thread.get_ident()
+                yield
+            finally:
+                try:
+                    self._move_out(took)
+                except BaseException:  # a signal handler raised: all of it, nevertheless
+                    self._move_out(took)
+                    raise
+
+    def _move_out(self, took: bool) -> None:  # noqa: FBT001  (it took the big lock)
+        """Be no home any more; called again if it was interrupted, at whatever step."""
+        self._home_ident = None
+        if main.context is self:
+            set_main(None)
+            self.loop._is_main = False
+        self._lent = False
+        if took and here.has_big_lock:
+            big_lock._let_go()
+        set_home(None)
+
+    def _become_main(self) -> None:
+        big_lock._make_ready()
+        big_lock._take_back()
+        if main_context() is not None:
+            message = (
+                f"there is a main context already: {main.context!r}; "
+                "use an IOThread for a second loop"
+            )
+            raise ContextError(message)
+        set_main(self)
+        self.loop._is_main = True
+
+    def _come_back(self) -> None:
+        """The home, awake again, takes the big lock back that it has lent; raises as that does.
+
+        A signal handler that raises may come before the lock's own care has begun. It is lent yet
+        then; whatever would run something here next looks for that first, and calls this again.
+        """
         try:
-            if is_main:
-                if main_context() is not None:
-                    message = (
-                        f"there is a main context already: {main.context!r}; "
-                        "use an IOThread for a second loop"
-                    )
-                    raise ContextError(message)
-                set_main(self)
-                self.loop._is_main = True
-            self._home_ident = _thread.get_ident()
-            yield
+            big_lock._take_back()
         finally:
-            self._home_ident = None
-            if main.context is self:
-                set_main(None)
-                self.loop._is_main = False
-            if took and here.has_big_lock:
-                big_lock._let_go()
-            set_home(None)
-            self._key.release()
+            if here.has_big_lock:
+                loop = self.loop
+                loop._sleeps_until = loop._asleep_on = None
+                self._home_must_look = False
+                if not self._closed:  # it is in a forked process
+                    self._bell = AWAKE  # a stand-in that went to sleep has left one up
+                self._lent = False
 
     def _enter_vacant(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
@@ -157,9 +183,10 @@ class LoopContext(AioContext):
         """As AioContext's; not while somebody stands in, who writes the bell as well."""
         stand_ins = self._stand_ins and not here.has_big_lock
         alone = self._key.acquire(timeout=1)  # whoever acts for the absent home does so briefly
-        if stand_ins:
-            big_lock._take_back()
         try:
+            if stand_ins:
+                big_lock._make_ready()
+                big_lock._take_back()
             super()._close()
         finally:
             if alone:
@@ -216,18 +243,17 @@ class LoopContext(AioContext):
         if outer is None:
             self._run_now(task)
             return
-        outermost, chain = self._outer, self._chain
+        outermost, chained = self._outer, self._chained
         self._leave_running(outer)
-        self._chain = _NO_CHAIN if chain is None else chain
+        self._chained = True  # whether or not: those that it wakes are left to the outer task
         try:
             task._run()
         finally:
             self._enter_again(outer)
-            self._outer, self._chain = outermost, chain
+            self._outer, self._chained = outermost, chained
             ours = outermost is not None or type(outer) is self.task_type
-            if self._woken and not ours:  # a task that is not ours runs none at its end
-                self._ready.extend(self._woken)
-                self._woken.clear()
+            if not ours:  # a task that is not ours runs none at its end
+                self._end_chain()
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
         if current_context() is not self:
@@ -309,22 +335,39 @@ class LoopContext(AioContext):
         if must_look and loop._sleeps_until is not None:
             self._ring(None)
             also = None  # the ring is for the home, who tells us of its iteration
-        big_lock._let_go()
         try:
+            big_lock._make_ready()
+            big_lock._let_go()
             clock.park(parker, until, also=also)
         finally:
             try:
-                big_lock._take_back()  # raises a Ctrl-C of meanwhile, with the lock in our hand
+                big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
             finally:
+                if not here.has_big_lock:  # interrupted before it had begun
+                    big_lock._take_back()
                 self._stand_in_begins()
 
-    def _begin_nested(self) -> tuple[deque[Task[Any]] | None, tuple[Any, ...]]:
+    def _begin_nested(self) -> tuple[Any, ...]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""
-        return self._put_aside(), self.loop.begin_nested()
+        lent = self._has_lent()
+        if lent:  # by a signal handler, in the home's sleep
+            self._come_back()
+        # In this order: from the first on nothing that runs adds to what the second puts aside.
+        return self.loop.begin_nested(), self._put_aside(), lent
 
-    def _end_nested(self, state: tuple[deque[Task[Any]] | None, tuple[Any, ...]]) -> None:
-        self._chain, loop_state = state
+    def _end_nested(self, state: tuple[Any, ...]) -> None:
+        loop_state, self._chained, lent = state
         self.loop.end_nested(loop_state)
+        if lent:
+            self._lent = True
+            write_signal(self._signal.written_fd, SET)  # it is not asleep any more, in all it says
+            big_lock._let_go()
+        elif self._has_lent():
+            self._come_back()
+
+    def _has_lent(self) -> bool:
+        """The calling thread is the main home, and is about to take the big lock back."""
+        return self._lent and self.loop._is_main and here.home is self
 
     # Standing in: called by the big lock in a thread that is no home, while it holds the lock.
 

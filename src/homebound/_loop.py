@@ -284,7 +284,7 @@ class Loop(InheritedLoop):
             self.iterate(blocking=not self._stopping)
             return
         home = self.home
-        if self._is_main and big_lock._waiters:
+        if self._is_main and big_lock._crowd:
             self._give_way()
         # A look is a system call, and costs more than a task's step. A loop that found nothing at
         # so many looks in a row is busy with itself: it may run batches for a moment between two.
@@ -339,10 +339,12 @@ class Loop(InheritedLoop):
 
         The batch is what is ready by then: what is queued meanwhile waits for the next.
         """
+        if self.home._has_lent():
+            self.home._come_back()
         if blocking and not self._ready:
             self._sleep()
         else:
-            if self._is_main and big_lock._waiters and here.home is self.home:
+            if self._is_main and big_lock._crowd and here.home is self.home:
                 self._give_way()
             pairs = self._look(0, MOST_EVENTS)
             if pairs:
@@ -380,13 +382,13 @@ class Loop(InheritedLoop):
 
     def _give_way(self) -> None:
         """A busy main loop lets those in who wait for the big lock; they are served in turn."""
-        self.home._lent = True
-        big_lock._let_go()
+        home = self.home
         try:
-            big_lock._take_back()
+            home._lent = True
+            big_lock._let_go()
         finally:
-            self.home._lent = False
-        self.home._bell = AWAKE  # who stood in and went to sleep has left one up
+            home._come_back()
+            big_lock._look_around()
 
     # Time.
 
@@ -439,24 +441,23 @@ class Loop(InheritedLoop):
         """The main thread's sleep: another thread may stand in meanwhile."""
         home = self.home
         turns = home._stand_ins
-        self._sleeps_until = float("inf") if until is None else until
         timeout = self.timeout_until(until)
-        watched = self._asleep_on = None if self._shareable else self._watched()
-        home._lent = True
-        big_lock._let_go()
+        watched = None if self._shareable else self._watched()
         pairs: list[Any] | None = None
         try:
+            self._sleeps_until = float("inf") if until is None else until
+            self._asleep_on = watched
+            if self._depth:
+                big_lock._make_ready()
+            home._lent = True
+            if here.has_big_lock:  # else it was released by hand, and comes back all the same
+                big_lock.release()
             if watched is None:
                 pairs = self._look(timeout, MOST_EVENTS)
             else:
                 wait_for_any(watched, timeout)
         finally:
-            try:
-                big_lock._take_back()  # raises a Ctrl-C of meanwhile, with the lock in our hand
-            finally:
-                home._lent = False
-                self._sleeps_until = self._asleep_on = None
-                home._home_must_look = False
+            home._come_back()
         if pairs is None or turns != home._stand_ins:
             # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)

@@ -2,7 +2,7 @@
 
 It only reads what is there anyway. A home is in one iteration if its count of iterations and its
 bell are the very same as before; a bell is made for each sleep. A hold of the big lock is told from
-the next by the identity of its owner's ident: get_ident makes a new int each time.
+the next by how often the thread has queued for it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from ._current import Seat
     from ._deadlock import Deadlock
 
 logger = logging.getLogger("homebound")
@@ -184,9 +185,9 @@ class Look:
             if same and ident is not None:
                 in_one.add(ident)
             stalls += stall
-        owner = big_lock._owner
-        if owner is not None and owner not in in_one and owner not in caught:
-            stalls += self._big_lock(owner, before)
+        holder, *waiters = snapshot(big_lock._queue) or (None,)
+        if holder is not None and holder.ident not in in_one and holder.ident not in caught:
+            stalls += self._big_lock(holder, waiters, before)
         return stalls
 
     def _is_new_stall(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
@@ -215,17 +216,18 @@ class Look:
         stalls = [_stall("context", [ident], seconds, message)] if seconds else []
         return stalls, self._seen[what].since < self._now
 
-    def _big_lock(self, owner: int, before: dict[str, _Seen]) -> list[Stall]:
+    def _big_lock(self, holder: Seat, waiters: list[Seat], before: dict[str, _Seen]) -> list[Stall]:
+        owner = holder.ident
         message = f"big lock: held by thread {thread_name(owner)}, "
         if not any(context._home_ident == owner and _lives(context) for context in every_context()):
             what: str = "hold"
-            key: tuple[object, ...] = (owner,)
+            key: tuple[object, ...] = (holder, holder.turns)
             message += "which is no home"
         else:
-            waiter = next(iter(snapshot(big_lock._waiters)), None)
-            if waiter is None:
+            if not waiters:
                 return []
-            what, key = "wait", (owner, waiter)
+            waiter = waiters[0]
+            what, key = "wait", (holder, holder.turns, waiter, waiter.turns)
             message += f"thread {thread_name(waiter.ident)} waits"
         seconds = self._is_new_stall(what, key, before)
         return [_stall("big lock", [owner], seconds, message)] if seconds else []

@@ -187,6 +187,7 @@ class Task(Enterable[T]):
             leave_task = home._leave_task
             leave_task(loop, self)
             if self._fail(error):
+                home._end_chain()
                 raise
             # A traceback leads to this frame: holding the task, it would keep one that failed from
             # ending, and from being reported if nobody asks, until the garbage collector comes.
@@ -205,7 +206,7 @@ class Task(Enterable[T]):
                     self._queue_early(cell[0])
             else:
                 self._wait_for(yielded, home)
-        if home._woken and home._chain is None:
+        if home._woken and not home._chained:
             home._run_chain()
 
     def _to_throw(self) -> BaseException:

@@ -121,7 +121,7 @@ class _MainWait:
         self._nested = False  # turn_while looks once before it turns the loop
 
     def __call__(self) -> bool:
-        if self._nested and here.home is None and big_lock._waiters:
+        if self._nested and here.home is None and len(big_lock._queue) > 1:
             with big_lock_let_go():
                 pass  # before we look: what is told to the context meanwhile tells nobody asleep
         self._nested = True

@@ -110,8 +110,9 @@ class WaitGraph:
     """The waits of one moment."""
 
     def __init__(self) -> None:
-        self.owner = big_lock._owner
-        self.queue = {waiter.ident: waiter for waiter in snapshot(big_lock._waiters)}
+        seats = snapshot(big_lock._queue)
+        self.owner = seats[0] if seats else None
+        self.queue = {seat.ident: seat for seat in seats[1:]}
         self.calls = waits()
         self.parked = parked.copy()
         self.elsewhere = elsewhere.copy()
@@ -243,10 +244,13 @@ class WaitGraph:
             return
         # Of those who sleep only who waits for a job's outcome keeps the lock. All others let go of
         # it, but show first that they wait: seen in between, they are about to let go.
-        call = self._innermost(owner)
-        if owner in self.parked or (call is not None and not isinstance(call.subject, Outcome)):
+        call = self._innermost(owner.ident)
+        if owner.ident in self.parked or (
+            call is not None and not isinstance(call.subject, Outcome)
+        ):
             return
-        yield Way("waits for the big lock, held by", Frame(owner), (waiter, owner))
+        proof = (waiter, waiter.turns, owner, owner.turns)
+        yield Way("waits for the big lock, held by", Frame(owner.ident), proof)
 
     def _call_needs(self, call: Waiting) -> Iterator[Way]:
         how = f"waits in {call.what} for"

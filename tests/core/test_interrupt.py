@@ -305,6 +305,45 @@ def test_the_main_thread_waits_for_the_lock_as_it_comes():
     assert lines == ["interrupted True False None"]
 
 
+@pytest.mark.parametrize("kind", ["SystemExit", "TimeoutError", "KeyboardInterrupt"])
+def test_whatever_a_handler_raises_as_the_main_loop_waits_for_the_lock(kind: str):
+    """The cleanup runs under the lock, when the thread that has it has let it go."""
+    lines = run(
+        f"""
+        def handle(*_):
+            handled.set()
+            raise {kind}
+
+        def device():
+            with big_lock:
+                inside.append("device")
+                loop.signal.set()  # as an event would: the main loop wakes, and waits
+                while " 1 waiting" not in repr(big_lock):
+                    pass
+                os.kill(os.getpid(), signal.SIGTERM)
+                handled.wait(10)
+                inside.clear()
+
+        async def main():
+            global loop
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=device).start()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                print("cleaned up", inside, big_lock.held())
+
+        handled, inside = threading.Event(), []
+        signal.signal(signal.SIGTERM, handle)
+        try:
+            homebound.run(main())
+        except {kind}:
+            print("raised", big_lock.held())
+        """
+    )
+    assert lines == ["cleaned up [] True", "raised False"]
+
+
 @pytest.mark.parametrize("how", ["task.wake()", "context.enter(task)"])
 @pytest.mark.parametrize("wait", ["await done", "wait_while(lambda: not done.done())"])
 def test_a_handler_in_the_sleep_runs_no_task(how: str, wait: str):

@@ -1,65 +1,52 @@
 /*
- * The big lock: a lock that is fair (the main thread takes it again
- * after each sleep, against workers that take it in a loop). FIFO hand-over, timeouts.
+ * The big lock: a lock that is fair (the main thread takes it again after each sleep, against
+ * workers that take it in a loop), with timeouts, and never lost to an exception.
  *
  * What it models: src/homebound/_biglock.py
- *   raw = a lock that can be tried and that any thread may release; waiters = a deque
- *   acquire   1. waiters empty and raw.try_acquire(): own it
- *             2. else append my waiter (a new object for each acquire; its parker is the thread's)
- *             3. raw.try_acquire(): pass it on
- *             4. until granted: park. On a timeout remove my waiter: if it was not there any more,
- *                the lock has been handed to me: own it. On an exception, from the append on, the
- *                same, but: pass it on. (An exception between a successful try and what follows it
- *                would lose the lock, and is not modelled.)
- *   release   pass it on
- *   pass on   pop the head: grant it, unpark it; it owns raw, which stays locked, from the pop on.
- *             If there is none: raw.release(); pass through the deque's lock; look at waiters:
- *             empty: done. Else raw.try_acquire(): failing: done, for the one who has it passes it
- *             on, too. Else again
+ *   queue = a deque of threads' seats, whose head holds the lock
+ *   acquire    1. append my seat; if it is the head the lock is mine
+ *              2. else have a parker, and until my seat is the head: park
+ *              On a timeout: take my seat out, wake the head. On an exception, anywhere from the
+ *              append on: take it out if it is in, wake the head, raise
+ *   release    3. take my seat off
+ *              4. wake the head: read which it is, unpark its parker if it has one
+ *              On an exception, anywhere: take my seat off if it is on, wake the head, raise
+ *   take back  (thread 0, the main thread) acquire, but on an exception: append my seat if it is
+ *              not in, wait for my turn, then raise
  *
  * Variables
- *   waiters   the deque, of waiter numbers. Appending, popping and removing one are atomic (the
- *             deque's own lock)
- *   raw       the raw lock is taken
- *   raw_buffered  which thread has released raw so that no other thread sees it yet: process
- *             `memory` lets it out at any time, an operation of this thread on raw or on the deque
- *             forces it out. (For try_acquire a lock that looks taken may fail without ordering
- *             anything, so on a weak machine "release raw, look at waiters" needs the pass. With
- *             the GIL: always NOBODY.)
- *   waiting   for each thread: the waiter of its present acquire
- *   granted   for each thread: the lock was handed to that waiter (to an earlier one: nobody looks)
- *   unparked  for each thread: its parker, one for all that the thread ever waits for; it
- *             remembers an unpark that comes before the park, or after the timeout that it raced
- *             with
- *   owner     who held() says has the lock; set by the owner itself
- *   inside    how many threads are in the critical section
- *   queued, seen   bit sets of threads: those whose waiter is in the deque; for each thread those
- *             of them that already were when it called acquire
- *   timeouts  how many of the timeouts and exceptions that the model allows have happened
+ *   queue      the deque, of threads. Each of appending, taking off, taking out and reading the head
+ *              is atomic (by the deque's own lock), and comes after what its thread did before
+ *   has_parker for each thread: it has made its parker, in its first wait
+ *   unparked   for each thread: its parker, one for all that the thread ever waits for; it
+ *              remembers an unpark that comes before the park, or after the timeout that it raced
+ *              with
+ *   held       for each thread: what it believes of itself, `here.has_big_lock`
+ *   inside     how many threads are in the critical section
+ *   timeouts, exceptions   how many of those that the model allows have happened
  *
  * Claims
- *   1. at most one thread has the lock; held() is true in it and false in the others;
- *   2. no thread is parked for ever, and at the end raw is free and nobody in the deque (else: an
- *      invalid end state, or the assertion in init);
- *   3. who calls acquire while another is queued gets the lock after that one (or its timeout).
+ *   1. at most one thread is inside, it is the head of the queue, and believes that it holds it;
+ *   2. nobody is parked for ever, and at the end nobody is in the queue (else: an invalid end
+ *      state, or the assertion in init): the lock is neither lost nor left taken;
+ *   3. who appends its seat later gets the lock later: the queue is a FIFO, and 1.;
+ *   4. the main thread that takes the lock back has it, exceptions or not.
  *
- * Options: THREADS, ROUNDS (acquires of the first thread), OTHERS (of each other), TIMEOUTS (in
- * all).
+ * Options: THREADS, ROUNDS (acquires of the first thread), OTHERS (of each other), TIMEOUTS,
+ * EXCEPTIONS (in all), BACK (thread 0 takes back).
  *
  * Broken variants
- *   BROKEN_NO_SECOND_LOOK      pass on does not look at waiters after raw.release()
- *   BROKEN_NO_THIRD_LOOK       pass on finds the deque empty when it has raw again (its waiter
- *                              timed out), releases raw, and does not look once more
- *   BROKEN_NO_TRY_WHEN_QUEUED  acquire parks without trying raw once more
- *   BROKEN_HANDED_TIMES_OUT    a waiter that times out when it has been handed the lock returns
- *                              False
- *   BROKEN_INTERRUPTED_IN_QUEUE  an exception right after the append leaves the waiter in the deque
- *   BROKEN_UNPARKED_IS_GRANTED the park is taken for a hand-over whoever ended it: an unpark that
- *                              comes after a timeout grants the next acquire
- *   BROKEN_UNPARK_BEFORE_GRANT who hands over unparks, then grants
- *   BROKEN_HANDER_SETS_OWNER   who hands over writes the new owner's name
- *   BROKEN_BARGING             acquire tries raw without looking at waiters first
- *   BROKEN_NO_PASS             pass on looks at waiters without passing through the deque's lock
+ *   BROKEN_LOOK_BEFORE_APPEND  a thread that found the queue taken parks without another look
+ *   BROKEN_PARKER_AFTER_LOOK   the parker is made after the last look at the head
+ *   BROKEN_NO_WAKE             release takes the seat off, and wakes nobody
+ *   BROKEN_LEAVES_UNTOLD       a thread that times out does not wake the head
+ *   BROKEN_TIMEOUT_STAYS       a thread that times out leaves its seat in the queue
+ *   BROKEN_UNPARKED_IS_TURN    the park is taken for the turn, whoever ended it
+ *   BROKEN_INTERRUPTED_STAYS   an exception in acquire leaves the seat in the queue
+ *   BROKEN_INTERRUPTED_UNTOLD  an exception in acquire takes the seat out, and wakes nobody
+ *   BROKEN_RELEASE_CUT_SHORT   an exception in release, and nothing is done about it
+ *   BROKEN_BACK_TWICE          take back appends again after an exception, without a look
+ *   BROKEN_BACK_RAISES         take back raises before it has the lock
  */
 
 #ifndef THREADS
@@ -68,236 +55,183 @@
 #ifndef ROUNDS
 #define ROUNDS 2
 #endif
-#ifndef TIMEOUTS
-#define TIMEOUTS 1
-#endif
 #ifndef OTHERS
 #define OTHERS 1
 #endif
+#ifndef TIMEOUTS
+#define TIMEOUTS 1
+#endif
+#ifndef EXCEPTIONS
+#define EXCEPTIONS 1
+#endif
 #define NOBODY 255
 
-chan waiters = [THREADS] of { byte };
-bool raw;
-byte raw_buffered = NOBODY;
-byte waiting[THREADS];
-bool granted[THREADS];
+chan queue = [THREADS + 1] of { byte };
+bool has_parker[THREADS];
 bool unparked[THREADS];
-byte owner = NOBODY;
+bool held[THREADS];
 
 byte inside;
-byte queued;
-byte seen[THREADS];
 byte timeouts;
+byte exceptions;
 
-#define thread_of(waiter) (waiter / ROUNDS)
-#define bit(thread) (1 << (thread))
+#ifdef BACK
+#define takes_back (me == 0)
+#else
+#define takes_back false
+#endif
 
-active proctype memory()
+#define may_raise atomic { exceptions < EXCEPTIONS -> exceptions++ }
+
+inline read_head()
 {
-end:
-    do
-    :: atomic { raw_buffered != NOBODY -> raw = false; raw_buffered = NOBODY }
-    od
+    d_step {
+        if
+        :: queue ? [head] -> queue ? <head>
+        :: else -> head = NOBODY
+        fi
+    }
 }
 
-inline release_raw() { raw_buffered = me }
-
-/* inside a d_step: what `me` does next on raw or on the deque comes after its release of raw */
-inline force_out()
+inline take_out(thread)
 {
+    d_step {
+        if
+        :: queue ?? [eval(thread)] -> queue ?? eval(thread)
+        :: else
+        fi
+    }
+}
+
+/* Unparking the one that is the head no more, or that is awake, does no harm. */
+inline wake_head()
+{
+    read_head();
     if
-    :: raw_buffered == me -> raw = false; raw_buffered = NOBODY
+    :: head != NOBODY ->
+        d_step {
+            if
+            :: has_parker[head] -> unparked[head] = true
+            :: else
+            fi
+        }
     :: else
     fi
-}
-
-inline pass() { d_step { force_out() } }
-
-inline try_raw() { d_step { force_out(); got = !raw; raw = true } }
-
-inline leave_queue(thread)
-{
-    queued = queued & ~bit(thread);
-    for (t : 0 .. THREADS - 1) { seen[t] = seen[t] & ~bit(thread) };
-    t = 0
-}
-
-inline pop_head()
-{
-    d_step {
-        force_out();
-        if
-        :: nempty(waiters) ->
-            waiters ? head;
-            leave_queue(thread_of(head));
-            assert(!seen[thread_of(head)])      /* claim 3 */
-        :: empty(waiters) -> head = NOBODY
-        fi
-    }
-}
-
-inline grant(waiter)
-{
-    d_step {
-        if
-        :: waiting[thread_of(waiter)] == waiter -> granted[thread_of(waiter)] = true
-        :: else
-        fi
-    }
-}
-
-inline unpark(waiter) { unparked[thread_of(waiter)] = true }
-
-inline hand_over(waiter)
-{
-#ifdef BROKEN_HANDER_SETS_OWNER
-    owner = thread_of(waiter);
-#endif
-#ifdef BROKEN_UNPARK_BEFORE_GRANT
-    unpark(waiter);
-    grant(waiter)
-#else
-    grant(waiter);
-    unpark(waiter)
-#endif
-}
-
-inline pass_on()
-{
-    do
-    ::  pop_head();
-        if
-        :: head != NOBODY -> hand_over(head); break
-        :: else
-        fi;
-        release_raw();
-#ifdef BROKEN_NO_SECOND_LOOK
-        break;
-#endif
-#ifdef BROKEN_NO_THIRD_LOOK
-        if
-        :: again -> break
-        :: else -> again = true
-        fi;
-#endif
-#ifndef BROKEN_NO_PASS
-        pass();                 /* the deque's lock; pairs with acquire: append, try raw */
-#endif
-        if
-        :: empty(waiters) -> break
-        :: nempty(waiters)
-        fi;
-        try_raw();
-        if
-        :: got
-        :: else -> break
-        fi
-    od;
-    head = NOBODY;
-    again = false
 }
 
 proctype thread(byte me)
 {
     byte round;
-    byte mine;
     byte head = NOBODY;
-    byte t;
     bool got;
-    bool again;
-    bool raised;
 
     for (round : 0 .. (me -> OTHERS : ROUNDS) - 1) {
-        atomic { mine = me * ROUNDS + round; waiting[me] = mine };
-        /* acquire, 1 */
-        d_step { got = empty(waiters); seen[me] = queued };
-#ifdef BROKEN_BARGING
-        got = true;
+#ifdef BROKEN_LOOK_BEFORE_APPEND
+        got = empty(queue);
+#endif
+append_seat:
+        queue ! me;                                     /* 1 */
+#ifdef BROKEN_LOOK_BEFORE_APPEND
+        if
+        :: got -> goto owned
+        :: else -> has_parker[me] = true; goto sleep
+        fi;
 #endif
         if
-        :: got -> try_raw()
-        :: else
-        fi;
-        if
-        :: got -> assert(!seen[me]); goto owned
-        :: else
-        fi;
-        /* 2; pairs with pass on: release raw, pass, look */
-        d_step { force_out(); waiters ! mine; queued = queued | bit(me) };
-        if
-        :: atomic { timeouts < TIMEOUTS -> timeouts++ };    /* an exception, as early as can be */
-#ifdef BROKEN_INTERRUPTED_IN_QUEUE
-            goto next;
-#endif
-            raised = true;
-            goto withdraw
+        :: may_raise -> goto interrupted
         :: skip
         fi;
-#ifndef BROKEN_NO_TRY_WHEN_QUEUED
-        /* 3 */
-        try_raw();
+        read_head();
         if
-        :: got -> pass_on()
+        :: head == me -> goto owned
         :: else
         fi;
+again:
+#ifndef BROKEN_PARKER_AFTER_LOOK
+        has_parker[me] = true;                          /* 2 */
 #endif
-        /* 4 */
         do
-        :: granted[me] -> goto owned
-        :: else ->
+        ::  read_head();
+            if
+            :: head == me -> break
+            :: else
+            fi;
+            has_parker[me] = true;
+sleep:
             if
             :: atomic { unparked[me] -> unparked[me] = false };
-#ifdef BROKEN_UNPARKED_IS_GRANTED
-                goto owned
-#endif
-            :: atomic { timeouts < TIMEOUTS -> timeouts++ };
-                if
-                :: raised = true
-                :: skip
-                fi;
+#ifdef BROKEN_UNPARKED_IS_TURN
                 break
+#endif
+            :: atomic { !takes_back && timeouts < TIMEOUTS -> timeouts++ };
+#ifndef BROKEN_TIMEOUT_STAYS
+                take_out(me);
+#endif
+#ifndef BROKEN_LEAVES_UNTOLD
+                wake_head();
+#endif
+                goto next
+            :: may_raise -> goto interrupted
             fi
         od;
-withdraw:
-        atomic {
-            if
-            :: waiters ?? [eval(mine)] ->
-                waiters ?? eval(mine);
-                leave_queue(me);
-                goto next
-            :: else
-            fi
-        };
-#ifdef BROKEN_HANDED_TIMES_OUT
-        goto next;
-#endif
+owned:
+        held[me] = true;
         if
-        :: raised -> goto release
+        :: may_raise -> goto interrupted
+        :: skip
+        fi;
+returned:
+        read_head();
+        d_step { inside++; assert(inside == 1 && head == me && held[me]) };     /* claims 1, 4 */
+        inside--;
+
+        /* release */
+        held[me] = false;
+        if
+        :: may_raise -> goto cut_short
+        :: skip
+        fi;
+        take_out(me);                                   /* 3 */
+        if
+        :: may_raise -> goto cut_short
+        :: skip
+        fi;
+#ifndef BROKEN_NO_WAKE
+        wake_head();                                    /* 4 */
+#endif
+        goto next;
+
+cut_short:
+#ifndef BROKEN_RELEASE_CUT_SHORT
+        take_out(me);
+        wake_head();
+#endif
+        goto next;
+
+interrupted:
+        if
+        :: takes_back ->
+#ifdef BROKEN_BACK_RAISES
+            goto returned;
+#endif
+#ifdef BROKEN_BACK_TWICE
+            goto append_seat;
+#endif
+            if
+            :: queue ?? [eval(me)] -> goto again
+            :: else -> goto append_seat
+            fi
         :: else
         fi;
-owned:
-#ifndef BROKEN_HANDER_SETS_OWNER
-        owner = me;
-#else
-        atomic {
-            if
-            :: owner == NOBODY -> owner = me
-            :: else
-            fi
-        };
+        held[me] = false;
+#ifndef BROKEN_INTERRUPTED_STAYS
+        take_out(me);
 #endif
-        d_step { inside++; assert(inside == 1 && owner == me) };
-        d_step { inside--; owner = NOBODY };
-release:
-        pass_on();
+#ifndef BROKEN_INTERRUPTED_UNTOLD
+        wake_head();
+#endif
 next:
-        atomic {
-            got = false;
-            raised = false;
-            seen[me] = 0;
-            granted[me] = false;
-            waiting[me] = NOBODY
-        }
+        skip
     }
 }
 
@@ -308,6 +242,6 @@ init
     atomic {
         for (i : 0 .. THREADS - 1) { run thread(i) }
     };
-    _nr_pr == 2 && raw_buffered == NOBODY;      /* memory and init */
-    assert(!raw && empty(waiters))
+    _nr_pr == 1;
+    assert(empty(queue))
 }

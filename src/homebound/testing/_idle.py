@@ -125,7 +125,7 @@ def _busy(context: AioContext, bell: Any) -> Busy | None:
         return Busy(context, "is awake")
     if context._away:
         return Busy(context, "waits for an executor")
-    if context is main.context and big_lock._raw.locked():
+    if context is main.context and big_lock._queue:
         return Busy(big_lock, "is in somebody's hand, or on its way there")
     return None
 

@@ -1,0 +1,390 @@
+"""The big lock, interrupted between any two bytecodes: it is held, or it is free, never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import gc
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import big_lock
+from homebound._biglock import BigLock, big_lock_let_go
+from homebound._home import LoopContext
+from homebound._loop import Loop
+from homebound.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from types import FrameType
+
+    InThread = Callable[..., Future[Any]]
+
+
+class Interrupt(BaseException):
+    """What a signal handler might raise."""
+
+
+def _does_nothing(frame: FrameType) -> bool:
+    """It is at a mark that 3.14 leaves for tracers, and outside of the `try` that it stands in."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "NOT_TAKEN"
+
+
+class Interrupter:
+    """Raises before the bytecode of that number which the calling thread runs in some functions."""
+
+    def __init__(self, *functions: Any) -> None:
+        self._codes = {getattr(each, "__wrapped__", each).__code__ for each in functions}
+        self._left = -1
+        self.came = 0  # how often, counted by `every`
+        self.where = ""
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code not in self._codes:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not _does_nothing(frame):
+            self._left -= 1
+            if self._left == -1:
+                self.where = f"{frame.f_code.co_qualname}, bytecode {frame.f_lasti}"
+                raise Interrupt
+        return self._trace
+
+    def at(self, bytecode: int, call: Callable[[], object]) -> bool:
+        """Call it with the interrupt; False if it came to its end without."""
+        self._left = bytecode
+        sys.settrace(self._trace)
+        try:
+            call()
+        except Interrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return self._left < 0
+
+
+LOCK = (
+    BigLock.acquire,
+    BigLock.release,
+    BigLock._wait,
+    BigLock._wake_head,
+    BigLock._take_back,
+    BigLock._let_go,
+    BigLock._make_ready,
+)
+# Beside the lock's own, the places that lend it.
+LENDERS = (
+    Loop._sleep_without_big_lock,
+    Loop._give_way,
+    LoopContext._come_back,
+    LoopContext._stand_in_begins,
+    LoopContext._stand_in_ends,
+)
+
+
+def every(interrupter: Interrupter, call: Callable[[], object]) -> Iterator[int]:
+    """Call it again and again, each time with the interrupt one bytecode later."""
+    interrupter.came = 0
+    while interrupter.at(interrupter.came, call):
+        interrupter.came += 1
+        yield interrupter.came
+
+
+def be_free_again(in_thread: InThread, where: str) -> None:
+    """It is ours, and can be released, or it is free; another thread can have it then."""
+    if big_lock.held():
+        big_lock.release()
+    done = in_thread(lambda: big_lock.acquire(timeout=10) and big_lock.release() is None)
+    assert done.result(20), (where, big_lock)
+
+
+def test_an_acquire_that_raises_has_not_taken_it(in_thread: InThread):
+    """But for the bytecodes that return True, at which no signal handler runs: then it is held."""
+    interrupter = Interrupter(BigLock.acquire)
+
+    def take() -> None:
+        big_lock.acquire()
+        big_lock.release()
+
+    states: list[bool] = []
+    for _ in every(interrupter, take):
+        states.append(big_lock.held())
+        be_free_again(in_thread, interrupter.where)
+    assert len(states) > 20
+    assert states == sorted(states)
+    assert sum(states) < 5
+
+
+def test_a_release_that_raises_has_let_it_go(in_thread: InThread):
+    """But for the bytecodes before it does anything: then it is held."""
+    interrupter = Interrupter(BigLock.release)
+
+    def take() -> None:
+        with big_lock:
+            pass
+
+    states: list[bool] = []
+    for _ in every(interrupter, take):
+        states.append(big_lock.held())
+        be_free_again(in_thread, interrupter.where)
+    assert len(states) > 20
+    assert states == sorted(states, reverse=True)
+    assert sum(states) < 15
+
+
+@pytest.mark.parametrize("timeout", [-1, 20, 0])
+def test_where_others_want_it_too(timeout: float, in_thread: InThread):
+    """One holds it as we come, and comes back as we have it: each wakes the next."""
+    interrupter = Interrupter(*LOCK)
+    other: Future[Any] | None = None
+
+    def fight() -> None:
+        queued = threading.Event()
+
+        def hold() -> None:
+            with big_lock:
+                taken.set()
+                assert queued.wait(10)
+                until(lambda: " 1 waiting" in repr(big_lock) or over.is_set())
+            with big_lock:
+                pass
+
+        nonlocal other
+        taken, over = threading.Event(), threading.Event()
+        other = in_thread(hold)
+        assert taken.wait(10)
+        queued.set()
+        try:
+            if big_lock.acquire(timeout):
+                big_lock.release()
+        finally:
+            over.set()
+
+    for _ in every(interrupter, fight):
+        be_free_again(in_thread, interrupter.where)
+        assert other is not None
+        other.result(20)
+    assert interrupter.came > 40
+    assert other is not None
+    other.result(20)
+
+
+def main_goes_on(in_thread: InThread, where: str) -> Callable[..., Any]:
+    """For a main task: the loop sleeps and wakes, and others stand in meanwhile."""
+
+    async def look() -> None:
+        assert big_lock.held(), where
+        loop = asyncio.get_running_loop()
+        context = homebound.current_context()
+        came = loop.create_future()
+
+        def stand_in() -> None:
+            with big_lock:
+                assert homebound.current_context() is context, where
+            loop.call_soon_threadsafe(lambda: came.done() or came.set_result(None))
+
+        done = in_thread(stand_in)
+        await asyncio.wait_for(came, 20)
+        done.result(20)
+        await asyncio.sleep(0.0001)
+        assert big_lock.held(), where
+
+    return look
+
+
+@pytest.mark.parametrize("wait", ["in the loop", "in a call"])
+def test_the_main_loop_sleeps(wait: str, in_thread: InThread):
+    """What interrupts its sleep ends its run; the cleanup, and the next run, have the lock."""
+    interrupter = Interrupter(*LOCK, *LENDERS)
+    held: list[bool] = []
+
+    async def main() -> None:
+        try:
+            if wait == "in the loop":
+                await asyncio.sleep(0.0001)
+            else:
+                homebound.block_on(asyncio.sleep(0.0001))
+        except Interrupt:
+            held.append(big_lock.held())
+            raise
+        finally:
+            held.append(big_lock.held())
+            await main_goes_on(in_thread, interrupter.where)()
+
+    def run() -> None:
+        homebound.run(main())
+
+    for _ in every(interrupter, run):
+        assert not big_lock.held(), interrupter.where
+        be_free_again(in_thread, interrupter.where)
+        assert all(held), interrupter.where
+    assert interrupter.came > 100
+
+
+def test_the_main_loop_waits_for_it(in_thread: InThread):
+    """A stand-in has it as the main loop wakes: the case of SIGTERM's handler that exits."""
+    interrupter = Interrupter(*LOCK, *LENDERS)
+    inside: list[str] = []
+    overlaps: list[Any] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+
+        def device() -> None:
+            with big_lock:
+                inside.append("device")
+                loop.signal.set()  # as an event would: the main thread wakes
+                until(lambda: " 1 waiting" in repr(big_lock) or over.is_set())
+                inside.remove("device")
+
+        over = threading.Event()
+        done = in_thread(device)
+        try:
+            while not done.done():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.0001)
+        finally:
+            overlaps.append((list(inside), big_lock.held()))
+            over.set()
+            await asyncio.sleep(0.0001)
+
+    def run() -> None:
+        homebound.run(main())
+
+    for _ in every(interrupter, run):
+        be_free_again(in_thread, interrupter.where)
+        assert overlaps in ([], [([], True)]), interrupter.where
+        overlaps.clear()
+    assert interrupter.came > 100
+
+
+def test_a_stand_in_that_sleeps(in_thread: InThread):
+    """It has the lock again, or has not; it is not lost, and the main loop goes on."""
+    interrupter = Interrupter(*LOCK, *LENDERS, LoopContext._sleep_standing_in, big_lock_let_go)
+
+    def stand_in(context: Any) -> None:
+        def wait() -> None:
+            try:
+                big_lock.acquire()
+                homebound.block_on(asyncio.sleep(0.0001), context)
+            finally:
+                if big_lock.held():
+                    big_lock.release()
+
+        for _ in every(interrupter, wait):
+            if big_lock.held():
+                big_lock.release()
+            assert homebound.current_context() is None, interrupter.where
+            homebound.block_on(asyncio.sleep(0), context)
+
+    async def main() -> None:
+        context = homebound.current_context()
+        done = in_thread(stand_in, context)
+        await asyncio.wrap_future(done)
+        await main_goes_on(in_thread, interrupter.where)()
+
+    homebound.run(main())
+    assert interrupter.came > 100
+    be_free_again(in_thread, interrupter.where)
+    gc.collect()
+
+
+def test_a_thread_that_waits_lends_it(io: homebound.IOThread, in_thread: InThread):
+    interrupter = Interrupter(*LOCK, big_lock_let_go)
+
+    def wait() -> None:
+        try:
+            big_lock.acquire()
+            tasks.append(io.spawn(work()))
+            homebound.block_on(tasks[-1])
+        finally:
+            if big_lock.held():
+                big_lock.release()
+
+    def finish() -> None:
+        with big_lock:
+            pass
+
+    async def work() -> None:
+        await homebound.to_worker(finish)
+
+    tasks: list[homebound.Task[None]] = []
+    for _ in every(interrupter, wait):
+        be_free_again(in_thread, interrupter.where)
+        while tasks:
+            homebound.block_on(asyncio.wait([tasks.pop()]), io.context)
+    assert interrupter.came > 100
+
+
+def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
+    """A wait that was cut short leaves its seat in the crowd; the loop sees that it has gone."""
+
+    async def main() -> None:
+        big_lock._crowd.add(in_thread(lambda: homebound._current.here.seat).result(10))
+        await asyncio.sleep(0)
+        assert not big_lock._crowd
+        await main_goes_on(in_thread, "")()
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("limit", [400])
+def test_where_the_stack_ends(limit: int, in_thread: InThread):
+    """RecursionError at whatever depth: `with` has let go of the lock afterwards."""
+
+    def deep(frames: int) -> None:
+        if frames:
+            deep(frames - 1)
+        else:
+            with big_lock:
+                pass
+
+    raised = 0
+    before = sys.getrecursionlimit()
+    for frames in range(limit - 120, limit):
+        sys.setrecursionlimit(limit)
+        try:
+            deep(frames)
+        except RecursionError:
+            raised += 1
+        finally:
+            sys.setrecursionlimit(before)
+        assert not big_lock.held(), frames
+        be_free_again(in_thread, str(frames))
+    assert 10 < raised < 120
+
+
+def test_a_handler_takes_it_while_its_thread_waits_for_it(in_thread: InThread):
+    """It has it first: the thread that it interrupts has its turn when the handler has returned."""
+    order: list[str] = []
+    taken, waits = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with big_lock:
+            taken.set()
+            assert waits.wait(10)
+
+    def handle(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not BigLock._wait.__code__:
+            return None
+        if event == "call":
+            sys.settrace(None)
+            waits.set()
+            with big_lock:
+                order.append("handler")
+        return None
+
+    done = in_thread(hold)
+    assert taken.wait(10)
+    sys.settrace(handle)
+    with big_lock:
+        order.append("thread")
+        assert " 0 waiting" in repr(big_lock)
+    done.result(10)
+    assert order == ["handler", "thread"]
+    be_free_again(in_thread, "")
