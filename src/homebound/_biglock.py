@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 
 _ROOM = 20  # frames: more than it takes to let the lock go, sleep, and wait for it
-# What the waker of the head finds: nobody waits, or it is about to look, or its pipe is full.
-_NOBODY_WAITS = (IndexError, AttributeError, BlockingIOError)
+# What the waker of the head finds: nobody waits, or it is about to look, or it is woken already.
+_NOBODY_WAITS = (IndexError, AttributeError, BlockingIOError, RuntimeError)
 
 
 def thread_name(ident: int | None) -> str:
@@ -125,8 +125,7 @@ class BigLock:
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
-                parker = queue[0].parker
-                write_signal(parker.written_fd, SET)  # type: ignore[union-attr]
+                queue[0].parker.wake()  # type: ignore[union-attr]
             except _NOBODY_WAITS:
                 pass
             raise
@@ -169,8 +168,7 @@ class BigLock:
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
-                parker = queue[0].parker
-                write_signal(parker.written_fd, SET)  # type: ignore[union-attr]
+                queue[0].parker.wake()  # type: ignore[union-attr]
             except _NOBODY_WAITS:
                 pass
             raise
@@ -282,8 +280,7 @@ class BigLock:
 
     def _wake_head(self) -> None:
         try:
-            parker = self._queue[0].parker
-            write_signal(parker.written_fd, SET)  # type: ignore[union-attr]
+            self._queue[0].parker.wake()  # type: ignore[union-attr]
         except _NOBODY_WAITS:
             pass
 

@@ -15,6 +15,7 @@ import select
 import selectors
 import threading
 from _thread import allocate_lock
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,10 +86,15 @@ class Parker(Signal):
     Raises OSError if the process is at its limit of descriptors; `new_parker` does not.
     """
 
-    __slots__ = ("_asleep", "_poll")
+    __slots__ = ("_asleep", "_poll", "wake")
+
+    # `unpark` in one C call, for those with no room on the stack for more. Raises BlockingIOError
+    # or RuntimeError if it is unparked already.
+    wake: Callable[[], object]
 
     def __init__(self) -> None:
         super().__init__()
+        self.wake = partial(write_signal, self.written_fd, SET)
         self._asleep = False  # in a call of `_poll`; written by the thread it belongs to
         self._poll = self._new_poll()
 
@@ -144,6 +150,7 @@ class LockParker(Parker):
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._lock.acquire()
+        self.wake = self._lock.release
 
     def unpark(self) -> None:
         """Wake the thread that sleeps on it, or the next to try. Called from: any thread."""
