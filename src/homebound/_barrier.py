@@ -137,7 +137,7 @@ class Barrier(WaitQueue):
             woken = self._grant_all()
         self._wake_all(woken)
 
-    def _join(self, waiter: Waiter) -> None:
+    def _join(self, waiter: Waiter) -> bool:
         with self._guard:
             self._waiters.append(waiter)
             if self._state == FILLING:
@@ -148,6 +148,7 @@ class Barrier(WaitQueue):
                     self._state = DRAINING
             woken = self._grant_all() if self._state == BROKEN else self._let_go()
         self._wake_all([each for each in woken if each is not waiter])
+        return any(each is waiter for each in woken)
 
     def _let_go(self) -> list[Waiter]:
         """Grant those inside if they are to leave. Under the guard; whom to wake."""

@@ -11,6 +11,12 @@ have the task to myself and put it into its home's mailbox. [mine, ...]: I was e
 my token there when it appends PARK, and does it for me. Anything else: somebody was first, I get
 AlreadyScheduled. A latecomer holds the old list and loses there. tests/model/wakecell.pml searches
 every interleaving of this, and catches the variants that look before they append.
+
+A token is for one suspension, so none may stay behind for the next. A task that does not give up
+control because it was cancelled before claims the suspension itself. A wait that ends before its
+suspension, by an exception, moves on to another cell (`_renew_cell`): what a completion has left in
+the old one, a negative number, is dropped, and what `wake` has left there is kept. A waker that
+finds itself in a cell that was left goes on in the next.
 """
 
 from __future__ import annotations
@@ -54,6 +60,17 @@ class _Promised(list[Any]):
 
 
 PROMISED = _Promised([PARK, 0])
+
+
+class _Left:
+    """In a cell that the task has left before any token came: the next one."""
+
+    __slots__ = ("cell",)
+
+    def __init__(self) -> None:
+        self.cell: list[Any] = []
+
+
 NEW = 2  # the value of _parked for a task that has not begun; any other parked task has True
 
 
@@ -91,27 +108,34 @@ class Enterable(TaskFuture[T]):
         if here.context is home:
             home._enter_here(self)  # type: ignore[arg-type]
             return
+        self._wake_in(self._cell, home)
+
+    def _wake_in(self, cell: list[Any], home: AioContext) -> None:
         token = _thread.get_ident()  # a new int each time, so it is told apart by identity
-        cell = self._cell
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:
-            home = self._home  # nobody but us moves the task now, before it has run
-            home._ready.append(self)  # type: ignore[union-attr]
-            if home._bell:  # type: ignore[union-attr]
+            home = self._home  # type: ignore[assignment]  # nobody but us moves the task now, before it has run
+            home._ready.append(self)
+            if home._bell:
                 try:
-                    home._ring(self)  # type: ignore[union-attr]
+                    home._ring(self)
                 except ContextClosed:
                     self._abandon("ended with it")  # the closer has left it to us
                     raise
         elif cell[0] is not token or self.done():
             if home._closed:
                 home._refuse()
-            raise self._refusal("wake", cell)
+            later = self._cell_after(cell)
+            if later is None:
+                raise self._refusal("wake", cell)
+            self._wake_in(later, home)
 
     def _claim(self, target: AioContext) -> bool:
         """Promise to enter it in `target`. True: the caller must queue it there now."""
+        return self._claim_in(self._cell, target)
+
+    def _claim_in(self, cell: list[Any], target: AioContext) -> bool:
         token = (target, _thread.get_ident())
-        cell = self._cell
         cell.append(token)
         if cell[0] is PARK:
             if cell[1] is token:
@@ -119,7 +143,38 @@ class Enterable(TaskFuture[T]):
                 return True
         elif cell[0] is token and not self.done():
             return False  # early: the home does it when the task has suspended
-        raise self._refusal("enter", cell)
+        later = self._cell_after(cell)
+        if later is None:
+            raise self._refusal("enter", cell)
+        return self._claim_in(later, target)
+
+    def _claim_own_suspension(self) -> Any:
+        """Claim the suspension of a task cancelled before it; the token that has won it."""
+        self._parked = True
+        cell = self._cell
+        cell.append(_thread.get_ident())
+        return cell[0]  # a wake's that came first, or ours
+
+    def _renew_cell(self, cell: list[Any]) -> None:
+        """Forget the wait of the running task that failed, if before its suspension in `cell`.
+
+        Home only. The completion that was to wake it, and has come or comes yet, is for nothing.
+        """
+        if self._cell is not cell:
+            return
+        left = _Left()
+        cell.append(left)
+        first = cell[0]
+        if first is left or _is_completion(first):
+            self._cell = left.cell
+
+    def _cell_after(self, cell: list[Any]) -> list[Any] | None:
+        """Where to go on if `cell` was left by `_renew_cell`; else None: the entry has lost."""
+        first = cell[0]
+        if type(first) is _Left:
+            return first.cell
+        latest = self._cell
+        return latest if _is_completion(first) and latest is not cell else None
 
     def _unclaim(self, home: AioContext | None) -> None:
         """The promise of our claim cannot be kept: it is suspended, and at home where it was."""
@@ -157,7 +212,9 @@ class Enterable(TaskFuture[T]):
             return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
         first = cell[1] if cell[0] is PARK else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
-        who = f"thread {thread_name(ident)}" if ident else "whoever made it (spawn, create_task)"
+        who = (
+            f"thread {thread_name(abs(ident))}" if ident else "whoever made it (spawn, create_task)"
+        )
         return AlreadyScheduled(
             f"{what} from {whereabouts()}: {who} has already promised to "
             f"enter {self!r} in {target!r}; it must run before it can be entered again"
@@ -180,6 +237,11 @@ class Enterable(TaskFuture[T]):
         raise NotImplementedError
 
 
+def _is_completion(token: Any) -> bool:
+    """Whether it is for one wait only, of a Waker or a TaskWaiter: theirs are negative."""
+    return type(token) is int and token < 0
+
+
 class Waker:
     """Wakes a task from its next suspension, once, and from no later one.
 
@@ -195,7 +257,7 @@ class Waker:
 
     def wake(self, _: object = None) -> None:
         """Wake it, unless somebody did, or its home has ended. Called from: any thread."""
-        token = _thread.get_ident()
+        token = -_thread.get_ident()
         cell = self._cell
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:

@@ -145,13 +145,13 @@ class _Queue:
     wait_sync = WaitQueue._wait_sync
 
 
-def _join(queue: WaitQueue, waiter: Waiter) -> None:
+def _join(queue: WaitQueue, waiter: Waiter) -> bool:
     if type(waiter) is FutureWaiter:
         task = running_task(waiter.loop)
         if task is not None:
             waiter.who = ref(task)
             elsewhere[task] = waiter
-    _Queue.join(queue, waiter)
+    return _Queue.join(queue, waiter)
 
 
 def _wait_sync(queue: WaitQueue, timeout: float | None, want: Any = None) -> Waiter | None:

@@ -27,19 +27,23 @@ class Job:
         "error",
         "fn",
         "result",
-        "waker",
+        "wakers",
         "worker",
     )
 
-    def __init__(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waker: Waker
+    ) -> None:
         self.fn = fn
         self._args = args
         self._kwargs = kwargs
         self._vars: Context = copy_context()
-        self.done = False  # written by the worker after the outcome, before it wakes
+        self.done = False  # written by the worker after the outcome, before it pops a waker
         self.result: Any = None
         self.error: BaseException | None = None
-        self.waker: Waker | None = None  # written by the task before it looks at `done`
+        # At most one: of the suspension that the task is in, or about to be in. It appends, the
+        # worker pops, and so does the task in `rearm`: who pops it has it to himself.
+        self.wakers: list[Waker] = [waker]
         self.worker: int | None = None  # the ident of the thread that does it, for who looks on
 
     def work(self) -> None:
@@ -49,11 +53,40 @@ class Job:
             self.result = self._vars.run(self.fn, *self._args, **self._kwargs)
         except BaseException as error:  # noqa: BLE001  (raised again in the task)
             self.error = error
+        self._wake()
+        del self  # the traceback of an error holds this frame, and we hold the error
+
+    def _wake(self) -> None:
         self.done = True
-        waker = self.waker
-        if waker is not None:
+        waker = None
+        try:
+            waker = self.wakers.pop()
             waker.wake()
-        del self, waker  # the traceback of an error holds this frame, and we hold the error
+        except IndexError:
+            pass  # the task runs, and is about to look
+        except BaseException:  # the worker dies: `fail` tells of it
+            if waker is not None:
+                self.wakers.append(waker)
+            raise
+
+    def rearm(self, waker: Waker) -> bool:
+        """The task was woken by another, and is about to suspend again: True if it must.
+
+        It must not if it would not be woken: it is done, and the wake-up was for the suspension
+        before. It must if the worker has this waker, even if it is done: the wake-up is on its way.
+        """
+        try:
+            self.wakers.pop()
+        except IndexError:
+            return False
+        self.wakers.append(waker)  # then look: pairs with _wake
+        if not self.done:
+            return True
+        try:
+            self.wakers.pop()
+        except IndexError:
+            return True
+        return False
 
     def drop(self) -> None:
         """It will not be done: the pool shuts down."""
@@ -63,9 +96,7 @@ class Job:
         """Nobody will do it, or go on with it. If it was done, tell of that once more."""
         if not self.done:
             self.error = error
-            self.done = True
-        if self.waker is not None:
-            self.waker.wake()
+        self._wake()
 
     def abandoned(self) -> None:
         """The home of the task that waits has ended: the job is done all the same."""

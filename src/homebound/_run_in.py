@@ -99,9 +99,16 @@ async def _result_at_home(
     away = set() if task.home is None else task.home._away
     away.add(future)
     try:
-        while not future.done():  # again if somebody else has woken it
-            future.add_done_callback(Waker(task).wake)
-            await suspend()
+        waits = True  # also if it is done already: a cancellation that is pending strikes here
+        while waits:
+            cell = task._cell
+            try:
+                future.add_done_callback(Waker(task).wake)
+                await suspend()
+            except BaseException:
+                task._renew_cell(cell)
+                raise
+            waits = not future.done()  # woken by another
         if future.cancelled():  # not concurrent.futures' error, which is none of cancelled tasks
             message = f"run_in: the future of {executor!r} was cancelled"
             raise asyncio.CancelledError(message)  # noqa: TRY301  (what follows is right for it)

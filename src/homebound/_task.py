@@ -39,7 +39,11 @@ _set_result = asyncio.Future.set_result
 _set_exception = asyncio.Future.set_exception
 
 
-CANCEL = asyncio.CancelledError()  # in Task._throw: make a CancelledError when it is thrown
+# In Task._throw: make a CancelledError when it is thrown. The second: it has ended a suspension, so
+# it is thrown even if `uncancel` takes the request back; asyncio's would have ended a future.
+CANCEL = asyncio.CancelledError()
+CANCEL_SURELY = asyncio.CancelledError()
+CANCELS = (CANCEL, CANCEL_SURELY)
 
 
 class Task(Enterable[T]):
@@ -214,12 +218,14 @@ class Task(Enterable[T]):
         self._throw = self._fut_waiter = None
         if awaited is not None:
             ask_in_vain(awaited)
-        return self._cancelled_error() if error is CANCEL else error  # type: ignore[return-value]
+        if error in CANCELS:
+            return self._cancelled_error()
+        return error  # type: ignore[return-value]
 
     @property
     def _must_cancel(self) -> bool:
         """A cancellation waits for the next step (asyncio's name; anyio reads it)."""
-        return self._throw is CANCEL
+        return self._throw in CANCELS
 
     @_must_cancel.setter
     def _must_cancel(self, value: bool) -> None:
@@ -266,8 +272,10 @@ class Task(Enterable[T]):
                     self._far = FarWait(self, yielded)
             if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
                 self._throw = None
-        elif yielded is PARK:  # it was cancelled before it suspended
-            home._ready.append(self)
+        elif yielded is PARK:
+            if self._throw is CANCEL:  # before it suspended
+                self._throw = CANCEL_SURELY
+            self._queue_early(self._claim_own_suspension())
         elif isinstance(yielded, AioContext):
             if pursuing:
                 on_leaving(self, home)
@@ -417,11 +425,14 @@ class Task(Enterable[T]):
             self._num_cancels_requested += 1
         if self._fut_waiter is not None and self._cancel_waiter(msg):
             return True
-        self._throw = CANCEL
+        if self._throw is not CANCEL_SURELY:
+            self._throw = CANCEL
         self._cancel_with(msg)
         if self._parked:
             try:
                 if self._claim(self._home):  # type: ignore[arg-type]
+                    if self._parked is True:
+                        self._throw = CANCEL_SURELY
                     self._home._post(self)  # type: ignore[union-attr]
             except AlreadyScheduled:
                 pass  # it is about to run, and will find the request

@@ -57,17 +57,17 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     task = current_task()
     if task is None:
         return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
-    job = Job(fn, args, kwargs)
-    job.waker = Waker(task)
-    pool._put(job)
-    task._wait = job
+    cell = task._cell
+    job = Job(fn, args, kwargs, Waker(task))
     try:
+        pool._put(job)
+        task._wait = job
         await suspend()
-        while not job.done:  # woken by somebody else
-            job.waker = Waker(task)
-            if not job.done:
+        while not job.done:  # woken by another than the worker
+            if job.rearm(Waker(task)):
                 await suspend()
-    except asyncio.CancelledError:
+    except BaseException:
+        task._renew_cell(cell)
         pool._take_out(job)
         raise
     finally:

@@ -77,7 +77,7 @@ class TaskWaiter(Waiter):
 
         Called from: any thread.
         """
-        token = _thread.get_ident()
+        token = -_thread.get_ident()  # negative: for this wait, and for none to come
         cell = self.cell
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:

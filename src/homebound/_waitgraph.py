@@ -27,7 +27,7 @@ from ._rings import NOTHING, Needs, Way
 from ._rwlock import READ, RWLock
 from ._semaphore import Semaphore
 from ._snapshot import snapshot
-from ._task import CANCEL, Task
+from ._task import CANCELS, Task
 from ._vcpu_thread import VCPUThread, Work, gate
 from ._wait import waits
 from ._waiters import Waiter, parked
@@ -161,7 +161,7 @@ class WaitGraph:
     # Tasks.
 
     def _task_needs(self, task: Task[Any]) -> Iterator[Way]:
-        if task.done() or task._throw is CANCEL:
+        if task.done() or task._throw in CANCELS:
             return
         waiter = getattr(task, "_wait", None)
         if isinstance(waiter, Waiter):
@@ -279,7 +279,7 @@ class WaitGraph:
             yield Way(how, Frame(ident), (call,))
         if context._ending:  # each task was cancelled once
             for task in context._tasks():
-                if task._num_cancels_requested and task._throw is not CANCEL:
+                if task._num_cancels_requested and task._throw not in CANCELS:
                     yield Way(f"{how} the cleanup of", task, (call,))
 
     def _vcpu(self, subject: Any, how: str, call: Waiting) -> Iterator[Way]:

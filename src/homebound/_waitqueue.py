@@ -86,8 +86,8 @@ class WaitQueue:
 
     # Under the guard, or taking it.
 
-    def _join(self, waiter: Waiter) -> None:
-        """Queue it, or grant it at once."""
+    def _join(self, waiter: Waiter) -> bool:
+        """Queue it, or grant it at once: True, and it will not be woken."""
         waiters = self._waiters
         with self._guard:
             waiters.append(waiter)
@@ -95,6 +95,8 @@ class WaitQueue:
             if waiters[0] is waiter and self._take(waiter):
                 waiters.popleft()
                 waiter.granted = True
+                return True
+        return False
 
     def _serve(self) -> None:
         """Hand over to the head, and the next, while there is something for it."""
@@ -162,14 +164,13 @@ class WaitQueue:
         if task is None:
             return await self._wait_elsewhere(want, joined)
         waiter = TaskWaiter(self, want, task)
-        self._join(waiter)
-        if waiter.granted:
+        if self._join(waiter):
             return waiter
         task._wait = waiter  # for the end of its home
         try:
             if joined is not None:
                 joined()
-            await suspend()
+            await suspend()  # granted or not: the wake-up is for this suspension
             while not waiter.granted:  # woken by somebody else
                 if self._rearm(waiter):
                     await suspend()
@@ -177,6 +178,7 @@ class WaitQueue:
             self._leave_unseen(waiter)
             raise
         except BaseException:
+            task._renew_cell(waiter.cell)
             self._leave(waiter)
             raise
         finally:
@@ -194,8 +196,7 @@ class WaitQueue:
     async def _wait_elsewhere(self, want: Any, joined: Callable[[], object] | None) -> Waiter:
         """In a task that is not ours."""
         waiter = FutureWaiter(self, want, asyncio.get_running_loop())
-        self._join(waiter)
-        if waiter.granted:
+        if self._join(waiter):
             return waiter
         try:
             if joined is not None:

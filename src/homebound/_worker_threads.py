@@ -96,8 +96,7 @@ class WorkerThreads:
     def _put(self, job: Any) -> None:
         """Have it done. Raises if nobody will: the job is then in no queue."""
         self._jobs.append(job)
-        if self._shut_down:
-            self._take_out(job)
+        if self._shut_down and self._take_out(job):  # else it is done all the same, or dropped
             message = f"{self!r} was shut down: it takes no more work"
             raise RuntimeError(message)
         if self._searching:  # after the append: pairs with _rest and _send_instead

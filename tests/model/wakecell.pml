@@ -27,15 +27,24 @@
  *   entries, finished     how often the task was entered after a wake; whether it has ended
  *   won, raised           for each cell: wakers that returned, and that got AlreadyScheduled
  *   returned, handling    calls that are over; homes that are not back at their mailbox
+ * *   wait, armed, waited   how many waits the task has begun; the one that a completion is for (the
+ *             first: a Waker's or a TaskWaiter's); for each cell, the wait that suspended in it
+ *
+ * A wait may end without a suspension that others can wake it from. It was cancelled before it gave
+ * up control: the home appends a token of its own in place of PARK, and who wins posts the task. Or
+ * it failed before that: the home appends LEFT and looks at entry 0; if that is LEFT or a
+ * completion, task.cell = the next list, and a waker that finds itself in the old one goes on there.
  *
  * Claims
  *   1. the task is never entered while another thread has it, nor after its end;
  *   2. at most one waker wins a suspension, and none gets AlreadyScheduled unless another has won
  *      it;
  *   3. at the end the task was entered exactly once for each win (but for an early wake of a task
- *      that then ended instead of suspending): no wake is lost, none counts twice.
+ *      that then ended instead of suspending): no wake is lost, none counts twice;
+ *   4. a completion ends the wait that it is for, and no other.
  *
- * Options: WAKERS, CALLS (each), SUSPENSIONS.
+ * Options: WAKERS, CALLS (each), SUSPENSIONS, COMPLETES (the first wait may be completed, fail before
+ * its suspension, or be cancelled before it).
  *
  * Broken variants
  *   BROKEN_TEST_THEN_APPEND    a waker looks how many are before it, then appends: two can be first
@@ -48,6 +57,10 @@
  *   BROKEN_EMPTIED             enter empties the list in place instead of replacing it
  *   BROKEN_NEW_CELL_AT_SUSPEND the fresh list is made when the task suspends, not when it is
  *                              entered: it throws an early token away
+ *   BROKEN_PASSED_OVER         a task that was cancelled before is posted, and its cell stays
+ *   BROKEN_NOT_RENEWED         a wait that failed leaves its cell as it is
+ *   BROKEN_RENEWED_UNSEEN      it replaces it without a mark: an early wake in there is lost
+ *   BROKEN_LEFT_LOSES          a waker that finds LEFT raises AlreadyScheduled
  */
 
 #ifndef WAKERS
@@ -61,16 +74,23 @@
 #endif
 #define HOMES 2
 #define WAKES (WAKERS * CALLS)
+#ifdef COMPLETES
+#define CELLS (SUSPENSIONS + 2)
+#else
 #define CELLS (SUSPENSIONS + 1)
+#endif
 #define LOOKED_AT 2             /* entries beyond these two are only counted */
 #define NOBODY 0
 #define PARK 255
+#define LEFT 254
+#define COMPLETION 253
+#define OWN 252
 
 typedef List { byte entry[LOOKED_AT]; byte size };
 
 List cell[CELLS];
 byte current;
-chan mailbox[HOMES] = [WAKES] of { bit };
+chan mailbox[HOMES] = [WAKES + 2] of { bit };
 
 byte touching;
 byte entries;
@@ -79,6 +99,17 @@ byte won[CELLS];
 byte raised[CELLS];
 byte returned;
 byte handling;
+#ifdef COMPLETES
+byte wait;
+byte armed;
+byte armed_cell;
+byte waited[CELLS];
+byte others;                    /* entries that no wake has won */
+bool completed = false;
+bool struck;                    /* the one cancellation, or failure, has been */
+#else
+#define completed true
+#endif
 
 #define home_of(token) (token % HOMES)
 
@@ -119,7 +150,7 @@ proctype waker(byte me)
         :: else
         fi;
 #else
-        append(c, token);       /* pairs with the suspender: append PARK, look */
+again:  append(c, token);       /* pairs with the suspender: append PARK, look */
         if
         :: cell[c].entry[0] == token -> goto success
         :: else
@@ -130,6 +161,15 @@ proctype waker(byte me)
             goto success
         :: else
         fi;
+#ifdef COMPLETES
+        if
+#ifndef BROKEN_LEFT_LOSES
+        :: cell[c].entry[0] == LEFT -> c = c + 1; goto again
+#endif
+        :: cell[c].entry[0] == COMPLETION && current != c -> c = current; goto again
+        :: else
+        fi;
+#endif
 #endif
         d_step { raised[c]++; returned++ };
         goto next;
@@ -139,6 +179,22 @@ next:   skip
     }
 }
 
+#ifdef COMPLETES
+proctype completer()
+{
+    armed;
+    append(armed_cell, COMPLETION);
+    if
+    :: cell[armed_cell].entry[0] == PARK && cell[armed_cell].entry[1] == COMPLETION ->
+        assert(waited[armed_cell] == armed);
+        others++;
+        post(0)
+    :: else
+    fi;
+    completed = true
+}
+#endif
+
 /* ---- home threads ---- */
 
 proctype home(byte me)
@@ -146,6 +202,9 @@ proctype home(byte me)
     byte c;
     byte early;
     byte left;
+#ifdef BROKEN_PASSED_OVER
+    bool stayed;
+#endif
 
     if
     :: me == 0 -> goto running
@@ -155,7 +214,7 @@ sleeping:
     if
     :: atomic { mailbox[me] ? _ -> handling++ }
     :: atomic {
-        returned == WAKES && !handling && empty(mailbox[0]) && empty(mailbox[1]) -> goto over
+        returned == WAKES && completed && !handling && empty(mailbox[0]) && empty(mailbox[1]) -> goto over
     }
     fi;
     /* enter */
@@ -167,6 +226,12 @@ sleeping:
 #ifdef BROKEN_EMPTIED
     d_step { cell[0].entry[0] = NOBODY; cell[0].entry[1] = NOBODY; cell[0].size = 0 };
 #elif !defined(BROKEN_NEW_CELL_AT_SUSPEND)
+#ifdef BROKEN_PASSED_OVER
+    if
+    :: struck && !stayed -> stayed = true; c = current; goto running
+    :: else
+    fi;
+#endif
     c = current + 1;
     current = c;
 #endif
@@ -176,6 +241,46 @@ running:
         atomic { finished = true; touching--; handling--; goto sleeping }
     :: else
     fi;
+#ifdef COMPLETES
+    wait++;
+    if
+    :: wait == 1 -> atomic { armed_cell = c; armed = 1 }
+    :: else
+    fi;
+    if
+    :: true
+    :: wait == 1 && !struck ->          /* it fails before it suspends */
+        struck = true;
+#ifdef BROKEN_RENEWED_UNSEEN
+        c = c + 1;
+        current = c;
+#elif !defined(BROKEN_NOT_RENEWED)
+        append(c, LEFT);                /* pairs with the waker */
+        if
+        :: cell[c].entry[0] == LEFT || cell[c].entry[0] == COMPLETION -> c = c + 1; current = c
+        :: else
+        fi;
+#endif
+        goto running
+    :: wait == 1 && !struck ->          /* it was cancelled before it suspends */
+        struck = true;
+#ifdef BROKEN_PASSED_OVER
+        others++;
+        touching--;
+        post(me);
+#else
+        touching--;
+        append(c, OWN);
+        early = cell[c].entry[0];
+        if
+        :: early == OWN || early == COMPLETION -> others++
+        :: else
+        fi;
+        post(home_of(early));
+#endif
+        atomic { early = 0; handling--; goto sleeping }
+    fi;
+#endif
     /* the coroutine yields */
 #ifdef BROKEN_NEW_CELL_AT_SUSPEND
     c = current + 1;
@@ -193,13 +298,24 @@ running:
 #ifndef BROKEN_TOUCH_AFTER_PARK
     touching--;                 /* nothing of the task is touched from here on */
 #endif
+#ifdef COMPLETES
+    waited[c] = wait;
+#endif
     append(c, PARK);            /* pairs with the waker: append a token, look */
 #ifdef BROKEN_CELL_READ_AGAIN
     c = current;
 #endif
     early = cell[c].entry[0];
     if
+#ifdef COMPLETES
+    :: early == COMPLETION ->
+        assert(wait == armed);
+        others++;
+        post(home_of(early))
+    :: early != PARK && early != COMPLETION -> post(home_of(early))
+#else
     :: early != PARK -> post(home_of(early))
+#endif
     :: else
     fi;
 #ifdef BROKEN_TOUCH_AFTER_PARK
@@ -220,6 +336,9 @@ init
         touching = 1;
         handling = 1;
         for (i : 0 .. HOMES - 1) { run home(i) };
+#ifdef COMPLETES
+        run completer();
+#endif
         for (i : 0 .. WAKERS - 1) { run waker(i) }
     };
     _nr_pr == 1;
@@ -227,10 +346,18 @@ init
         for (i : 0 .. CELLS - 1) {
 #ifndef BROKEN_EMPTIED          /* it has one list for all suspensions */
             assert(won[i] <= 1);
+#ifdef COMPLETES
+            assert(!raised[i] || won[i] || cell[i].entry[0] == COMPLETION
+                || cell[i].entry[0] == OWN || cell[i].entry[1] == COMPLETION);
+#else
             assert(!raised[i] || won[i]);
+#endif
 #endif
             wins = wins + won[i]
         };
+#ifdef COMPLETES
+        wins = wins + others;
+#endif
         assert(entries == wins || (finished && entries + 1 == wins))
     }
 }
