@@ -159,7 +159,11 @@ class WaitQueue:
     # Waiting.
 
     async def _wait(self, want: Any = None, joined: Callable[[], object] | None = None) -> Waiter:
-        """Join, call `joined`, and suspend until granted. Cancelled, it leaves."""
+        """Join, call `joined`, and suspend until granted. Cancelled, it leaves.
+
+        Granted right after it joined, it still calls `joined`, and takes the wake-up: a condition
+        passes notifications on without its lock, also to a waiter that is about to release it.
+        """
         task = current_task()
         if task is None:
             return await self._wait_elsewhere(want, joined)

@@ -289,6 +289,41 @@ def test_condition(fight: Fight, stress: Stress, count: Count):
 
 
 @pytest.mark.timeout(240)
+def test_condition_with_timeouts(fight: Fight, stress: Stress, count: Count):
+    """Notifications are passed on by waiters out of time, while others join; the lock is not lost."""
+    condition = homebound.Condition()
+
+    async def user(rng: random.Random) -> None:
+        try:
+            async with asyncio.timeout(rng.choice([0, 0.0001, 0.0005, 0.002])), condition:
+                condition.notify(rng.choice([1, 2, 10]))
+                await asyncio.sleep(0)
+                await condition.wait()
+                count("notified")
+        except TimeoutError:
+            count("timed out")
+
+    def user_sync(rng: random.Random) -> None:
+        with condition:
+            if condition.wait_sync(timeout=rng.choice([0, 0.0002, 0.001])):
+                count("notified")
+            else:
+                condition.notify()
+                count("timed out")
+
+    def notify() -> None:
+        with condition:
+            condition.notify_all()
+
+    fight(user, user_sync, finish=notify)
+    assert not condition.locked()
+    assert not condition._waiters
+    assert not condition._lock._waiters
+    assert counted(stress, "notified") > 0
+    assert counted(stress, "timed out") > 0
+
+
+@pytest.mark.timeout(240)
 def test_barrier(fight: Fight, count: Count):
     """Groups of three; what stalls is reset by a thread."""
     barrier = homebound.Barrier(3)
