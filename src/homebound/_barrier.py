@@ -126,12 +126,18 @@ class Barrier(WaitQueue):
         self._abort()
 
     def _reset(self) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._reset)
+            return
         with self._guard:
             self._state = RESETTING if self._count else FILLING
             woken = self._let_go()
         self._wake_all(woken)
 
     def _abort(self) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._abort)
+            return
         with self._guard:
             self._state = BROKEN
             woken = self._grant_all()

@@ -176,6 +176,9 @@ class Condition(WaitQueue):
         self._notify(len(self._waiters))
 
     def _notify(self, n: int) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._notify, n)
+            return
         with self._guard:
             woken = [self._waiters.popleft() for _ in range(min(n, len(self._waiters)))]
             for waiter in woken:

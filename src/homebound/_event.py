@@ -43,6 +43,10 @@ class Event(WaitQueue):
 
         Called from: any thread.
         """
+        if self._waiters and self._guard._is_owned():  # in a finaliser
+            self._value = True
+            self._later(self._serve)
+            return
         with self._guard:
             if self._value:
                 return

@@ -52,7 +52,7 @@ def _begin_as_child() -> None:
 
 def _begin_pool(pool: _workers.WorkerPool) -> None:
     """It has no workers and no jobs, as at its beginning."""
-    pool._lock = _thread.allocate_lock()
+    pool._lock = _thread.RLock()
     pool._threads = set()
     pool._idle = deque()
     pool._jobs = deque()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = "_homebound_end"  # the attribute of a loop that leads to its LoopEnd
 
-_making = _thread.allocate_lock()  # guards who makes a LoopEnd, and who gives it its context
+_making = _thread.RLock()  # guards who makes a LoopEnd, and who gives it its context
 _uncovered: WeakKeyDictionary[Any, LoopEnd] = WeakKeyDictionary()  # under _making
 
 
@@ -160,7 +160,7 @@ ask.stopped = _stopped
 
 def _begin_as_child() -> None:
     global _making  # noqa: PLW0603  (a thread of the parent's may have held it)
-    _making = _thread.allocate_lock()
+    _making = _thread.RLock()
 
 
 os.register_at_fork(after_in_child=_begin_as_child)

@@ -43,7 +43,7 @@ elsewhere: dict[Any, FutureWaiter] = {}
 class _Watch:
     """Who watches. Under the lock; `current` is read by all, and None while nobody does."""
 
-    lock = _thread.allocate_lock()
+    lock = _thread.RLock()
     count = 0
     current: object = None
 
@@ -75,7 +75,7 @@ def _put_in_place(methods: dict[type, dict[str, Any]]) -> None:
 
 def _begin_as_child() -> None:
     """Nobody watches in a forked process: threads do not come along."""
-    _Watch.lock = _thread.allocate_lock()
+    _Watch.lock = _thread.RLock()
     _Watch.count = 1
     end()
 

@@ -88,6 +88,8 @@ class Lock(WaitQueue):
 
     def _hand_over(self) -> bool:
         """As appending the token and serving, in one: nobody can come between."""
+        if self._guard._is_owned():
+            return False
         with self._guard:
             if not self._waiters:
                 return False

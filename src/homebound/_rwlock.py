@@ -115,7 +115,8 @@ class RWLock(WaitQueue):
         with self._guard:
             if not self._owners:
                 raise RuntimeError("RWLock is not acquired.")
-            self._owners = max(self._owners - 1, 0)
+            # A finaliser may release it under our guard: no call between the look and the change.
+            self._owners -= 1 if self._owners > 0 else -1
         self._serve()
 
     def downgrade(self) -> None:

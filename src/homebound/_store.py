@@ -65,21 +65,39 @@ class Fifo(deque[Any]):
 class Ordered:
     """A queue that keeps its own order, through its `_put` and `_get`: one at a time."""
 
-    __slots__ = ("_closed", "_get", "_items", "_lock", "_put")
+    __slots__ = ("_busy", "_closed", "_get", "_items", "_lock", "_nested", "_put")
 
     def __init__(self, items: Any, put: Callable[[Any], None], get: Callable[[], Any]) -> None:
         self._items = items
         self._put = put
         self._get = get
         self._closed = False  # under the lock
-        self._lock = _thread.allocate_lock()  # held for one `_put` or `_get`
+        self._lock = _thread.RLock()  # held for one `_put` or `_get`
+        # A finaliser may come in amidst that, on the same queue: what it puts lies here until the
+        # operation that it interrupts is done, and it finds the queue empty.
+        self._busy = False
+        self._nested: deque[Any] = deque()
 
     def push(self, item: Any) -> None:
         """Put it in; raises ValueError if closed."""
         with self._lock:
             if self._closed:
                 raise ValueError
-            self._put(item)
+            if self._busy:
+                self._nested.append(item)
+                return
+            self._busy = True
+            try:
+                self._put(item)
+            finally:
+                self._busy = False
+            if self._nested:
+                self._put_nested()
+
+    def _put_nested(self) -> None:
+        """Put in what finalisers have put meanwhile; those that come now do so themselves."""
+        while self._nested:
+            self.push(self._nested.popleft())
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
         """Who was handed it has left: those behind him choose again."""
@@ -92,9 +110,16 @@ class Ordered:
     def pop_next(self) -> Any:
         """Take the next one out; raises IndexError if there is none."""
         with self._lock:
-            if not self._items:
+            if self._busy or not self._items:
                 raise IndexError
-            return self._get()
+            self._busy = True
+            try:
+                item = self._get()
+            finally:
+                self._busy = False
+            if self._nested:
+                self._put_nested()
+            return item
 
     def rotate(self, _: int) -> None:
         """Pass through the lock."""

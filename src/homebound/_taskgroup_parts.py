@@ -24,7 +24,7 @@ class Members:
     """The children, and whether more may come. Every method: any thread, atomically."""
 
     def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()  # guards every field; nothing is called under it
+        self._lock = _thread.RLock()  # guards every field; finalisers alone come in under it
         self.tasks: set[Any] = set()  # those whose end the parent has not taken note of
         self._coming = 0  # children being made: they count, though they are no tasks yet
         self.entered = False  # set once

@@ -52,7 +52,7 @@ class Gate:
     checked = False  # a stress run sets it: assert the invariants at each change
 
     def __init__(self) -> None:
-        self.guard = _thread.allocate_lock()
+        self.guard = _thread.RLock()  # a finaliser may ask, anywhere
         self.cpus: set[VCPUThread] = set()  # started and not ended
         self.running: set[VCPUThread] = set()  # in guest code
         self.owner: Ticket | None = None  # of who runs exclusively

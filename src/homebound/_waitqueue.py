@@ -1,6 +1,6 @@
 """The one wait queue under every lock, event and queue.
 
-A FIFO of waiters and a *guard*, a raw lock held for a few lines and never while somebody is woken.
+A FIFO of waiters and a *guard*, a C lock held for a few lines and never while somebody is woken.
 Waiters come, go and are granted under the guard, so all of that is sequential:
 
     join     under the guard: append; if at the head: take; it may be granted at once
@@ -25,6 +25,11 @@ The append of `give` and the pass of `join` go through one lock, so one is first
 joiner's try finds what was given. The pass: `give` sees the waiter that was appended before, and
 serves it. tests/model/waitqueue.pml searches every interleaving, with the cancellations and the
 homes that end, and catches the variants that look first.
+
+The garbage collector or a signal handler may come in anywhere, also under the guard, and what it
+calls may give, set or release the same thing. The guard knows its thread, so such a call sees that
+it stands on top of a half-done one, and leaves what it would do to a thread of its own (`_later`),
+which waits for the guard.
 
 Nobody barges: who comes while somebody waits joins behind. Only who looked before the first of them
 had joined may still get what is given after; he came first.
@@ -71,7 +76,7 @@ class WaitQueue:
     __slots__ = ("__weakref__", "_guard", "_stock", "_waiters")
 
     def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
-        self._guard = guard or _thread.allocate_lock()
+        self._guard: Any = guard or _thread.RLock()
         self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, looked at by all
         # What `give` appends to without the guard; where there is no such thing, no matter what.
         self._stock: deque[Any] = self._waiters if stock is None else stock
@@ -86,9 +91,17 @@ class WaitQueue:
 
     # Under the guard, or taking it.
 
+    def _later(self, act: Callable[..., object], *args: Any) -> None:
+        """Act once this thread has let go of the guard, which it has further up its stack."""
+        _thread.start_new_thread(act, args)
+
     def _join(self, waiter: Waiter) -> bool:
         """Queue it, or grant it at once: True, and it will not be woken."""
         waiters = self._waiters
+        if self._guard._is_owned():
+            waiters.append(waiter)
+            self._later(self._serve)
+            return False
         with self._guard:
             waiters.append(waiter)
             self._stock.rotate(0)  # pairs with whoever gives: append to the stock, look
@@ -101,6 +114,9 @@ class WaitQueue:
     def _serve(self) -> None:
         """Hand over to the head, and the next, while there is something for it."""
         waiters = self._waiters
+        if waiters and self._guard._is_owned():
+            self._later(self._serve)
+            return
         while waiters:
             with self._guard:
                 if not waiters:
@@ -115,10 +131,11 @@ class WaitQueue:
 
     def _grant_all(self) -> list[Waiter]:
         """Take everyone out, granted. The caller has the guard, and wakes them after it."""
-        woken = list(self._waiters)
-        self._waiters.clear()
-        for waiter in woken:
+        waiters, woken = self._waiters, []
+        while waiters:  # one by one: another may join in between, from a finaliser
+            waiter = waiters.popleft()
             waiter.granted = True
+            woken.append(waiter)
         return woken
 
     def _wake_all(self, woken: list[Waiter]) -> None:
@@ -138,6 +155,9 @@ class WaitQueue:
 
     def _leave(self, waiter: Waiter) -> None:
         """It will not come any more; what it was handed goes to the next. Once, whoever asks."""
+        if self._guard._is_owned():
+            self._later(self._leave, waiter)
+            return
         if self._withdraw(waiter):
             return
         with self._guard:
@@ -147,14 +167,9 @@ class WaitQueue:
         self._give_back(waiter)
 
     def _leave_unseen(self, waiter: Waiter) -> None:
-        """`_leave`, from a finaliser. It may have interrupted this very thread under the guard."""
-        if waiter.left:
-            return
-        if self._guard.acquire(blocking=False):
-            self._guard.release()
+        """`_leave`, from a finaliser, often of one that has left."""
+        if not waiter.left:
             self._leave(waiter)
-        else:
-            _thread.start_new_thread(self._leave, (waiter,))
 
     # Waiting.
 

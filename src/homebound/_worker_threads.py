@@ -85,7 +85,7 @@ class WorkerThreads:
         self._watched = False
         self._shut_down = False  # set once, under _lock
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
         self._number = count()
         # Called when the last thread has left; under _lock.

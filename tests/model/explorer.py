@@ -110,6 +110,9 @@ class Guard:
     def release(self) -> None:
         self.taken = False
 
+    def _is_owned(self) -> bool:
+        return False  # no actor is interrupted by a finaliser
+
     __enter__ = acquire
 
     def __exit__(self, *_error: object) -> None:

@@ -49,7 +49,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    guards = SimpleNamespace(allocate_lock=World.allocate_lock)
+    guards = SimpleNamespace(RLock=World.allocate_lock)
     monkeypatch.setattr(_waitqueue, "_thread", guards)
     monkeypatch.setattr(_waiters, "my_parker", World.my_parker)
     yield

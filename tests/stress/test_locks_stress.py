@@ -290,7 +290,7 @@ def test_condition(fight: Fight, stress: Stress, count: Count):
 
 @pytest.mark.timeout(240)
 def test_condition_with_timeouts(fight: Fight, stress: Stress, count: Count):
-    """Notifications are passed on by waiters out of time, while others join; the lock is not lost."""
+    """Waiters out of time pass notifications on while others join; the lock is not lost."""
     condition = homebound.Condition()
 
     async def user(rng: random.Random) -> None:

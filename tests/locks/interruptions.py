@@ -1,0 +1,48 @@
+"""Have something happen between two lines of the package, at each place in turn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import homebound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+PACKAGE = str(Path(homebound.__file__).parent)
+
+
+class Interruption:
+    """`what()` is called before line number `at` of the package that `run` comes to, once."""
+
+    def __init__(self, at: int, what: Callable[[], object]) -> None:
+        self.left = at
+        self.what = what
+        self.happened = False
+        self.where = ""  # for who reads a failure
+
+    def run(self, act: Callable[[], Any]) -> Any:
+        """Call `act`; what it returns."""
+        before = sys.gettrace()
+        try:
+            sys.settrace(self._call)
+            return act()
+        finally:
+            sys.settrace(before)
+
+    def _call(self, frame: FrameType, _event: str, _arg: Any) -> Any:
+        if self.happened or not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        return self._line
+
+    def _line(self, frame: FrameType, event: str, _arg: Any) -> Any:
+        if event == "line" and not self.happened:
+            self.left -= 1
+            if self.left < 0:
+                self.happened = True
+                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                self.what()
+        return self._line

@@ -1,0 +1,155 @@
+"""A finaliser, or a signal handler, gives or sets what is in the middle of being given or set."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+
+from .interruptions import Interruption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Scene:
+    """`use` is interrupted by `report`; what is then to happen, `outcomes` come to."""
+
+    use: Callable[[], object]
+    report: Callable[[], object]
+    end: Callable[..., object] = int  # give up what it needed
+
+    def __init__(self, kind: str, io: homebound.IOThread) -> None:
+        self.io = io
+        self.outcomes: list[Any] = []
+        getattr(self, f"_{kind}")()
+
+    def _twice(self, act: Callable[[], object], wait: Callable[[], Any]) -> None:
+        self.use = self.report = act
+        self._wait(wait, 2)
+
+    def _wait(self, wait: Callable[[], Any], count: int) -> None:
+        self.outcomes = [self.io.spawn(wait()) for _ in range(count)]
+        homebound.block_on(nothing(), self.io.context)  # they queue
+
+    def _queue(self) -> None:
+        queue: homebound.Queue[int] = homebound.Queue()
+        self._twice(lambda: queue.put_nowait(1), queue.get)
+
+    def _priority_queue(self) -> None:
+        queue: homebound.PriorityQueue[int] = homebound.PriorityQueue()
+        self._twice(lambda: queue.put_nowait(1), queue.get)
+
+    def _bounded_queue(self) -> None:
+        queue: homebound.Queue[int] = homebound.Queue(2)
+        self._twice(lambda: queue.put_nowait(1), queue.get)
+
+    def _full_queue(self) -> None:
+        queue: homebound.Queue[int] = homebound.Queue(2)
+        queue.put_nowait(1)
+        queue.put_nowait(1)
+        self._twice(queue.get_nowait, lambda: queue.put(1))
+
+    def _event(self) -> None:
+        event = homebound.Event()
+        self._twice(event.set, event.wait)
+
+    def _semaphore(self) -> None:
+        semaphore = homebound.Semaphore(0)
+        self._twice(semaphore.release, semaphore.acquire)
+
+    def _bounded_semaphore(self) -> None:
+        semaphore = homebound.BoundedSemaphore(2)
+        semaphore.acquire_sync()
+        semaphore.acquire_sync()
+        self._twice(semaphore.release, semaphore.acquire)
+
+    def _lock(self) -> None:
+        lock = homebound.Lock()
+        lock.acquire_sync()
+        self._twice(lock.release, lock.acquire)
+
+    def _rwlock(self) -> None:
+        lock = homebound.RWLock()
+        lock.acquire_read_sync()
+        lock.acquire_read_sync()
+        self.use = self.report = lock.release
+        self._wait(lock.acquire_write, 1)
+
+    def _condition(self) -> None:
+        condition = homebound.Condition()
+
+        async def wait() -> None:
+            async with condition:
+                await condition.wait()
+
+        self._wait(wait, 2)
+        condition.acquire_sync()
+
+        def use() -> None:
+            condition.notify()
+            condition.release()
+
+        self.use, self.report = use, lambda: condition._notify(1)
+
+    def _barrier(self) -> None:
+        barrier = homebound.Barrier(3)
+
+        async def wait() -> None:
+            with pytest.raises(asyncio.BrokenBarrierError):
+                await barrier.wait()
+
+        self._twice(barrier.abort_sync, wait)
+
+    def _pool(self) -> None:
+        pool = homebound.WorkerPool(max_threads=2)
+
+        def submit() -> None:
+            self.outcomes.append(homebound.run_in(Given(pool.submit(int)), int))
+
+        self.use = self.report = submit
+        self.end = pool.shutdown
+
+
+class Given(homebound.WorkerPool):
+    """An executor that comes to a future that there is."""
+
+    def __init__(self, future: Any) -> None:
+        super().__init__()
+        self._future = future
+
+    def submit(self, *_call: Any, **_kwargs: Any) -> Any:
+        """The future."""
+        return self._future
+
+
+async def nothing() -> None:
+    """Come after what was queued before."""
+
+
+KINDS = [name[1:] for name in vars(Scene) if name[0] == "_" and name[1] not in "_tw"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_and_nothing_hangs(kind: str):
+    at = 0
+    with homebound.IOThread() as io:
+        while True:
+            scene = Scene(kind, io)
+            interruption = Interruption(at, scene.report)
+            interruption.run(scene.use)
+            if not interruption.happened:
+                scene.report()
+            try:
+                for each in scene.outcomes:
+                    homebound.block_on(each, io.context, timeout=10)
+            except TimeoutError:
+                raise AssertionError(interruption.where) from None
+            scene.end()
+            if not interruption.happened:
+                break
+            at += 1
+    assert at > 2
