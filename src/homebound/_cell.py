@@ -122,6 +122,9 @@ class Enterable(TaskFuture[T]):
                 except ContextClosed:
                     self._abandon("ended with it")  # the closer has left it to us
                     raise
+                except BaseException:  # it is queued
+                    _thread.start_new_thread(home._ring, (None,))
+                    raise
         elif cell[0] is not token or self.done():
             if home._closed:
                 home._refuse()

@@ -283,7 +283,13 @@ class AioContext(Chain):
         entry._cancelled = False
         self._ready.append(entry)
         if self._bell:
-            self._ring(entry)
+            try:
+                self._ring(entry)
+            except ContextClosed:
+                raise
+            except BaseException:  # its caller cannot cancel it
+                entry._cancelled = True
+                raise
         return entry
 
     def bottom_half(self, callback: Callable[[], object]) -> BottomHalf:

@@ -6,10 +6,12 @@ what it raises to the loop's exception handler.
 
 from __future__ import annotations
 
+import _thread
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import ON_BEHALF
+from ._errors import ContextClosed
 from ._pursuit import Pursuer
 
 if TYPE_CHECKING:
@@ -156,6 +158,7 @@ class BottomHalf:
         self._wanted = True
         context._ready.rotate(0)
         if not self._token:
+            context._ring_for_own()  # it is queued; an exception may have kept it from ringing
             return
         try:
             self._token.pop()
@@ -165,8 +168,11 @@ class BottomHalf:
         if context._bell:
             try:
                 context._ring(self)
-            except BaseException:
+            except ContextClosed:
                 self._token.append(None)
+                raise
+            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
+                _thread.start_new_thread(context._ring, (None,))
                 raise
 
     def cancel(self) -> None:

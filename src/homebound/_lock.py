@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,11 @@ class Lock(WaitQueue):
             return
         self._free.append(None)
         if self._waiters:  # after the append: pairs with _join
-            self._serve()
+            try:
+                self._serve()
+            except BaseException:
+                _thread.start_new_thread(self._serve, ())
+                raise
 
     def _hand_over(self) -> bool:
         """As appending the token and serving, in one: nobody can come between."""
@@ -95,8 +100,12 @@ class Lock(WaitQueue):
                 return False
             waiter = self._waiters.popleft()
             waiter.granted = True
-        if not waiter.wake():
-            self._leave(waiter)
+        try:
+            if not waiter.wake():
+                self._leave(waiter)
+        except BaseException:
+            _thread.start_new_thread(self._wake_rest, ([waiter],))
+            raise
         return True
 
     def locked(self) -> bool:

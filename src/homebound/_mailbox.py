@@ -11,6 +11,7 @@ so a burst of posts to a sleeping home costs one wake, and posts to one that is 
 
 from __future__ import annotations
 
+import _thread
 from collections import deque
 from typing import Any
 
@@ -46,7 +47,13 @@ class Mailbox:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
         self._ready.append(entry)
         if self._bell:
-            self._ring(entry)
+            try:
+                self._ring(entry)
+            except ContextClosed:
+                raise
+            except BaseException:  # out of stack or memory, or of a signal handler: it is posted
+                _thread.start_new_thread(self._ring, (None,))
+                raise
 
     def _post_first(self, entry: Any) -> None:
         """`_post` ahead of all that waits: a cancellation reaches a task that is about to run."""

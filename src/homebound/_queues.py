@@ -7,6 +7,7 @@ wait all of these are single operations on deques, and nothing is locked.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import heapq
 import math
@@ -201,7 +202,11 @@ class Queue(Generic[T]):
             self._refused(error)
             raise
         if self._waiting:  # after the push: pairs with _join
-            self._getters_queue._serve()
+            try:
+                self._getters_queue._serve()
+            except BaseException:
+                _thread.start_new_thread(self._getters_queue._serve, ())
+                raise
         if self._is_shutdown:  # after the push: pairs with shutdown
             self._too_late(item)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,11 @@ class Semaphore(WaitQueue):
         """
         self._permits.append(None)
         if self._waiters:  # after the append: pairs with _join
-            self._serve()
+            try:
+                self._serve()
+            except BaseException:
+                _thread.start_new_thread(self._serve, ())
+                raise
 
     def locked(self) -> bool:
         """True if who wants a permit now has to wait.

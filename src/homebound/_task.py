@@ -6,6 +6,7 @@ other fields; the mailbox hands them over.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import inspect
 from contextvars import Context, copy_context
@@ -332,6 +333,9 @@ class Task(Enterable[T]):
                 # The closer found our promise and left the task to us, who cannot keep it.
                 self._abandon("ended with it")
                 return False
+            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
+                _thread.start_new_thread(home._ring, (None,))
+                raise
         return True
 
     # Ending. Home only.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._asyncio_tasks import running_loop
 from ._cell import PARK
+from ._errors import ContextClosed
 from ._park import my_parker
 
 if TYPE_CHECKING:
@@ -81,7 +82,19 @@ class TaskWaiter(Waiter):
         cell = self.cell
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:
-            return self.task._resume()
+            task = self.task
+            home: Any = task._home
+            home._ready.append(task)  # as Task._resume, without a call that may fail before it
+            if home._bell:
+                try:
+                    home._ring(task)
+                except ContextClosed:
+                    task._abandon("ended with it")
+                    return False
+                except BaseException:
+                    _thread.start_new_thread(home._ring, (None,))
+                    raise
+            return True
         # Early: it will find the token. Somebody was first: it runs and finds itself granted, or is
         # cancelled and leaves, or its home ends and `abandoned` is called.
         return True

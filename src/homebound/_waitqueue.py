@@ -126,8 +126,12 @@ class WaitQueue:
                     return
                 waiters.popleft()
                 waiter.granted = True
-            if not waiter.wake():
-                self._leave(waiter)
+            try:
+                if not waiter.wake():
+                    self._leave(waiter)
+            except BaseException:
+                _thread.start_new_thread(self._wake_rest, ([waiter],))
+                raise
 
     def _grant_all(self) -> list[Waiter]:
         """Take everyone out, granted. The caller has the guard, and wakes them after it."""
@@ -139,9 +143,21 @@ class WaitQueue:
         return woken
 
     def _wake_all(self, woken: list[Waiter]) -> None:
-        for waiter in woken:
-            if not waiter.wake():
-                self._leave(waiter)
+        try:
+            for waiter in woken:
+                if not waiter.wake():
+                    self._leave(waiter)
+        except BaseException:
+            _thread.start_new_thread(self._wake_rest, (woken,))
+            raise
+
+    def _wake_rest(self, woken: list[Waiter]) -> None:
+        """The thread that has granted them was cut short: wake them, and serve whom it has not.
+
+        In a thread of its own: there is stack there. Being woken twice changes nothing.
+        """
+        self._wake_all(woken)
+        self._serve()
 
     def _withdraw(self, waiter: Waiter) -> bool:
         """Take it out of the queue; False if it was granted first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -153,3 +155,31 @@ def test_nothing_is_lost_and_nothing_hangs(kind: str):
                 break
             at += 1
     assert at > 2
+
+
+def deep(depth: int, act: Callable[[], object]) -> object:
+    """Call `act` that many frames further down."""
+    return act() if not depth else deep(depth - 1, act)
+
+
+@pytest.mark.parametrize("kind", ["queue", "semaphore", "lock"])
+def test_a_recursion_error_in_the_middle_loses_no_waiter(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    """At each depth: what has raised can be done again, or has been done."""
+    monkeypatch.setattr("sys.unraisablehook", print)
+    limit = sys.getrecursionlimit()
+    raised = 0
+    with homebound.IOThread() as io:
+        for depth in range(limit - 120, limit):
+            scene = Scene(kind, io)
+            try:
+                deep(depth, scene.use)
+            except RecursionError:
+                raised += 1
+            for _ in range(2):
+                with suppress(RuntimeError):  # it was released
+                    scene.report()
+            for each in scene.outcomes:
+                homebound.block_on(each, io.context, timeout=10)
+    assert raised > 5
