@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PEERS = ("uvloop", "rloop", "anyio", "trio", "aiologic", "nest_asyncio2")
+PEERS = ("uvloop", "rloop", "anyio", "trio", "aiologic", "culsans", "janus", "nest_asyncio2")
 
 
 def gil() -> bool:
