@@ -74,6 +74,7 @@ class TaskFuture(FutureParts, Generic[T]):
         "_home",  # the context it will next run in. Written by whoever has the task to himself
         "_listeners",  # who is to be told when it is done. Any thread appends; popped once each
         "_name",  # a string, or a number until somebody asks
+        "_num_cancels_requested",  # home only
         "_vars",
     )
 
@@ -81,6 +82,7 @@ class TaskFuture(FutureParts, Generic[T]):
     _home: AioContext | None
     _listeners: list[Any]
     _name: str | int
+    _num_cancels_requested: int
     _vars: Context
 
     @property
@@ -268,6 +270,28 @@ class TaskFuture(FutureParts, Generic[T]):
         Called from: home thread.
         """
         print_task_stack(self, limit, file)
+
+    def cancelling(self) -> int:
+        """How many cancellation requests are pending. See asyncio.Task.cancelling.
+
+        Called from: any thread.
+        """
+        return self._num_cancels_requested
+
+    def uncancel(self) -> int:
+        """Take one cancellation request back; how many are left. See asyncio.Task.uncancel.
+
+        Called from: home thread.
+        """
+        if self._num_cancels_requested > 0:
+            self._num_cancels_requested -= 1
+            if self._num_cancels_requested == 0:
+                self._none_requested()
+        return self._num_cancels_requested
+
+    def _none_requested(self) -> None:
+        """The last cancellation request was taken back."""
+        raise NotImplementedError
 
     def set_result(self, _result: object, /) -> None:
         """Raise RuntimeError: a task's result is its coroutine's.

@@ -78,7 +78,6 @@ class Task(Enterable[T]):
     __slots__ = (
         "_far",  # a FarWait while it awaits a future of another loop, else None
         "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
-        "_num_cancels_requested",
         "_send",
         "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
         "_wait",  # what it queues for while suspended (_waiters.py), or None; unset: it never did
@@ -231,6 +230,10 @@ class Task(Enterable[T]):
     @_must_cancel.setter
     def _must_cancel(self, value: bool) -> None:
         self._throw = CANCEL if value else None
+
+    def _none_requested(self) -> None:
+        if self._throw is CANCEL:
+            self._throw = None
 
     def _queue_early(self, token: Any) -> None:
         if type(token) is tuple:
@@ -460,24 +463,6 @@ class Task(Enterable[T]):
             return True
         cancelled: bool = waiter.cancel(msg=msg)
         return cancelled
-
-    def cancelling(self) -> int:
-        """How many cancellation requests are pending. See asyncio.Task.cancelling.
-
-        Called from: any thread.
-        """
-        return self._num_cancels_requested
-
-    def uncancel(self) -> int:
-        """Take one cancellation request back; how many are left. See asyncio.Task.uncancel.
-
-        Called from: home thread.
-        """
-        if self._num_cancels_requested > 0:
-            self._num_cancels_requested -= 1
-            if self._num_cancels_requested == 0 and self._throw is CANCEL:
-                self._throw = None
-        return self._num_cancels_requested
 
 
 def _queued(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from homebound._asyncio_shapes import (
     cancelled_along,
@@ -128,3 +129,12 @@ def test_the_parent_of_a_task_group_is_cancelled_along():
             child.cancel()
 
     asyncio.run(main())
+
+
+def test_an_rlock_knows_whether_the_calling_thread_holds_it(in_thread: Any):
+    lock: Any = _thread.RLock()
+    assert not lock._is_owned()
+    with lock, lock:
+        assert lock._is_owned()
+        assert not in_thread(lock._is_owned).result(10)
+    assert not lock._is_owned()
