@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from _asyncio import Future
 from asyncio import futures
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from ._asyncio_tasks import always_awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+CFuture = Future  # asyncio.Future, unless nest_asyncio has put the one in Python into its place
 
 # A future's loop; of those without get_loop(), too.
 loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
@@ -66,12 +69,12 @@ def ask_in_vain(future: Any) -> None:
         future.exception()
 
 
-_result = asyncio.Future.result
-_exception = asyncio.Future.exception
-_cancel = asyncio.Future.cancel
+_result = CFuture.result
+_exception = CFuture.exception
+_cancel = CFuture.cancel
 
 
-class FutureParts(asyncio.Future[Any]):
+class FutureParts(CFuture[Any]):
     """The C future that Task builds on, and those of its private parts that a task needs."""
 
     __slots__ = ("_cancellation",)  # the CancelledError it ended with, until somebody has had it
@@ -170,7 +173,7 @@ class FutureParts(asyncio.Future[Any]):
             del self
 
 
-class SharedFuture(asyncio.Future[Any]):
+class SharedFuture(CFuture[Any]):
     """A future that threads may begin to await at the same moment: the flag, once up, stays up.
 
     Named and shown as asyncio's. Never awaited but yielded bare, it is told apart still.
@@ -202,4 +205,4 @@ SharedFuture.__name__ = SharedFuture.__qualname__ = "Future"
 # With a GIL two threads must change places between two bytecodes to trip over each other's flag,
 # and a generator of Python's costs an await a tenth more. Without one they do in 2 of 100 awaits
 # that begin together, and it costs 5 of 100.
-LoopFuture: type[asyncio.Future[Any]] = asyncio.Future if has_gil() else SharedFuture
+LoopFuture: type[asyncio.Future[Any]] = CFuture if has_gil() else SharedFuture

@@ -1,11 +1,12 @@
 """Every name that asyncio keeps private and that we use: what it is, and what we take it for.
 
 Here are those of the loop; those of handles are in _asyncio_handles.py, of tasks in
-_asyncio_tasks.py, of futures in _asyncio_futures.py, and what is only read, to tell what a task
-waits for and where a thread stands, in _asyncio_shapes.py. Nothing else in homebound uses a private
-name of Python's own (tests/core/test_private_names.py looks). What `Loop` needs of the private
-parts it inherits is declared here, in `InheritedLoop`. The tests in tests/core that are named after
-these files pin what each name means, on every Python we run on.
+_asyncio_tasks.py, of futures in _asyncio_futures.py, of asynchronous generators in
+_asyncio_generators.py, and what is only read, to tell what a task waits for and where a thread
+stands, in _asyncio_shapes.py. Nothing else in homebound uses a private name of Python's own
+(tests/core/test_private_names.py looks). What `Loop` needs of the private parts it inherits is
+declared here, in `InheritedLoop`, and in `GeneratorLoop`. The tests in tests/core that are named
+after these files pin what each name means, on every Python we run on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_generators import GeneratorLoop
 from ._asyncio_handles import ErrandTimer
 from ._park import Signal
 
@@ -45,6 +47,11 @@ _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", Non
 # Whether its create_task takes any option and hands it on to the task factory (3.13.3 and later).
 _HANDS_ON_OPTIONS = "kwargs" in signature(asyncio.BaseEventLoop.create_task).parameters
 
+# Not what nest_asyncio may have put in their place, in the class that we inherit from.
+asyncio_run_forever: Callable[[Any], None] = asyncio.BaseEventLoop.run_forever
+_run_until_complete = asyncio.BaseEventLoop.run_until_complete
+_check_running: Any = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
@@ -54,7 +61,7 @@ def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
     return []
 
 
-class InheritedLoop(asyncio.SelectorEventLoop):
+class InheritedLoop(GeneratorLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
@@ -317,7 +324,17 @@ class InheritedLoop(asyncio.SelectorEventLoop):
         super()._check_closed()  # type: ignore[misc]
 
     def _check_running(self) -> None:
-        super()._check_running()  # type: ignore[misc]
+        try:
+            _check_running(self)
+        except RuntimeError as error:
+            message = f"{error}; to wait inside a running loop, await or use homebound.block_on"
+            raise RuntimeError(message) from None
+
+    # nest_asyncio then takes the class for one that it has patched, and leaves it alone: it would
+    # replace our iteration by asyncio's, and wake-ups and the big lock would be lost.
+    _nest_patched = True
+
+    run_until_complete = _run_until_complete
 
     def _checked_handle(
         self,

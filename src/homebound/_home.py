@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from ._asyncio_generators import set_hooks
 from ._asyncio_tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, CLOSED, new_bell
 from ._biglock import big_lock
@@ -206,11 +207,13 @@ class LoopContext(AioContext):
         if before is loop:
             task._run()
             return
+        hooks = loop.hear_of_generators()
         set_running_loop(loop)
         try:
             task._run()
         finally:
             set_running_loop(before)
+            set_hooks(hooks)
 
     def _may_begin_inside(self, context: Context | None) -> bool:
         """Whether a new task may run its first step in the calling thread: where it is at home.

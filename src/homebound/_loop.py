@@ -18,8 +18,14 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._asyncio_futures import LoopFuture
+from ._asyncio_generators import set_hooks
 from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
-from ._asyncio_private import LONGEST_SLEEP, MOST_EVENTS, InheritedLoop
+from ._asyncio_private import (
+    LONGEST_SLEEP,
+    MOST_EVENTS,
+    InheritedLoop,
+    asyncio_run_forever,
+)
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
@@ -230,7 +236,7 @@ class Loop(InheritedLoop):
         self._check_running()
         with self.home.inhabit(), self._heeding_signals():
             try:
-                super().run_forever()
+                asyncio_run_forever(self)
             finally:
                 put_off, self._put_off = self._put_off, None
                 if put_off is not None:
@@ -465,7 +471,7 @@ class Loop(InheritedLoop):
 
     # Nested running.
 
-    def begin_nested(self) -> tuple[Any, Any]:
+    def begin_nested(self) -> tuple[Any, Any, Any]:
         """Let the caller, whatever it is in the middle of, run iterations or tasks of this loop.
 
         The task that runs now, if any, is left until `end_nested`; in a stand-in's thread this
@@ -481,15 +487,18 @@ class Loop(InheritedLoop):
             pass
         if task is not None:
             self.home._leave_running(task)
+        hooks = None
         if before is not self:
+            hooks = self.hear_of_generators()
             set_running_loop(self)
-        return task, before
+        return task, before, hooks
 
-    def end_nested(self, state: tuple[Any, Any]) -> None:
+    def end_nested(self, state: tuple[Any, Any, Any]) -> None:
         """Go back to what ran before."""
-        task, before = state
+        task, before, hooks = state
         if before is not self:
             set_running_loop(before)
+            set_hooks(hooks)
         if task is not None:
             self.home._enter_again(task)
         self._depth -= 1

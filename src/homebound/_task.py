@@ -13,7 +13,7 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ._asyncio_futures import RECORDS_AWAITS, ask_in_vain, begins_wait, loop_of
+from ._asyncio_futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of
 from ._asyncio_tasks import context_in_use, enter_task, keep_alive, let_die
 from ._cell import NEW, PARK, PROMISED, Enterable
 from ._context import AioContext
@@ -33,11 +33,11 @@ if RECORDS_AWAITS:
 
 T = TypeVar("T")
 
-_new: Any = asyncio.Future.__new__
-_future_init = asyncio.Future.__init__
-_future_cancel = asyncio.Future.cancel
-_set_result = asyncio.Future.set_result
-_set_exception = asyncio.Future.set_exception
+_new: Any = CFuture.__new__
+_future_init = CFuture.__init__
+_future_cancel = CFuture.cancel
+_set_result = CFuture.set_result
+_set_exception = CFuture.set_exception
 
 
 # In Task._throw: make a CancelledError when it is thrown. The second: it has ended a suspension, so

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._asyncio_futures import LoopFuture, SharedFuture, has_gil, loop_of
+from homebound._asyncio_futures import CFuture, LoopFuture, SharedFuture, has_gil, loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,10 @@ def loop() -> Iterator[Any]:
     loop = asyncio.SelectorEventLoop()
     yield loop
     loop.close()
+
+
+def test_asyncio_s_future_is_written_in_c():
+    assert CFuture is asyncio.Future
 
 
 async def wait(future: Any) -> Any:

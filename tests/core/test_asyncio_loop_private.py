@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import gc
 import heapq
 import select
 import selectors
 import signal
 import socket
+import sys
 import threading
 from asyncio import events
 from asyncio.base_events import (  # type: ignore[attr-defined]
@@ -17,6 +19,7 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
     _format_handle,
 )
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 
@@ -24,7 +27,7 @@ import homebound
 from homebound._asyncio_private import LONGEST_SLEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 
 @pytest.fixture
@@ -50,6 +53,11 @@ def iterate(loop: Any) -> None:
 
 
 # Running.
+
+
+def test_the_selector_loop_runs_as_the_base_loop_does():
+    for name in ("run_forever", "run_until_complete", "_check_running"):
+        assert getattr(asyncio.SelectorEventLoop, name) is getattr(asyncio.BaseEventLoop, name)
 
 
 def test_run_forever_repeats_run_once_until_it_is_stopping():
@@ -197,6 +205,62 @@ def test_the_default_executor(loop: Any):
         loop.run_until_complete(loop.shutdown_default_executor())
         with pytest.raises(RuntimeError, match="was shut down"):
             pool.submit(int)
+
+
+# Asynchronous generators.
+
+
+async def two() -> AsyncGenerator[int, None]:
+    yield 1
+    yield 2
+
+
+async def begin(generator: AsyncGenerator[int, None]) -> int:
+    return await anext(generator)  # in the loop's thread: the call tells the hook
+
+
+def test_a_running_loop_s_methods_are_the_hooks_for_generators(loop: Any):
+    hooks: list[Any] = []
+    loop.call_soon(lambda: hooks.extend(sys.get_asyncgen_hooks()))
+    before = sys.get_asyncgen_hooks()
+    iterate(loop)
+    assert hooks == [loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook]
+    assert sys.get_asyncgen_hooks() == before
+
+
+def test_the_generators_that_are_closed_at_the_end(loop: Any):
+    generator = two()
+    loop.run_until_complete(begin(generator))
+    assert set(loop._asyncgens) == {generator}
+    loop._asyncgens.clear()
+    loop._asyncgens.update([generator])
+    assert loop._asyncgens_shutdown_called is False
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    assert loop._asyncgens_shutdown_called is True
+    assert not loop._asyncgens
+    assert generator.ag_frame is None
+    with pytest.warns(ResourceWarning, match="was scheduled after"):
+        loop._asyncgen_firstiter_hook(two())
+
+
+def test_a_dropped_generator_has_no_weak_references_any_more():
+    """So the finaliser's argument is known by its id alone."""
+    seen: list[Any] = []
+
+    class Recording(asyncio.SelectorEventLoop):
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+            seen.append((watch(), id(agen)))
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]
+
+    recording = Recording()
+    generator = two()
+    watch, ident = ref(generator), id(generator)
+    recording.run_until_complete(begin(generator))
+    del generator
+    gc.collect()
+    assert seen == [(None, ident)]
+    recording.run_until_complete(recording.shutdown_asyncgens())
+    recording.close()
 
 
 # Timers.

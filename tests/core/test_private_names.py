@@ -44,6 +44,8 @@ ASYNCIOS = {
 
 # What asyncio calls or reads by these names, and our classes answer in their own way.
 REPLACED_OF_LOOP = {
+    "_asyncgen_finalizer_hook",
+    "_asyncgen_firstiter_hook",
     "_check_closed",
     "_check_running",
     "_check_thread",

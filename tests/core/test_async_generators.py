@@ -1,0 +1,295 @@
+"""Asynchronous generators go along with their task, and are closed where that is at home."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import big_lock, block_on
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from concurrent.futures import Future
+
+    InThread = Callable[..., Future[Any]]
+
+
+def thread_name() -> str:
+    return threading.current_thread().name
+
+
+class Rows:
+    """Makes generators whose cleanup waits, and knows in which threads that has ended."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    async def __call__(self, count: int = 3) -> AsyncGenerator[int, None]:
+        try:
+            for number in range(count):
+                await asyncio.sleep(0)
+                yield number
+        finally:
+            await asyncio.sleep(0)
+            self.closed.append(thread_name())
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
+
+
+async def until_closed(rows: Rows) -> None:
+    while not rows.closed:
+        # Without a GIL an object goes when the thread that has made it runs next.
+        homebound.main_context().notify()  # type: ignore[union-attr]
+        await asyncio.sleep(0.001)
+
+
+def test_a_generator_outlives_the_home_it_was_begun_at(rows: Rows):
+    """Its task has moved away, and iterates it where it is now."""
+
+    async def iterate(there: homebound.AioContext, moved: Any, go_on: Any) -> list[int]:
+        found = []
+        async for number in rows():
+            found.append(number)
+            if number == 0:
+                await homebound.move_to(there)
+                moved.set()
+                await go_on.wait()
+        return found
+
+    async def main() -> None:
+        moved, go_on = homebound.Event(), homebound.Event()
+        async with homebound.IOThread() as io:
+            task = io.spawn(iterate(homebound.main_context(), moved, go_on))  # type: ignore[arg-type]
+            await moved.wait()
+        go_on.set()
+        assert await task == [0, 1, 2]
+        assert rows.closed == ["MainThread"]
+
+    homebound.run(main())
+
+
+def test_a_context_manager_ends_after_its_block():
+    order: list[str] = []
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[None]:
+        try:
+            yield
+            order.append("committed")
+        finally:
+            order.append("ended")
+
+    async def work(there: homebound.AioContext, moved: Any, go_on: Any) -> None:
+        async with transaction():
+            await homebound.move_to(there)
+            moved.set()
+            await go_on.wait()
+            order.append("body")
+
+    async def main() -> None:
+        moved, go_on = homebound.Event(), homebound.Event()
+        async with homebound.IOThread() as io:
+            task = io.spawn(work(homebound.main_context(), moved, go_on))  # type: ignore[arg-type]
+            await moved.wait()
+        go_on.set()
+        await task
+
+    homebound.run(main())
+    assert order == ["body", "committed", "ended"]
+
+
+def test_a_dropped_generator_is_closed_where_its_task_is(rows: Rows):
+    """Begun at one home and dropped at another: in `on`, and after a move."""
+
+    async def begin_there(io: homebound.IOThread) -> None:
+        generator = rows()
+        async with homebound.on(io.context):
+            assert await anext(generator) == 0
+        del generator
+        await until_closed(rows)
+
+    async def main() -> None:
+        async with homebound.IOThread("io0") as io:
+            await begin_there(io)
+            assert rows.closed == ["MainThread"]
+            rows.closed.clear()
+            generator = rows()
+            await anext(generator)
+            await homebound.move_to(io.context)
+            del generator
+            await until_closed(rows)
+            assert rows.closed == ["io0"]
+
+    homebound.run(main())
+
+
+def test_a_home_that_ends_closes_what_its_tasks_have_brought(rows: Rows):
+    """Begun in the main thread, and left half-way in an I/O thread."""
+    kept: list[Any] = []
+
+    async def main() -> None:
+        async with homebound.IOThread("io0") as io:
+
+            async def work() -> None:
+                kept.append(rows())
+                await anext(kept[0])
+                await homebound.move_to(io.context)
+                here.set()
+                await homebound.suspend()
+
+            here = homebound.Event()
+            task = asyncio.create_task(work())
+            await here.wait()
+        assert rows.closed == ["io0"]
+        assert task.cancelled()
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["dropped", "left"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["after a wait", "at once"])
+def test_begun_in_a_stand_in(rows: Rows, in_thread: InThread, left: bool, at_once: bool):  # noqa: FBT001
+    """The main loop knows of it: it is closed when dropped, and at the latest at the loop's end."""
+    kept: list[Any] = []
+    hooks: list[Any] = []
+
+    async def first() -> int:
+        if not at_once:
+            await asyncio.sleep(0)
+        generator = rows()
+        if left:
+            kept.append(generator)
+        async for number in generator:
+            return number
+        return -1
+
+    def guest() -> None:
+        hooks.append(sys.get_asyncgen_hooks())
+        with big_lock:
+            assert block_on(first()) == 0
+        hooks.append(sys.get_asyncgen_hooks())
+
+    async def main() -> None:
+        await asyncio.wrap_future(in_thread(guest))
+        if not left:
+            await until_closed(rows)
+
+    homebound.run(main())
+    assert rows.closed == ["MainThread"]
+    assert hooks[0] == hooks[1]
+
+
+def test_woken_by_a_stand_in(rows: Rows, in_thread: InThread):
+    """The step that begins it runs inside the waker's `wake`."""
+    kept = []
+
+    async def sleeper() -> None:
+        await homebound.suspend()
+        kept.append(rows())
+        await anext(kept[0])
+
+    async def main() -> None:
+        task: Any = asyncio.create_task(sleeper())
+        await asyncio.sleep(0)
+
+        def wake() -> None:
+            with big_lock:
+                task.wake()
+
+        await asyncio.wrap_future(in_thread(wake))
+        await task
+
+    homebound.run(main())
+    assert rows.closed == ["MainThread"]
+
+
+def test_what_runs_elsewhere_is_not_closed():
+    """Begun by a task that has ended, it is iterated elsewhere as its first home ends."""
+    go_on = homebound.Event()
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+        await go_on.wait()
+        yield 2
+
+    async def begin(generator: AsyncGenerator[int, None]) -> int:
+        return await anext(generator)
+
+    async def main() -> None:
+        generator = numbers()
+        async with homebound.IOThread() as io:
+            assert await io.spawn(begin(generator)) == 1
+            second = asyncio.ensure_future(anext(generator))
+            await asyncio.sleep(0)
+        go_on.set()
+        assert await second == 2
+        await generator.aclose()
+
+    homebound.run(main())
+
+
+def test_collected_in_another_thread(rows: Rows, in_thread: InThread):
+    """It is closed at home, whichever thread drops it."""
+
+    async def main() -> None:
+        held = [rows()]
+        await anext(held[0])
+        await asyncio.wrap_future(in_thread(held.clear))
+        await until_closed(rows)
+        assert rows.closed == ["MainThread"]
+
+        class Circle:
+            me: Any
+
+        circle = Circle()
+        circle.me = circle, rows()
+        await anext(circle.me[1])
+        del circle
+        rows.closed.clear()
+        await asyncio.wrap_future(in_thread(gc.collect))
+        await until_closed(rows)
+        assert rows.closed == ["MainThread"]
+
+    homebound.run(main())
+
+
+def test_begun_after_the_loop_has_closed_the_others():
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def main() -> None:
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        with pytest.warns(ResourceWarning, match="was scheduled after"):
+            assert [number async for number in one()] == [1]
+
+    homebound.run(main())
+
+
+def test_many_generators_leave_no_trace():
+    """What is noted of a generator goes with it."""
+    from homebound._asyncio_generators import _begun  # noqa: PLC0415  (a private of ours, to count)
+
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def main() -> None:
+        generators = [one() for _ in range(1000)]
+        for generator in generators:
+            assert await anext(generator) == 1
+            await generator.aclose()
+        del generators, generator
+        for _ in range(1000):
+            assert [number async for number in one()] == [1]
+
+    homebound.run(main())
+    assert len(_begun) < 200
