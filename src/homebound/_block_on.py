@@ -18,6 +18,7 @@ from ._context import whereabouts
 from ._coroutines import coroutine_of
 from ._current import current_context, main_context
 from ._errors import ContextClosed, ContextError, WouldDeadlock
+from ._greenlets import awaiter_here, in_child_greenlet, refusal_in_child
 from ._guest_context import GuestContext
 from ._park import Parker, my_parker
 from ._put_off import must_end_waits
@@ -131,6 +132,8 @@ def _block_here(
 ) -> Any:
     """Inline: this thread is `turned`'s home for now."""
     outer = task_here(turned.loop)
+    if outer is not None and in_child_greenlet():
+        return _await_in_greenlet(awaitable, target, timeout)
     if isinstance(awaitable, Task):
         task = awaitable
         if _ends_with(task, outer):
@@ -148,6 +151,26 @@ def _block_here(
     else:
         task = target.spawn(coroutine_of(awaitable))
     return _block_nested(task, turned, outer, timeout)
+
+
+def _await_in_greenlet(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
+    """The loop is not to be turned from here: suspend the running task, if its library can."""
+    await_ = awaiter_here()
+    if await_ is None:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise refusal_in_child("block_on")
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    else:
+        task = target.spawn(coroutine_of(awaitable))
+    return await_(_result_of(task, asyncio.timeout(timeout)))
+
+
+async def _result_of(task: Task[Any], limit: asyncio.Timeout) -> Any:
+    async with limit:
+        return await task
 
 
 def _ends_with(task: Task[Any], running: Any) -> bool:

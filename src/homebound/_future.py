@@ -70,7 +70,7 @@ class TaskFuture(FutureParts, Generic[T]):
     """A task's result to be, its names, and its listeners."""
 
     __slots__ = (
-        "_coro",
+        "_body",  # its coroutine
         "_home",  # the context it will next run in. Written by whoever has the task to himself
         "_listeners",  # who is to be told when it is done. Any thread appends; popped once each
         "_name",  # a string, or a number until somebody asks
@@ -78,7 +78,7 @@ class TaskFuture(FutureParts, Generic[T]):
         "_vars",
     )
 
-    _coro: Coroutine[Any, Any, T]
+    _body: Coroutine[Any, Any, T]
     _home: AioContext | None
     _listeners: list[Any]
     _name: str | int
@@ -233,7 +233,7 @@ class TaskFuture(FutureParts, Generic[T]):
 
         Called from: any thread.
         """
-        return self._coro
+        return self._body
 
     def get_context(self) -> Context:
         """The contextvars.Context it runs in.

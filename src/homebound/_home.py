@@ -18,6 +18,7 @@ from ._clock import clock
 from ._context import AioContext, whereabouts
 from ._current import current_context, here, main, main_context, set_home, set_main
 from ._errors import ContextError, WrongThread
+from ._greenlets import in_child_greenlet, refusal_in_child
 from ._park import SET, Parker, my_parker, write_signal
 from ._put_off import PutOff, must_end_waits
 
@@ -235,7 +236,7 @@ class LoopContext(AioContext):
         self._more += 1
         self._run_inside(task, task_here(self.loop))
         if FORGETS_EAGER and task.done():
-            task._coro = None  # type: ignore[assignment]
+            task._body = None  # type: ignore[assignment]
 
     def _run_inside(self, task: Task[Any], outer: Any) -> None:
         """Run one step of `task` inside `outer`, the task that runs here; None if none does.
@@ -352,6 +353,8 @@ class LoopContext(AioContext):
 
     def _begin_nested(self) -> tuple[Any, ...]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""
+        if running_loop() is self.loop and in_child_greenlet():
+            raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
         lent = self._has_lent()
         if lent:  # by a signal handler, in the home's sleep
             self._come_back()

@@ -15,6 +15,7 @@ from ._block_on import exit_begins
 from ._context import whereabouts
 from ._current import current_context, set_home
 from ._errors import ContextError, WouldDeadlock
+from ._greenlets import refuse_green_threads
 from ._guest_context import GuestContext
 from ._left_over import left_over
 from ._loop import Loop
@@ -112,6 +113,7 @@ class IOThread:
         if self._started:
             message = f"IOThread {self.name!r} was started before; make another one"
             raise ContextError(message)
+        refuse_green_threads("IOThread.start()")
         self._starter = my_parker()
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
         self._failure = None

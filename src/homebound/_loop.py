@@ -32,6 +32,7 @@ from ._biglock import big_lock, big_lock_let_go
 from ._clock import clock, monotonic
 from ._current import current_context, here
 from ._entry import Errand
+from ._greenlets import turn_here, turn_in
 from ._mailbox import KeptQueue
 from ._park import wait_for_any
 from ._shared_handle import SharedHandle
@@ -235,9 +236,11 @@ class Loop(InheritedLoop):
         self._check_closed()
         self._check_running()
         with self.home.inhabit(), self._heeding_signals():
+            greenlet = turn_here()
             try:
                 asyncio_run_forever(self)
             finally:
+                turn_in(greenlet)
                 put_off, self._put_off = self._put_off, None
                 if put_off is not None:
                     put_off.end()
@@ -471,7 +474,7 @@ class Loop(InheritedLoop):
 
     # Nested running.
 
-    def begin_nested(self) -> tuple[Any, Any, Any]:
+    def begin_nested(self) -> tuple[Any, ...]:
         """Let the caller, whatever it is in the middle of, run iterations or tasks of this loop.
 
         The task that runs now, if any, is left until `end_nested`; in a stand-in's thread this
@@ -491,11 +494,12 @@ class Loop(InheritedLoop):
         if before is not self:
             hooks = self.hear_of_generators()
             set_running_loop(self)
-        return task, before, hooks
+        return task, before, hooks, turn_here()
 
-    def end_nested(self, state: tuple[Any, Any, Any]) -> None:
+    def end_nested(self, state: tuple[Any, ...]) -> None:
         """Go back to what ran before."""
-        task, before, hooks = state
+        task, before, hooks, greenlet = state
+        turn_in(greenlet)
         if before is not self:
             set_running_loop(before)
             set_hooks(hooks)

@@ -141,7 +141,7 @@ class Task(Enterable[T]):
         _future_init(self, loop=reports_to)
         if type(coro) is not CoroutineType:
             coro = as_coroutine(coro)
-        self._coro = coro
+        self._body = coro
         self._send = coro.send
         self._home = home
         if context is None:
@@ -172,7 +172,7 @@ class Task(Enterable[T]):
         enter_task(loop, self)
         try:
             if self._throw is not None:
-                yielded = self._vars.run(self._coro.throw, self._to_throw())
+                yielded = self._vars.run(self._body.throw, self._to_throw())
             else:
                 self._fut_waiter = None
                 yielded = self._vars.run(self._send, None)
@@ -221,6 +221,16 @@ class Task(Enterable[T]):
         if error in CANCELS:
             return self._cancelled_error()
         return error  # type: ignore[return-value]
+
+    @property
+    def _coro(self) -> Any:
+        """Its coroutine (asyncio's name; greenback puts one around it in its place)."""
+        return self._body
+
+    @_coro.setter
+    def _coro(self, coro: Any) -> None:
+        self._body = coro
+        self._send = coro.send
 
     @property
     def _must_cancel(self) -> bool:
@@ -361,7 +371,7 @@ class Task(Enterable[T]):
 
     def _context_in_use(self, error: RuntimeError) -> bool:
         """In a nested run its Context may be entered further up the stack: go on in a copy."""
-        if not context_in_use(error) or state_of(self._coro) == inspect.CORO_CLOSED:
+        if not context_in_use(error) or state_of(self._body) == inspect.CORO_CLOSED:
             return False
         self._vars = self._vars.copy()
         self._home._ready.appendleft(self)  # type: ignore[union-attr]
@@ -375,8 +385,8 @@ class Task(Enterable[T]):
         self._mark_retrieved()
         let_die(self)
         self._far = None
-        if state_of(self._coro) == inspect.CORO_CREATED:
-            self._coro.close()
+        if state_of(self._body) == inspect.CORO_CREATED:
+            self._body.close()
         waiter = getattr(self, "_wait", None)
         if waiter is not None:
             waiter.abandoned()  # what it was handed, or queues for, goes to the next
@@ -404,7 +414,7 @@ class Task(Enterable[T]):
         if home is None:
             self._home = current_context()
             if self._claim(self._home):  # type: ignore[arg-type]
-                self._coro.close()
+                self._body.close()
                 _future_cancel(self, msg=msg)
                 self._announce()
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._errors import ContextError, WouldDeadlock
+from ._greenlets import refuse_green_threads
 from ._park import new_parker
 from ._vcpu_thread import VCPUThread, Work, gate, mine
 from ._wait_until import check_may_wait
@@ -76,6 +77,7 @@ class VCPU(VCPUThread):
             if self._started:
                 message = f"VCPU.start(): {self!r} was started before; make another one"
                 raise ContextError(message)
+            refuse_green_threads("VCPU.start()")
             self._parker = new_parker()
             self._started = True
             gate.cpus.add(self)

@@ -15,6 +15,7 @@ from weakref import WeakSet
 from ._biglock import big_lock_let_go
 from ._clock import Deadline
 from ._current import here
+from ._greenlets import refuse_green_threads
 from ._home import LoopContext
 from ._jobs import FutureJob
 from ._left_over import threads_left_over
@@ -69,6 +70,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         if not idle_timeout >= 0:
             message = f"WorkerPool: idle_timeout is {idle_timeout}; it must be 0 or more seconds"
             raise ValueError(message)
+        refuse_green_threads("WorkerPool", only_if_late=True)
         limits = (min_threads, max_threads)
         super().__init__(name or f"workers{next(_numbers)}", limits, idle_timeout)
         # Seconds that a shutdown waited in vain: so long, once more, waits the interpreter's exit.
