@@ -507,3 +507,13 @@ Task._queued = _queued
 Task._queued_with_origin = _queued_with_origin
 AioContext.task_type = Task
 Loop.task_type = Task
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
+) -> Any:
+    """A task factory: what create_task does on a loop that has none."""
+    return Task(coro, loop=loop, **options)
+
+
+Loop.own_factory = staticmethod(_make_task)

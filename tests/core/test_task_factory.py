@@ -70,6 +70,72 @@ def test_it_gets_what_asyncio_hands_over(options: dict[str, Any]):
     assert handed_over(homebound.run, **options) == expected
 
 
+def test_a_factory_chained_to_ours_makes_our_tasks(io: IOThread):
+    """What APMs do: they wrap the coroutine, and hand it on to the factory that they find."""
+    traced: list[str] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        before = loop.get_task_factory()
+
+        def factory(loop: Any, coro: Any, **options: Any) -> Any:
+            async def trace() -> Any:
+                traced.append("begins")
+                try:
+                    return await coro
+                finally:
+                    traced.append("ends")
+
+            return before(loop, trace(), **options)
+
+        async def moves() -> str:
+            async with homebound.on(io.context):
+                return threading.current_thread().name
+
+        async def sleeps() -> str:
+            await homebound.suspend()
+            return "woken"
+
+        loop.set_task_factory(factory)
+        assert loop.get_task_factory() is factory
+        assert await asyncio.create_task(moves(), name="mover") == io.name
+        sleeper: Any = asyncio.create_task(sleeps(), context=contextvars.copy_context())
+        await asyncio.sleep(0)
+        sleeper.wake()
+        assert await sleeper == "woken"
+        async with homebound.TaskGroup() as group:
+            here, there = group.create_task(give(1)), group.create_task(give(2), home=io.context)
+        assert (here.result(), there.result()) == (1, 2)
+        assert len(traced) >= 4
+
+        loop.set_task_factory(before)
+        traced.clear()
+        assert await asyncio.create_task(give(3)) == 3
+        assert not traced
+        assert loop.get_task_factory() is before
+
+    homebound.run(main())
+
+
+def test_a_loop_without_a_factory(loop_factory: Callable[[str], Callable[[], Any]]):
+    """It says None until it runs, as asyncio's; what it says then works on any loop."""
+    factories = []
+    for make in (homebound.new_event_loop, loop_factory("asyncio")):
+        loop = make()
+        assert loop.get_task_factory() is None
+
+        async def main(loop: Any = loop) -> int:
+            factories.append(loop.get_task_factory())
+            task = factories[0](loop, give(4), name="made", context=contextvars.Context())
+            assert (type(task), task.get_name()) == (homebound.Task, "made")
+            result: int = await task
+            return result
+
+        assert loop.run_until_complete(main()) == 4
+        loop.close()
+    assert factories[1] is None
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio.create_task takes none before")
 def test_options_of_ones_own_through_asyncio():
     """asyncio.create_task and TaskGroups pass them on."""
