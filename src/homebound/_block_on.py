@@ -84,7 +84,8 @@ def block_on(
     `context` is by default a task's home, else the current one, else the main one. At home, also
     inside a running task, and with the big lock held for the main one, it is run inline and the
     loop turned until it is done: the task outside stays put, others go on. In a thread without a
-    context it is queued, and the thread sleeps. `timeout` (seconds) cancels it, waits for its
+    context it is queued, and the thread sleeps; so does one that runs an attached loop of others,
+    for any context but its own, and that loop stands still meanwhile. `timeout` (seconds) cancels it, waits for its
     cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. (Where nobody runs its
     loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O thread for another, and
     for the task that calls it; ContextClosed if the context has ended, ContextError if there is
@@ -108,7 +109,7 @@ def block_on(
         if target is None:
             message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
             raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
-        if current is None:
+        if current is None or _may_sleep_through(current, target, awaitable):
             return _block_elsewhere(awaitable, target, timeout)
         turned = _place_to_wait("block_on", target)
     except ContextError:
@@ -121,6 +122,19 @@ def _close(awaitable: object) -> None:
     """It is not begun: have no warning that it was never awaited."""
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
+
+
+def _may_sleep_through(current: AioContext, target: AioContext, awaitable: object) -> bool:
+    """Whether the caller, at home on a loop of others, may let that stand while it waits.
+
+    As in any thread that runs a loop which nobody has attached. Not in an I/O thread, and not for
+    what the standing loop is to do itself.
+    """
+    if not isinstance(current, GuestContext) or current._let or target is current:
+        return False
+    if isinstance(awaitable, Task):
+        return awaitable._home is not current
+    return not (asyncio.isfuture(awaitable) and awaitable.get_loop() is current.loop)
 
 
 def _home_of(awaitable: object) -> AioContext | None:

@@ -181,7 +181,7 @@ class Loop(InheritedLoop):
         """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
 
         What wraps the factory it finds (an APM) then goes on making homebound tasks; finding None
-        it would make asyncio's, which have no home. A loop that does not run has None, as asyncio's.
+        it would make asyncio's, which have no home. A loop that does not run has None as in asyncio.
         """
         if self._task_factory is None and self.is_running():
             return self.own_factory

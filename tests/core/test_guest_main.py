@@ -258,9 +258,12 @@ def test_with_io_threads_beside_it(run_guest: Run, io: IOThread, in_thread: InTh
         assert [task.result() for task in tasks] == ["MainThread", "io"]
 
         async def refused() -> None:
-            coro = where()
-            with pytest.raises(ContextError, match=r"block_on.*await instead of waiting"):
-                block_on(coro, io.context)
+            coro, ours = where(), context.spawn(where())
+            future = asyncio.get_running_loop().create_future()
+            for what, whose in ((coro, context), (ours, io.context), (future, io.context)):
+                with pytest.raises(ContextError, match=r"block_on.*await instead of waiting"):
+                    block_on(what, whose)
+            await ours
             with pytest.raises(ContextError, match=r"IOThread\.stop.*await instead"):
                 io.stop()
 
@@ -268,6 +271,42 @@ def test_with_io_threads_beside_it(run_guest: Run, io: IOThread, in_thread: InTh
         await refused()
 
     run_guest(body)
+
+
+def test_block_on_elsewhere_before_and_after_attach(
+    factory: Factory, io: IOThread, in_thread: InThread
+):
+    """Its loop stands still meanwhile, as it did when nobody knew it; in any thread."""
+
+    async def forever() -> None:
+        await homebound.suspend()
+
+    def wait() -> None:
+        assert block_on(where(), io.context) == "io"
+        assert block_on(io.spawn(where())) == "io"
+        slow = io.spawn(forever())
+        with pytest.raises(TimeoutError):
+            block_on(slow, timeout=0.001)
+        assert slow.cancelled()
+
+    async def main() -> None:
+        wait()
+        context = AioContext.attach(asyncio.get_running_loop())
+        wait()
+
+        async def ours() -> None:
+            wait()
+            assert big_lock.held() is (homebound.main_context() is context)
+
+        await context.spawn(ours())
+        assert current_context() is context
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+
+    run()
+    in_thread(run).result(30)
 
 
 def test_cancelled_at_once_from_its_own_thread(run_guest: Run):

@@ -134,3 +134,11 @@ def test_stock_loop(stock: Kernel):
         "((2, 'io'), (3, 'io'))",
         "",
     )
+    # Also once the kernel's loop is attached, for what is to run there.
+    attach = "here = homebound.AioContext.attach(asyncio.get_running_loop()); None"
+    assert stock.execute(attach) == ("", "")
+    assert stock.execute("api(4, io.context), await io.spawn(fetch(5))") == (
+        "((4, 'io'), (5, 'io'))",
+        "",
+    )
+    assert stock.execute("await here.spawn(fetch(6))") == ("(6, 'MainThread')", "")
