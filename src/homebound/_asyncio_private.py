@@ -76,6 +76,8 @@ class InheritedLoop(GeneratorLoop):
     _debug: bool
     _thread_id: int | None  # of the thread that runs it; None while nobody does
     _task_factory: Any
+    # A task factory that makes what create_task makes without one; set where Task is defined.
+    own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
     _signal_handlers: dict[int, Any]  # a handle for each Unix signal that has a handler
     _csock: socket  # signals are written into it while the loop runs and has handlers...
@@ -392,6 +394,20 @@ class InheritedLoop(GeneratorLoop):
             what = _format_handle(entry) if isinstance(entry, events.Handle) else repr(entry)
             logger.warning("Executing %s took %.3f seconds", what, took)
         entry = None
+
+    def set_task_factory(self, factory: Any) -> None:
+        """asyncio's set_task_factory; our own one put back is none."""
+        super().set_task_factory(None if factory is self.own_factory else factory)
+
+    def get_task_factory(self) -> Any:
+        """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
+
+        What wraps the factory it finds (an APM) then goes on making homebound tasks; finding None
+        it would make asyncio's, which have no home. Before the loop runs it is None, as asyncio's.
+        """
+        if self._task_factory is None and self.is_running():
+            return self.own_factory
+        return super().get_task_factory()
 
     def _create_by_factory(
         self,

@@ -85,11 +85,11 @@ def block_on(
     inside a running task, and with the big lock held for the main one, it is run inline and the
     loop turned until it is done: the task outside stays put, others go on. In a thread without a
     context it is queued, and the thread sleeps; so does one that runs an attached loop of others,
-    for any context but its own, and that loop stands still meanwhile. `timeout` (seconds) cancels it, waits for its
-    cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt. (Where nobody runs its
-    loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O thread for another, and
-    for the task that calls it; ContextClosed if the context has ended, ContextError if there is
-    none.
+    for any context but its own, and its loop stands still meanwhile. `timeout` (seconds) cancels
+    it, waits for its cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt.
+    (Where nobody runs its loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O
+    thread for another, and for the task that calls it; ContextClosed if the context has ended,
+    ContextError if there is none.
 
     >>> import homebound
     >>> async def answer():

@@ -20,7 +20,7 @@ from ._clock import Deadline
 from ._context_stats import ContextStats
 from ._current import current_context, here
 from ._entry import BottomHalf, Posted, PostedWithArgs
-from ._errors import ContextClosed
+from ._errors import ContextClosed, ContextError
 from ._guests import abandon, context_of
 from ._members import members
 
@@ -46,6 +46,8 @@ class AioContext(Chain):
     task_type: ClassVar[type[Task[Any]]]
     # The class for loops of others; set where it is defined, likewise.
     guest_type: ClassVar[Callable[..., AioContext]]
+    # A task factory that makes tasks at home on its loop; set where Task is defined.
+    own_factory: ClassVar[Callable[..., Any]]
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     # Its thread was asked to stop: it ends what is here, and takes no new task from others.
@@ -88,7 +90,7 @@ class AioContext(Chain):
         self.workers: Any = None  # its WorkerPool, made at first use. Home only.
 
     @classmethod
-    def attach(cls, loop: asyncio.AbstractEventLoop) -> AioContext:
+    def attach(cls, loop: asyncio.AbstractEventLoop, *, tasks: bool = False) -> AioContext:
         """The context of any asyncio loop, made now if it has none: uvloop's, a GUI's, stock.
 
         The thread that runs the loop is its home. The process's main thread is the home of the main
@@ -96,7 +98,10 @@ class AioContext(Chain):
         tasks and callbacks hold the big lock there as they run. On loops that are not homebound's,
         `poll`, nested waiting and inline entry under the big lock raise ContextError. Such a
         loop's `close` is covered on the instance, to tell those who wait for something there.
-        Raises ContextClosed if the loop is closed and had no context.
+        With `tasks`, what `create_task` makes there from now on are homebound tasks, by a task
+        factory of the loop (`loop.set_task_factory(None)` undoes that): asyncio.create_task, and
+        all that Qt bindings start, can be woken and moved. Raises ContextClosed if the loop is
+        closed and had no context, ContextError with `tasks` if it has a task factory.
 
         >>> import asyncio, homebound
         >>> async def main():
@@ -115,12 +120,27 @@ class AioContext(Chain):
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
+        if context._is_guest and tasks:
+            cls._make_tasks_of(loop)
         if context._is_guest and not context._closed:
             if running_loop() is loop:
                 context._move_in()
             else:
                 loop.call_soon_threadsafe(context._move_in)
         return context
+
+    @classmethod
+    def _make_tasks_of(cls, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a loop of others make homebound tasks."""
+        factory = loop.get_task_factory()
+        if factory is None:
+            loop.set_task_factory(cls.own_factory)
+        elif factory is not cls.own_factory:
+            message = (
+                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {factory!r}, which "
+                "makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
+            )
+            raise ContextError(message)
 
     def _itself(self) -> AioContext | None:
         """This context; of what stands for one whose loop is closed, the one it stands for."""

@@ -75,6 +75,7 @@ class TaskFuture(FutureParts, Generic[T]):
         "_listeners",  # who is to be told when it is done. Any thread appends; popped once each
         "_name",  # a string, or a number until somebody asks
         "_num_cancels_requested",  # home only
+        "_send",  # of its coroutine
         "_vars",
     )
 
@@ -83,6 +84,7 @@ class TaskFuture(FutureParts, Generic[T]):
     _listeners: list[Any]
     _name: str | int
     _num_cancels_requested: int
+    _send: Any
     _vars: Context
 
     @property
@@ -227,6 +229,16 @@ class TaskFuture(FutureParts, Generic[T]):
     @property
     def _loop(self) -> Any:
         return None if self._home is None else self._home.loop
+
+    @property
+    def _coro(self) -> Any:
+        """Its coroutine (asyncio's name; greenback puts one around it in its place)."""
+        return self._body
+
+    @_coro.setter
+    def _coro(self, coro: Any) -> None:
+        self._body = coro
+        self._send = coro.send
 
     def get_coro(self) -> Any:
         """Its coroutine.

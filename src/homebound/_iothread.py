@@ -168,8 +168,8 @@ class IOThread:
         error says what has not ended, with stacks; the end goes on, and another `stop` waits for
         the same one. The interpreter's exit does so for `timeout` seconds more, then abandons it.
         No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
-        other I/O threads (`async with IOThread()` waits without blocking; a task that has moved
-        into the thread goes back to where it began the `async with`, at its end).
+        other I/O threads. `astop`, and the end of `async with IOThread()`, wait without blocking
+        (at that end a task that has moved into the thread goes back to where it began).
 
         Called from: any thread.
         """
@@ -180,6 +180,29 @@ class IOThread:
         except TimeoutError:
             self._bound_exit(timeout)
             raise
+
+    async def astop(self) -> None:
+        """End the thread and wait for it, without blocking: `stop` for a task, on any loop.
+
+        As at the end of `async with`. Cancelled, it still waits for the end, and is cancelled then.
+        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread.
+
+        >>> import asyncio, homebound
+        >>> async def main():
+        ...     io = homebound.IOThread("io0")
+        ...     io.start()
+        ...     await io.astop()
+        ...     return io
+        >>> asyncio.run(main())
+        <IOThread 'io0' ended>
+
+        Called from: task.
+        """
+        if self._context is None:
+            return
+        if current_context() is self._context:
+            self._check_wait("stop")
+        await self._end()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
@@ -257,6 +280,10 @@ class IOThread:
         traceback: TracebackType | None,
     ) -> None:
         await _leave(self, self._came_from)
+        await self._end()
+
+    async def _end(self) -> None:
+        """Ask it to stop, and wait until it has ended, in a task of any loop but its own."""
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
 

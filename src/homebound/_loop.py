@@ -61,8 +61,6 @@ class Loop(InheritedLoop):
     home: LoopContext
     # The class whose instances stand in the mailbox themselves; set where Task is defined.
     task_type: type[Any]
-    # A task factory that makes what create_task makes without one; set where Task is defined.
-    own_factory: Callable[..., Any]
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
@@ -172,20 +170,6 @@ class Loop(InheritedLoop):
         if home._bell:
             home._ring(task)
         return task
-
-    def set_task_factory(self, factory: Any) -> None:
-        """asyncio's set_task_factory; our own one put back is none."""
-        super().set_task_factory(None if factory is self.own_factory else factory)
-
-    def get_task_factory(self) -> Any:
-        """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
-
-        What wraps the factory it finds (an APM) then goes on making homebound tasks; finding None
-        it would make asyncio's, which have no home. A loop that does not run has None as in asyncio.
-        """
-        if self._task_factory is None and self.is_running():
-            return self.own_factory
-        return super().get_task_factory()
 
     def create_future(self) -> asyncio.Future[Any]:
         """asyncio's create_future; without a GIL, of a kind that threads may await together."""

@@ -78,7 +78,6 @@ class Task(Enterable[T]):
     __slots__ = (
         "_far",  # a FarWait while it awaits a future of another loop, else None
         "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
-        "_send",
         "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
         "_wait",  # what it queues for while suspended (_waiters.py), or None; unset: it never did
     )
@@ -221,16 +220,6 @@ class Task(Enterable[T]):
         if error in CANCELS:
             return self._cancelled_error()
         return error  # type: ignore[return-value]
-
-    @property
-    def _coro(self) -> Any:
-        """Its coroutine (asyncio's name; greenback puts one around it in its place)."""
-        return self._body
-
-    @_coro.setter
-    def _coro(self, coro: Any) -> None:
-        self._body = coro
-        self._send = coro.send
 
     @property
     def _must_cancel(self) -> bool:
@@ -512,8 +501,11 @@ Loop.task_type = Task
 def _make_task(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
 ) -> Any:
-    """A task factory: what create_task does on a loop that has none."""
+    """Make a task at home on `loop`: the task factory of a loop that has none of its own.
+
+    Called from: any thread.
+    """
     return Task(coro, loop=loop, **options)
 
 
-Loop.own_factory = staticmethod(_make_task)
+AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)

@@ -206,3 +206,58 @@ def test_qt_as_the_main_home(qt_program: Callable[[str], str]):
     assert "done" in printed
     assert "refused: poll" in printed
     assert "refused: wait_while with the big lock" in printed
+
+
+QUIT = """
+from PySide6.QtCore import QEventLoop
+
+io = homebound.IOThread("io")
+cleaned = []
+
+
+async def until_stopped():
+    try:
+        await homebound.suspend()
+    finally:
+        await asyncio.sleep(0.001)
+        cleaned.append(name())
+
+
+def end_threads():
+    # The loop still runs here, in a nested loop of Qt's: what is awaited goes on.
+    inner = QEventLoop()
+    asyncio.ensure_future(io.astop()).add_done_callback(lambda _: inner.quit())
+    inner.exec()
+    print("ended", cleaned, io)
+
+
+async def clicked():
+    # A task that a slot has started, as Qt programs do.
+    task = homebound.current_task()
+    threading.Thread(target=task.wake).start()
+    await homebound.suspend()
+    async with homebound.on(io.context):
+        print("clicked", name())
+    app.quit()
+
+
+app = QApplication(sys.argv)
+loop = qasync.QEventLoop(app)
+asyncio.set_event_loop(loop)
+homebound.AioContext.attach(loop, tasks=True)
+io.start()
+io.spawn(until_stopped())
+app.aboutToQuit.connect(end_threads)
+QTimer.singleShot(0, lambda: asyncio.ensure_future(clicked()))
+with loop:
+    loop.run_forever()
+print("done")
+"""
+
+
+def test_threads_end_as_qt_quits(program: Callable[..., str]):
+    """`astop` from `aboutToQuit`, and tasks that a slot has started and any thread wakes."""
+    pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
+    pytest.importorskip("qasync")
+    printed = program(PRELUDE + QUIT, QT_QPA_PLATFORM="offscreen", QT_API="pyside6")
+    assert printed.splitlines() == ["clicked io", "ended ['io'] <IOThread 'io' ended>", "done"]
