@@ -28,21 +28,16 @@ if TYPE_CHECKING:
 _FEWEST = 64  # entries that are not worth looking through
 
 
-class _Begun:
-    """A generator that has been begun, and by which task."""
+# Weak references to a generator that has been begun, to the task that has, and to the context there.
+# A tuple, which costs a generator the least.
+_Begun = tuple[ref[Any], "ref[Any] | None", ref[Any]]
 
-    __slots__ = ("_begun_at", "_task", "generator")
 
-    def __init__(self, generator: Any, task: Any, context: AioContext) -> None:
-        self.generator = ref(generator)
-        self._task = ref(task) if hasattr(task, "_home") else None  # None: no task of ours
-        self._begun_at = ref(context)
-
-    def home(self) -> AioContext | None:
-        """Where its task is at home, or was at its end; else where it was begun."""
-        task = None if self._task is None else self._task()
-        home: AioContext | None = None if task is None else task._home
-        return self._begun_at() if home is None or home._closed else home
+def _home_of(begun: _Begun) -> AioContext | None:
+    """Where its task is at home, or was at its end; else where it was begun."""
+    _, task, begun_at = begun
+    home: AioContext | None = None if task is None else getattr(task(), "_home", None)
+    return begun_at() if home is None or home._closed else home
 
 
 # By the generator's id: the finaliser is called when the references to it have been cleared. An
@@ -64,7 +59,7 @@ def _forget_dead() -> None:
         return
     try:
         for ident, entry in list(_begun.items()):
-            if entry.generator() is None and _begun.get(ident) is entry:
+            if entry[0]() is None and _begun.get(ident) is entry:
                 _begun.pop(ident, None)
         _Tidying.at = max(_FEWEST, 2 * len(_begun))
     finally:
@@ -85,8 +80,8 @@ def generators_of(context: AioContext) -> list[AsyncGenerator[Any, Any]]:
     """
     found = []
     for ident, entry in list(_begun.items()):
-        generator = entry.generator()
-        if generator is not None and entry.home() is context and not generator.ag_running:
+        generator = entry[0]()
+        if generator is not None and _home_of(entry) is context and not generator.ag_running:
             _begun.pop(ident, None)
             found.append(generator)
     return found
@@ -105,14 +100,16 @@ class GeneratorLoop(asyncio.SelectorEventLoop):
         """A generator is about to begin, in the task that runs here."""
         if self._asyncgens_shutdown_called:
             super()._asyncgen_firstiter_hook(agen)  # type: ignore[misc]  # it warns
-        _begun[id(agen)] = _Begun(agen, running_task(self), self.home)
+        task = running_task(self)
+        by = None if task is None else ref(task)
+        _begun[id(agen)] = ref(agen), by, ref(self.home)
         if len(_begun) > _Tidying.at:
             _forget_dead()
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
         """A generator was dropped before its end, in any thread: close it where it is at home."""
         entry = _begun.pop(id(agen), None)
-        home = None if entry is None else entry.home()
+        home = None if entry is None else _home_of(entry)
         loop: Any = self if home is None or home._closed else home.loop
         if not loop.is_closed():
             loop.call_soon_threadsafe(loop.create_task, agen.aclose())
