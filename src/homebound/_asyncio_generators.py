@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FEWEST = 64  # entries that are not worth looking through
 
 
-# Weak references to a generator that has been begun, to the task that has, and to the context there.
+# Weak references: to a generator that was begun, the task that began it, and the context there.
 # A tuple, which costs a generator the least.
 _Begun = tuple[ref[Any], "ref[Any] | None", ref[Any]]
 
