@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._asyncio_generators import GeneratorLoop
 from ._asyncio_handles import ErrandTimer
+from ._clock import clock
 from ._park import Signal
 
 if TYPE_CHECKING:
@@ -252,6 +253,21 @@ class InheritedLoop(GeneratorLoop):
         """The home sleeps, and does not know of all that is watched. Called from: stand-ins."""
         asleep_on = self._asleep_on
         return asleep_on is not None and asleep_on != self._watched()
+
+    # Time.
+
+    def time(self) -> float:
+        """asyncio's: seconds, of the clock in force."""
+        return clock.time()
+
+    def timeout_until(self, until: float | None) -> float | None:
+        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
+        if until is None:
+            return None
+        left = until - self.time()
+        if clock.stands and left > 0:
+            return None  # who moves the clock wakes us
+        return min(max(0.0, left), LONGEST_SLEEP)
 
     # Timers: asyncio's heap and handles, our upkeep.
 

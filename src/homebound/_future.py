@@ -66,6 +66,13 @@ at_home: Any = _Home()
 at_home_in_debug: Any = _HomeInDebug()
 
 
+# In Task._throw: make a CancelledError when it is thrown. The second: it has ended a suspension, so
+# it is thrown even if `uncancel` takes the request back; asyncio's would have ended a future.
+CANCEL = asyncio.CancelledError()
+CANCEL_SURELY = asyncio.CancelledError()
+CANCELS = (CANCEL, CANCEL_SURELY)
+
+
 class TaskFuture(FutureParts, Generic[T]):
     """A task's result to be, its names, and its listeners."""
 
@@ -76,6 +83,7 @@ class TaskFuture(FutureParts, Generic[T]):
         "_name",  # a string, or a number until somebody asks
         "_num_cancels_requested",  # home only
         "_send",  # of its coroutine
+        "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
         "_vars",
     )
 
@@ -85,6 +93,7 @@ class TaskFuture(FutureParts, Generic[T]):
     _name: str | int
     _num_cancels_requested: int
     _send: Any
+    _throw: BaseException | None
     _vars: Context
 
     @property
@@ -297,13 +306,18 @@ class TaskFuture(FutureParts, Generic[T]):
         """
         if self._num_cancels_requested > 0:
             self._num_cancels_requested -= 1
-            if self._num_cancels_requested == 0:
-                self._none_requested()
+            if self._num_cancels_requested == 0 and self._throw is CANCEL:
+                self._throw = None
         return self._num_cancels_requested
 
-    def _none_requested(self) -> None:
-        """The last cancellation request was taken back."""
-        raise NotImplementedError
+    @property
+    def _must_cancel(self) -> bool:
+        """A cancellation waits for the next step (asyncio's name; anyio reads it)."""
+        return self._throw in CANCELS
+
+    @_must_cancel.setter
+    def _must_cancel(self, value: bool) -> None:
+        self._throw = CANCEL if value else None
 
     def set_result(self, _result: object, /) -> None:
         """Raise RuntimeError: a task's result is its coroutine's.

@@ -21,7 +21,6 @@ from ._asyncio_futures import LoopFuture
 from ._asyncio_generators import set_hooks
 from ._asyncio_handles import ErrandHandle, FastHandle, hide_last_frame
 from ._asyncio_private import (
-    LONGEST_SLEEP,
     MOST_EVENTS,
     InheritedLoop,
     asyncio_run_forever,
@@ -29,7 +28,7 @@ from ._asyncio_private import (
 from ._asyncio_tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from ._bell import AWAKE, new_bell
 from ._biglock import big_lock, big_lock_let_go
-from ._clock import clock, monotonic
+from ._clock import monotonic
 from ._current import current_context, here
 from ._entry import Errand
 from ._greenlets import turn_here, turn_in
@@ -398,21 +397,6 @@ class Loop(InheritedLoop):
         finally:
             home._come_back()
             big_lock._look_around()
-
-    # Time.
-
-    def time(self) -> float:
-        """asyncio's: seconds, of the clock in force."""
-        return clock.time()
-
-    def timeout_until(self, until: float | None) -> float | None:
-        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
-        if until is None:
-            return None
-        left = until - self.time()
-        if clock.stands and left > 0:
-            return None  # who moves the clock wakes us
-        return min(max(0.0, left), LONGEST_SLEEP)
 
     def _sleep(self) -> None:
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""

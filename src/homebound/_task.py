@@ -21,7 +21,7 @@ from ._coroutines import as_coroutine, state_of
 from ._current import current_context, here, main
 from ._errors import AlreadyScheduled, ContextClosed
 from ._far import Cancel, FarWait
-from ._future import _numbers, at_home, at_home_in_debug
+from ._future import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
 from ._loop import Loop
 from ._pursuit import on_leaving, pursuing
 
@@ -38,13 +38,6 @@ _future_init = CFuture.__init__
 _future_cancel = CFuture.cancel
 _set_result = CFuture.set_result
 _set_exception = CFuture.set_exception
-
-
-# In Task._throw: make a CancelledError when it is thrown. The second: it has ended a suspension, so
-# it is thrown even if `uncancel` takes the request back; asyncio's would have ended a future.
-CANCEL = asyncio.CancelledError()
-CANCEL_SURELY = asyncio.CancelledError()
-CANCELS = (CANCEL, CANCEL_SURELY)
 
 
 class Task(Enterable[T]):
@@ -78,7 +71,6 @@ class Task(Enterable[T]):
     __slots__ = (
         "_far",  # a FarWait while it awaits a future of another loop, else None
         "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
-        "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
         "_wait",  # what it queues for while suspended (_waiters.py), or None; unset: it never did
     )
 
@@ -220,19 +212,6 @@ class Task(Enterable[T]):
         if error in CANCELS:
             return self._cancelled_error()
         return error  # type: ignore[return-value]
-
-    @property
-    def _must_cancel(self) -> bool:
-        """A cancellation waits for the next step (asyncio's name; anyio reads it)."""
-        return self._throw in CANCELS
-
-    @_must_cancel.setter
-    def _must_cancel(self, value: bool) -> None:
-        self._throw = CANCEL if value else None
-
-    def _none_requested(self) -> None:
-        if self._throw is CANCEL:
-            self._throw = None
 
     def _queue_early(self, token: Any) -> None:
         if type(token) is tuple:

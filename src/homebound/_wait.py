@@ -15,10 +15,11 @@ from ._clock import Deadline
 from ._context import whereabouts
 from ._current import current_context, here, main
 from ._errors import WouldDeadlock
+from ._future import CANCEL
 from ._guest_context import GuestContext
 from ._home import LoopContext
 from ._put_off import PutOff, must_end_waits
-from ._task import CANCEL, Task
+from ._task import Task
 from ._traps import current_task
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from ._asyncio_shapes import gathered, waits_for
 from ._asyncio_tasks import unfinished
 from ._biglock import big_lock, thread_name
 from ._context import every_context
+from ._future import CANCELS
 from ._holders import elsewhere, holders, person, tidy
 from ._iothread import IOThread
 from ._jobs import Job, Outcome
@@ -27,7 +28,7 @@ from ._rings import NOTHING, Needs, Way
 from ._rwlock import READ, RWLock
 from ._semaphore import Semaphore
 from ._snapshot import snapshot
-from ._task import CANCELS, Task
+from ._task import Task
 from ._vcpu_thread import VCPUThread, Work, gate
 from ._wait import waits
 from ._waiters import Waiter, parked
