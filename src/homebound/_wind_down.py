@@ -97,7 +97,7 @@ def _abandon(context: AioContext, part: Any) -> None:
         context.workers._patience = 0.0
     message = (
         f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
-        f"in {part.get_coro().__qualname__}; abandoned:{left_over(context, part)}"
+        f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"
     )
     context.loop.call_exception_handler({"message": message})
 
