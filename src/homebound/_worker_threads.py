@@ -52,7 +52,7 @@ class Worker(threading.Thread):
         super().__init__(target=live, name=name, daemon=True)
         self.tried = threading.Event()  # whether it could be started is known
         self.begun = False  # it lives, or has lived; written by it under the pool's lock
-        self.served = False  # it has done a job; written by it
+        self.worked = False  # it has done a job, or found none to do; written by it
         self.parker: Parker | None = None  # where it sleeps; written by it, once
 
     def start(self) -> None:
@@ -203,6 +203,7 @@ class WorkerThreads:
                     for job in take:  # noqa: B007  (it is read below)
                         break
                 except IndexError:
+                    worker.worked = True
                     if self._rest(parker, sent=sent):
                         sent = True
                         continue
@@ -214,7 +215,7 @@ class WorkerThreads:
                     self._send_help()
                 self._do(job)
                 job = None  # an idle worker keeps nothing alive
-                worker.served = True
+                worker.worked = True
         except BaseException as error:
             if job is not None:
                 job.fail(self._broken(error))
@@ -335,7 +336,7 @@ class WorkerThreads:
             self._threads.discard(worker)
             alone = not self._threads
         self._watched = False
-        if worker.served or self._idle:
+        if worker.worked or self._idle:
             self._send_instead()
         else:
             # Another one would die like it, having done nothing. Those at work look for more later.
@@ -359,14 +360,17 @@ class WorkerThreads:
     def _fail_jobs(self, error: BaseException) -> None:
         """No worker is there, and none can be had: the callers get an error.
 
-        Those whose jobs are queued by now: later ones find no search going on, and send a worker.
+        As many as are queued by now: later ones find no search going on, and send a worker.
         """
-        for job in self._jobs.copy():
-            if self._take_out(job):
-                try:
-                    job.fail(self._broken(error))
-                except BaseException as more:  # noqa: BLE001  (told; the others fail as well)
-                    _report(more)
+        for _ in range(len(self._jobs)):
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job.fail(self._broken(error))
+            except BaseException as more:  # noqa: BLE001  (told; the others fail as well)
+                _report(more)
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """What a caller gets whose job could not be done for lack of a worker."""
