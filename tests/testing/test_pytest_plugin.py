@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from homebound._asyncio_futures import has_gil
+
 pytest_plugins = ["pytester"]
 
 CONFTEST = 'pytest_plugins = ["homebound.testing.pytest_plugin"]'
@@ -227,6 +229,26 @@ def test_a_race_shows_its_seed_and_what_it_counted(
     report = pytester.runpytest_subprocess(*options).stdout.str()
     assert ("test_race.py::test: seed 7, 0.01 s: 2 been here, 1 been there" in report) is asked
     assert ("homebound stress" in report) is asked
+
+
+@pytest.mark.skipif(not has_gil(), reason="Hypothesis warns on builds with a GIL alone")
+@pytest.mark.parametrize("plugin", ["homebound.testing.pytest_plugin", "no:homebound"])
+def test_a_frozen_generator_of_hypothesis_is_nothing_to_warn_of(
+    plugin: str, pytester: pytest.Pytester
+):
+    pytester.makeini("[pytest]\nfilterwarnings = error")
+    pytester.makepyfile(
+        "import gc, random\n"
+        "from hypothesis import register_random\n"
+        "generators = [random.Random()]\n"
+        "def test():\n"
+        "    gc.freeze()\n"
+        "    register_random(generators[0])\n"
+        "    gc.unfreeze()\n"
+    )
+    options = "-p", plugin, "-p", "no:asyncio", "-p", "no:cacheprovider"
+    report = pytester.runpytest_subprocess(*options)
+    report.assert_outcomes(**{"passed" if plugin.endswith("pytest_plugin") else "failed": 1})
 
 
 def test_nothing_is_loaded_that_nobody_asked_for(

@@ -45,7 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers."""
+    """The markers, and a warning that is wrong here.
+
+    Hypothesis looks for what refers to its generator of random numbers, and warns if it finds
+    nothing; the collector does not show it what `_steady_process` has frozen.
+    """
+    config.addinivalue_line(
+        "filterwarnings", "ignore:It looks like `register_random` was passed:Warning"
+    )
     for line in (
         "homebound(debug=None): an `async def` test, run by homebound.run in the main context",
         "no_leaks: fails if it leaves threads, descriptors, tasks, contexts or the big lock behind",
