@@ -54,6 +54,7 @@ def _begin_pool(pool: _workers.WorkerPool) -> None:
     """It has no workers and no jobs, as at its beginning."""
     pool._lock = _thread.RLock()
     pool._threads = set()
+    pool._going = []
     pool._idle = deque()
     pool._jobs = deque()
     pool._searching = pool._watched = False

@@ -53,7 +53,7 @@ class Worker(threading.Thread):
         self.tried = threading.Event()  # whether it could be started is known
         self.begun = False  # it lives, or has lived; written by it under the pool's lock
         self.worked = False  # it has done a job, or found none to do; written by it
-        self.parker: Parker | None = None  # where it sleeps; written by it, once
+        self.parker: Parker | None = None  # where it sleeps, while it lives; written by it
 
     def start(self) -> None:
         try:
@@ -87,6 +87,7 @@ class WorkerThreads:
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
         self._lock = _thread.RLock()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
+        self._going: list[Worker] = []  # no longer of the set, and perhaps not at their end yet
         self._number = count()
         # Called when the last thread has left; under _lock.
         self._when_empty: list[Callable[[], object]] = []
@@ -179,15 +180,17 @@ class WorkerThreads:
 
     def _live(self) -> None:
         """A worker's life. However it ends, the pool gets to know."""
+        worker: Any = threading.current_thread()
         try:
-            worker: Any = threading.current_thread()
             with self._lock:
                 worker.begun = True
                 self._threads.add(worker)
             self._work(worker)
         except BaseException as error:
-            self._lost(threading.current_thread(), error)  # type: ignore[arg-type]
+            self._lost(worker, error)
             raise  # to threading.excepthook
+        finally:
+            worker.parker = None  # its descriptor goes with the thread, not with this object
 
     def _work(self, worker: Worker) -> None:
         parker = worker.parker = new_parker()
@@ -323,6 +326,7 @@ class WorkerThreads:
             if self._jobs:  # submitted meanwhile, and perhaps refused a new thread because of us
                 self._threads.add(worker)
                 return False
+            self._see_off(worker)
         self._tell_if_empty()
         return True
 
@@ -334,6 +338,7 @@ class WorkerThreads:
             self._unlist(worker.parker)
         with self._lock:
             self._threads.discard(worker)
+            self._see_off(worker)
             alone = not self._threads
         self._watched = False
         if worker.worked or self._idle:
@@ -344,6 +349,16 @@ class WorkerThreads:
             if alone:
                 self._fail_jobs(error)
         self._tell_if_empty()
+
+    def _see_off(self, worker: Worker) -> None:
+        """Remember one that goes, for `shutdown` to wait for its last deed. Under the lock."""
+        self._going = [*(each for each in self._going if each.is_alive()), worker]
+
+    def _not_ended(self) -> set[Worker]:
+        """The threads that are there, or go; but for the calling one."""
+        me: Any = threading.current_thread()
+        with self._lock:
+            return {*self._threads, *(each for each in self._going if each.is_alive())} - {me}
 
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Wait for the end of a thread, in seconds; False if it has not ended by then.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
-import threading
 from contextvars import copy_context
 from functools import partial
 from itertools import count
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._context import AioContext
-    from ._worker_threads import Worker
 
 
 T = TypeVar("T")
@@ -119,48 +117,45 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
                 break
             job.drop()
         for thread in threads:
-            if thread.parker is not None:  # else it has not begun, and will look before it sleeps
-                thread.parker.unpark()
+            parker = thread.parker
+            if parker is not None:  # else it has not begun, and will look before it sleeps
+                parker.unpark()
         if not wait:
             return
         try:
-            self._join(threads, Deadline(timeout))
+            self._join(Deadline(timeout))
         except TimeoutError:
             self._patience = timeout
             doing = threads_left_over(self._threads.copy())
             message = f"{self!r} has not ended after {timeout} s:{doing}"
             raise TimeoutError(message) from None
 
-    def _join(self, threads: tuple[Worker, ...], deadline: Deadline) -> None:
-        """Wait for them. A job may need the home that waits, or the big lock."""
-        me = threading.current_thread()
+    def _join(self, deadline: Deadline) -> None:
+        """Wait for the workers. A job may need the home that waits, or the big lock."""
         context = here.home
-        if isinstance(context, LoopContext) and threads:
+        if isinstance(context, LoopContext) and self._threads:
             with self._lock:
                 if self._threads:
                     self._when_empty.append(context.notify)
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context, deadline.timeout())
-        left: set[Any] = {*threads} - {me}
         with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
-            while left:  # again: one that ends with jobs left may have sent for another
+            while left := self._not_ended():  # again: one that dies may have sent for another
                 for thread in left:
                     if not self._bury(thread, deadline.timeout()):
                         raise TimeoutError
-                with self._lock:
-                    left = {*self._threads} - {me}
 
     async def _end(self, context: AioContext) -> None:
         """Shut down without blocking the context's home."""
         ended = context.loop.create_future()
         self.shutdown(wait=False)
         with self._lock:
-            threads = tuple(self._threads)
-            if threads:
+            waits = bool(self._threads)
+            if waits:
                 self._when_empty.append(partial(context.call_soon, _set_ended, ended))
-        if threads:
+        if waits:
             await ended
-        for thread in threads:
+        for thread in self._not_ended():  # they have told, and end: a matter of microseconds
             self._bury(thread)
 
     def __repr__(self) -> str:

@@ -275,8 +275,15 @@ def _can_throw(frame: FrameType) -> bool:
     """An exception that is thrown into a thread never comes between a lock's end and its `with`."""
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    begins = code.co_name == "_live" and line == "try:"
-    mends = code.co_name in ("_lost", "_send_instead", "_fail_jobs", "_broken", "_tell_if_empty")
+    begins = code.co_name == "_live" and line.startswith(("worker: Any", "try:", "worker.parker"))
+    mends = code.co_name in (
+        "_lost",
+        "_send_instead",
+        "_fail_jobs",
+        "_broken",
+        "_tell_if_empty",
+        "_see_off",
+    )
     return not line.startswith("with ") and not begins and not mends
 
 
