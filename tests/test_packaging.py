@@ -120,22 +120,38 @@ def test_docstring_examples_run(example: doctest.DocTest):
     assert not failed, "".join(report)
 
 
-def test_every_module_has_a_layer():
+CONTRACTS = PYPROJECT["tool"]["importlinter"]["contracts"]
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract["containers"][0])
+def test_every_module_has_a_layer(contract: dict[str, Any]):
     """import-linter's `exhaustive` says the same, but only where it is installed."""
-    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
     assert contract["exhaustive"]
     layered = {name for layer in contract["layers"] for name in re.split(r"\s*[:|]\s*", layer)}
-    package = ROOT / "src" / "homebound"
-    present = {path.stem for path in package.iterdir() if path.suffix == ".py"} | {
+    (container,) = contract["containers"]
+    package = ROOT.joinpath("src", *container.split("."))
+    present = {path.stem for path in package.glob("*.py")} | {
         path.parent.name for path in package.glob("*/__init__.py")
     }
     unlike = (present - {"__init__"}) ^ layered
     assert not unlike, "name each module there is, and no other, in [tool.importlinter]"
 
 
+def test_the_package_holds_rooms():
+    """A module belongs in a room; import-linter has contracts for all and for the inside of two."""
+    package = ROOT / "src" / "homebound"
+    assert {path.name for path in package.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "_errors.py",
+    }
+    containers = {contract["containers"][0] for contract in CONTRACTS}
+    assert {"homebound", "homebound._core"} <= containers
+
+
 def test_no_source_file_is_too_long():
-    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCES}
-    assert not {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+    lengths = {path: len(path.read_text().splitlines()) for path in SOURCES}
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
 
 
 @pytest.mark.slow

@@ -26,9 +26,9 @@ from typing import Any
 from unittest import mock
 
 import homebound
-from homebound._asyncio_tasks import running_loop, set_running_loop
-from homebound._home import LoopContext
-from homebound._loop import Loop
+from homebound._aio.tasks import running_loop, set_running_loop
+from homebound._core.loop import Loop
+from homebound._core.loop_context import LoopContext
 
 loops_made = 0  # so that a test can be said to have run on a loop of ours, or not
 

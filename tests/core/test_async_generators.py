@@ -277,7 +277,7 @@ def test_begun_after_the_loop_has_closed_the_others():
 
 def test_many_generators_leave_no_trace():
     """What is noted of a generator goes with it."""
-    from homebound._asyncio_generators import _begun  # noqa: PLC0415  (a private of ours, to count)
+    from homebound._aio.generators import _begun  # noqa: PLC0415  (a private of ours, to count)
 
     async def one() -> AsyncGenerator[int, None]:
         yield 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from homebound._asyncio_shapes import waits_for
-from homebound._asyncio_tasks import ON_BEHALF
+from homebound._aio.shapes import waits_for
+from homebound._aio.tasks import ON_BEHALF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

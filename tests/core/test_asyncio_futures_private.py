@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._asyncio_futures import CFuture, LoopFuture, SharedFuture, has_gil, loop_of
+from homebound._aio.futures import CFuture, LoopFuture, SharedFuture, has_gil, loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._asyncio_handles import ErrandHandle, ErrandTimer, FastHandle, ThreadSafeHandle
+from homebound._aio.handles import ErrandHandle, ErrandTimer, FastHandle, ThreadSafeHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

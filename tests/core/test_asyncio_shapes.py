@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from homebound._asyncio_shapes import (
+from homebound._aio.shapes import (
     cancelled_along,
     gathered,
     loop_kept_by,

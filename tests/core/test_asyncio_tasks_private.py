@@ -15,8 +15,8 @@ from weakref import ref
 import pytest
 
 import homebound
-from homebound._asyncio_shapes import waits_for
-from homebound._asyncio_tasks import (
+from homebound._aio.shapes import waits_for
+from homebound._aio.tasks import (
     context_in_use,
     describe_task,
     enter_task,

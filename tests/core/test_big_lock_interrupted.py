@@ -13,9 +13,9 @@ import pytest
 
 import homebound
 from homebound import big_lock
-from homebound._biglock import BigLock, big_lock_let_go
-from homebound._home import LoopContext
-from homebound._loop import Loop
+from homebound._core.big_lock import BigLock, big_lock_let_go
+from homebound._core.loop import Loop
+from homebound._core.loop_context import LoopContext
 from homebound.testing import until
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
     """A wait that was cut short leaves its seat in the crowd; the loop sees that it has gone."""
 
     async def main() -> None:
-        big_lock._crowd.add(in_thread(lambda: homebound._current.here.seat).result(10))
+        big_lock._crowd.add(in_thread(lambda: homebound._core.current.here.seat).result(10))
         await asyncio.sleep(0)
         assert not big_lock._crowd
         await main_goes_on(in_thread, "")()

@@ -23,14 +23,14 @@ from homebound import (
     Lock,
     RWLock,
     Semaphore,
-    _dump,
-    _holders,
     big_lock,
     block_on,
     to_worker,
 )
-from homebound._deadlock import look_twice
-from homebound._stall import Look
+from homebound._debug import dump as _dump
+from homebound._debug import holders as _holders
+from homebound._debug.deadlock import look_twice
+from homebound._debug.stall import Look
 from homebound.testing import settle_sync
 
 if TYPE_CHECKING:

@@ -185,7 +185,7 @@ def test_a_stand_in_waits_for_input(program: Program):
 
 def test_a_forked_process_sleeps_on_a_parker_of_its_own(program: Program):
     source = """
-    from homebound._park import my_parker
+    from homebound._os.parking import my_parker
     parents = my_parker()
     exhaust()
     child = os.fork()
@@ -198,7 +198,7 @@ def test_a_forked_process_sleeps_on_a_parker_of_its_own(program: Program):
 
 def test_a_thread_has_a_descriptor_again_as_soon_as_there_is_one(program: Program):
     source = """
-    from homebound._park import my_parker
+    from homebound._os.parking import my_parker
 
     def kinds():
         exhaust()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._park import LockParker, Parker, new_parker
+from homebound._os.parking import LockParker, Parker, new_parker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

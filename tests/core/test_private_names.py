@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._asyncio_futures import FutureParts, SharedFuture
-from homebound._asyncio_private import InheritedLoop
-from homebound._loop import Loop
+from homebound._aio.futures import FutureParts, SharedFuture
+from homebound._aio.loop import InheritedLoop
+from homebound._core.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PACKAGE = Path(homebound.__file__).parent
 SOURCES = {
-    path.name: ast.parse(path.read_text()) for path in Path(homebound.__file__).parent.rglob("*.py")
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+    for path in PACKAGE.rglob("*.py")
 }
-KNOWING = {name for name in SOURCES if name.startswith("_asyncio_")}
+KNOWING = {name for name in SOURCES if name.startswith("_aio/")}
 
 # Accepted elsewhere: pytest's, which has no public way to a test's own arguments; the mailbox of a
 # Loop, of which the name is ours as well; and whether this thread holds a guard, an RLock, which is
@@ -31,10 +33,16 @@ KNOWING = {name for name in SOURCES if name.startswith("_asyncio_")}
 ACCEPTED = {
     *(
         (name, "self._guard._is_owned")
-        for name in ("_barrier.py", "_condition.py", "_event.py", "_lock.py", "_waitqueue.py")
+        for name in (
+            "_sync/barrier.py",
+            "_sync/condition.py",
+            "_sync/event.py",
+            "_sync/lock.py",
+            "_sync/wait_queue.py",
+        )
     ),
-    ("pytest_plugin.py", "pyfuncitem._fixtureinfo"),
-    ("_home.py", "loop._ready"),
+    ("testing/pytest_plugin.py", "pyfuncitem._fixtureinfo"),
+    ("_core/loop_context.py", "loop._ready"),
 }
 
 # What a variable of ours is called that may hold an object of asyncio's.
@@ -167,8 +175,8 @@ def test_private_names_of_python_stand_where_they_are_known():
 @pytest.mark.parametrize(
     ("files", "declaring"),
     [
-        (["_loop.py"], InheritedLoop),
-        (["_task.py", "_cell.py", "_future.py"], FutureParts),
+        (["_core/loop.py"], InheritedLoop),
+        (["_core/task.py", "_core/cell.py", "_core/task_interface.py"], FutureParts),
     ],
 )
 def test_inherited_parts_are_declared(files: list[str], declaring: type[Any]):
@@ -193,9 +201,7 @@ def test_a_loop_replaces_what_it_means_to():
         theirs = {name for name in dir(asyncios) if is_private(name)}
         assert private_parts(Loop, asyncio.SelectorEventLoop) & theirs == REPLACED_OF_LOOP
         stored = {
-            name
-            for file in ("_loop.py", "_asyncio_private.py")
-            for name in names_made(SOURCES[file])
+            name for file in ("_core/loop.py", "_aio/loop.py") for name in names_made(SOURCES[file])
         }
         fields = stored & set(vars(asyncios))
         declared = set(inspect.get_annotations(InheritedLoop))

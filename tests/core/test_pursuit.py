@@ -10,7 +10,7 @@ import pytest
 
 import homebound
 from homebound import ContextClosed, IOThread, current_task, move_to
-from homebound._pursuit import Pursuer, pursuing
+from homebound._core.pursuit import Pursuer, pursuing
 from homebound.testing import settle_sync
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from homebound._rings import Needs, Way, proof, rings, stuck
+from homebound._debug.rings import Needs, Way, proof, rings, stuck
 
 
 def graph(_any: str = "", **needs: str) -> dict[Any, Needs]:

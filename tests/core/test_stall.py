@@ -15,9 +15,9 @@ import pytest
 
 import homebound
 from homebound import IOThread, Stall, big_lock, block_on, watch_stalls
-from homebound._deadlock import look_twice
-from homebound._stall import Look
-from homebound._waitgraph import WaitGraph, describe
+from homebound._debug.deadlock import look_twice
+from homebound._debug.stall import Look
+from homebound._debug.wait_graph import WaitGraph, describe
 from homebound.testing import until
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import pytest
 
 import homebound
 from homebound import AioContext, ContextError
-from homebound._cell import Enterable
-from homebound._chain import Chain, pour
-from homebound._guest_context import GuestContext
-from homebound._home import LoopContext
-from homebound._loop import Loop
-from homebound._task import Task
+from homebound._core.cell import Enterable
+from homebound._core.chain import Chain, pour
+from homebound._core.guest_context import GuestContext
+from homebound._core.loop import Loop
+from homebound._core.loop_context import LoopContext
+from homebound._core.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

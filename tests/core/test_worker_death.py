@@ -16,8 +16,8 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
-from homebound import _worker_threads as under_test
-from homebound._park import Parker
+from homebound._os.parking import Parker
+from homebound._workers import threads as under_test
 from homebound.testing import until
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def test_run_and_an_io_thread_end_though_a_worker_died(
 def test_the_interpreter_ends_though_workers_died(program: Program):
     assert program("""
     import homebound, threading
-    from homebound._park import Parker
+    from homebound._os.parking import Parker
 
     def die(*_):
         raise MemoryError

@@ -16,7 +16,7 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
-from homebound._park import Parker
+from homebound._os.parking import Parker
 from homebound.testing import here, until
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def test_it_does_no_harm(program: Callable[..., str], library: str, when: str, h
         pytest.skip("it asks for a loop where there is none, and is given up for nest_asyncio2")
     out = program(PROGRAM.replace("LIBRARY", library), when, how).splitlines()
     where, refusal, is_main = out
-    assert where == "homebound._loop homebound._loop"
+    assert where == "homebound._core.loop homebound._core.loop"
     assert refusal.startswith("This event loop is already running")
     assert refusal.endswith("use homebound.block_on")
     assert is_main == "True"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import homebound
 
 if TYPE_CHECKING:
-    from homebound._waiters import Waiter
+    from homebound._sync.waiters import Waiter
 
 
 class NotifiedAsItJoins(homebound.Condition):

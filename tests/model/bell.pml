@@ -4,8 +4,8 @@
  * closed; a clear that comes late hits the sleep it was meant for; and a sleep costs one write,
  * whoever posts how much.
  *
- * What it models: Mailbox._post and _shut in src/homebound/_mailbox.py, LoopContext._ring in _home.py,
- * Loop._sleep in _loop.py
+ * What it models: Mailbox._post and _shut in src/homebound/_core/mailbox.py, LoopContext._ring in _core/loop_context.py,
+ * Loop._sleep in _core/loop.py
  *   post(item), any thread          append; if self.bell is not empty: ring. That is:
  *                                   bell = self.bell; if it is CLOSED: take the item back; else
  *                                   pop its token (atomic): got it: write the eventfd; else nothing

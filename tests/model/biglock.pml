@@ -2,7 +2,7 @@
  * The big lock: a lock that is fair (the main thread takes it again after each sleep, against
  * workers that take it in a loop), with timeouts, and never lost to an exception.
  *
- * What it models: src/homebound/_biglock.py
+ * What it models: src/homebound/_core/big_lock.py
  *   queue = a deque of threads' seats, whose head holds the lock
  *   acquire    1. append my seat; if it is the head the lock is mine
  *              2. else have a parker, and until my seat is the head: park

@@ -3,7 +3,7 @@
  * home "sleeps" when no run of its mailbox is promised by the loop. One call_soon_threadsafe a
  * burst.
  *
- * What it models: GuestContext._ring and _run_batch in src/homebound/_guest_context.py, with a flag in
+ * What it models: GuestContext._ring and _run_batch in src/homebound/_core/guest_context.py, with a flag in
  * place of the bell (bell.pml)
  *   post(item), any thread          append; if asleep: clear it, call_soon_threadsafe(run_batch)
  *   run_batch, called by the loop   raise asleep; pass through the deque's lock; run what is there

@@ -3,7 +3,7 @@
  * sleeps, on top of the mailbox's wake-up (mailbox.pml) and the big lock
  * (biglock.pml).
  *
- * What it models: src/homebound/_home.py (standing in), Loop._sleep in _loop.py
+ * What it models: src/homebound/_core/loop_context.py (standing in), Loop._sleep in _core/loop.py
  *   post(item), any thread          append; if asleep: clear it, write the eventfd
  *   the main thread's poll          with the big lock: run a batch; raise asleep; pass through the
  *                                   deque's lock; look: work: clear asleep, go on (it may let the

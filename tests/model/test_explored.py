@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import _barrier, _queue_ends, _queues, _rwlock, _semaphore, _waiters, _waitqueue
+from homebound._sync import barrier, queue_ends, queues, rw_lock, semaphore, wait_queue, waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ explorer: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(explorer)
 
 RWLock, Barrier, Queue = homebound.RWLock, homebound.Barrier, homebound.Queue
-LOCKS = {_waitqueue.__file__, _rwlock.__file__, _barrier.__file__}
-QUEUES = {_waitqueue.__file__, _queues.__file__, _queue_ends.__file__, _semaphore.__file__}
+LOCKS = {wait_queue.__file__, rw_lock.__file__, barrier.__file__}
+QUEUES = {wait_queue.__file__, queues.__file__, queue_ends.__file__, semaphore.__file__}
 
 
 class World:
@@ -50,8 +50,8 @@ class World:
 @pytest.fixture(autouse=True)
 def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     guards = SimpleNamespace(RLock=World.allocate_lock)
-    monkeypatch.setattr(_waitqueue, "_thread", guards)
-    monkeypatch.setattr(_waiters, "my_parker", World.my_parker)
+    monkeypatch.setattr(wait_queue, "_thread", guards)
+    monkeypatch.setattr(waiters, "my_parker", World.my_parker)
     yield
     World.run = None
 
@@ -301,22 +301,22 @@ def aborts_when_one_is_left(run: Any, barrier: Any, comers: list[Any]) -> Callab
 
 
 def cancelled_one_counts_on(self: Any, waiter: Any) -> bool:
-    return homebound._waitqueue.WaitQueue._withdraw(self, waiter)
+    return wait_queue.WaitQueue._withdraw(self, waiter)
 
 
 def last_one_wakes_nobody(self: Any, waiter: Any) -> str:
     with self._guard:
         state: str = self._state
-        if waiter.want is _barrier.INSIDE:
+        if waiter.want is barrier.INSIDE:
             self._count -= 1
-            if not self._count and state in (_barrier.DRAINING, _barrier.RESETTING):
-                self._state = _barrier.FILLING
+            if not self._count and state in (barrier.DRAINING, barrier.RESETTING):
+                self._state = barrier.FILLING
     return state
 
 
 def reset_forgets_who_is_inside(self: Any) -> None:
     with self._guard:
-        self._state = _barrier.FILLING
+        self._state = barrier.FILLING
         self._count = 0
 
 
@@ -442,7 +442,7 @@ def takes_what_is_not_there(self: Any, waiter: Any) -> bool:
     return bool(_take_item(self, waiter))
 
 
-_take_item = _queue_ends.Getters._take
+_take_item = queue_ends.Getters._take
 
 
 def unpacks_and_leaves_it_there(_self: Any, waiter: Any) -> Any:
@@ -491,15 +491,15 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (barrier_of_three_for_two, Barrier, "_give_back", keeps_what_it_was_given),
     (barrier_with_a_reset, Barrier, "_reset", reset_forgets_who_is_inside),
     (queue_with_a_getter, Queue, "shutdown", shutdown_marks_last),
-    (queue_with_a_getter, _queue_ends.Getters, "close", close_tells_nobody),
-    (queue_with_a_getter, _queue_ends.Getters, "_give_back", keeps_what_it_was_given),
-    (queue_with_putters, _queue_ends.Slots, "close", close_tells_nobody),
-    (queue_with_putters, _queue_ends.Slots, "_give_back", told_gives_a_slot),
-    (queue_with_two_getters, _queue_ends.Getters, "unpack", unpacks_and_leaves_it_there),
+    (queue_with_a_getter, queue_ends.Getters, "close", close_tells_nobody),
+    (queue_with_a_getter, queue_ends.Getters, "_give_back", keeps_what_it_was_given),
+    (queue_with_putters, queue_ends.Slots, "close", close_tells_nobody),
+    (queue_with_putters, queue_ends.Slots, "_give_back", told_gives_a_slot),
+    (queue_with_two_getters, queue_ends.Getters, "unpack", unpacks_and_leaves_it_there),
     (queue_dropped, Queue, "shutdown", shutdown_marks_last),
     (queue_dropped, Queue, "_too_late", put_does_not_look_again),
-    (queue_dropped, _queue_ends.Getters, "_give_back", comes_back_into_a_dropped_queue),
-    (queue_with_a_getter, _queue_ends.Getters, "_take", takes_what_is_not_there),
+    (queue_dropped, queue_ends.Getters, "_give_back", comes_back_into_a_dropped_queue),
+    (queue_with_a_getter, queue_ends.Getters, "_take", takes_what_is_not_there),
 ]
 
 

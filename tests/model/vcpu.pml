@@ -2,7 +2,7 @@
  * vCPUs: who runs guest code, who has all others stopped, kicks, pauses, work items, stop; and waits
  * of a vCPU, in guest code and in work items (docs/design/vcpu.md).
  *
- * What it models: src/homebound/_vcpu_gate.py, _vcpu_thread.py, _vcpu.py, _wait_until.py. What they do under
+ * What it models: src/homebound/_vcpu/gate.py, _vcpu/thread.py, _vcpu/vcpu.py, _threads/wait_until.py. What they do under
  * the guard is one step here. Wakes and tells come after it, in a step of their own. The big lock
  * and the loops are left out (biglock.pml, standin.pml): whoever waits, sleeps.
  *

@@ -3,7 +3,7 @@
  * end. As a lock: one token in the stock. A semaphore has more of them, a queue's
  * items and free slots are no different.
  *
- * What it models: src/homebound/_waitqueue.py, _lock.py
+ * What it models: src/homebound/_sync/wait_queue.py, _sync/lock.py
  *   acquire   1. nobody waits, and the token can be popped: own it
  *             2. else join, under the guard: append my waiter; pass through the stock's lock; if I
  *                am the head and can pop the token: remove me, granted

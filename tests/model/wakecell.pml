@@ -2,7 +2,7 @@
  * The wake cell: who posts a task that is woken from several threads, perhaps before it has
  * suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
  *
- * What it models: src/homebound/_cell.py, Task._run in _task.py
+ * What it models: src/homebound/_core/cell.py, Task._run in _core/task.py
  *   wake(task, ctx), any thread     cell = task.cell; append a token of one's own; look at entries
  *                                   0 and 1: mine is entry 0: early, return: the suspender will
  *                                   post the task; mine is entry 1 and PARK is entry 0: post the

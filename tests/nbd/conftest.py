@@ -13,16 +13,16 @@ import pytest
 import homebound
 from homebound.block import Disk, MemoryDisk
 from homebound.nbd import Export
-from homebound.nbd._connection import Connection
-from homebound.nbd._lane import Lane
-from homebound.nbd._published import describe
-from homebound.nbd._wire import (
+from homebound.nbd._protocol.wire import (
     IHAVEOPT,
     SIMPLE_REPLY_MAGIC,
     Option,
     ReplyType,
     request_head,
 )
+from homebound.nbd._server.connection import Connection
+from homebound.nbd._server.lane import Lane
+from homebound.nbd._server.published import describe
 
 if TYPE_CHECKING:
     from typing import Self

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import homebound
 from homebound.block import MemoryDisk
-from homebound.nbd._buffers import BUFFER_SIZE
-from homebound.nbd._in_flight import MAX_REQUESTS
-from homebound.nbd._outbox import INLINE_MAX, MAX_UNSENT, SEND_AT
-from homebound.nbd._wire import MAX_PAYLOAD, Command
+from homebound.nbd._protocol.buffers import BUFFER_SIZE
+from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command
+from homebound.nbd._server.in_flight import MAX_REQUESTS
+from homebound.nbd._server.outbox import INLINE_MAX, MAX_UNSENT, SEND_AT
 from homebound.testing import settle
 
 READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH

@@ -11,7 +11,7 @@ import pytest
 
 import homebound
 from homebound.block import MemoryDisk
-from homebound.nbd._wire import Command, CommandFlag, Error
+from homebound.nbd._protocol.wire import Command, CommandFlag, Error
 from homebound.testing import settle
 
 SIZE = 1 << 20

@@ -16,8 +16,14 @@ from homebound.nbd import (
     ServerHandshake,
     TransmissionFlag,
 )
-from homebound.nbd._handshake import _STEPS, MAX_OPTION_DATA, MAX_OPTION_SKIP, TRANSITIONS, Found
-from homebound.nbd._wire import IHAVEOPT, Option
+from homebound.nbd._protocol.handshake import (
+    _STEPS,
+    MAX_OPTION_DATA,
+    MAX_OPTION_SKIP,
+    TRANSITIONS,
+    Found,
+)
+from homebound.nbd._protocol.wire import IHAVEOPT, Option
 
 EXPORTS = ExportTable([ExportInfo("disk", 1 << 20, TransmissionFlag.HAS_FLAGS)])
 FLAGS = struct.pack(">I", 3)

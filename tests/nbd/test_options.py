@@ -17,8 +17,8 @@ from homebound.nbd import (
     ServerHandshake,
     TransmissionFlag,
 )
-from homebound.nbd._handshake import MAX_OPTION_DATA, MAX_OPTION_SKIP, Event
-from homebound.nbd._wire import IHAVEOPT, OPTION_REPLY_MAGIC, Info, Option, ReplyType
+from homebound.nbd._protocol.handshake import MAX_OPTION_DATA, MAX_OPTION_SKIP, Event
+from homebound.nbd._protocol.wire import IHAVEOPT, OPTION_REPLY_MAGIC, Info, Option, ReplyType
 
 HAS_FLAGS = TransmissionFlag.HAS_FLAGS
 DISK = ExportInfo("disk", 1 << 20, HAS_FLAGS | TransmissionFlag.SEND_FUA, "the first one")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homebound.nbd import RemoteProtocolError
-from homebound.nbd._buffers import BufferPool
-from homebound.nbd._requests import MAX_SKIP, RequestStream
-from homebound.nbd._wire import MAX_PAYLOAD, Command, request_head
+from homebound.nbd._protocol.buffers import BufferPool
+from homebound.nbd._protocol.requests import MAX_SKIP, RequestStream
+from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command, request_head
 
 SMALL = 512  # bytes of a window, so that everything happens at its edges
 

@@ -14,7 +14,7 @@ import pytest
 import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd import NBDServer
-from homebound.nbd._wire import IHAVEOPT, MAX_PAYLOAD, Command, Option, request_head
+from homebound.nbd._protocol.wire import IHAVEOPT, MAX_PAYLOAD, Command, Option, request_head
 from homebound.testing import settle
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 import homebound
 from homebound.block import Disk, MemoryDisk
 from homebound.nbd import AddressInUse, Export, ExportNameError, ListenError, NBDServer
-from homebound.nbd._wire import Command, Error, Option
+from homebound.nbd._protocol.wire import Command, Error, Option
 from homebound.testing import settle
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import homebound
 from homebound.block import FileDisk, MemoryDisk
 from homebound.nbd import Export, ListenError, NBDServer
-from homebound.nbd._wire import Command
+from homebound.nbd._protocol.wire import Command
 from homebound.testing import settle
 
 if TYPE_CHECKING:

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebound.nbd._slow import SLICE_BYTES, SLICES, SlowRequest, all_failed, run_slice, split
-from homebound.nbd._wire import Command, CommandFlag, Error
+from homebound.nbd._protocol.wire import Command, CommandFlag, Error
+from homebound.nbd._server.slow import (
+    SLICE_BYTES,
+    SLICES,
+    SlowRequest,
+    all_failed,
+    run_slice,
+    split,
+)
 
 if TYPE_CHECKING:
     from homebound.block._disk import Buffer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebound.nbd._transmission import error_of, pack_error, split_head, verdict
-from homebound.nbd._wire import MAX_PAYLOAD, Command, CommandFlag, Error, request_head
+from homebound.nbd._protocol.transmission import error_of, pack_error, split_head, verdict
+from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command, CommandFlag, Error, request_head
 
 SIZE = 1 << 20
 FUA, NO_HOLE = CommandFlag.FUA, CommandFlag.NO_HOLE

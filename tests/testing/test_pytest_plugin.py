@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from homebound._asyncio_futures import has_gil
+from homebound._aio.futures import has_gil
 
 pytest_plugins = ["pytester"]
 

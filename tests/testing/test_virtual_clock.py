@@ -13,8 +13,8 @@ import pytest
 
 import homebound
 from homebound import IOThread, block_on, current_context, wait_while
-from homebound._clock import clock as seam
-from homebound._park import Parker
+from homebound._os.clock import clock as seam
+from homebound._os.parking import Parker
 from homebound.testing import Threads, VirtualClock, settle, settle_sync, until, virtual_clock
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from homebound import VCPU
-from homebound._vcpu_gate import Gate
+from homebound._vcpu.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

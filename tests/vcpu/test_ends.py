@@ -233,7 +233,7 @@ class TestFork:
         """By a thread that the child does not have: it would be locked for ever there."""
         lines = run(
             """
-            from homebound._vcpu_thread import gate
+            from homebound._vcpu.thread import gate
             with started():
                 taken, let_go = threading.Event(), threading.Event()
                 def take():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from homebound import VCPU, big_lock
-from homebound._vcpu_thread import gate
+from homebound._vcpu.thread import gate
 from homebound.testing import until
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 HEAD = """
 import asyncio, os, signal, sys, threading, time, homebound
 from homebound import VCPU, big_lock
-from homebound._wait import waits
+from homebound._threads.wait_while import waits
 
 inside, leave = threading.Event(), threading.Event()
 ran = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .._to_worker import to_worker
+from .._workers.to_worker import to_worker
 from ._errors import OutOfRange
 
 if TYPE_CHECKING:

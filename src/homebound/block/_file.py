@@ -6,7 +6,7 @@ import errno
 import mmap
 import os
 
-from .._clock import monotonic
+from .._os.clock import monotonic
 from ._disk import BlockingDisk, Buffer
 from ._patience import Patience
 from ._rawfile import RawFile

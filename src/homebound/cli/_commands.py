@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._run import run
+from .._threads.run import run
 from ..block import DiskError, FileDisk, MemoryDisk
 from ..nbd import NBDError
-from ..nbd._server import DEFAULT_PORT
+from ..nbd._server.server import DEFAULT_PORT
 from ._serve import Address, serve_until_stopped
 from ._sizes import parse_size
 

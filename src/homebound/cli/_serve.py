@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 
-from .._clock import monotonic
-from .._iothreadpool import IOThreadPool
+from .._os.clock import monotonic
+from .._threads.io_thread_pool import IOThreadPool
 from ..nbd import NBDServer, ServerStats
 from ._sizes import show_size
 

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._clock import monotonic
-from .._iothread import IOThread
+from .._os.clock import monotonic
+from .._threads.io_thread import IOThread
 from ._places import LoopThread
 
 if TYPE_CHECKING:

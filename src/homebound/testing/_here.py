@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._context import whereabouts
-from .._current import current_context
+from .._core.context import whereabouts
+from .._core.current import current_context
 from .._errors import ContextError
 
 if TYPE_CHECKING:
-    from .._context import AioContext
+    from .._core.context import AioContext
 
 
 def here() -> AioContext:

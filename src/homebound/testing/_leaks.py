@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from .._asyncio_tasks import unfinished
-from .._biglock import big_lock
-from .._clock import monotonic
-from .._context import every_context
-from .._home import LoopContext
-from .._park import my_parker
-from .._task import Task
+from .._aio.tasks import unfinished
+from .._core.big_lock import big_lock
+from .._core.context import every_context
+from .._core.loop_context import LoopContext
+from .._core.task import Task
+from .._os.clock import monotonic
+from .._os.parking import my_parker
 
 if TYPE_CHECKING:
     from types import TracebackType

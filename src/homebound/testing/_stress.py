@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
-from .._clock import monotonic
+from .._os.clock import monotonic
 from ._fight import Fight
 from ._places import Threads
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .._asyncio_futures import has_gil
-from .._iothread import IOThread
-from .._run import run
-from ._clock import VirtualClock
+from .._aio.futures import has_gil
+from .._threads.io_thread import IOThread
+from .._threads.run import run
 from ._leaks import no_leaks as _no_leaks
 from ._places import Threads
 from ._stress import Stress
+from ._time.clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,448 @@
+"""Every name that asyncio keeps private and that we use: what it is, and what we take it for.
+
+Here are those of the loop; those of handles are in handles.py, of tasks in
+tasks.py, of futures in futures.py, of asynchronous generators in
+generators.py, and what is only read, to tell what a task waits for and where a thread
+stands, in shapes.py. Nothing else in homebound uses a private name of Python's own
+(tests/core/test_private_names.py looks). What `Loop` needs of the private parts it inherits is
+declared here, in `InheritedLoop`, and in `GeneratorLoop`. The tests in tests/core that are named
+after these files pin what each name means, on every Python we run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import math
+import selectors
+import signal
+import threading
+from asyncio import events
+from asyncio.base_events import (  # type: ignore[attr-defined]
+    _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
+    _MIN_SCHEDULED_TIMER_HANDLES,
+    _format_handle,
+)
+from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
+from asyncio.log import logger
+from contextlib import contextmanager
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from .._os.clock import clock
+from .._os.parking import Signal
+from .generators import GeneratorLoop
+from .handles import ErrandTimer
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Coroutine, Iterator
+    from socket import socket
+
+    Entry = Any  # something with `_cancelled` and `_run()`
+
+# Selectors that do not leave it to the kernel to keep what is watched.
+_ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
+
+# Whether its create_task takes any option and hands it on to the task factory (3.13.3 and later).
+_HANDS_ON_OPTIONS = "kwargs" in signature(asyncio.BaseEventLoop.create_task).parameters
+
+# Not what nest_asyncio may have put in their place, in the class that we inherit from.
+asyncio_run_forever: Callable[[Any], None] = asyncio.BaseEventLoop.run_forever
+_run_until_complete = asyncio.BaseEventLoop.run_until_complete
+_check_running: Any = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+
+LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
+MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
+
+
+def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
+    """A closed loop's look."""
+    return []
+
+
+class InheritedLoop(GeneratorLoop):
+    """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
+
+    # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
+    _ready: deque[Any]
+    # Timers, as a heap; asyncio pushes, cancelled ones are counted below.
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+    _clock_resolution: float
+    _selector: selectors.BaseSelector
+    _stopping: bool  # set by stop(); run_forever ends after the iteration that sees it
+    _closed: bool
+    _debug: bool
+    _thread_id: int | None  # of the thread that runs it; None while nobody does
+    _task_factory: Any
+    # A task factory that makes what create_task makes without one; set where Task is defined.
+    own_factory: Callable[..., Any]
+    _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
+    _signal_handlers: dict[int, Any]  # a handle for each Unix signal that has a handler
+    _csock: socket  # signals are written into it while the loop runs and has handlers...
+    _ssock: socket  # ... and the loop reads them from this, its other end
+
+    # What set_default_executor takes; set where WorkerPool is defined.
+    thread_pools: tuple[type[Any], ...]
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        try:
+            super().__init__(selector)
+            self.signal = Signal()  # whoever wakes the sleeping loop sets it
+        except BaseException:  # out of descriptors
+            self._let_go_of_parts(selector)
+            raise
+        # Looks in a row that found nothing but our own signal. Home only.
+        self._fruitless = 0
+        self._epoll: Any = None
+        # Whether two threads may use the selector at once.
+        self._shareable = type(self._selector) not in _ONE_THREADS
+        # Else: what the main home watches in its sleep, without the selector. None while awake.
+        self._asleep_on: list[selectors.SelectorKey] | None = None
+        # Where events come from: (timeout in seconds or None, most events) -> pairs.
+        self._look: Callable[[float | None, int], list[Any]] = self._select
+        if type(self._selector) is getattr(selectors, "EpollSelector", None):
+            import select  # noqa: PLC0415  (epoll exists on Linux alone)
+
+            # Edge triggered: each write wakes, and nobody has to read.
+            self._epoll = self._selector._selector  # type: ignore[attr-defined]
+            self._keys = self._selector._fd_to_key  # type: ignore[attr-defined]
+            self._look = self._epoll.poll
+            self._epoll.register(self.signal.fd, select.EPOLLIN | select.EPOLLET)
+        else:
+            self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
+
+    def _let_go_of_parts(self, given: selectors.BaseSelector | None) -> None:
+        """Close what is open of a loop that cannot be made; nothing is left to warn of."""
+        self._closed = True
+        parts = [getattr(self, name, None) for name in ("_selector", "_ssock", "_csock")]
+        for part in parts:
+            if part is not None and part is not given:
+                part.close()
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        """Let a Unix signal end the main thread's sleep, whenever it comes.
+
+        A Python-level handler runs in the main thread, between bytecodes; a signal that comes
+        after the last bytecode and before the system call would be heeded when the sleep ends by
+        itself. The C-level handler writes to this descriptor.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """asyncio's; which, when the last one goes, has signals written to nobody."""
+        removed = super().remove_signal_handler(sig)
+        if removed and self.is_running():
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        return removed
+
+    def _drop_signal(self) -> None:
+        """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""
+        if self._epoll is not None:
+            self._epoll.unregister(self.signal.fd)
+        else:
+            self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
+        self.signal = None  # type: ignore[assignment]
+        self._look = _see_nothing  # a method of ours would make a circle of us
+
+    def close_in_child(self, mailbox: deque[Any]) -> None:
+        """Close it in a forked process, and leave alone what it shares there with the parent's.
+
+        What it holds in the kernel, an epoll above all, is one with the parent's: only our copies
+        of the descriptors are closed. `mailbox` is what its home has now.
+        """
+        self._stopping = self._closed = True
+        self._thread_id = None
+        self._ready = mailbox
+        self._scheduled.clear()
+        if self._signal_handlers:
+            self._signal_handlers.clear()
+            signal.set_wakeup_fd(-1)  # the thread that forks is the main thread now, so it may
+        self.signal = None  # type: ignore[assignment]
+        self._selector.close()
+        self._ssock.close()
+        self._csock.close()
+
+    # Events.
+
+    def add_reader(  # type: ignore[override]
+        self,
+        fd: Any,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """asyncio's add_reader; the callback runs in `context`, by default a copy of this one."""
+        self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+        handle = self._add_reader(fd, callback, *args)  # type: ignore[attr-defined]
+        if context is not None:
+            handle._context = context
+
+    def add_writer(  # type: ignore[override]
+        self,
+        fd: Any,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """asyncio's add_writer; the callback runs in `context`, by default a copy of this one."""
+        self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+        handle = self._add_writer(fd, callback, *args)  # type: ignore[attr-defined]
+        if context is not None:
+            handle._context = context
+
+    def _select(self, timeout: float | None, _most: int) -> list[Any]:
+        """Look at a selector that is not epoll."""
+        return self._selector.select(timeout)
+
+    def _collect_events(self, timeout: float | None) -> None:
+        pairs = self._look(timeout, MOST_EVENTS)
+        if pairs:
+            self._serve(pairs)
+
+    def _peek(self) -> bool:
+        """Look without waiting; True if anything is ready now."""
+        if not self._ready:
+            self._collect_events(0)
+        return bool(self._ready)
+
+    def _serve(self, pairs: list[Any]) -> None:
+        """Queue the handlers of the descriptors that are ready."""
+        if self._epoll is None:
+            self._fruitless = 0
+            self._process_events(pairs)  # type: ignore[attr-defined]
+            return
+        keys = self._keys
+        ready = self._ready
+        for fd, mask in pairs:
+            key = keys.get(fd)
+            if key is None:
+                continue  # our own signal, or a descriptor that is gone
+            self._fruitless = 0
+            reader, writer = key.data
+            if reader is not None and mask & ~4:  # anything but EPOLLOUT: error and hang-up too
+                if reader._cancelled:
+                    self._remove_reader(fd)  # type: ignore[attr-defined]
+                else:
+                    ready.append(reader)
+            if writer is not None and mask & ~1:
+                if writer._cancelled:
+                    self._remove_writer(fd)  # type: ignore[attr-defined]
+                else:
+                    ready.append(writer)
+
+    def selector_fd(self) -> int | None:
+        """The descriptor that is readable when the selector has something; None if it has none."""
+        fileno = getattr(self._selector, "fileno", None)
+        return None if fileno is None else fileno()
+
+    def _watched(self) -> list[selectors.SelectorKey]:
+        return list(self._selector.get_map().values())
+
+    def watches_more(self) -> bool:
+        """The home sleeps, and does not know of all that is watched. Called from: stand-ins."""
+        asleep_on = self._asleep_on
+        return asleep_on is not None and asleep_on != self._watched()
+
+    # Time.
+
+    def time(self) -> float:
+        """asyncio's: seconds, of the clock in force."""
+        return clock.time()
+
+    def timeout_until(self, until: float | None) -> float | None:
+        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
+        if until is None:
+            return None
+        left = until - self.time()
+        if clock.stands and left > 0:
+            return None  # who moves the clock wakes us
+        return min(max(0.0, left), LONGEST_SLEEP)
+
+    # Timers: asyncio's heap and handles, our upkeep.
+
+    def _errand_at(self, when: float, errand: Any) -> ErrandTimer:
+        """call_at, for an errand."""
+        self._check_closed()
+        timer = ErrandTimer(when, errand, (), self, contextvars.Context())
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due; cancelled ones are dropped on the way."""
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)._scheduled = False
+        when: float | None = scheduled[0]._when if scheduled else None
+        return when
+
+    def earliest_timer(self) -> float | None:
+        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
+        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
+        return min(pending, default=None)
+
+    def _collect_timers(self) -> None:
+        """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""
+        scheduled = self._scheduled
+        count = len(scheduled)
+        if (
+            count > _MIN_SCHEDULED_TIMER_HANDLES
+            and self._timer_cancelled_count / count > _MIN_CANCELLED_TIMER_HANDLES_FRACTION
+        ):
+            kept = [timer for timer in scheduled if not timer._cancelled]
+            for timer in scheduled:
+                timer._scheduled = not timer._cancelled
+            scheduled[:] = kept
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+        now = self.time()
+        end = now + self._clock_resolution
+        if end == now:  # a late hour, at which floats are further apart than the clock's ticks
+            end = math.nextafter(now, math.inf)
+        while scheduled and scheduled[0]._when < end:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False
+            if timer._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                self._ready.append(timer)
+
+    # The end.
+
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: run_forever ends after this iteration."""
+        return self._stopping
+
+    def set_stopping(self, *, value: bool) -> None:
+        """Have run_forever end after this iteration, or take that back."""
+        self._stopping = value
+
+    def set_default_executor(self, executor: Any) -> None:
+        """asyncio's, which takes its own thread pool only; here a WorkerPool will do as well."""
+        if isinstance(executor, self.thread_pools):
+            self._default_executor = executor
+        else:
+            super().set_default_executor(executor)
+
+    # Handles, checked and timed; tasks of others.
+
+    def _check_closed(self) -> None:
+        super()._check_closed()  # type: ignore[misc]
+
+    def _check_running(self) -> None:
+        try:
+            _check_running(self)
+        except RuntimeError as error:
+            message = f"{error}; to wait inside a running loop, await or use homebound.block_on"
+            raise RuntimeError(message) from None
+
+    # nest_asyncio then takes the class for one that it has patched, and leaves it alone: it would
+    # replace our iteration by asyncio's, and wake-ups and the big lock would be lost.
+    _nest_patched = True
+
+    run_until_complete = _run_until_complete
+
+    def _checked_handle(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        method: str,
+        kind: type[events.Handle] = events.Handle,
+    ) -> events.Handle:
+        """Debug mode: misuse is refused, and a handle remembers where it was made."""
+        self._check_closed()
+        if method == "call_soon":
+            self._check_thread()  # type: ignore[attr-defined]
+        self._check_callback(callback, method)  # type: ignore[attr-defined]
+        handle = kind(callback, args, self, context)
+        if kind is not events.Handle:
+            events.Handle.__init__(handle, callback, args, self, context)  # it leaves this out
+        if handle._source_traceback:  # type: ignore[attr-defined]
+            del handle._source_traceback[-2:]  # type: ignore[attr-defined]  # this call and call_soon
+        return handle
+
+    def _run_nested(self, entry: Entry) -> None:
+        """Run an entry although the Context of its callback may be in use further up the stack.
+
+        A Context cannot be entered twice; the callback then runs in a copy.
+        """
+        if not isinstance(entry, events.Handle):
+            try:
+                entry._run()
+            finally:
+                entry = None  # as in _run_with_care
+            return
+        handle: Any = entry
+        context = handle._context
+        try:
+            context.run(int)
+        except RuntimeError:
+            handle._context = context.copy()
+        try:
+            handle._run()
+        finally:
+            if handle._context is not None and not handle._cancelled:
+                handle._context = context
+            entry = handle = None
+
+    def _run_timed(self, entry: Entry) -> None:
+        self._current_handle = entry
+        start = self.time()
+        try:
+            self._run_nested(entry)
+        finally:
+            self._current_handle = None
+        took = self.time() - start
+        if took >= self.slow_callback_duration:
+            what = _format_handle(entry) if isinstance(entry, events.Handle) else repr(entry)
+            logger.warning("Executing %s took %.3f seconds", what, took)
+        entry = None
+
+    def set_task_factory(self, factory: Any) -> None:
+        """asyncio's set_task_factory; our own one put back is none."""
+        super().set_task_factory(None if factory is self.own_factory else factory)
+
+    def get_task_factory(self) -> Any:
+        """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
+
+        What wraps the factory it finds (an APM) then goes on making homebound tasks; finding None
+        it would make asyncio's, which have no home. Before the loop runs it is None, as asyncio's.
+        """
+        if self._task_factory is None and self.is_running():
+            return self.own_factory
+        return super().get_task_factory()
+
+    def _create_by_factory(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str | None,
+        context: contextvars.Context | None,
+        options: dict[str, Any],
+    ) -> Any:
+        """A task of the factory's, which gets what asyncio hands to it on this Python.
+
+        What asyncio's create_task does not take yet (`eager_start`), the factory gets as well.
+        """
+        if context is not None:
+            options["context"] = context
+        if options.keys() <= {"context"} or _HANDS_ON_OPTIONS:
+            if name is not None:
+                options["name"] = name
+            return super().create_task(coro, **options)
+        task = self._task_factory(self, coro, **options)
+        if name is not None:
+            task.set_name(name)
+        return task

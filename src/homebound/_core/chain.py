@@ -1,0 +1,116 @@
+"""Chains of wake-ups: what a task wakes runs when it suspends, before whatever else there is."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from .mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .task import Task
+
+REPEATS = 64  # how often tasks may be run again in one chain of wake-ups before the loop looks up
+
+_popleft: Callable[[deque[Any]], Any] = deque.popleft
+
+
+def pour(
+    queue: deque[Any],
+    take: Callable[[deque[Any]], Any],
+    put: Callable[[Iterable[Any]], None],
+) -> None:
+    """Empty a queue into another: each entry leaves the one and enters the other in one C call.
+
+    So a signal handler finds it in one of them, and what it adds meanwhile is moved as well.
+    """
+    while queue:
+        try:
+            put(map(take, repeat(queue, len(queue))))
+        except IndexError:
+            pass  # the handler has emptied it
+
+
+class Chain(Mailbox):
+    """The part of a context that runs those whom its tasks wake."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Tasks woken by the one that runs now, behind what is left of the chain it belongs to; and
+        # whether a chain is being run. Home only, and signal handlers there: see `_run_chain`.
+        self._woken: deque[Task[Any]] = deque()
+        self._chained = False
+        # Takes the first of them at each step, with no bytecode between the taking and the naming.
+        self._takes: Iterator[Task[Any]] = map(_popleft, repeat(self._woken))
+        # Entries run beyond one in each iteration, as in most there is one: a sum less to do. Fewer
+        # than none if many were empty. Home only.
+        self._more = 0
+
+    def _put_aside(self) -> bool:
+        """What is woken so far runs in the iterations to come; whether a chain was being run."""
+        chained = self._chained
+        self._chained = False
+        pour(self._woken, deque.pop, self._ready.extendleft)
+        return chained
+
+    def _end_chain(self) -> None:
+        """A task raises what ends the loop: those it has woken run when the loop does."""
+        if not self._chained:  # else the chain that it is in sees to that
+            pour(self._woken, _popleft, self._ready.extend)
+
+    def _run_chain(self) -> None:
+        """Run those whom the task that just suspended or ended has woken, depth first.
+
+        No recursion: a chain of any length is this one loop. No starvation: a task may come again
+        in the same chain, but after REPEATS of that the rest goes to the mailbox, so that timers,
+        sockets and other tasks have their iteration.
+
+        The chain is one deque. What a task wakes is appended to it, and rotated to its head when
+        that suspends. A signal handler may wake tasks between any two bytecodes: while a task runs,
+        that appends too. Between two, the woken task runs on top of us, and what it wakes:
+
+        * before `_chained` is set, and after it was unset, runs in a chain on top, with what is
+          left of ours: we find the deque empty, or put into the mailbox what came after that
+        * in between is left to us: it stands at the tail, and if it came after our last look, we
+          put it into the mailbox
+
+        Each task enters and leaves the deque by one C call, so it is never in two queues. It could
+        be in none if the handler raises: the task that was taken, and has not begun, is put back.
+        """
+        woken = self._woken
+        task: Task[Any] | None = None
+        cell: list[Any] = []
+        try:
+            self._chained = True
+            seen: set[Task[Any]] = set()
+            repeats = 0
+            rest = len(woken) - 1
+            for task in self._takes:
+                cell = task._cell
+                if task in seen:
+                    repeats += 1
+                    if repeats > REPEATS:
+                        break
+                seen.add(task)
+                self._more += 1
+                task._run()
+                task = None  # noqa: PLW2901
+                left = len(woken)
+                if not left:
+                    break
+                if left > rest > 0:
+                    woken.rotate(left - rest)
+                # Last: on 3.14 the jump back from an `if` is outside of the `try`.
+                rest = left - 1
+        except IndexError:  # a task on top has emptied it
+            if task is not None:
+                raise
+        finally:
+            self._chained = False
+            if task is not None and task._cell is cell:  # it has not begun: a step begins with that
+                self._ready.append(task)
+            if woken:
+                pour(woken, _popleft, self._ready.extend)

@@ -1,0 +1,204 @@
+"""What stands in a mailbox beside tasks: posted callbacks, errands and bottom halves.
+
+An entry has `_cancelled` and `_run()`; the home calls `_run()` unless it was cancelled, and reports
+what it raises to the loop's exception handler.
+"""
+
+from __future__ import annotations
+
+import _thread
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from .._aio.tasks import ON_BEHALF
+from .._errors import ContextClosed
+from .pursuit import Pursuer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .context import AioContext
+    from .task import Task
+
+
+_NO_VARS = Context()  # nobody enters it: a callback has a copy, as of any other
+
+
+class Posted:
+    """A callback on its way to its home. `cancel()` it from any thread while it has not run."""
+
+    # Filled in by AioContext.call_soon: an __init__ would cost it a third of its time.
+    __slots__ = ("_callback", "_cancelled", "_vars")
+
+    _callback: Callable[..., object]
+    _cancelled: bool
+    # A copy of the poster's contextvars. None if he has none, as most threads: what lies in the
+    # mailbox by the thousand is then half as many objects for the garbage collector to visit.
+    _vars: Context | None
+
+    def cancel(self) -> None:
+        """Do not call it, if it has not begun.
+
+        Called from: any thread.
+        """
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        """True once cancelled.
+
+        Called from: any thread.
+        """
+        return self._cancelled
+
+    def _run(self) -> object:
+        return (self._vars or _NO_VARS.copy()).run(self._callback)
+
+    def __repr__(self) -> str:
+        state = " cancelled" if self._cancelled else ""
+        return f"<Posted{state} {self._callback!r}>"
+
+
+class PostedWithArgs(Posted):
+    """One whose callback takes arguments."""
+
+    __slots__ = ("_args",)
+
+    _args: tuple[Any, ...]
+
+    def _run(self) -> object:
+        return (self._vars or _NO_VARS.copy()).run(self._callback, *self._args)
+
+
+class Errand(Pursuer):
+    """A callback on behalf of a task: it runs where that is at home, and follows it if it moves.
+
+    asyncio's timeout() cancels its task and then notes that it did, and its TaskGroup looks whether
+    children are left and then says what to wake it by: both take it that their task does not run
+    meanwhile. That holds in the thread of the task's home alone, which need not be the one of the
+    loop that has the timer, or in which the child was made.
+    """
+
+    __slots__ = ("_args", "_callback", "_vars")
+
+    def __init__(
+        self, task: Task[Any], callback: Any, args: tuple[Any, ...], context: Context
+    ) -> None:
+        super().__init__(task)
+        self._callback = callback  # None once cancelled, by any thread; so nothing keeps its object
+        self._args = args
+        self._vars = context
+
+    @staticmethod
+    def task_of(callback: Any) -> Any:
+        """The task on whose behalf asyncio has this bound method called, else None."""
+        name = ON_BEHALF.get(callback.__func__)
+        return None if name is None else getattr(callback.__self__, name)
+
+    def cancel(self) -> None:
+        """Do not call it, if it has not begun. Called from: any thread."""
+        self._callback = None
+
+    def _act(self) -> None:
+        callback = self._callback  # read once: it may be cancelled now
+        if callback is not None:
+            self._vars.run(callback, *self._args)
+
+    def __call__(self) -> None:
+        """From a handle, in a Context of its own: ours is entered at the task's home."""
+        self._run()
+
+    def __repr__(self) -> str:
+        return f"<Errand {self._callback!r} for {self._task!r}>"
+
+
+class BottomHalf:
+    """A callback that any thread schedules: often before it runs, it runs once.
+
+    Made by `AioContext.bottom_half`. What is scheduled while it runs, runs in the next iteration.
+
+    >>> import asyncio, homebound
+    >>> async def main():
+    ...     runs = []
+    ...     bottom_half = homebound.current_context().bottom_half(lambda: runs.append("ran"))
+    ...     bottom_half.schedule()
+    ...     bottom_half.schedule()
+    ...     await asyncio.sleep(0)
+    ...     await asyncio.sleep(0)
+    ...     return runs
+    >>> homebound.run(main())
+    ['ran']
+
+    Called from: any thread.
+    """
+
+    __slots__ = ("_callback", "_closed", "_context", "_token", "_wanted")
+
+    _cancelled = False  # as a mailbox entry it is never passed over: it must leave the queue
+
+    def __init__(self, context: AioContext, callback: Callable[[], object]) -> None:
+        self._context = context
+        self._callback = callback
+        self._closed = False  # set once, by any thread
+        self._wanted = False  # call it; set before queueing, looked at after leaving the queue
+        # Empty while it stands in the mailbox: list.pop lets one of many put it there.
+        self._token: list[None] = [None]
+
+    def schedule(self) -> None:
+        """Have it called soon by the context's home; no-op while that is promised, or if closed.
+
+        Raises ContextClosed if the context has ended.
+
+        Called from: any thread.
+        """
+        if self._closed:
+            return
+        context = self._context
+        # Wanted, a pass through the deque's lock, then the token: pairs with _run, which passes
+        # through the same lock between giving the token back and looking whether it is wanted.
+        self._wanted = True
+        context._ready.rotate(0)
+        if not self._token:
+            context._ring_for_own()  # it is queued; an exception may have kept it from ringing
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            return  # another thread was first
+        context._ready.append(self)
+        if context._bell:
+            try:
+                context._ring(self)
+            except ContextClosed:
+                self._token.append(None)
+                raise
+            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
+                _thread.start_new_thread(context._ring, (None,))
+                raise
+
+    def cancel(self) -> None:
+        """Take a schedule back, if it has not begun to run. It can be scheduled again.
+
+        Called from: any thread.
+        """
+        self._wanted = False
+
+    def close(self) -> None:
+        """Never call it again, whatever was or will be scheduled.
+
+        Called from: any thread.
+        """
+        self._closed = True
+        self._wanted = False
+
+    def _run(self) -> None:
+        self._token.append(None)
+        self._context._ready.rotate(0)  # pairs with schedule
+        if not self._wanted or self._closed:
+            self._context._skipped += 1
+            return
+        self._wanted = False
+        self._callback()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "scheduled" if self._wanted else "idle"
+        return f"<BottomHalf {state} {self._callback!r} of {self._context!r}>"

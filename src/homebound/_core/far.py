@@ -1,0 +1,193 @@
+"""Awaiting and cancelling across loops: messages between homes, as mailbox entries.
+
+A future belongs to its loop's thread. So whoever waits for one from another home sends an entry
+there to listen, and the answer comes back as an entry. Cancelling goes the same way, and comes
+back if it was too late: no request gets lost between two threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._aio.futures import RECORDS_AWAITS, loop_of
+from .._errors import ContextClosed
+from .loop import Loop
+from .loop_end import end_of
+from .pursuit import Pursuer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .context import AioContext
+    from .task import Task
+
+if RECORDS_AWAITS:
+    from .._aio.futures import forget_await
+
+
+def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
+    """Have an entry run in `loop`'s thread. Raises RuntimeError if the loop has ended."""
+    if isinstance(loop, Loop):
+        loop.home._post(entry)
+    else:
+        loop.call_soon_threadsafe(run)
+
+
+class FarWait:
+    """A task waits for a future of another loop. First runs there, then once more at home."""
+
+    __slots__ = ("_answered", "_asked", "_error", "_future", "_taken", "_task", "_waits")
+
+    _cancelled = False
+
+    def __init__(self, task: Task[Any], future: Any) -> None:
+        self._task = task
+        self._future = future
+        self._error: BaseException | None = None
+        self._answered = False  # whoever answers sets it, and then posts it
+        self._asked = 0  # how often the task was cancelled meanwhile. Home only
+        self._taken = 0  # how many of these the future took. Far thread only, until the answer
+        loop = loop_of(future)
+        if isinstance(loop, Loop):
+            self._waits: set[FarWait] = loop.home._far_waits
+            closed = False
+        else:
+            # Entered before it is sent, as such a loop drops or forgets what comes too late.
+            end = end_of(loop)
+            self._waits = end.far_waits
+            self._waits.add(self)  # then look: pairs with LoopEnd.tell
+            closed = end.closed
+        try:
+            if not closed:
+                _send(loop, self._run, self)
+                return
+        except RuntimeError:
+            pass
+        if isinstance(loop, Loop) or self._taken_out():
+            self.abandon()
+
+    def _run(self) -> None:
+        if self._answered:
+            task = self._task
+            task._far = None
+            if self._asked > self._taken:
+                # It was done before a request came: as on one loop, that ends this very wait.
+                task._throw_cancel()
+            elif task._throw is None:
+                task._throw = self._error
+            task._run()
+            return
+        self._waits.add(self)
+        self._future.add_done_callback(self._done)
+
+    def _done(self, _future: Any) -> None:
+        if self._taken_out():
+            self._answer()
+
+    def _taken_out(self) -> bool:
+        """Whoever takes it out of the waits answers; False if somebody else has."""
+        try:
+            self._waits.remove(self)
+        except KeyError:
+            return False
+        return True
+
+    def _answer(self) -> None:
+        if RECORDS_AWAITS:
+            forget_await(self._future, self._task)
+        self._answered = True
+        home: AioContext = self._task._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed:
+            pass  # and so the waiting task was abandoned
+
+    def abandon(self) -> None:
+        """The far loop has ended: tell the waiter, who has the result if there is one."""
+        if not self._future.done():
+            message = f"{self._future!r} will never be done: its loop has ended"
+            self._error = ContextClosed(message)
+        self._answer()
+
+    def _unrun(self) -> None:
+        """Its context closed with it in the mailbox: on its way there, or with the answer."""
+        if not self._answered:
+            self.abandon()
+
+    def cancel(self, msg: Any) -> bool:
+        """Cancel the future over there. False if its loop has ended."""
+        cancel = _CancelFuture(self, msg)
+        try:
+            _send(loop_of(self._future), cancel._run, cancel)
+        except RuntimeError:
+            return False
+        self._asked += 1
+        self._task._cancel_with(msg)
+        return True
+
+    def _cancel_there(self, msg: Any) -> None:
+        if self._future.cancel(msg=msg):
+            self._taken += 1
+
+
+class _CancelFuture:
+    """A cancellation request on its way to the loop of a future."""
+
+    __slots__ = ("_msg", "_wait")
+
+    _cancelled = False
+
+    def __init__(self, wait: FarWait, msg: Any) -> None:
+        self._wait = wait
+        self._msg = msg
+
+    def _run(self) -> None:
+        self._wait._cancel_there(self._msg)
+
+
+class Cancel(Pursuer):
+    """A cancellation request on its way to the home of a task.
+
+    `behalf` is the task that waits for it and was itself cancelled: if the target is done by then,
+    the request comes back to it.
+    """
+
+    __slots__ = ("_behalf", "_msg")
+
+    def __init__(self, target: Task[Any], msg: Any, behalf: Task[Any] | None) -> None:
+        super().__init__(target)
+        self._msg = msg
+        self._behalf = behalf
+
+    def _act(self) -> None:
+        if not self._task._cancel_here(self._msg):
+            self._unrun()
+
+    def _unrun(self) -> None:
+        """It came too late."""
+        super()._unrun()
+        behalf = self._behalf
+        if behalf is None or behalf.done():
+            return
+        home: AioContext = behalf._home  # type: ignore[assignment]
+        try:
+            home._post(_CancelAgain(behalf, self._msg))
+        except ContextClosed:
+            pass  # abandoned
+
+
+class _CancelAgain(Pursuer):
+    """The request comes back to the waiter, who must then be cancelled itself.
+
+    Unless it was taken back meanwhile, as asyncio.timeout() does when its block ends all the same.
+    """
+
+    __slots__ = ("_msg",)
+
+    def __init__(self, waiter: Task[Any], msg: Any) -> None:
+        super().__init__(waiter)
+        self._msg = msg
+
+    def _act(self) -> None:
+        if self._task._num_cancels_requested:
+            self._task._cancel_here(self._msg, again=True)

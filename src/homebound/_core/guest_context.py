@@ -1,0 +1,204 @@
+"""The context of a loop of somebody else's: Qt's, uvloop's, asyncio's.
+
+It needs nothing of the loop but asyncio's public interface. What is in the mailbox runs in a
+callback of the loop, a batch each; a burst of posts costs one `call_soon_threadsafe`.
+
+It may be the main context, if the process's main thread runs the loop. Such a loop does not let go
+of the big lock as it sleeps. So the main thread takes it for each batch instead, and nobody stands
+in: see docs/design/core.md.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._aio.tasks import running_loop, task_here
+from .._errors import ContextClosed, ContextError
+from .bell import CLOSED, new_bell
+from .big_lock import big_lock
+from .context import AioContext
+from .current import here, main, main_context, set_home, set_main
+from .loop_end import context_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from .loop_end import LoopEnd
+    from .task import Task
+
+
+class GuestContext(AioContext):
+    """The home of a loop that is not homebound's."""
+
+    _is_guest = True
+    # To an I/O thread, which lives here from the loop's first run to its end. Written by it, once.
+    _let = False
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
+    ) -> None:
+        super().__init__(loop, name)
+        self.end = end
+
+    @classmethod
+    def attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
+        """`attach`, in the thread that is about to run the loop. Called from: home thread."""
+        context = context_of(loop, partial(cls, name=name))
+        if context is None:
+            message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
+            raise ContextClosed(message)
+        assert isinstance(context, GuestContext)
+        context._let = True
+        context._move_in()
+        return context
+
+    def _is_lived_in(self) -> bool:
+        return self._let or self.loop.is_running()
+
+    def _move_in(self) -> None:
+        """The calling thread runs the loop: it is the home; of the main context, if it may be."""
+        if here.home is self:
+            return
+        set_home(self)
+        self._home_ident = _thread.get_ident()
+        if threading.current_thread() is threading.main_thread() and main_context() is None:
+            with self._holding_big_lock():
+                if main_context() is None:  # who is main is decided under the lock
+                    set_main(self)
+
+    @contextmanager
+    def _holding_big_lock(self) -> Iterator[None]:
+        """Under the big lock, whether it is ours already or not."""
+        if here.has_big_lock:
+            yield
+            return
+        big_lock._make_ready()
+        try:
+            big_lock._take_back()  # inside: an interrupt is raised once it is ours
+            yield
+        finally:
+            try:
+                big_lock._let_go()
+            finally:
+                if here.has_big_lock:  # interrupted before it had begun
+                    big_lock._let_go()
+
+    # Being woken.
+
+    def _ring(self, entry: Any) -> None:
+        """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
+        bell = self._bell
+        if bell is CLOSED:
+            self._take_back(entry)
+            return
+        try:
+            bell.pop()
+        except (IndexError, AttributeError):
+            return  # somebody else rings it, or the home has woken by itself
+        self._wake_home(entry)
+
+    def _wake_home(self, entry: Any) -> None:
+        if running_loop() is self.loop:
+            self.loop.call_soon(self._run_batch)
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._run_batch)
+        except RuntimeError:  # the loop was closed, and we have not been told, or not yet
+            try:
+                self._take_back(entry)  # first: the closer drops what it finds, and tells nobody
+            finally:
+                self.end.tell()
+
+    # Running.
+
+    def _run_batch(self) -> None:
+        """Run what is in the mailbox now: one iteration's worth, on a loop of others.
+
+        Of the main context, under the big lock: what holds it and what is at home there exclude
+        each other, as on a loop of our own. What the loop runs by itself is not ours to guard.
+        """
+        # Before counting, as a home that goes to sleep: nothing is overlooked.
+        self._bell = new_bell()
+        self._ready.rotate(0)
+        self._move_in()
+        try:
+            if main.context is self:
+                with self._holding_big_lock():
+                    self._run_entries()
+            else:
+                self._run_entries()
+        finally:
+            self._ring_for_own()
+        self._tell_watchers()
+
+    def _run_entries(self) -> None:
+        """A batch; inside a task, if that turns the loop in its own way (Qt's modal dialogs)."""
+        ready = self._ready
+        batch = len(ready)
+        self._iterations += 1
+        self._more += batch - 1
+        self._woken_by_post(batch)
+        outer = task_here(self.loop)
+        if outer is not None:
+            self._leave_running(outer)
+        chained = self._put_aside()
+        try:
+            while batch and ready:  # a batch inside this one may have taken the rest
+                batch -= 1
+                entry = ready.popleft()
+                if not entry._cancelled:
+                    try:
+                        entry._run()
+                    except Exception as error:  # noqa: BLE001
+                        self._report(entry, error)
+        finally:
+            if outer is not None:
+                self._enter_again(outer)
+            self._chained = chained
+
+    def _run_now(self, task: Task[Any]) -> None:
+        if running_loop() is not self.loop:  # it has stopped
+            self._post(task)
+            return
+        try:
+            if main.context is self:
+                with self._holding_big_lock():
+                    task._run()
+            else:
+                task._run()
+        finally:
+            self._ring_for_own()
+
+    # What only a loop of our own can do.
+
+    def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
+        raise self.cannot(f"poll(blocking={blocking})")
+
+    poll.__doc__ = AioContext.poll.__doc__
+
+    def cannot(self, what: str) -> ContextError:
+        """The error for `what`. Called from: any thread."""
+        kind = type(self.loop).__module__ + "." + type(self.loop).__qualname__
+        return ContextError(
+            f"{what}: {self!r} is attached to a {kind}, which cannot be run from inside itself; "
+            f"use a loop of homebound.new_event_loop(), or await instead of waiting"
+        )
+
+    # The end.
+
+    def _close(self) -> None:
+        super()._close()
+        if main.context is self:
+            with self._holding_big_lock():
+                if main.context is self:
+                    set_main(None)
+        if here.home is self:
+            set_home(None)
+
+
+AioContext.guest_type = GuestContext

@@ -1,0 +1,494 @@
+"""The asyncio loop whose iteration is ours.
+
+Of `asyncio.SelectorEventLoop` it keeps transports, servers, signals, subprocesses and timers, and
+replaces one iteration (`_run_once`) and `call_soon`:
+
+* The deque `_ready` is the mailbox of the loop's home context: any thread appends to it, the home
+  pops. An entry is anything with `_cancelled` and `_run()`: a Handle, a Task, a bottom half.
+* The home sleeps only after putting up `home._bell` and then a last look at the mailbox.
+* It may run nested: an iteration takes a batch as an iterator, and whoever polls from inside the
+  batch exhausts it first, so that no entry is run twice and none is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from itertools import repeat, starmap
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from .._aio.futures import LoopFuture
+from .._aio.generators import set_hooks
+from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
+from .._aio.loop import (
+    MOST_EVENTS,
+    InheritedLoop,
+    asyncio_run_forever,
+)
+from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
+from .._os.clock import monotonic
+from .._os.greenlets import turn_here, turn_in
+from .._os.parking import wait_for_any
+from .bell import AWAKE, new_bell
+from .big_lock import big_lock, big_lock_let_go
+from .current import current_context, here
+from .entries import Errand
+from .mailbox import KeptQueue
+from .shared_handle import SharedHandle
+
+if TYPE_CHECKING:
+    import asyncio
+    import selectors
+    from asyncio import events
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from .._os.spin import Spin
+    from .loop_context import LoopContext
+    from .put_off import PutOff
+
+    Entry = Any  # something with `_cancelled` and `_run()`
+
+MOST_FRUITLESS = 16  # looks without an event before the loop takes itself to be busy
+LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
+
+
+class Loop(InheritedLoop):
+    """An asyncio selector loop: re-entrant, woken by one write a burst, polite to the big lock."""
+
+    # Set by the LoopContext that is made with the loop, never None after that. Of a closed loop it
+    # is what refuses in that one's name. Any thread reads it.
+    home: LoopContext
+    # The class whose instances stand in the mailbox themselves; set where Task is defined.
+    task_type: type[Any]
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
+        self._batch: Iterator[tuple[()]] = repeat((), 0)
+        self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
+        self._is_main = False  # written by the home's thread as it moves in and out
+        # The stop that nested waits stand in the way of; None while there is none. Home only.
+        self._put_off: PutOff | None = None
+        # When the home thread, now asleep, means to wake by itself; None while it is awake.
+        # Written by the home thread under the big lock if it is the main one's.
+        self._sleeps_until: float | None = None
+        self.spin: Spin | None = None  # adaptive busy polling, if asked for
+
+    # What any thread may call.
+
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> events.Handle | None:
+        """asyncio's call_soon, from any thread."""
+        home = self.home
+        if type(callback) is self.task_type:  # a future tells one of our tasks that it is done
+            callback._future_done(home)  # type: ignore[attr-defined]
+            return None
+        if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
+            errand = self._errand(callback, args, context)
+            if errand is not None:
+                entry = ErrandHandle(errand, (), self, contextvars.Context())
+                home._post(entry)
+                return entry
+        handle: events.Handle
+        if self._closed or self._debug:
+            handle = self._checked_handle(callback, args, context, "call_soon")
+        else:
+            handle = FastHandle(callback, args, self, context)
+        self._ready.append(handle)
+        if home._bell:
+            home._ring(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> events.TimerHandle:
+        """asyncio's call_at. The timer of an asyncio.timeout() strikes where its task is then."""
+        if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
+            errand = self._errand(callback, args, context)
+            if errand is not None:
+                return self._errand_at(when, errand)
+        timer = super().call_at(when, callback, *args, context=context)
+        if self._debug:
+            hide_last_frame(timer)  # ours: debug mode shows where a timer was made
+        return timer
+
+    def _errand(
+        self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> Errand | None:
+        task = Errand.task_of(callback)
+        if type(task) is not self.task_type:
+            return None
+        return Errand(task, callback, args, context or contextvars.copy_context())
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> events.Handle:
+        """asyncio's call_soon_threadsafe: a system call only if the loop is asleep."""
+        handle: events.Handle
+        if self._closed or self._debug:
+            handle = self._checked_handle(
+                callback, args, context, "call_soon_threadsafe", SharedHandle
+            )
+        else:
+            handle = SharedHandle(callback, args, self, context)
+        self._ready.append(handle)
+        home = self.home
+        if home._bell:
+            home._ring(handle)
+        return handle
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+        **options: Any,
+    ) -> Any:
+        """asyncio's create_task; what it makes is a homebound Task whose home is this loop's.
+
+        Of the options it knows `eager_start`; a task factory gets them all.
+        """
+        if options or self._task_factory is not None or self._closed or self._debug:
+            return self._create_otherwise(coro, name, context, options)
+        # As AioContext.spawn, without a call for each of its steps.
+        home = self.home
+        task = self.task_type._queued(coro, home, name, context)
+        self._ready.append(task)
+        if home._bell:
+            home._ring(task)
+        return task
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """asyncio's create_future; without a GIL, of a kind that threads may await together."""
+        return LoopFuture(loop=self)
+
+    def _create_otherwise(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str | None,
+        context: contextvars.Context | None,
+        options: dict[str, Any],
+    ) -> Any:
+        """A task of a factory's; or one that may start eagerly, or remembers where it was made."""
+        self._check_closed()
+        home = self.home
+        if self._task_factory is not None:
+            outer = task_here(self)
+            if type(outer) is not self.task_type:
+                return self._create_by_factory(coro, name, context, options)
+            home._outer = outer
+            try:
+                return self._create_by_factory(coro, name, context, options)
+            finally:
+                home._outer = None
+        eager = options.pop("eager_start", False) and home._may_begin_inside(context)
+        if options:
+            message = f"create_task() got an unexpected keyword argument {min(options)!r}"
+            raise TypeError(message)
+        make = self.task_type._queued_with_origin if self._debug else self.task_type._queued
+        task = make(coro, home, name, context)
+        if eager:
+            home._begin_inside(task)
+        else:
+            home._post(task)
+        return task
+
+    def _check_thread(self) -> None:
+        """Debug mode: the right thread is the one for which this context is current."""
+        if self._thread_id is not None and current_context() is not self.home:
+            message = (
+                "Non-thread-safe operation invoked on an event loop other than the current one"
+            )
+            raise RuntimeError(message)
+
+    def _write_to_self(self) -> None:
+        home = self.home
+        if home._bell and not self._closed:
+            home._ring(None)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
+        """asyncio's; the context remembers that it waits for somebody."""
+        future = super().run_in_executor(executor, func, *args)
+        away = self.home._away
+        away.add(future)
+        future.add_done_callback(away.discard)
+        return future
+
+    # The life of the loop.
+
+    def run_forever(self) -> None:
+        """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
+        self._check_closed()
+        self._check_running()
+        with self.home.inhabit(), self._heeding_signals():
+            greenlet = turn_here()
+            try:
+                asyncio_run_forever(self)
+            finally:
+                turn_in(greenlet)
+                put_off, self._put_off = self._put_off, None
+                if put_off is not None:
+                    put_off.end()
+
+    def stop(self) -> None:
+        """asyncio's stop; nested waits are ended first. A stand-in has to wake the home thread."""
+        put_off = self._put_off
+        if put_off is not None and put_off.pending():
+            return  # it follows by itself
+        super().stop()
+        home = self.home
+        if here.context is home and here.home is not home:
+            home._home_must_look = True
+
+    def close(self) -> None:
+        """asyncio's close; who waits for something homed here is told."""
+        if self.is_running():
+            message = "Cannot close a running event loop"
+            raise RuntimeError(message)
+        if self._closed:
+            return
+        self.__dict__.pop(
+            "call_soon_threadsafe", None
+        )  # see _threads/wind_down.py: it makes a circle
+        home = self.home
+        home._close()
+        self._drop_signal()
+        home._signal = None  # type: ignore[assignment]
+        # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
+        # late, is its to take back; if it were not there, its end would seem to have been told.
+        mailbox = self._ready
+        self._ready = home._aside = KeptQueue()
+        super().close()
+        self._ready = mailbox
+        self.home = home._epitaph()  # type: ignore[assignment]
+
+    async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
+        """asyncio's; the context's own workers end with it."""
+        self.home._away.add(self)  # a thread of its own waits for the executor's
+        try:
+            await super().shutdown_default_executor(*args, **timeout)
+        finally:  # asyncio's own may fail: out of threads, it cannot start the one that waits
+            self.home._away.discard(self)
+            await self.home._end_workers()
+
+    # One iteration.
+
+    def _run_once(self) -> None:  # noqa: C901, PLR0912  (every iteration: no calls to spare)
+        """One iteration of run_forever. `iterate` says what it does; this is its hot case."""
+        ready = self._ready
+        if not ready or self._debug:
+            self.iterate(blocking=not self._stopping)
+            return
+        home = self.home
+        if self._is_main and big_lock._crowd:
+            self._give_way()
+        # A look is a system call, and costs more than a task's step. A loop that found nothing at
+        # so many looks in a row is busy with itself: it may run batches for a moment between two.
+        # So is one that slept between them, and was woken by other threads each time.
+        busy_until: float | None = None
+        pairs = self._look(0, MOST_EVENTS)
+        if pairs:
+            self._serve(pairs)
+        elif self._fruitless < MOST_FRUITLESS:
+            self._fruitless += 1
+        else:
+            busy_until = monotonic() + LOOK_INTERVAL
+        popleft = ready.popleft
+        scheduled = self._scheduled  # the one list for the loop's whole life
+        entry: Entry = None
+        count = len(ready)
+        while True:
+            if scheduled:
+                self._collect_timers()
+                count = len(ready)
+            home._iterations += 1
+            try:
+                if count == 1:  # as most often: there is no rest that a nested run could take over
+                    entry = popleft()
+                    if entry._cancelled:
+                        home._skipped += 1
+                    else:
+                        entry._run()
+                else:
+                    home._more += count - 1
+                    # A loop in C takes them out; who exhausts `_batch` ends it.
+                    self._batch = batch = repeat((), count)
+                    for entry in starmap(popleft, batch):
+                        if entry._cancelled:
+                            home._skipped += 1
+                        else:
+                            entry._run()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
+                home._report(entry, error)
+                self._run_with_care(self._batch)  # the rest of it
+            if home._watchers:
+                home._tell_watchers()
+            count = len(ready)
+            if busy_until is None or not count or self._stopping or monotonic() >= busy_until:
+                entry = None  # a task that failed is reported when the last reference goes
+                return
+
+    def iterate(self, *, blocking: bool) -> int:
+        """Wait for events (if allowed and nothing is ready), then run one batch; how many entries.
+
+        The batch is what is ready by then: what is queued meanwhile waits for the next.
+        """
+        if self.home._has_lent():
+            self.home._come_back()
+        if blocking and not self._ready:
+            self._sleep()
+        else:
+            if self._is_main and big_lock._crowd and here.home is self.home:
+                self._give_way()
+            pairs = self._look(0, MOST_EVENTS)
+            if pairs:
+                self._serve(pairs)
+        if self._scheduled:
+            self._collect_timers()
+        count = len(self._ready)
+        home = self.home
+        home._iterations += 1
+        home._more += count - 1
+        self._batch = batch = repeat((), count)
+        self._run_with_care(batch)
+        home._tell_watchers()
+        return count
+
+    def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
+        """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
+        for _ in batch:
+            entry = self._ready.popleft()
+            if entry._cancelled:
+                self.home._skipped += 1
+                continue
+            try:
+                if self._debug:
+                    self._run_timed(entry)
+                else:
+                    self._run_nested(entry)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
+                self.home._report(entry, error)
+            # A traceback leads to this frame: holding the entry, it would keep a failed task from
+            # ending, and from reporting so, until the garbage collector comes.
+            entry = None
+
+    def _give_way(self) -> None:
+        """A busy main loop lets those in who wait for the big lock; they are served in turn."""
+        home = self.home
+        try:
+            home._lent = True
+            big_lock._let_go()
+        finally:
+            home._come_back()
+            big_lock._look_around()
+
+    def _sleep(self) -> None:
+        """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
+        home = self.home
+        until = self.next_timer()
+        spin = self.spin
+        if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
+            return
+        # Put up a bell, pass through the deque's own lock, and only then look: a producer passes
+        # through the same lock with its append before it looks for a bell, so one of us sees the
+        # other (pairs with AioContext._post). Model: tests/model/bell.pml.
+        home._bell = new_bell()
+        self._ready.rotate(0)
+        if self._ready:
+            home._bell = AWAKE
+            self._collect_events(0)
+            return
+        try:
+            if self._is_main:
+                self._sleep_without_big_lock(until)
+            elif self._depth and here.has_big_lock:
+                # A call in here waits: whoever is to end the wait may need the lock for that.
+                with big_lock_let_go():
+                    self._collect_events(self.timeout_until(until))
+            else:
+                self._collect_events(self.timeout_until(until))
+        finally:
+            home._bell = AWAKE
+        if self._ready:
+            home._woken_by_post(len(self._ready))
+        if spin is not None:
+            spin.slept()
+
+    def _sleep_without_big_lock(self, until: float | None) -> None:
+        """The main thread's sleep: another thread may stand in meanwhile."""
+        home = self.home
+        turns = home._stand_ins
+        timeout = self.timeout_until(until)
+        watched = None if self._shareable else self._watched()
+        pairs: list[Any] | None = None
+        try:
+            self._sleeps_until = float("inf") if until is None else until
+            self._asleep_on = watched
+            if self._depth:
+                big_lock._make_ready()
+            home._lent = True
+            if here.has_big_lock:  # else it was released by hand, and comes back all the same
+                big_lock.release()
+            if watched is None:
+                pairs = self._look(timeout, MOST_EVENTS)
+            else:
+                wait_for_any(watched, timeout)
+        finally:
+            home._come_back()
+        if pairs is None or turns != home._stand_ins:
+            # We have not looked at the selector; or a stand-in was here: what we saw may be served.
+            pairs = self._look(0, MOST_EVENTS)
+        self._serve(pairs)
+
+    # Nested running.
+
+    def begin_nested(self) -> tuple[Any, ...]:
+        """Let the caller, whatever it is in the middle of, run iterations or tasks of this loop.
+
+        The task that runs now, if any, is left until `end_nested`; in a stand-in's thread this
+        loop is the running one meanwhile. What is left of the batch that the caller runs in
+        belongs to the next one.
+
+        `_thread_id` stays the home's: that may end its run, or begin one, as a stand-in sleeps.
+        """
+        task = task_here(self)
+        before = running_loop()
+        self._depth += 1
+        for _ in self._batch:
+            pass
+        if task is not None:
+            self.home._leave_running(task)
+        hooks = None
+        if before is not self:
+            hooks = self.hear_of_generators()
+            set_running_loop(self)
+        return task, before, hooks, turn_here()
+
+    def end_nested(self, state: tuple[Any, ...]) -> None:
+        """Go back to what ran before."""
+        task, before, hooks, greenlet = state
+        turn_in(greenlet)
+        if before is not self:
+            set_running_loop(before)
+            set_hooks(hooks)
+        if task is not None:
+            self.home._enter_again(task)
+        self._depth -= 1

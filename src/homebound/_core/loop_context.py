@@ -1,0 +1,408 @@
+"""The context of a loop of our own: it polls, nests, and lets other threads stand in."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import threading
+import weakref
+from contextlib import contextmanager
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from .._aio.generators import set_hooks
+from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
+from .._errors import ContextError, WrongThread
+from .._os.clock import clock
+from .._os.greenlets import in_child_greenlet, refusal_in_child
+from .._os.parking import SET, Parker, my_parker, write_signal
+from .bell import AWAKE, CLOSED, new_bell
+from .big_lock import big_lock
+from .context import AioContext, whereabouts
+from .current import current_context, here, main, main_context, set_home, set_main
+from .put_off import PutOff, must_end_waits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .loop import Loop
+    from .task import Task
+
+
+class _Epitaph(AioContext):
+    """Stands for a closed context where its loop would refer to it, and refuses in its name.
+
+    A closed context refers to its loop, so the loop may not to the context: both are to be gone
+    with the last who knows them, and not only when the garbage collector comes.
+    """
+
+    _is_guest = False
+
+    def __init__(self, context: LoopContext) -> None:
+        # Not AioContext.__init__: nobody lives here.
+        self._context = weakref.ref(context)
+        self.name = context.name
+        self._ready = context._ready  # who has just posted there takes it back from here
+        self._aside = context._aside
+        self._bell = CLOSED
+        self._closed = True
+        self._forked = context._forked
+        self._far_waits = set()
+
+    def _ring(self, entry: Any) -> None:
+        self._take_back(entry)
+
+    def _itself(self) -> AioContext | None:
+        return self._context()
+
+
+class LoopContext(AioContext):
+    """The home of a homebound loop."""
+
+    _is_guest = False
+
+    loop: Loop
+
+    def __init__(self, loop: Loop, name: str | None = None) -> None:
+        super().__init__(loop, name)
+        loop.home = self
+        self._ready = loop._ready
+        self._bell = AWAKE
+        self._signal = loop.signal
+        # How often a thread has taken over from the home thread. Written under the big lock.
+        self._stand_ins = 0
+        # A stand-in has taken a notification, which may have been for the sleeping home, or stopped
+        # the loop: the home is to look as well. Set by the stand-in, taken back by the home as it
+        # wakes; under the big lock.
+        self._home_must_look = False
+        # Held by the thread that is home, or by one that acts for it while none is.
+        self._key = threading.RLock()
+
+    # Home.
+
+    @contextmanager
+    def inhabit(self, *, as_main: bool = False) -> Iterator[None]:
+        """Make the calling thread the home for a while; of the main context if it is that.
+
+        It is the main one if asked for, or if the process's main thread runs it and there is none.
+        """
+        current_context()  # a guest whose loop has stopped lives here no longer
+        before = here.home
+        if before is self:
+            if self._lent:
+                self._come_back()
+            yield
+            return
+        if before is not None:
+            message = (
+                f"this thread is the home of {before!r} and cannot be that of {self!r} as well"
+            )
+            raise WrongThread(message)
+        is_main = as_main or (
+            main_context() is None and threading.current_thread() is threading.main_thread()
+        )
+        took = is_main and not here.has_big_lock
+        with self._key:
+            try:
+                set_home(self)
+                if is_main:
+                    self._become_main()
+                self._home_ident = _thread.get_ident()
+                yield
+            finally:
+                try:
+                    self._move_out(took)
+                except BaseException:  # a signal handler raised: all of it, nevertheless
+                    self._move_out(took)
+                    raise
+
+    def _move_out(self, took: bool) -> None:  # noqa: FBT001  (it took the big lock)
+        """Be no home any more; called again if it was interrupted, at whatever step."""
+        self._home_ident = None
+        if main.context is self:
+            set_main(None)
+            self.loop._is_main = False
+        self._lent = False
+        if took and here.has_big_lock:
+            big_lock._let_go()
+        set_home(None)
+
+    def _become_main(self) -> None:
+        big_lock._make_ready()
+        big_lock._take_back()
+        if main_context() is not None:
+            message = (
+                f"there is a main context already: {main.context!r}; "
+                "use an IOThread for a second loop"
+            )
+            raise ContextError(message)
+        set_main(self)
+        self.loop._is_main = True
+
+    def _come_back(self) -> None:
+        """The home, awake again, takes the big lock back that it has lent; raises as that does.
+
+        A signal handler that raises may come before the lock's own care has begun. It is lent yet
+        then; whatever would run something here next looks for that first, and calls this again.
+        """
+        try:
+            big_lock._take_back()
+        finally:
+            if here.has_big_lock:
+                loop = self.loop
+                loop._sleeps_until = loop._asleep_on = None
+                self._home_must_look = False
+                if not self._closed:  # it is in a forked process
+                    self._bell = AWAKE  # a stand-in that went to sleep has left one up
+                self._lent = False
+
+    def _enter_vacant(self) -> bool:
+        return here.home is not self and self._key.acquire(blocking=False)
+
+    def _leave(self) -> None:
+        self._key.release()
+
+    def _is_lived_in(self) -> bool:
+        # Not `loop.is_running()`: who lives here runs the loop several times, with gaps between.
+        return self._home_ident is not None
+
+    def _ring(self, entry: Any) -> None:
+        bell = self._bell
+        if bell is CLOSED:
+            self._take_back(entry)
+            return
+        signal = self._signal  # holds the descriptor open
+        try:
+            bell.pop()
+            write_signal(signal.written_fd, SET)
+        except (IndexError, AttributeError):
+            pass  # somebody else rings it, or the home has woken by itself
+        except BaseException:  # a signal handler raised, perhaps between taking it and ringing
+            write_signal(signal.written_fd, SET)
+            raise
+
+    def _close(self) -> None:
+        """As AioContext's; not while somebody stands in, who writes the bell as well."""
+        stand_ins = self._stand_ins and not here.has_big_lock
+        alone = self._key.acquire(timeout=1)  # whoever acts for the absent home does so briefly
+        try:
+            if stand_ins:
+                big_lock._make_ready()
+                big_lock._take_back()
+            super()._close()
+        finally:
+            if alone:
+                self._key.release()
+            if stand_ins:
+                big_lock._let_go()
+
+    def _epitaph(self) -> AioContext:
+        """What the closed loop has in our place."""
+        return _Epitaph(self)
+
+    # Running inside something else.
+
+    def _run_now(self, task: Task[Any]) -> None:
+        loop = self.loop
+        before = running_loop()
+        if before is loop:
+            task._run()
+            return
+        hooks = loop.hear_of_generators()
+        set_running_loop(loop)
+        try:
+            task._run()
+        finally:
+            set_running_loop(before)
+            set_hooks(hooks)
+
+    def _may_begin_inside(self, context: Context | None) -> bool:
+        """Whether a new task may run its first step in the calling thread: where it is at home.
+
+        Not before the loop runs, as asyncio's. And not in a signal handler that interrupts the
+        home's wait: others may stand in then. Raises RuntimeError if `context` is entered already.
+        """
+        may = (
+            current_context() is self
+            and self.loop.is_running()
+            and not (self._lent and here.home is self)
+        )
+        if may and isinstance(context, Context):
+            context.run(int)
+        return may
+
+    def _begin_inside(self, task: Task[Any]) -> None:
+        """Run the first step of a new task, in the midst of whatever runs here."""
+        self._more += 1
+        self._run_inside(task, task_here(self.loop))
+        if FORGETS_EAGER and task.done():
+            task._body = None  # type: ignore[assignment]
+
+    def _run_inside(self, task: Task[Any], outer: Any) -> None:
+        """Run one step of `task` inside `outer`, the task that runs here; None if none does.
+
+        No other task runs inside: those that this one wakes run when the outer one suspends, as
+        its own do.
+        """
+        if outer is None:
+            self._run_now(task)
+            return
+        outermost, chained = self._outer, self._chained
+        self._leave_running(outer)
+        self._chained = True  # whether or not: those that it wakes are left to the outer task
+        try:
+            task._run()
+        finally:
+            self._enter_again(outer)
+            self._outer, self._chained = outermost, chained
+            ours = outermost is not None or type(outer) is self.task_type
+            if not ours:  # a task that is not ours runs none at its end
+                self._end_chain()
+
+    def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
+        if current_context() is not self:
+            message = (
+                f"{self!r}.poll() was called from {whereabouts()}; only its home may poll it"
+                + (" (or whoever holds the big lock)" if main.context is self else "")
+            )
+            raise WrongThread(message)
+        if must_end_waits(self.loop):
+            self._end_poll()
+        ours = self._own_task_here()
+        if ours is None or ours._must_cancel:  # of old: it is for what the task awaits next
+            return self._turn(blocking=blocking)
+        ran = self._turn(blocking=blocking)
+        if ours._must_cancel:
+            raise ours._to_throw()
+        return ran
+
+    poll.__doc__ = AioContext.poll.__doc__
+
+    def _own_task_here(self) -> Task[Any] | None:
+        """The task that this thread runs here, if it is homebound's."""
+        task = task_here(self.loop)
+        return task if type(task) is self.task_type else None
+
+    def _end_poll(self) -> None:
+        """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
+        stop = PutOff.of(self.loop)
+        outer, ours = task_here(self.loop), self._own_task_here()
+        cancel: Any = bool if ours is None else ours.cancel
+        interrupted = outer is None or stop.ask(outer, cancel)
+        stop.settle()
+        if stop.over():
+            raise asyncio.CancelledError
+        if interrupted:
+            raise asyncio.CancelledError if ours is None else ours._to_throw()
+
+    def _turn(self, *, blocking: bool) -> bool:
+        """One iteration from inside whatever runs; True if something ran."""
+        state = self._begin_nested()
+        try:
+            skipped = self._skipped
+            count = self._turn_once(blocking=blocking)
+            return count > self._skipped - skipped
+        finally:
+            self._end_nested(state)
+
+    def _turn_once(self, *, blocking: bool) -> int:
+        """One iteration, nested already."""
+        if self._closed:
+            self._refuse()
+        loop = self.loop
+        if not blocking or here.home is self:
+            return loop.iterate(blocking=blocking)
+        if not self._ready:
+            parker = my_parker()
+            self._watchers.append(parker)  # counted before it sleeps: pairs with notify and kick
+            try:
+                self._sleep_standing_in(parker)
+            finally:
+                self._watchers.remove(parker)
+        return 0 if self._closed else loop.iterate(blocking=False)
+
+    def _sleep_standing_in(self, parker: Parker) -> None:
+        """A stand-in's sleep, without the big lock: until events, a timer, a post, or unparked.
+
+        It collects nothing: it learns that there is something, and looks for itself under the lock.
+        The home thread may be asleep in the same selector; whoever comes first serves it.
+        """
+        loop = self.loop
+        until = loop.next_timer()
+        self._bell = new_bell()
+        self._ready.rotate(0)
+        if self._ready:  # pairs with AioContext._post, like Loop._sleep
+            self._bell = AWAKE
+            return
+        also = loop.selector_fd()
+        must_look = self._home_must_look or loop.watches_more()
+        if must_look and loop._sleeps_until is not None:
+            self._ring(None)
+            also = None  # the ring is for the home, who tells us of its iteration
+        try:
+            big_lock._make_ready()
+            big_lock._let_go()
+            clock.park(parker, until, also=also)
+        finally:
+            try:
+                big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
+            finally:
+                if not here.has_big_lock:  # interrupted before it had begun
+                    big_lock._take_back()
+                self._stand_in_begins()
+
+    def _begin_nested(self) -> tuple[Any, ...]:
+        """Put aside what runs now; what it has woken so far runs in the iterations to come."""
+        if running_loop() is self.loop and in_child_greenlet():
+            raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
+        lent = self._has_lent()
+        if lent:  # by a signal handler, in the home's sleep
+            self._come_back()
+        # In this order: from the first on nothing that runs adds to what the second puts aside.
+        return self.loop.begin_nested(), self._put_aside(), lent
+
+    def _end_nested(self, state: tuple[Any, ...]) -> None:
+        loop_state, self._chained, lent = state
+        self.loop.end_nested(loop_state)
+        if lent:
+            self._lent = True
+            write_signal(self._signal.written_fd, SET)  # it is not asleep any more, in all it says
+            big_lock._let_go()
+        elif self._has_lent():
+            self._come_back()
+
+    def _has_lent(self) -> bool:
+        """The calling thread is the main home, and is about to take the big lock back."""
+        return self._lent and self.loop._is_main and here.home is self
+
+    # Standing in: called by the big lock in a thread that is no home, while it holds the lock.
+
+    def _stand_in_begins(self) -> None:
+        self._stand_ins += 1
+        if not self._closed:
+            self._bell = AWAKE  # we look after the mailbox now: nobody need wake the main thread
+
+    def _look_again(self) -> None:
+        super()._look_again()
+        if here.home is not self:
+            self._home_must_look = True
+
+    def _stand_in_ends(self) -> None:
+        """Wake the main loop if there is something for it to do before it would look by itself."""
+        loop = self.loop
+        if self._closed or loop._sleeps_until is None:
+            return
+        # The main thread went to sleep before we came: put up a bell for it again, and only then
+        # look, as it would have done.
+        self._bell = new_bell()
+        self._ready.rotate(0)
+        timer = loop.next_timer()
+        # What the home must look at, it is told at the end of each turn until it has come: another
+        # stand-in may take the ring before it wakes.
+        if (
+            self._ready
+            or self._home_must_look
+            or loop.watches_more()
+            or (timer is not None and timer < loop._sleeps_until)
+        ):
+            self._ring(None)

@@ -1,0 +1,69 @@
+"""The handle of call_soon_threadsafe: any thread may cancel it, as asyncio's since 3.14."""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .._aio.handles import FastHandle, ThreadSafeHandle, run_handle
+from .big_lock import big_lock_let_go
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+if ThreadSafeHandle is None:
+    SharedHandle = FastHandle
+else:
+
+    class SharedHandle(FastHandle, ThreadSafeHandle):  # type: ignore[no-redef, misc]
+        """A handle of which every thread knows what became of it.
+
+        Cancelled before it runs, it never does; `cancel` and `cancelled` wait while another thread
+        runs it. Here without the big lock, which that one may need.
+        """
+
+        __slots__ = ("_mutex",)  # held while it runs, or is being cancelled
+
+        def __init__(
+            self,
+            callback: Callable[..., object],
+            args: tuple[Any, ...],
+            loop: Any,
+            context: contextvars.Context | None,
+        ) -> None:
+            # As FastHandle's, without a call.
+            self._context = contextvars.copy_context() if context is None else context
+            self._loop = loop
+            self._callback = callback
+            self._args = args
+            self._cancelled = False
+            self._repr = None
+            self._source_traceback = None
+            self._mutex = _thread.RLock()
+
+        def _run(self) -> None:
+            with self._mutex:
+                if not self._cancelled:
+                    run_handle(self)
+
+        @contextmanager
+        def _not_running_elsewhere(self) -> Iterator[None]:
+            if not self._mutex.acquire(blocking=False):
+                with big_lock_let_go():
+                    self._mutex.acquire()
+            try:
+                yield
+            finally:
+                self._mutex.release()
+
+        def cancel(self) -> None:
+            """Do not call it; if it runs, wait until it has. Called from: any thread."""
+            with self._not_running_elsewhere():
+                FastHandle.cancel(self)
+
+        def cancelled(self) -> bool:
+            """Whether it was cancelled; if it runs, wait until it has. Called from: any thread."""
+            with self._not_running_elsewhere():
+                return self._cancelled

@@ -1,0 +1,490 @@
+"""Task: a coroutine being run, and its home.
+
+At any time a task stands in at most one queue, and only the thread at whose home it is touches its
+other fields; the mailbox hands them over.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import inspect
+from contextvars import Context, copy_context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of
+from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die
+from .._errors import AlreadyScheduled, ContextClosed
+from .cell import NEW, PARK, PROMISED, Enterable
+from .context import AioContext
+from .coroutines import as_coroutine, state_of
+from .current import current_context, here, main
+from .far import Cancel, FarWait
+from .loop import Loop
+from .pursuit import on_leaving, pursuing
+from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+if RECORDS_AWAITS:
+    from .._aio.futures import forget_await
+
+T = TypeVar("T")
+
+_new: Any = CFuture.__new__
+_future_init = CFuture.__init__
+_future_cancel = CFuture.cancel
+_set_result = CFuture.set_result
+_set_exception = CFuture.set_exception
+
+
+class Task(Enterable[T]):
+    """An `async def` call being run: asyncio.Task's interface, and a home.
+
+    `asyncio.create_task` on homebound's loops and `AioContext.spawn` make tasks that begin by
+    themselves. One made directly does not begin until it is entered, scheduled or woken; without
+    `home` it has none until then. `context` is the contextvars.Context it runs in (default: a
+    copy of the maker's). Given a `loop`, as asyncio's task factories do, it is at home there and
+    begins by itself; with `eager_start` too, and at once if the caller is at home. Raises TypeError
+    if `coro` is no coroutine or `context` no Context.
+
+    >>> import homebound
+    >>> async def main():
+    ...     async def work():
+    ...         await homebound.suspend()
+    ...         return "woken"
+    ...     task = homebound.Task(work())
+    ...     context = homebound.current_context()
+    ...     context.schedule(task)
+    ...     await asyncio.sleep(0)
+    ...     task.wake()
+    ...     return await task
+    >>> import asyncio
+    >>> homebound.run(main())
+    'woken'
+
+    Called from: any thread.
+    """
+
+    __slots__ = (
+        "_far",  # a FarWait while it awaits a future of another loop, else None
+        "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
+        "_wait",  # what it queues for while suspended (_sync/waiters.py) or None; unset at first
+    )
+
+    _cancelled = False  # as a mailbox entry it is never passed over
+    _wait: Any
+
+    def __init__(  # noqa: PLR0913  (asyncio.Task's, and the home)
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        home: AioContext | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        eager_start: bool = False,
+    ) -> None:
+        if loop is not None:
+            home = AioContext.attach(loop)
+        elif eager_start and home is None:
+            home = current_context()
+        inside = eager_start and home is not None and home._may_begin_inside(context)
+        if loop is not None and loop.get_debug():
+            self._set_up(coro, home, name, context, at_home_in_debug)
+            del self._source_traceback[-2:]
+        else:
+            self._set_up(coro, home, name, context)
+        if home is None or not (eager_start or loop is not None):
+            self._cell = [PARK]
+            self._parked = NEW
+            return
+        self._begin(home, inside=inside)
+
+    def _begin(self, home: AioContext, *, inside: bool) -> None:
+        self._cell = PROMISED
+        self._parked = True
+        keep_alive(self)
+        try:
+            if inside:
+                home._begin_inside(self)
+            else:
+                home._post(self)
+        except ContextClosed:
+            self._abandon("was never started")
+            raise
+
+    # Set below: `_queued`, and for debug mode `_queued_with_origin`. Not class methods: binding one
+    # to its class is a look-up that no Python specialises, and an object, for each task.
+    _queued: ClassVar[Callable[..., Task[Any]]]
+    _queued_with_origin: ClassVar[Callable[..., Task[Any]]]
+
+    def _set_up(
+        self,
+        coro: Coroutine[Any, Any, T],
+        home: AioContext | None,
+        name: str | None,
+        context: Context | None,
+        reports_to: Any = at_home,
+    ) -> None:
+        _future_init(self, loop=reports_to)
+        if type(coro) is not CoroutineType:
+            coro = as_coroutine(coro)
+        self._body = coro
+        self._send = coro.send
+        self._home = home
+        if context is None:
+            self._vars = copy_context()
+        elif type(context) is Context:
+            self._vars = context
+        else:
+            message = f"a contextvars.Context was expected, got {type(context).__name__}"
+            raise TypeError(message)
+        self._name = next(_numbers) if name is None else str(name)
+        self._listeners = []
+        self._fut_waiter = None
+        self._far: FarWait | None = None
+        self._throw: BaseException | None = None
+        self._num_cancels_requested = 0
+
+    # Running. Home only.
+
+    def _run(self) -> None:  # noqa: C901, PLR0912  (every step of every task: no calls to spare)
+        """One step, then those it has woken."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        loop = home.loop
+        if self._parked:
+            if self._parked is not True:
+                keep_alive(self)  # it was made without being queued, and begins now
+            self._parked = False
+            self._cell = []
+        enter_task(loop, self)
+        try:
+            if self._throw is not None:
+                yielded = self._vars.run(self._body.throw, self._to_throw())
+            else:
+                self._fut_waiter = None
+                yielded = self._vars.run(self._send, None)
+        except StopIteration as stop:
+            leave_task = home._leave_task
+            leave_task(loop, self)
+            if self._throw is None:
+                _set_result(self, stop.value)
+            else:  # cancelled in its last step
+                self._throw = None
+                _future_cancel(self, msg=self._cancel_message)
+            let_die(self)
+            if self._listeners:
+                self._announce()
+        except BaseException as error:
+            leave_task = home._leave_task
+            leave_task(loop, self)
+            if self._fail(error):
+                home._end_chain()
+                raise
+            # A traceback leads to this frame: holding the task, it would keep one that failed from
+            # ending, and from being reported if nobody asks, until the garbage collector comes.
+            del self
+        else:
+            leave_task = home._leave_task
+            leave_task(loop, self)
+            # From here on another thread may have the task: each branch touches it last.
+            if yielded is None:
+                home._ready.append(self)
+            elif yielded is PARK and self._throw is None:
+                self._parked = True
+                cell = self._cell
+                cell.append(PARK)
+                if cell[0] is not PARK:  # the wake came first
+                    self._queue_early(cell[0])
+            else:
+                self._wait_for(yielded, home)
+        if home._woken and not home._chained:
+            home._run_chain()
+
+    def _to_throw(self) -> BaseException:
+        error, awaited = self._throw, self._fut_waiter
+        self._throw = self._fut_waiter = None
+        if awaited is not None:
+            ask_in_vain(awaited)
+        if error in CANCELS:
+            return self._cancelled_error()
+        return error  # type: ignore[return-value]
+
+    def _queue_early(self, token: Any) -> None:
+        if type(token) is tuple:
+            self._home = token[0]
+        home: AioContext = self._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed as closed:
+            self._resume_with(closed)
+
+    def _resume_with(self, error: BaseException) -> None:
+        """The next step throws `error`, here."""
+        context = current_context()
+        if context is not None:
+            self._home = context
+        self._throw = error
+        self._home._ready.append(self)  # type: ignore[union-attr]
+
+    def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
+        """The coroutine yielded something to wait for: a future, or a context to move to."""
+        is_task = type(yielded) is Task
+        blocking = is_task or begins_wait(yielded, self)
+        if blocking:
+            if yielded is self:
+                self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
+                return
+            self._fut_waiter = yielded
+            if is_task:
+                yielded._listeners.append(self)  # then look: pairs with the end, then _announce
+                if yielded.done():
+                    yielded._announce()
+            else:
+                try:
+                    loop = yielded.get_loop()
+                except AttributeError:
+                    loop = loop_of(yielded)
+                if loop is home.loop:
+                    yielded.add_done_callback(self, context=self._vars)
+                else:
+                    self._far = FarWait(self, yielded)
+            if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
+                self._throw = None
+        elif yielded is PARK:
+            if self._throw is CANCEL:  # before it suspended
+                self._throw = CANCEL_SURELY
+            self._queue_early(self._claim_own_suspension())
+        elif isinstance(yielded, AioContext):
+            if pursuing:
+                on_leaving(self, home)
+            self._home = yielded
+            try:
+                if yielded._drained:
+                    yielded._refuse()
+                yielded._post(self)
+            except ContextClosed as closed:
+                self._home = home
+                self._resume_with(closed)
+        elif blocking is None:
+            self._resume_with(RuntimeError(f"Task got bad yield: {yielded!r}"))
+        else:
+            self._resume_with(
+                RuntimeError(
+                    f"yield was used instead of yield from in task {self!r} with {yielded!r}"
+                )
+            )
+
+    def _heard(self, _: object) -> None:
+        """What it awaits is done: it stands in no queue, so put it into its home's."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        home._ready.append(self)
+        if home._bell:
+            try:
+                home._ring(self)
+            except ContextClosed:
+                pass  # and so this task was abandoned
+
+    if RECORDS_AWAITS:
+
+        def _future_done(self, _: object) -> None:
+            """As `_heard`, and the future forgets it. Each await does this: no call to spare."""
+            forget_await(self._fut_waiter, self)
+            home: AioContext = self._home  # type: ignore[assignment]
+            home._ready.append(self)
+            if home._bell:
+                try:
+                    home._ring(self)
+                except ContextClosed:
+                    pass
+    else:
+        _future_done = _heard
+
+    def _resume(self) -> bool:
+        """The promise to enter it is the caller's: queue it at home. False if that has ended."""
+        home: AioContext = self._home  # type: ignore[assignment]
+        home._ready.append(self)
+        if home._bell:
+            try:
+                home._ring(self)
+            except ContextClosed:
+                # The closer found our promise and left the task to us, who cannot keep it.
+                self._abandon("ended with it")
+                return False
+            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
+                _thread.start_new_thread(home._ring, (None,))
+                raise
+        return True
+
+    # Ending. Home only.
+
+    def _fail(self, error: BaseException) -> bool:
+        """Its coroutine raised. True if the loop must not go on either."""
+        if type(error) is RuntimeError and self._context_in_use(error):
+            return False
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is not None:
+            error.__traceback__ = trace.tb_next  # begin in the coroutine, not in what runs it
+        if isinstance(error, asyncio.CancelledError):
+            self._end_cancelled(error)
+        else:
+            _set_exception(self, error)
+        let_die(self)
+        if self._listeners:
+            self._announce()
+        return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+    def _context_in_use(self, error: RuntimeError) -> bool:
+        """In a nested run its Context may be entered further up the stack: go on in a copy."""
+        if not context_in_use(error) or state_of(self._body) == inspect.CORO_CLOSED:
+            return False
+        self._vars = self._vars.copy()
+        self._home._ready.appendleft(self)  # type: ignore[union-attr]
+        return True
+
+    def _abandon(self, why: str) -> None:
+        """Its home has ended: whoever waits for it is told."""
+        if self.done():
+            return
+        _set_exception(self, ContextClosed(f"task {self.get_name()!r} of {self._home!r} {why}"))
+        self._mark_retrieved()
+        let_die(self)
+        self._far = None
+        if state_of(self._body) == inspect.CORO_CREATED:
+            self._body.close()
+        waiter = getattr(self, "_wait", None)
+        if waiter is not None:
+            waiter.abandoned()  # what it was handed, or queues for, goes to the next
+        self._announce()
+
+    def _unrun(self) -> None:
+        """It was in the mailbox of a home that has ended."""
+        self._abandon("ended with it")
+
+    # asyncio.Task's interface.
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Request that it cancel itself, at once even if its home sleeps. False if it is done.
+
+        From another thread the request is delivered at its home, ahead of what waits there: a task
+        that has not begun never does, one on its way is cancelled as it arrives. See
+        asyncio.Task.cancel.
+
+        Called from: any thread.
+        """
+        self._mark_retrieved()
+        if self.done():
+            return False
+        home = self._home
+        if home is None:
+            self._home = current_context()
+            if self._claim(self._home):  # type: ignore[arg-type]
+                self._body.close()
+                _future_cancel(self, msg=msg)
+                self._announce()
+            return True
+        # A signal handler may interrupt the main thread's sleep, without the big lock. On a loop of
+        # others the lock guards nothing of the task's: no holder is ever at home there.
+        if current_context() is home and (
+            here.has_big_lock or home is not main.context or home._is_guest
+        ):
+            return self._cancel_here(msg)
+        if home._enter_vacant():  # before or between runs of the loop
+            try:
+                return self._cancel_here(msg)
+            finally:
+                home._leave()
+        try:
+            home._post_first(Cancel(self, msg, None))
+        except ContextClosed:
+            return False
+        return True
+
+    def _cancel_here(self, msg: Any, *, again: bool = False) -> bool:
+        if self.done():
+            return False
+        if not again:
+            self._num_cancels_requested += 1
+        if self._fut_waiter is not None and self._cancel_waiter(msg):
+            return True
+        if self._throw is not CANCEL_SURELY:
+            self._throw = CANCEL
+        self._cancel_with(msg)
+        if self._parked:
+            try:
+                if self._claim(self._home):  # type: ignore[arg-type]
+                    if self._parked is True:
+                        self._throw = CANCEL_SURELY
+                    self._home._post(self)  # type: ignore[union-attr]
+            except AlreadyScheduled:
+                pass  # it is about to run, and will find the request
+        return True
+
+    def _throw_cancel(self) -> None:
+        """The next step throws a CancelledError."""
+        self._throw = CANCEL
+
+    def _cancel_waiter(self, msg: Any) -> bool:
+        """Cancel what it awaits; False if that is done already."""
+        waiter = self._fut_waiter
+        if self._far is not None:
+            return self._far.cancel(msg)
+        elsewhere = waiter._home if type(waiter) is Task else None
+        if elsewhere is not None and elsewhere is not self._home and not waiter.done():
+            try:
+                elsewhere._post_first(Cancel(waiter, msg, self))
+            except ContextClosed:
+                return False
+            return True
+        cancelled: bool = waiter.cancel(msg=msg)
+        return cancelled
+
+
+def _queued(
+    coro: Coroutine[Any, Any, Any],
+    home: AioContext,
+    name: str | None,
+    context: Context | None,
+    reports_to: Any = at_home,
+) -> Task[Any]:
+    """Make a task that its maker puts into its home's mailbox.
+
+    Calling the class would cost two thirds more: its way to __init__ leads through a dict.
+    """
+    task: Task[Any] = _new(Task)
+    task._set_up(coro, home, name, context, reports_to)
+    task._cell = PROMISED
+    task._parked = True
+    keep_alive(task)
+    return task
+
+
+def _queued_with_origin(
+    coro: Coroutine[Any, Any, Any], home: AioContext, name: str | None, context: Context | None
+) -> Task[Any]:
+    """Make one in debug mode: asyncio shows where a task was made."""
+    task = _queued(coro, home, name, context, at_home_in_debug)
+    task._hide_maker(5)  # down to the loop's caller
+    return task
+
+
+Task._queued = _queued
+Task._queued_with_origin = _queued_with_origin
+AioContext.task_type = Task
+Loop.task_type = Task
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
+) -> Any:
+    """Make a task at home on `loop`: the task factory of a loop that has none of its own.
+
+    Called from: any thread.
+    """
+    return Task(coro, loop=loop, **options)
+
+
+AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)

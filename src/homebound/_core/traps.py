@@ -1,0 +1,147 @@
+"""The functions that yield to the runner: here alone a coroutine gives up control to homebound."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from typing import TYPE_CHECKING, Any
+
+from .._aio.tasks import running_loop, running_task
+from .._errors import ContextError
+from .cell import PARK
+from .context import AioContext, whereabouts
+from .current import current_context
+from .task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+
+def current_task() -> Task[Any] | None:
+    """The homebound task this thread is running now, or None.
+
+    >>> import homebound
+    >>> print(homebound.current_task())
+    None
+
+    Called from: any thread.
+    """
+    loop = running_loop()
+    if loop is None:
+        return None
+    task = running_task(loop)
+    return task if isinstance(task, Task) else None
+
+
+@types.coroutine
+def suspend() -> Generator[Any, Any, None]:
+    """Give up control until somebody calls `wake()` on this task.
+
+    A wake from another thread that came before takes effect at once. Raises CancelledError if the
+    task is cancelled meanwhile.
+
+    >>> import asyncio, homebound
+    >>> async def main():
+    ...     async def sleeper():
+    ...         await homebound.suspend()
+    ...         return "awake"
+    ...     task = asyncio.create_task(sleeper())
+    ...     await asyncio.sleep(0)
+    ...     task.wake()
+    ...     return await task
+    >>> homebound.run(main())
+    'awake'
+
+    Called from: task.
+    """
+    try:
+        yield PARK
+    except RuntimeError:
+        _check_runner("suspend()")
+        raise
+
+
+def _check_runner(what: str) -> None:
+    """A runner threw what we had yielded back at us: say so if it is none of ours."""
+    if current_task() is None:
+        message = (
+            f"{what} was awaited in {whereabouts()}, in a task that is not homebound's; make the "
+            "task with AioContext.spawn, or run it on a loop of homebound.new_event_loop"
+        )
+        raise ContextError(message) from None
+
+
+@types.coroutine
+def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
+    """Have the rest of this coroutine run in `ctx`'s thread; at once if it is there already.
+
+    contextvars, timeouts and cancellation go along; a cancellation that comes during the move is
+    raised after it. Raises ContextClosed, where it was, if `ctx` has ended.
+
+    >>> import homebound, threading
+    >>> async def main(io):
+    ...     await homebound.move_to(io.context)
+    ...     return threading.current_thread().name
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    'io0'
+
+    Called from: task.
+    """
+    if current_context() is not ctx:
+        if not isinstance(ctx, AioContext):
+            message = f"move_to: an AioContext was expected, got {ctx!r}"
+            raise TypeError(message)
+        try:
+            yield ctx
+        except RuntimeError:
+            _check_runner("move_to()")
+            raise
+
+
+class on:  # noqa: N801  (reads as a word: async with on(ctx))
+    """`async with on(ctx):` runs its body in `ctx`'s thread, and comes back at the end.
+
+    Also if it is cancelled on its way there. Raises ContextClosed from the entry if `ctx` has
+    ended, from the exit if the home it came from has; then the rest goes on where it is.
+
+    >>> import homebound, threading
+    >>> async def main(io):
+    ...     async with homebound.on(io.context):
+    ...         there = threading.current_thread().name
+    ...     return there, homebound.current_context() is homebound.main_context()
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    ('io0', True)
+
+    Called from: task.
+    """
+
+    __slots__ = ("_back", "_ctx")
+
+    def __init__(self, ctx: AioContext) -> None:
+        self._ctx = ctx
+        self._back: AioContext | None = None
+
+    @types.coroutine
+    def __aenter__(self) -> Generator[Any, Any, None]:
+        """Move there.
+
+        Called from: task.
+        """
+        back = self._back = current_context()
+        try:
+            yield from move_to(self._ctx)
+        except asyncio.CancelledError:
+            # The move was made, and is the first to say so: there will be no exit.
+            if back is not None:
+                yield from move_to(back)
+            raise
+
+    def __aexit__(self, *_error: object) -> Awaitable[None]:
+        """Move back.
+
+        Called from: task.
+        """
+        assert self._back is not None
+        return move_to(self._back)

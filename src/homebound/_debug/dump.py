@@ -1,0 +1,124 @@
+"""What everybody is doing: contexts, tasks, what each waits for, who holds the big lock.
+
+Looks without stopping anything, so that it works when the program hangs: other threads go on
+meanwhile, and the picture may be a moment old in one place and not in another.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from .._aio.shapes import thread_frames
+from .._core.big_lock import big_lock, thread_name
+from .._core.context import every_context
+from .._core.current import main_context
+from .._os.snapshot import snapshot
+from .._os.stacks import stack, task_stack
+from .._sync.waiters import parked
+from .._threads.wait_while import waits
+from .deadlock import look_twice
+from .holders import elsewhere
+from .wait_graph import home_thread
+from .words import doing, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import TextIO
+
+    from .._core.context import AioContext
+    from .._threads.wait_while import Waiting
+
+
+def dump(file: TextIO | None = None) -> None:
+    """Print what every context, task and waiting thread is doing, with stacks.
+
+    First the deadlocks, each with what everybody in it waits for. Who has taken which lock is known
+    only while `watch_stalls` watches, and of locks taken meanwhile. `file` is where to, by default
+    standard error. For the moment when a program hangs: it takes no lock that could make it hang as
+    well.
+
+    >>> import homebound, sys
+    >>> async def main():
+    ...     homebound.dump(sys.stdout)
+    >>> homebound.run(main())  # doctest: +ELLIPSIS
+    big lock: held by thread 'MainThread', nobody waits
+    ...context 'main' (main), home thread 'MainThread', running...
+
+    Called from: any thread.
+    """
+    text = "\n".join(describe()) + "\n"
+    (sys.stderr if file is None else file).write(text)
+
+
+def dump_on(number: int) -> Callable[[], None]:
+    """`dump()` to standard error whenever the process gets signal `number`; returns what undoes it.
+
+    Raises ValueError outside the main thread of the process, as signal.signal does.
+
+    >>> import homebound, signal
+    >>> undo = homebound.dump_on(signal.SIGUSR1)
+    >>> undo()
+
+    Called from: any thread.
+    """
+    before = signal.signal(number, lambda _number, _frame: dump())
+
+    def undo() -> None:
+        signal.signal(number, before)
+
+    return undo
+
+
+def describe() -> Iterator[str]:
+    """The lines of a dump."""
+    frames = thread_frames()
+    for deadlock in look_twice():
+        yield str(deadlock)
+    yield from _describe_big_lock()
+    homes = set()
+    calls = waits()
+    for context in sorted(every_context(), key=lambda each: each.name):
+        if context._closed:
+            continue
+        homes.add(home_thread(context))
+        yield from _describe_context(context, frames, calls)
+    for ident, mine in calls.items():
+        if ident not in homes:
+            for call in mine:
+                yield f"thread {thread_name(ident)} waits in {call!r}"
+            yield from stack(frames.get(ident))
+    for ident, waiter in parked.copy().items():
+        yield f"thread {thread_name(ident)} {wait(waiter)}"
+        yield from stack(frames.get(ident))
+    for task, far in elsewhere.copy().items():
+        if not far.granted and not far.left:
+            yield f"task {task.get_name()!r} of {far.loop!r} {wait(far)}"
+
+
+def _describe_big_lock() -> Iterator[str]:
+    owner, *waiters = snapshot(big_lock._queue) or (None,)
+    held = "free" if owner is None else f"held by thread {thread_name(owner.ident)}"
+    queue = [thread_name(waiter.ident) for waiter in waiters]
+    waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "nobody waits"
+    yield f"big lock: {held}, {waiting}"
+
+
+def _describe_context(
+    context: AioContext, frames: dict[int, FrameType], calls: dict[int, list[Waiting]]
+) -> Iterator[str]:
+    ident = home_thread(context)
+    state = "not running" if ident is None else "asleep" if context._bell else "running"
+    home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
+    is_main = " (main)" if main_context() is context else ""
+    ready = len(context._ready)
+    yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
+    for call in calls.get(ident, ()):  # type: ignore[arg-type]
+        yield f"  its home waits in {call!r}"
+    if ident is not None and state == "running":
+        yield from stack(frames.get(ident))
+    for task in context._tasks():
+        yield f"  task {task.get_name()!r}: {doing(task)}"
+        yield from task_stack(task)

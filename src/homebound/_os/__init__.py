@@ -1,0 +1,5 @@
+"""The seam to the machine: clock, parking, spinning, greenlets, and looks at what threads change.
+
+Every room may import from here; this room imports none of the others and knows no context.
+Its code runs on any thread.
+"""

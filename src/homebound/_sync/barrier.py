@@ -1,0 +1,226 @@
+"""Barrier: who completes the group lets it go. The next one gathers when all of it have left."""
+
+from __future__ import annotations
+
+from asyncio import BrokenBarrierError
+from typing import TYPE_CHECKING
+
+from .._os.clock import Deadline
+from .wait_queue import DONE, WaitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .waiters import Waiter
+
+
+FILLING, DRAINING, RESETTING, BROKEN = "filling", "draining", "resetting", "broken"
+INSIDE = object()  # the `want` of who is counted
+
+
+class Barrier(WaitQueue):
+    """asyncio.Barrier for tasks of any loop and for threads, all at once.
+
+    Raises ValueError unless `parties` is above 0.
+
+    >>> import asyncio, homebound
+    >>> async def main():
+    ...     barrier = homebound.Barrier(2)
+    ...     return await asyncio.gather(barrier.wait(), barrier.wait())
+    >>> homebound.run(main())
+    [0, 1]
+
+    Called from: any thread.
+    """
+
+    __slots__ = ("_count", "_parties", "_state")
+
+    def __init__(self, parties: int) -> None:
+        if parties < 1:
+            raise ValueError("parties must be > 0")
+        super().__init__()
+        self._parties = parties
+        # Under the guard. While a group leaves, who comes stands outside: queued, not counted.
+        self._state = FILLING
+        self._count = 0  # how many are inside: they wait, or were let go and have not left yet
+
+    @property
+    def parties(self) -> int:
+        """How many pass together.
+
+        Called from: any thread.
+        """
+        return self._parties
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait for the rest.
+
+        Called from: any thread.
+        """
+        return self._count if self._state == FILLING else 0
+
+    @property
+    def broken(self) -> bool:
+        """True after `abort`, until `reset`.
+
+        Called from: any thread.
+        """
+        return self._state == BROKEN
+
+    async def wait(self) -> int:
+        """Wait until `parties` wait; a number of one's own from 0 to parties - 1.
+
+        Cancelled, it counts no more. Raises asyncio.BrokenBarrierError if the barrier is, or
+        becomes, broken, or is reset meanwhile.
+
+        Called from: task.
+        """
+        number = None
+        while number is None:
+            number = self._pass(await self._wait())
+        return number
+
+    def wait_sync(self, timeout: float | None = None) -> int:
+        """`wait` in this thread, at most `timeout` seconds: TimeoutError, and it counts no more.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        deadline = Deadline(timeout)
+        number = None
+        while number is None:
+            waiter = self._wait_sync(deadline.left())
+            if waiter is None:
+                raise TimeoutError
+            number = self._pass(waiter)
+        return number
+
+    async def reset(self) -> None:
+        """Make it as new: who waits gets asyncio.BrokenBarrierError.
+
+        Called from: task.
+        """
+        self._reset()
+
+    def reset_sync(self) -> None:
+        """`reset` in a thread; it does not wait.
+
+        Called from: any thread.
+        """
+        self._reset()
+
+    async def abort(self) -> None:
+        """Break it: who waits, and who comes, gets asyncio.BrokenBarrierError, until `reset`.
+
+        Called from: task.
+        """
+        self._abort()
+
+    def abort_sync(self) -> None:
+        """`abort` in a thread; it does not wait.
+
+        Called from: any thread.
+        """
+        self._abort()
+
+    def _reset(self) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._reset)
+            return
+        with self._guard:
+            self._state = RESETTING if self._count else FILLING
+            woken = self._let_go()
+        self._wake_all(woken)
+
+    def _abort(self) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._abort)
+            return
+        with self._guard:
+            self._state = BROKEN
+            woken = self._grant_all()
+        self._wake_all(woken)
+
+    def _join(self, waiter: Waiter) -> bool:
+        with self._guard:
+            self._waiters.append(waiter)
+            if self._state == FILLING:
+                waiter.want = INSIDE
+                waiter.value = self._count
+                self._count += 1
+                if self._count == self._parties:
+                    self._state = DRAINING
+            woken = self._grant_all() if self._state == BROKEN else self._let_go()
+        self._wake_all([each for each in woken if each is not waiter])
+        return any(each is waiter for each in woken)
+
+    def _let_go(self) -> list[Waiter]:
+        """Grant those inside if they are to leave. Under the guard; whom to wake."""
+        if self._state == FILLING:
+            return []
+        woken = [waiter for waiter in self._waiters if waiter.want is INSIDE]
+        for waiter in woken:
+            self._waiters.remove(waiter)
+            waiter.granted = True
+        return woken
+
+    def _pass(self, waiter: Waiter) -> int | None:
+        """It goes on: its number, or an error; None if it stood outside and may try again."""
+        state = self._exit(waiter)
+        if waiter.want is not INSIDE:
+            if state == BROKEN:
+                raise BrokenBarrierError("Barrier aborted")
+            return None
+        number: int = waiter.value
+        if state in (BROKEN, RESETTING) and number + 1 < self._parties:
+            raise BrokenBarrierError("Abort or reset of barrier")
+        return number
+
+    def _exit(self, waiter: Waiter) -> str:
+        """It is inside no more; the state it leaves. After the last one, who stands outside comes.
+
+        As in asyncio they enter one by one as they run, so a `reset` before that concerns none.
+        """
+        with self._guard:
+            state = self._state
+            woken: list[Waiter] = []
+            if waiter.want is INSIDE:
+                self._count -= 1
+                if not self._count and state in (DRAINING, RESETTING):
+                    self._state = FILLING
+                    woken = self._grant_all()
+        self._wake_all(woken)
+        return state
+
+    def _withdraw(self, waiter: Waiter) -> bool:
+        if not super()._withdraw(waiter):
+            return False
+        self._exit(waiter)
+        return True
+
+    def _take(self, _waiter: Waiter) -> bool:
+        return False  # only the last to come ends a wait
+
+    def _give_back(self, waiter: Waiter) -> None:
+        self._exit(waiter)
+
+    def __aenter__(self) -> Awaitable[int]:
+        return self.wait()
+
+    def __aexit__(self, *_error: object) -> Awaitable[None]:
+        return DONE
+
+    def __enter__(self) -> int:
+        return self.wait_sync()
+
+    def __exit__(self, *_error: object) -> None:
+        """Nothing to let go of."""
+
+    def __repr__(self) -> str:
+        return f"<{object.__repr__(self)[1:-1]} [{self._describe()}]>"
+
+    def _describe(self) -> str:
+        inside = "" if self.broken else f", waiters:{self.n_waiting}/{self.parties}"
+        return self._state + inside

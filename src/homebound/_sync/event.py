@@ -1,0 +1,90 @@
+"""Event: a flag, and those who wait for it. All under the guard: setting it is what is rare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .wait_queue import WaitQueue
+
+if TYPE_CHECKING:
+    from .waiters import Waiter
+
+
+class Event(WaitQueue):
+    """asyncio.Event for tasks of any loop and for threads, all at once.
+
+    >>> import homebound
+    >>> event = homebound.Event()
+    >>> async def main(io):
+    ...     io.context.call_soon(event.set)
+    ...     return await event.wait()
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io)), event.wait_sync(timeout=0)
+    (True, True)
+
+    Called from: any thread.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value = False  # written under the guard, read by all
+
+    def is_set(self) -> bool:
+        """True if it is set.
+
+        Called from: any thread.
+        """
+        return self._value
+
+    def set(self) -> None:
+        """Set it: everyone who waits goes on, also if it is cleared at once.
+
+        Called from: any thread.
+        """
+        if self._waiters and self._guard._is_owned():  # in a finaliser
+            self._value = True
+            self._later(self._serve)
+            return
+        with self._guard:
+            if self._value:
+                return
+            self._value = True
+            woken = self._grant_all() if self._waiters else None
+        if woken:
+            self._wake_all(woken)
+
+    def clear(self) -> None:
+        """Reset it: who comes from now on waits for the next `set`.
+
+        Called from: any thread.
+        """
+        self._value = False
+
+    async def wait(self) -> bool:
+        """Wait until it is set; True.
+
+        Called from: task.
+        """
+        if not self._value:
+            await self._wait()
+        return True
+
+    def wait_sync(self, timeout: float | None = None) -> bool:
+        """Wait in this thread until it is set, at most `timeout` seconds; False if it is not.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        return self._value or self._wait_sync(timeout) is not None
+
+    def _take(self, _waiter: Waiter) -> bool:
+        return self._value
+
+    def _give_back(self, _waiter: Waiter) -> None:
+        """An event is not used up."""
+
+    def _describe(self) -> str:
+        return "set" if self._value else "unset"

@@ -1,0 +1,393 @@
+"""Queue, PriorityQueue, LifoQueue: a store of items, and those who wait at its two ends.
+
+Putting: get a slot if there is a limit, mark the work as unfinished, push the item, and then look
+whether a getter waits. Getting: the next item, and then its slot goes back. Where nobody has to
+wait all of these are single operations on deques, and nothing is locked.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import heapq
+import math
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from .queue_ends import MOST, Getters, QueueShutDown, Slots, Unfinished
+from .store import Fifo, Ordered
+from .wait_queue import no_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .waiters import Waiter
+
+T = TypeVar("T")
+
+
+class Queue(Generic[T]):
+    """asyncio.Queue for tasks of any loop and for threads, all at once.
+
+    `await queue.put(item)` and `await queue.get()` in a task, `put_sync` and `get_sync` in a
+    thread. At most `maxsize` items, or any number if it is 0. An item goes straight to who waits
+    longest.
+
+    >>> import homebound
+    >>> queue = homebound.Queue()
+    >>> async def main(io):
+    ...     io.context.call_soon(queue.put_nowait, "item")
+    ...     return await queue.get()
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.run(main(io))
+    'item'
+
+    Called from: any thread.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_getters_queue",
+        "_is_shutdown",  # set once, before the store is closed
+        "_marks",
+        "_maxsize",
+        "_permits",
+        "_pop",
+        "_push",
+        "_putting",
+        "_queue",  # what asyncio's subclasses have in it
+        "_slots",
+        "_store",
+        "_unfinished",
+        "_waiting",
+    )
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # as asyncio's: Queue[int](maxsize=1)
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._maxsize = maxsize
+        self._is_shutdown = False
+        self._queue: Any = None
+        self._init(maxsize)
+        own = type(self)
+        self._store: Fifo | Ordered
+        items = self._queue
+        if own._put is Queue._put and own._get is Queue._get and isinstance(items, Fifo):
+            self._store = items
+        else:
+            self._store = Ordered(items, self._put, self._get)
+        self._push: Callable[[Any], None] = self._store.push
+        self._pop: Callable[[], Any] = self._store.pop_next
+        self._unfinished = Unfinished()
+        self._unfinished._of = id(self)
+        self._marks = self._unfinished._marks
+        # The slots, and what of them is looked at on the way: None if there is no limit.
+        self._slots = Slots(math.ceil(maxsize)) if maxsize > 0 else None
+        if self._slots is not None:
+            self._slots._of = id(self)
+        self._getters_queue = Getters(self._store, self._unfinished, self._slots)
+        self._getters_queue._of = id(self)
+        self._waiting = self._getters_queue._waiters
+        self._permits = None if self._slots is None else self._slots._permits
+        self._putting = () if self._slots is None else self._slots._waiters
+
+    # asyncio's subclasses bring their own order by these three.
+
+    def _init(self, _maxsize: int) -> None:
+        self._queue = Fifo()
+
+    def _get(self) -> Any:
+        return self._queue.popleft()
+
+    def _put(self, item: Any) -> None:
+        self._queue.append(item)
+
+    @property
+    def maxsize(self) -> int:
+        """How many items it takes; 0 or less: any number.
+
+        Called from: any thread.
+        """
+        return self._maxsize
+
+    def qsize(self) -> int:
+        """How many items are in it.
+
+        Called from: any thread.
+        """
+        return len(self._queue)
+
+    def empty(self) -> bool:
+        """True if there is no item in it.
+
+        Called from: any thread.
+        """
+        return not self._queue
+
+    def full(self) -> bool:
+        """True if nothing can be put into it now.
+
+        Called from: any thread.
+        """
+        return self._slots is not None and not self._slots._value
+
+    # Putting.
+
+    async def put(self, item: T) -> None:
+        """Put an item in; wait until there is room. Raises QueueShutDown after `shutdown`.
+
+        Called from: task.
+        """
+        if self._is_shutdown:
+            raise QueueShutDown
+        permits = self._permits
+        if permits is not None:
+            try:
+                if self._putting:
+                    raise IndexError  # noqa: TRY301  (behind those who wait, as if there were none)
+                permits.pop()
+            except IndexError:
+                _raise_if_told(await self._slots._wait())  # type: ignore[union-attr]
+        marks = self._marks  # from here on as _put_now, without the call
+        marks.append(None)
+        if len(marks) > MOST:
+            self._unfinished.stow()
+        try:
+            self._push(item)
+        except BaseException as error:
+            self._refused(error)
+            raise
+        if self._waiting:
+            self._getters_queue._serve()
+        if self._is_shutdown:
+            self._too_late(item)
+
+    def put_nowait(self, item: T) -> None:
+        """Put an item in. Raises asyncio.QueueFull if there is no room, QueueShutDown.
+
+        Called from: any thread.
+        """
+        if self._is_shutdown:
+            raise QueueShutDown
+        if self._slots is not None and not self._slots.take_now():
+            raise asyncio.QueueFull
+        self._put_now(item)
+
+    def put_sync(self, item: T, timeout: float | None = None) -> None:
+        """`put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        if self._is_shutdown:
+            raise QueueShutDown
+        if self._slots is not None and not self._slots._acquire_now():
+            waiter = self._slots._wait_sync(timeout)
+            if waiter is None:
+                raise asyncio.QueueFull
+            _raise_if_told(waiter)
+        self._put_now(item)
+
+    def _put_now(self, item: T) -> None:
+        """There is room, and it is ours."""
+        marks = self._marks
+        marks.append(None)  # before the item: who gets it may report it done at once
+        if len(marks) > MOST:
+            self._unfinished.stow()
+        try:
+            self._push(item)
+        except BaseException as error:
+            self._refused(error)
+            raise
+        if self._waiting:  # after the push: pairs with _join
+            try:
+                self._getters_queue._serve()
+            except BaseException:
+                _thread.start_new_thread(self._getters_queue._serve, ())
+                raise
+        if self._is_shutdown:  # after the push: pairs with shutdown
+            self._too_late(item)
+
+    def _refused(self, error: BaseException) -> None:
+        """The store did not take the item."""
+        self._unput()
+        if type(error) is ValueError and self._is_shutdown:
+            raise QueueShutDown from None
+
+    def _too_late(self, item: T) -> None:
+        """It was shut down while the item was put in: take it out, if nobody has it."""
+        if self._getters_queue.retract(item):
+            self._unput()
+            raise QueueShutDown
+
+    def _unput(self) -> None:
+        self._unfinished.done()
+        if self._slots is not None:
+            self._slots.release()
+
+    # Getting.
+
+    async def get(self) -> T:
+        """Take the next item out; wait for it. Raises QueueShutDown if none will come.
+
+        Called from: task.
+        """
+        getters = self._getters_queue
+        if self._queue and not self._waiting:
+            try:
+                item: T = self._pop()
+            except IndexError:
+                item = getters.unpack(await getters._wait())
+        else:
+            item = getters.unpack(await getters._wait())
+        if self._permits is not None:
+            self._permits.append(None)
+            if self._putting:  # after the append: pairs with _join
+                self._slots._serve()  # type: ignore[union-attr]
+        return item
+
+    def get_nowait(self) -> T:
+        """Take the next item out. Raises asyncio.QueueEmpty if there is none, QueueShutDown.
+
+        Called from: any thread.
+        """
+        item: T = self._getters_queue.get_now()
+        if self._slots is not None:
+            self._slots.release()
+        return item
+
+    def get_sync(self, timeout: float | None = None) -> T:
+        """`get` in this thread; asyncio.QueueEmpty if nothing comes for `timeout` seconds.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        waiter = self._getters_queue._wait_sync(timeout)
+        if waiter is None:
+            raise asyncio.QueueEmpty
+        item: T = self._getters_queue.unpack(waiter)
+        if self._slots is not None:
+            self._slots.release()
+        return item
+
+    # Finishing.
+
+    def task_done(self) -> None:
+        """What was got is dealt with. Raises ValueError if called more often than items were put.
+
+        Called from: any thread.
+        """
+        self._unfinished.done()
+
+    async def join(self) -> None:
+        """Wait until all that was put is got and reported by `task_done`.
+
+        Called from: task.
+        """
+        if self._unfinished:
+            await self._unfinished._wait()
+
+    def join_sync(self, timeout: float | None = None) -> bool:
+        """`join` in this thread, at most `timeout` seconds; False if not all is done.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        return not self._unfinished or self._unfinished._wait_sync(timeout) is not None
+
+    def shutdown(self, immediate: bool = False) -> None:  # noqa: FBT001, FBT002  (asyncio's)
+        """Let nothing in any more; who waits to put, or to get and finds nothing, is told.
+
+        What is in it can still be got; with `immediate` it is dropped, and counts as done.
+
+        Called from: any thread.
+        """
+        self._is_shutdown = True
+        self._store.close()  # after the mark: pairs with _put_now
+        if self._slots is not None:
+            self._slots.close()
+        if immediate:
+            self._getters_queue.drop_all()
+        self._getters_queue.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise no_copy(self)
+
+    # Telling, with asyncio's names.
+
+    @property
+    def _getters(self) -> Any:
+        return self._getters_queue._waiters
+
+    @property
+    def _putters(self) -> Any:
+        return self._putting
+
+    @property
+    def _unfinished_tasks(self) -> int:
+        return len(self._unfinished)
+
+    def _format(self) -> str:
+        result = f"maxsize={self._maxsize!r}"
+        if self._queue:
+            result += f" _queue={list(self._queue)!r}"
+        if self._getters:
+            result += f" _getters[{len(self._getters)}]"
+        if self._putters:
+            result += f" _putters[{len(self._putters)}]"
+        if self._unfinished:
+            result += f" tasks={len(self._unfinished)}"
+        if self._is_shutdown:
+            result += " shutdown"
+        return result
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} {self._format()}>"
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} {self._format()}>"
+
+
+class PriorityQueue(Queue[T]):
+    """A Queue whose next item is the smallest; usually a tuple of a priority and the thing.
+
+    Called from: any thread.
+    """
+
+    __slots__ = ()
+
+    def _init(self, _maxsize: int) -> None:
+        self._queue = []
+
+    def _put(self, item: Any) -> None:
+        heapq.heappush(self._queue, item)
+
+    def _get(self) -> Any:
+        return heapq.heappop(self._queue)
+
+
+class LifoQueue(Queue[T]):
+    """A Queue whose next item is the one put last.
+
+    Called from: any thread.
+    """
+
+    __slots__ = ()
+
+    def _init(self, _maxsize: int) -> None:
+        self._queue = []
+
+    def _put(self, item: Any) -> None:
+        self._queue.append(item)
+
+    def _get(self) -> Any:
+        return self._queue.pop()
+
+
+def _raise_if_told(waiter: Waiter) -> None:
+    if waiter.error is not None:
+        raise waiter.error

@@ -1,0 +1,248 @@
+"""RWLock: many readers or one writer, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .._core.current import current_context
+from .._threads.block_on import block_on
+from .wait_queue import DONE, WaitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .waiters import Waiter
+
+READ, WRITE = "read", "write"
+
+
+class RWLock(WaitQueue):
+    """A lock that many readers may have together, or one writer alone.
+
+    `async with rw.read():` and `async with rw.write():` in a task, `with` in a thread. FIFO:
+    readers that stand next to each other are let in together, a reader that comes while a writer
+    waits stands behind it, so neither kind starves. Not recursive. Like Lock it has no owner.
+
+    >>> import homebound
+    >>> rw = homebound.RWLock()
+    >>> async def main():
+    ...     async with rw.write():
+    ...         rw.downgrade()
+    ...         async with rw.read():
+    ...             return repr(rw).rpartition(" ")[2]
+    >>> homebound.run(main())
+    '[readers:2]>'
+
+    Called from: any thread.
+    """
+
+    __slots__ = (
+        "_holders",  # who has taken it, where somebody watches; else unset. See _debug/holders.py
+        "_owners",
+        "_unheld",
+    )
+
+    _holders: list[tuple[Any, bool, object]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owners = 0  # how many readers have it; -1: a writer. Under the guard
+        # One entry for each upgrade that was closed while it had nothing. Atomic operations.
+        self._unheld: list[None] = []
+
+    def read(self) -> Side:
+        """To be used with `async with` or `with`: its body shares the lock with other readers.
+
+        Called from: any thread.
+        """
+        return Side(self, READ)
+
+    def write(self) -> Side:
+        """To be used with `async with` or `with`: its body has the lock alone.
+
+        Called from: any thread.
+        """
+        return Side(self, WRITE)
+
+    async def acquire_read(self) -> bool:
+        """Wait until it is ours for reading; True.
+
+        Called from: task.
+        """
+        if not self._acquire_now(READ):
+            await self._wait(READ)
+        return True
+
+    async def acquire_write(self) -> bool:
+        """Wait until it is ours for writing; True.
+
+        Called from: task.
+        """
+        if not self._acquire_now(WRITE):
+            await self._wait(WRITE)
+        return True
+
+    def acquire_read_sync(self, timeout: float | None = None) -> bool:
+        """Wait in this thread until it is ours for reading; False if `timeout` seconds were over.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        return self._acquire_now(READ) or self._wait_sync(timeout, READ) is not None
+
+    def acquire_write_sync(self, timeout: float | None = None) -> bool:
+        """Wait in this thread until it is ours for writing; False if `timeout` seconds were over.
+
+        A home's loop keeps turning meanwhile, as in `block_on`.
+
+        Called from: any thread.
+        """
+        return self._acquire_now(WRITE) or self._wait_sync(timeout, WRITE) is not None
+
+    def _acquire_now(self, want: str) -> bool:
+        with self._guard:
+            return not self._waiters and self._take_as(want)
+
+    def release(self) -> None:
+        """Let go of it, as reader or as writer; the next in the queue come in.
+
+        Raises RuntimeError if nobody has it.
+
+        Called from: any thread.
+        """
+        with self._guard:
+            if not self._owners:
+                raise RuntimeError("RWLock is not acquired.")
+            # A finaliser may release it under our guard: no call between the look and the change.
+            self._owners -= 1 if self._owners > 0 else -1
+        self._serve()
+
+    def downgrade(self) -> None:
+        """Its writer goes on as a reader, and readers that are next in the queue come in.
+
+        Nobody writes in between. Raises RuntimeError if no writer has it.
+
+        Called from: any thread.
+        """
+        with self._guard:
+            if self._owners >= 0:
+                raise RuntimeError("RWLock.downgrade(): no writer has it")
+            self._owners = 1
+        self._serve()
+
+    async def upgrade(self) -> bool:
+        """A reader of it becomes its writer; True if nobody else wrote in between.
+
+        It does at once if it is the only reader and nobody waits. Else it lets go and queues behind
+        those who wait, some of whom may write: then False, and what was read before may be stale.
+        Cancelled, it is a reader again before CancelledError is raised. Raises RuntimeError if no
+        reader has it.
+
+        Called from: task.
+        """
+        if self._upgrade_now():
+            return True
+        try:
+            try:
+                await self._wait(WRITE, joined=self.release)
+            except GeneratorExit:
+                raise
+            except BaseException:
+                await self._read_again()
+                raise
+        except GeneratorExit:  # it can wait for nothing more: it must not release what it has not
+            self._unheld.append(None)
+            raise
+        return False
+
+    async def _read_again(self) -> None:
+        while True:
+            try:
+                await self.acquire_read()
+            except asyncio.CancelledError:
+                continue  # the first one is raised, once it has the lock
+            return
+
+    def upgrade_sync(self, timeout: float | None = None) -> bool:
+        """`upgrade` in this thread, at most `timeout` seconds: TimeoutError, as a reader again.
+
+        Called from: any thread.
+        """
+        if self._upgrade_now():
+            return True
+        if current_context() is not None:
+            return bool(block_on(self.upgrade(), timeout=timeout))
+        waiter = None
+        try:
+            waiter = self._wait_parked(timeout, WRITE, self.release)
+        finally:
+            if waiter is None:
+                self.acquire_read_sync()
+        if waiter is None:
+            raise TimeoutError
+        return False
+
+    def _upgrade_now(self) -> bool:
+        with self._guard:
+            if self._owners <= 0:
+                raise RuntimeError("RWLock.upgrade(): no reader has it")
+            if self._owners > 1 or self._waiters:
+                return False
+            self._owners = -1
+            return True
+
+    def locked(self) -> bool:
+        """True if somebody has it.
+
+        Called from: any thread.
+        """
+        return self._owners != 0
+
+    def _take(self, waiter: Waiter) -> bool:
+        return self._take_as(waiter.want)
+
+    def _take_as(self, want: str) -> bool:
+        if want is READ and self._owners >= 0:
+            self._owners += 1
+        elif want is WRITE and not self._owners:
+            self._owners = -1
+        else:
+            return False
+        return True
+
+    def _give_back(self, _waiter: Waiter) -> None:
+        self.release()
+
+    def _describe(self) -> str:
+        owners = self._owners
+        return "unlocked" if not owners else "writing" if owners < 0 else f"readers:{owners}"
+
+
+class Side:
+    """One of the two ways to have a RWLock, as a context manager."""
+
+    __slots__ = ("_lock", "_want")
+
+    def __init__(self, lock: RWLock, want: str) -> None:
+        self._lock = lock
+        self._want = want
+
+    def __aenter__(self) -> Awaitable[Any]:
+        lock = self._lock
+        return DONE if lock._acquire_now(self._want) else lock._wait(self._want)
+
+    def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
+        if kind is GeneratorExit and self._lock._unheld:
+            self._lock._unheld.pop()
+        else:
+            self._lock.release()
+        return DONE
+
+    def __enter__(self) -> None:
+        if not self._lock._acquire_now(self._want):
+            self._lock._wait_sync(None, self._want)
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()

@@ -1,0 +1,386 @@
+"""block_on: run something in a context and wait for it, in a thread that is no task's to await in.
+
+At home, and with the big lock for the main context, it runs inline and the loop is turned, nested
+in whatever runs there. In a thread that is nobody's home it is queued, and the thread sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .._aio.tasks import task_here
+from .._core.big_lock import big_lock_let_go
+from .._core.context import whereabouts
+from .._core.coroutines import coroutine_of
+from .._core.current import current_context, main_context
+from .._core.guest_context import GuestContext
+from .._core.put_off import must_end_waits
+from .._core.task import Task
+from .._errors import ContextClosed, ContextError, WouldDeadlock
+from .._os.clock import Deadline, monotonic
+from .._os.greenlets import awaiter_here, in_child_greenlet, refusal_in_child
+from .._os.parking import Parker, my_parker
+from .wait_while import Waiting, _place_to_wait, end_waits
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .._core.context import AioContext
+    from .._core.loop_context import LoopContext
+
+_LAST_SLEEP = 1.0  # seconds; see _end_quietly
+_UNHEARD = "_homebound_unheard"  # the attribute of an error that exit_begins keeps unreported
+_GUEST_RECHECK = 0.5  # seconds after which who waits for a loop that does not tell looks at it
+
+
+class _Exit:
+    """Whether the interpreter ends: written once, by the main thread in its atexit handler."""
+
+    under_way = False
+
+
+def exit_begins() -> None:
+    """I/O threads are being ended because the interpreter ends. Called from: the main thread."""
+    _Exit.under_way = True
+    report = threading.excepthook
+
+    def report_others(args: threading.ExceptHookArgs) -> None:
+        if not hasattr(args.exc_value, _UNHEARD):
+            report(args)
+
+    threading.excepthook = report_others
+
+
+def _is_lost(task: Task[Any]) -> bool:
+    """The interpreter has cancelled it as it ends, and a daemon thread has waited for it."""
+    cancelled = task.cancelled() or isinstance(task.exception(), ContextClosed)
+    return cancelled and threading.current_thread().daemon
+
+
+def _end_quietly(task: Task[Any], parker: Parker, expired: _Expiry | None) -> None:
+    """Nobody is to hear of a lost task: the thread ends in its sleep.
+
+    For a time only, or a task whose cleanup waits for this thread would hang the exit. So an exit
+    that takes longer has the error raised here, and if nobody catches it, it is not reported.
+    """
+    deadline = monotonic() + _LAST_SLEEP
+    while (left := deadline - monotonic()) > 0:
+        parker.park(left)
+    try:
+        _outcome(task, expired)
+    except BaseException as error:
+        setattr(error, _UNHEARD, True)
+        raise
+
+
+def block_on(
+    awaitable: Awaitable[Any], context: AioContext | None = None, *, timeout: float | None = None
+) -> Any:
+    """Run `awaitable` in `context` and wait for it; its result, or its exception raised here.
+
+    `context` is by default a task's home, else the current one, else the main one. At home, also
+    inside a running task, and with the big lock held for the main one, it is run inline and the
+    loop turned until it is done: the task outside stays put, others go on. In a thread without a
+    context it is queued, and the thread sleeps; so does one that runs an attached loop of others,
+    for any context but its own, and its loop stands still meanwhile. `timeout` (seconds) cancels
+    it, waits for its cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt.
+    (Where nobody runs its loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O
+    thread for another, and for the task that calls it; ContextClosed if the context has ended,
+    ContextError if there is none.
+
+    >>> import homebound
+    >>> async def answer():
+    ...     return 42
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.block_on(answer(), io.context)
+    42
+
+    Called from: any thread.
+    """
+    current = current_context()
+    target = context or _home_of(awaitable) or current or main_context()
+    if timeout is not None and math.isnan(timeout):
+        _close(awaitable)
+        Deadline(timeout)  # raises
+    try:
+        if target is None:
+            message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
+            raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
+        if current is None or _may_sleep_through(current, target, awaitable):
+            return _block_elsewhere(awaitable, target, timeout)
+        turned = _place_to_wait("block_on", target)
+    except ContextError:
+        _close(awaitable)
+        raise
+    return _block_here(awaitable, target, turned, timeout)
+
+
+def _close(awaitable: object) -> None:
+    """It is not begun: have no warning that it was never awaited."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+
+
+def _may_sleep_through(current: AioContext, target: AioContext, awaitable: object) -> bool:
+    """Whether the caller, at home on a loop of others, may let that stand while it waits.
+
+    As in any thread that runs a loop which nobody has attached. Not in an I/O thread, and not for
+    what the standing loop is to do itself.
+    """
+    if not isinstance(current, GuestContext) or current._let or target is current:
+        return False
+    if isinstance(awaitable, Task):
+        return awaitable._home is not current
+    return not (asyncio.isfuture(awaitable) and awaitable.get_loop() is current.loop)
+
+
+def _home_of(awaitable: object) -> AioContext | None:
+    return awaitable._home if isinstance(awaitable, Task) else None
+
+
+def _block_here(
+    awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
+) -> Any:
+    """Inline: this thread is `turned`'s home for now."""
+    outer = task_here(turned.loop)
+    if outer is not None and in_child_greenlet():
+        return _await_in_greenlet(awaitable, target, timeout)
+    if isinstance(awaitable, Task):
+        task = awaitable
+        if _ends_with(task, outer):
+            message = (
+                f"block_on from {whereabouts()}: {task!r} would wait for itself: "
+                "the caller runs in it, or in what it waits for"
+            )
+            raise WouldDeadlock(message)
+        task._begin_if_new(target)
+    elif target is turned:
+        task = Task(coroutine_of(awaitable), home=target)
+        _run_first_step(task, turned, outer)
+        if task.done():
+            return task.result()
+    else:
+        task = target.spawn(coroutine_of(awaitable))
+    return _block_nested(task, turned, outer, timeout)
+
+
+def _await_in_greenlet(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
+    """The loop is not to be turned from here: suspend the running task, if its library can."""
+    await_ = awaiter_here()
+    if await_ is None:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise refusal_in_child("block_on")
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    else:
+        task = target.spawn(coroutine_of(awaitable))
+    return await_(_result_of(task, asyncio.timeout(timeout)))
+
+
+async def _result_of(task: Task[Any], limit: asyncio.Timeout) -> Any:
+    async with limit:
+        return await task
+
+
+def _ends_with(task: Task[Any], running: Any) -> bool:
+    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
+    waiting: Any = task
+    seen: set[Any] = set()
+    while isinstance(waiting, Task) and waiting not in seen:
+        if waiting is running:
+            return True
+        seen.add(waiting)
+        waiting = waiting._fut_waiter
+    return False
+
+
+def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
+    """Most of what is run inline never waits: it needs no nested loop."""
+    if type(outer) is Task:
+        outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
+    try:
+        turned._run_inside(task, outer)
+    finally:
+        if type(outer) is Task:
+            outer._fut_waiter = None
+
+
+def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:
+    """Turn the loop, nested in whatever runs here, until the task is done."""
+    ours = outer if isinstance(outer, Task) else None
+    state = turned._begin_nested()
+    alarm = expired = None
+    try:
+        if ours is not None:
+            ours._fut_waiter = task  # cancelling the task outside cancels this one; see _ends_with
+        if timeout is not None:
+            expired = _Expiry(task)
+            alarm = turned.loop.call_later(max(0.0, timeout), expired)
+        cancel = (task if ours is None else ours).cancel
+        with Waiting("block_on", task, turned, outer, timed=timeout is not None, cancel=cancel):
+            _turn_until_done(task, turned, outer)
+        return _outcome(task, expired)
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        if ours is not None:
+            ours._fut_waiter = None
+        turned._end_nested(state)
+
+
+def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
+    """Ctrl-C may come between any two steps: all of them are inside the `try`."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            # Once more after an interrupt, which may have come first.
+            task._tell(_Notify(turned, outer))
+            while not task.done():
+                if must_end_waits(turned.loop):
+                    end_waits(turned)
+                turned._turn_once(blocking=True)
+            break
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not task.done():
+                interrupt = error
+                task.cancel()
+                continue
+            if task.cancelled() or task.exception() is not error:
+                interrupt = error  # else it is the task's own, and its result
+            break
+    if interrupt is not None:
+        raise interrupt
+
+
+def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
+    if expired is not None and expired.fired and task.cancelled():
+        message = f"block_on: {task.get_name()!r} was cancelled after its timeout"
+        raise TimeoutError(message)
+    return task.result()
+
+
+class _Expiry:
+    """The timeout of a block_on."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self.fired = False
+
+    def __call__(self) -> None:
+        self.fired = self._task.cancel()
+
+
+class _Notify:
+    """A listener: the task is done, let the waiting context look."""
+
+    __slots__ = ("_awaiter", "_context")
+
+    def __init__(self, context: AioContext, awaiter: Any) -> None:
+        self._context = context
+        self._awaiter = awaiter  # the task that is inside block_on, or None
+
+    def _heard(self, _: object) -> None:
+        self._context.notify()
+
+
+class _Unpark:
+    """A listener: the task is done, let the waiting thread look."""
+
+    __slots__ = ("_parker",)
+
+    def __init__(self, parker: Parker) -> None:
+        self._parker = parker
+
+    def _heard(self, _: object) -> None:
+        self._parker.unpark()
+
+
+def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
+    """Queue a task; Ctrl-C meanwhile cancels it, and is returned for who waits for the cleanup."""
+    push = target._ready.append
+    try:
+        push(task)  # the first call in here: an interrupt finds it queued
+        if target._bell:
+            target._ring(task)
+    except (KeyboardInterrupt, SystemExit) as error:
+        task.cancel()
+        return error
+    return None
+
+
+def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
+    """Queued: this thread is nobody's home, and sleeps."""
+    interrupt: BaseException | None = None
+    expired: _Expiry | None = None
+    if isinstance(awaitable, Task):
+        task = awaitable
+        task._begin_if_new(target)
+    else:
+        task = Task._queued(coroutine_of(awaitable), target, None, None)
+        try:
+            interrupt = _post_new(task, target)
+        except BaseException:  # refused, or interrupted before
+            task._abandon("was never started")
+            raise
+    # From here on no call is outside the `try`: Ctrl-C finds the task queued, and is to cancel it.
+    while interrupt is None or not _is_run_by_nobody(task):
+        try:
+            expired = _sleep_until_done(task, timeout if interrupt is None else None)
+            break
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupt = error
+            task.cancel()
+    if interrupt is not None:
+        raise interrupt
+    if _Exit.under_way and _is_lost(task):
+        _end_quietly(task, my_parker(), expired)
+    return _outcome(task, expired)
+
+
+def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
+    """Cancel it when the time is over, and wait for its cleanup; the timeout, if it was."""
+    parker = my_parker()
+    task._tell(_Unpark(parker))
+    deadline = Deadline(timeout)
+    expired: _Expiry | None = None
+    with Waiting("block_on", task, timed=timeout is not None):
+        while not task.done():
+            if not deadline.over():
+                _park_until_told(parker, task, deadline)
+                continue
+            deadline = Deadline(None)  # once
+            expired = _Expiry(task)
+            expired()
+            if _is_run_by_nobody(task):
+                raise TimeoutError(_unheard(task))
+    return expired
+
+
+def _is_run_by_nobody(task: Task[Any]) -> bool:
+    """Its cancellation leads to nothing that could be waited for, until somebody runs its loop."""
+    home = task._home
+    return not task.done() and home is not None and not home._is_lived_in()
+
+
+def _unheard(task: Task[Any]) -> str:
+    return (
+        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task._home!r}; "
+        f"{task.get_name()!r} is cancelled when somebody does"
+    )
+
+
+def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
+    """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
+    home = task._home
+    silent = home if isinstance(home, GuestContext) and not home.end.covers else None
+    with big_lock_let_go():
+        deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
+    if silent is not None and silent.loop.is_closed():
+        silent.end.tell()

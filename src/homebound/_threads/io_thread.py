@@ -1,0 +1,385 @@
+"""Threads that are homes."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+from .._core.context import whereabouts
+from .._core.current import current_context, set_home
+from .._core.guest_context import GuestContext
+from .._core.loop import Loop
+from .._core.traps import move_to
+from .._errors import ContextError, WouldDeadlock
+from .._os.greenlets import refuse_green_threads
+from .._os.members import members
+from .._os.parking import my_parker
+from .._os.spin import Spin
+from .block_on import exit_begins
+from .left_over import left_over
+from .run import new_event_loop
+from .wait_until import Watchers, wait_until
+from .wait_while import _place_to_wait, kick
+from .wind_down import wind_down
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextvars import Context
+    from types import TracebackType
+
+    from .._core.context import AioContext
+    from .._core.task import Task
+
+_numbers = count()
+_running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
+
+
+class IOThread:
+    """A thread that is the home of one context, from `start` to `stop`.
+
+    `loop_factory` makes its loop (default: homebound's own; uvloop.new_event_loop for one that
+    cannot nest). `poll_max_ns` is how long, in nanoseconds, an idle loop may look again and again
+    before it sleeps: worth it on a free-threaded build with cores to spare. It adapts below that,
+    growing by the factor `poll_grow` (0: 2) and shrinking by `poll_shrink` (0: to nothing).
+    Raises ValueError if one of them is negative.
+
+    >>> import homebound
+    >>> async def work():
+    ...     return homebound.current_context().name
+    >>> with homebound.IOThread("io0") as io:
+    ...     homebound.block_on(io.spawn(work()))
+    'io0'
+
+    Called from: any thread.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        poll_max_ns: int = 0,
+        poll_grow: int = 0,
+        poll_shrink: int = 0,
+    ) -> None:
+        for what, value in (
+            ("poll_max_ns", poll_max_ns),
+            ("poll_grow", poll_grow),
+            ("poll_shrink", poll_shrink),
+        ):
+            if value < 0:
+                message = f"IOThread: {what} is {value}; it must be 0 or more"
+                raise ValueError(message)
+        self.name: str = f"io{next(_numbers)}" if name is None else name
+        self._loop_factory = loop_factory or new_event_loop
+        self._polling = (poll_max_ns, poll_grow, poll_shrink)
+        # Made by start(), which makes another if that one could not start.
+        self._thread: threading.Thread
+        # Written by the I/O thread before it says that it has started, then constant.
+        self._context: AioContext | None = None
+        self._failure: BaseException | None = None
+        self._started = False  # set by start(), and taken back if that fails
+        self._ended = False  # set once by the I/O thread, as its last deed
+        self._came_from: AioContext | None = None  # of the task in `async with`; written by it
+        self._at_end = Watchers()  # told of _ended
+        # Seconds that a stop waited in vain: so long, once more, waits the interpreter's exit.
+        self._patience: float | None = None
+
+    @property
+    def context(self) -> AioContext:
+        """The context whose home this thread is. Raises ContextError before `start`.
+
+        Called from: any thread.
+        """
+        if self._context is None:
+            message = f"IOThread {self.name!r} has no context before start()"
+            raise ContextError(message)
+        return self._context
+
+    def start(self) -> None:
+        """Start the thread; when this returns it is the home of `context`.
+
+        Raises ContextError if it was started before, RuntimeError if there can be no more threads,
+        and whatever `loop_factory` raises. After such a failure it can be started again.
+
+        Called from: any thread.
+        """
+        if self._started:
+            message = f"IOThread {self.name!r} was started before; make another one"
+            raise ContextError(message)
+        refuse_green_threads("IOThread.start()")
+        self._starter = my_parker()
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._failure = None
+        self._started = True
+        interrupt: BaseException | None = None
+        try:
+            self._thread.start()
+        except BaseException as error:
+            if self._thread.ident is None:
+                self._started = False
+                raise
+            interrupt = error  # Ctrl-C, when it had started
+        interrupt = self._await_start() or interrupt
+        if self._failure is not None:
+            self._thread.join()
+            self._started = self._ended = False
+            raise self._failure
+        if interrupt is not None:
+            raise interrupt
+
+    def _await_start(self) -> BaseException | None:
+        """Wait until it lives or has failed; the interrupt that came meanwhile."""
+        interrupt: BaseException | None = None
+        while self._context is None and self._failure is None:
+            try:
+                self._starter.park()
+            except BaseException as error:  # noqa: BLE001  (raised when it can be stopped)
+                interrupt = error
+        if self._failure is None:
+            _running.add(self)
+        return interrupt
+
+    def spawn(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[Any]:
+        """Make a task of `coro` at home here: `io.context.spawn`.
+
+        Called from: any thread.
+        """
+        if self._context is None and asyncio.iscoroutine(coro):
+            coro.close()  # as AioContext.spawn does
+        return self.context.spawn(coro, name=name, context=context)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End the thread and wait for it: at most `timeout` seconds, then TimeoutError.
+
+        Its tasks are cancelled and waited for, asynchronous generators and workers shut down. The
+        error says what has not ended, with stacks; the end goes on, and another `stop` waits for
+        the same one. The interpreter's exit does so for `timeout` seconds more, then abandons it.
+        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
+        other I/O threads. `astop`, and the end of `async with IOThread()`, wait without blocking
+        (at that end a task that has moved into the thread goes back to where it began).
+
+        Called from: any thread.
+        """
+        self._check_wait("stop")
+        self._ask_to_stop()
+        try:
+            self.join(timeout)
+        except TimeoutError:
+            self._bound_exit(timeout)
+            raise
+
+    async def astop(self) -> None:
+        """End the thread and wait for it, without blocking: `stop` for a task, on any loop.
+
+        As at the end of `async with`. Cancelled, it still waits for the end, and is cancelled then.
+        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread.
+
+        >>> import asyncio, homebound
+        >>> async def main():
+        ...     io = homebound.IOThread("io0")
+        ...     io.start()
+        ...     await io.astop()
+        ...     return io
+        >>> asyncio.run(main())
+        <IOThread 'io0' ended>
+
+        Called from: task.
+        """
+        if self._context is None:
+            return
+        if current_context() is self._context:
+            self._check_wait("stop")
+        await self._end()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
+
+        A home that waits keeps turning its loop. Raises WouldDeadlock like `stop`.
+
+        Called from: any thread.
+        """
+        if not self._started or self._failure is not None:
+            return
+        self._check_wait("join")
+        try:
+            wait_until(("IOThread.join", self), lambda: self._ended, self._at_end, timeout=timeout)
+        except TimeoutError:
+            message = f"IOThread {self.name!r} has not ended after {timeout} s"
+            if self._context is not None:
+                message += left_over(self._context)
+            raise TimeoutError(message) from None
+        self._thread.join()  # it has done its last deed: a matter of microseconds
+
+    def _bound_exit(self, patience: float | None) -> None:
+        """How long the interpreter's exit is to wait for it, and for its workers."""
+        self._patience = patience
+        workers = None if self._context is None else self._context.workers
+        if workers is not None:
+            workers._patience = patience
+
+    def _check_wait(self, what: str) -> None:
+        """Before anything is done: a call that may not wait must change nothing."""
+        current = current_context()
+        if current is None or self._context is None or self._ended:
+            return
+        if current is self._context:
+            message = (
+                f"IOThread.{what} was called in {whereabouts()}, which is the one to end; "
+                f"call it in another thread: main_context().call_soon(io.{what}) does"
+            )
+            raise WouldDeadlock(message)
+        try:
+            _place_to_wait(f"IOThread.{what}", self._context)
+        except ContextError as error:
+            message = f"{error}; at the end of `async with IOThread()` others go on meanwhile"
+            raise type(error)(message) from None
+
+    def _ask_to_stop(self) -> None:
+        context = self._context
+        if context is None or self._ended:
+            return
+        try:
+            context.call_soon(_stop_once, context)
+        except ContextError:
+            pass  # it ends already
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self._came_from = current_context()
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await _leave(self, self._came_from)
+        await self._end()
+
+    async def _end(self) -> None:
+        """Ask it to stop, and wait until it has ended, in a task of any loop but its own."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def set_ended() -> None:
+            if not ended.done():  # told twice, if it ends just now
+                ended.set_result(None)
+
+        tell = partial(loop.call_soon_threadsafe, set_ended)
+        self._ask_to_stop()
+        self._at_end.enter(tell)
+        if self._ended:  # after we have entered: pairs with the end of _live
+            tell()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            if not ended.done():
+                await ended  # cancelled: the thread ends all the same, and it is not left behind
+            self._thread.join()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running" if self._context else "not started"
+        return f"<IOThread {self.name!r} {state}>"
+
+    # In the thread.
+
+    def _live(self) -> None:
+        try:
+            with self._home() as context:
+                self._context = context
+                self._starter.unpark()
+                try:
+                    context.loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    self._report_exit(context, error)
+                    raise
+                finally:
+                    wind_down(context, f"unhandled exception as {self.name} stopped")
+        except BaseException as error:
+            if self._context is None:
+                self._failure = error
+            else:
+                raise
+        finally:
+            self._ended = True
+            self._starter.unpark()
+            self._at_end.tell()
+            kick()  # who waits for what this context was to do is told that it has ended
+
+    def _report_exit(self, context: AioContext, error: BaseException) -> None:
+        """Something here has raised SystemExit, of which threading's own excepthook is silent."""
+        tasks = sorted(task.get_name() for task in asyncio.all_tasks(context.loop))
+        message = f"{error!r} in IOThread {self.name!r} ends it"
+        if tasks:
+            message += f", and cancels its tasks: {', '.join(tasks)}"
+        context.loop.call_exception_handler({"message": message, "exception": error})
+
+    @contextmanager
+    def _home(self) -> Iterator[AioContext]:
+        loop = self._loop_factory()
+        if isinstance(loop, Loop):
+            if self._polling[0]:
+                loop.spin = Spin(*self._polling)
+            context: AioContext = loop.home
+            context.name = self.name
+            with loop.home.inhabit():
+                yield context
+            return
+        context = GuestContext.attach_here(loop, self.name)
+        asyncio.set_event_loop(loop)
+        try:
+            yield context
+        finally:
+            asyncio.set_event_loop(None)
+            set_home(None)
+
+
+def _stop_once(context: AioContext) -> None:
+    """Stop the loop, unless its end has begun: that is not to be interrupted. Home."""
+    if not context._ending:
+        context.loop.stop()
+
+
+async def _leave(thread: IOThread, back: AioContext | None) -> None:
+    """Who is to see the thread end cannot stay there: the calling task goes back."""
+    if current_context() is thread._context:
+        if back is None:
+            thread._check_wait("stop")
+        else:
+            await move_to(back)
+
+
+@atexit.register
+def _stop_all() -> None:
+    """The interpreter ends: let every I/O thread end its work in order."""
+    exit_begins()
+    for thread in members(_running):
+        thread._ask_to_stop()
+    for thread in members(_running):
+        thread._thread.join(thread._patience)

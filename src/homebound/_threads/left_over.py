@@ -1,0 +1,45 @@
+"""What still goes on where an end is waited for, with stacks: for those who will wait no longer."""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from typing import TYPE_CHECKING, Any
+
+from .._aio.shapes import thread_frames
+from .._core.big_lock import thread_name
+from .._os.stacks import stack, task_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from threading import Thread
+
+    from .._core.context import AioContext
+
+
+def left_over(context: AioContext, part: Any = None) -> str:
+    """The home's thread, the tasks at home but `part`, and the workers, each on lines of its own.
+
+    Called from: any thread.
+    """
+    lines: list[str] = []
+    home = context._home_ident
+    if home is not None and home != get_ident():
+        lines += [f"  thread {thread_name(home)}:", *stack(thread_frames().get(home))]
+    for task in context._tasks():
+        if task is not part:
+            lines += [f"  task {task.get_name()!r}:", *task_stack(task)]
+    if context.workers is not None:
+        lines += _of_threads(context.workers._threads.copy())
+    return "".join(f"\n{line}" for line in lines)
+
+
+def threads_left_over(threads: Iterable[Thread]) -> str:
+    """The same, of threads. Called from: any thread."""
+    return "".join(f"\n{line}" for line in _of_threads(threads))
+
+
+def _of_threads(threads: Iterable[Thread]) -> Iterator[str]:
+    frames = thread_frames()
+    for thread in threads:
+        yield f"  thread {thread.name!r}:"
+        yield from stack(frames.get(thread.ident or 0))

@@ -1,0 +1,128 @@
+"""Waiting for a thread, whoever the caller is: a home turns its loop, and the big lock is free.
+
+Sleeps are on parkers, not on a threading.Condition; see _os/parking.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core.big_lock import big_lock, big_lock_let_go
+from .._core.current import current_context, here, main
+from .._errors import ContextClosed
+from .._os.clock import Deadline
+from .._os.parking import my_parker
+from .wait_while import Waiting, _place_to_wait, turn_while
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core.context import AioContext
+    from .._os.parking import Parker
+
+
+Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
+
+
+class Watchers:
+    """Whom to tell of a change. They enter first and then look: pairs with change, then `tell`."""
+
+    __slots__ = ("_wakes",)
+
+    def __init__(self) -> None:
+        self._wakes: list[Callable[[], object]] = []  # each operation is atomic on every build
+
+    def enter(self, wake: Callable[[], object]) -> None:
+        """`wake` is called at each change from now on. Called from: any thread."""
+        self._wakes.append(wake)
+
+    def leave(self, wake: Callable[[], object]) -> None:
+        """No more; it may be called once again, late. Called from: any thread."""
+        self._wakes.remove(wake)
+
+    def tell(self) -> None:
+        """Wake all who watch. Called from: any thread, holding no guard."""
+        for wake in tuple(self._wakes):
+            wake()
+
+
+def check_may_wait(what: str) -> None:
+    """Raise, before anything has happened, where waiting is impossible: on loops of others."""
+    context = current_context()
+    if context is not None:
+        _place_to_wait(what, context)
+
+
+def wait_until(
+    what: Reason, done: Callable[[], object], *watched: Watchers, timeout: float | None = None
+) -> None:
+    """Sleep, or turn the loop, until `done()`; its changes are told to `watched`.
+
+    May raise TimeoutError. Called from: any thread, holding no guard.
+    """
+    deadline = Deadline(timeout)
+    while not done():
+        context = current_context()
+        left = deadline.left()
+        timeout = None if left is None else max(0.0, left)
+        try:
+            _wait_in(context, what, done, *watched, timeout=timeout)
+        except ContextClosed:
+            if current_context() is context:
+                raise
+            # We stood in for a main loop, and it has ended: what we wait for has not.
+
+
+def _wait_in(
+    context: AioContext | None,
+    what: Reason,
+    done: Callable[[], object],
+    *watched: Watchers,
+    timeout: float | None,
+) -> None:
+    parker = my_parker()
+    wake: Callable[[], object] = parker.unpark if context is None else context.notify
+    for each in watched:
+        each.enter(wake)
+    try:
+        if context is None or context is not main.context:
+            with big_lock_let_go():
+                if context is None:
+                    _sleep_until(what, done, timeout, parker)
+                else:
+                    turn_while(what, lambda: not done(), context, timeout)
+        else:
+            turn_while(what, _MainWait(done), None, timeout)
+    finally:
+        for each in watched:
+            each.leave(wake)
+
+
+def _sleep_until(
+    what: Reason, done: Callable[[], object], timeout: float | None, parker: Parker
+) -> None:
+    deadline = Deadline(timeout)
+    with Waiting(*what, timed=timeout is not None):
+        while not done():
+            if deadline.over():
+                raise TimeoutError
+            deadline.park(parker)
+
+
+class _MainWait:
+    """The predicate of a wait in the main context, true while it must go on.
+
+    The home gives way to those who wait for the big lock at each iteration, a stand-in does not:
+    if the loop is always busy, the vCPU that needs the lock to make us done would never get it.
+    """
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        self._done = done
+        self._nested = False  # turn_while looks once before it turns the loop
+
+    def __call__(self) -> bool:
+        if self._nested and here.home is None and len(big_lock._queue) > 1:
+            with big_lock_let_go():
+                pass  # before we look: what is told to the context meanwhile tells nobody asleep
+        self._nested = True
+        return not self._done()

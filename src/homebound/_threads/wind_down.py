@@ -1,0 +1,133 @@
+"""The end of a loop: its tasks, asynchronous generators and workers, then the loop itself."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .._aio.handles import starts_coroutine
+from .._core.current import here
+from .._core.loop import Loop
+from .left_over import left_over
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from .._core.context import AioContext
+
+_RECHECK = 0.05  # seconds after which a winding-down home looks again which tasks it has
+_MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
+
+
+def wind_down(context: AioContext, failure: str) -> None:
+    """End everything at home here, then the loop. `failure` is what to say of errors meanwhile.
+
+    A loop that is told to stop once more goes on with it. So does an I/O thread's in which
+    something raises SystemExit.
+    """
+    context._ending = True
+    context._end_begins()
+    if isinstance(context.loop, Loop):
+        _refuse_coroutines(context.loop)
+    try:
+        for part in _parts(context, failure):
+            if not _finish(context, part, failure):
+                break
+    finally:
+        context.loop.close()
+        context._close()
+
+
+def _refuse_coroutines(loop: Loop) -> None:
+    """From now on, until the loop is closed, other threads' run_coroutine_threadsafe raises."""
+
+    def call_soon_threadsafe(callback: Any, *args: Any, **options: Any) -> Any:
+        if here.context is not loop.home and starts_coroutine(callback):
+            loop.home._refuse()
+        return Loop.call_soon_threadsafe(loop, callback, *args, **options)
+
+    # On the instance: a look in the method would cost each call an eighth. `close` takes it out.
+    loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
+
+
+def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, None]]:
+    """The parts of the end, in order. Each is made when the one before it is done."""
+    loop = context.loop
+    yield _end_tasks(loop, failure)
+    context._drained = True
+    yield loop.shutdown_asyncgens()
+    yield loop.shutdown_default_executor()
+    yield context._end_workers()
+    yield _end_tasks(loop, failure)  # those that were on their way here
+
+
+def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) -> bool:
+    """Run one part of the end, to its end; False if there is no time left for that."""
+    loop = context.loop
+    task = loop.create_task(part)
+    while True:
+        alarm = None
+        if context._end_by is not None:
+            alarm = loop.call_later(context._end_by.timeout() or 0.0, loop.stop)
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done() or threading.current_thread() is threading.main_thread():
+                raise
+            loop.call_exception_handler({"message": failure, "exception": error})
+        except RuntimeError:
+            if task.done() or loop.is_closed():
+                raise
+            if context._end_is_over():
+                _abandon(context, task)
+                return False
+            # Else somebody has stopped the loop: it does stop, when this is done.
+        else:
+            return True
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+
+def _abandon(context: AioContext, part: Any) -> None:
+    """The time is over: say what has not ended. Those who wait for it are told by the close."""
+    part._log_destroy_pending = False
+    if context.workers is not None:
+        context.workers._patience = 0.0
+    message = (
+        f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
+        f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"
+    )
+    context.loop.call_exception_handler({"message": message})
+
+
+async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
+    """Cancel each task at home here once, and wait until none is.
+
+    Cleanup may make new tasks, which are cancelled and waited for as well; other threads may do so
+    for ever. So there is an end to it: what is left then ends with the home.
+    """
+    me = asyncio.current_task()
+    asked: set[Any] = set()
+    generation: set[Any] = set()
+    generations = 0
+    while tasks := asyncio.all_tasks(loop) - {me}:
+        for task in tasks - asked:
+            task.cancel()
+        asked |= tasks
+        generation &= tasks
+        if not generation:
+            if generations == _MOST_GENERATIONS:
+                break
+            generations += 1
+            generation = tasks
+        # With a time limit: one that moves away, cleanup and all, is not ours to wait for.
+        await asyncio.wait(generation, timeout=_RECHECK)
+    for task in asked:
+        if task.done() and not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+                # Of those others the home was told as they were raised.
+                about = {"message": failure, "exception": error, "task": task}
+                loop.call_exception_handler(about)

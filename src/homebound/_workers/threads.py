@@ -1,0 +1,411 @@
+"""The threads of a worker pool: how they come, find jobs, rest, leave and die.
+
+No future, no call_soon_threadsafe: a worker that is done puts the waiting task into the mailbox of
+its home. Jobs wait in one deque, idle workers in another, both atomic in each operation; at most
+one woken worker is *searching* at a time, and one that finds a job while there are more wakes the
+next before it begins. So a burst of short jobs runs on few threads, and long ones get one each.
+
+The orders that make it lossless: a submitter appends the job and then looks whether a worker
+searches; a worker that found nothing lists itself as idle, stops searching, and then looks again.
+
+Waking a thread costs more than a brief job, and with the GIL it takes the interpreter away from
+the one at work. So while jobs are brief on average, a worker that finds more of them does not send
+for help, as long as an idle one *watches*: it looks each millisecond, and if jobs wait and none was
+taken meanwhile, the pool takes its jobs to be long again. Nothing waits behind a long job for more
+than two looks.
+
+A worker may die of an exception in its own code: the process is out of memory, a debugger throws
+one into the thread. Then it is struck out, the job in its hand fails, and others do the rest. Where
+there are none and none can be had, as at the limit of threads, the jobs that wait fail as well. No
+caller waits for a worker that is gone.
+"""
+
+from __future__ import annotations
+
+import _thread
+import concurrent.futures
+import threading
+from collections import deque
+from itertools import count, repeat, starmap
+from typing import TYPE_CHECKING, Any
+
+from .._errors import ContextClosed
+from .._os.clock import monotonic, perf_counter
+from .._os.parking import new_parker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._os.parking import Parker
+
+
+_BRIEF = 20e-6  # seconds: less than it costs to wake a thread
+_LONG = 4 * _BRIEF
+_TICK = 1e-3  # seconds between two looks of a worker that watches
+_QUIET = 16  # looks at which nothing happened, after which it stops watching
+
+
+class Worker(threading.Thread):
+    """A worker's thread. It may be joined while another thread is about to start it."""
+
+    def __init__(self, live: Callable[[], None], name: str) -> None:
+        super().__init__(target=live, name=name, daemon=True)
+        self.tried = threading.Event()  # whether it could be started is known
+        self.begun = False  # it lives, or has lived; written by it under the pool's lock
+        self.worked = False  # it has done a job, or found none to do; written by it
+        self.parker: Parker | None = None  # where it sleeps, while it lives; written by it
+
+    def start(self) -> None:
+        try:
+            super().start()
+        finally:
+            self.tried.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self.tried.wait()
+        if self.ident is not None:  # else it could not be started
+            super().join(timeout)
+
+
+class WorkerThreads:
+    """What of a `WorkerPool` its users do not call."""
+
+    def __init__(self, name: str, limits: tuple[int, int], idle_timeout: float) -> None:
+        self.name: str = name
+        self._limits = limits  # how many threads stay when idle, and how many there may be
+        self._idle_timeout = idle_timeout
+        self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
+        self._idle: deque[Parker] = deque()  # workers append themselves; the latest is woken first
+        self._searching = False  # a woken worker has not found its job yet; any thread
+        # How long jobs take, in seconds, and whether that is brief; how many were taken; whether an
+        # idle worker watches. Any worker writes them; each is a hint, and _watch makes up for it.
+        self._average = _LONG
+        self._brief = False
+        self._taken = 0
+        self._watched = False
+        self._shut_down = False  # set once, under _lock
+        # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
+        self._lock = _thread.RLock()  # a finaliser may submit, anywhere
+        self._threads: set[Worker] = set()
+        self._going: list[Worker] = []  # no longer of the set, and perhaps not at their end yet
+        self._number = count()
+        # Called when the last thread has left; under _lock.
+        self._when_empty: list[Callable[[], object]] = []
+
+    # In a submitter.
+
+    def _put(self, job: Any) -> None:
+        """Have it done. Raises if nobody will: the job is then in no queue."""
+        self._jobs.append(job)
+        if self._shut_down and self._take_out(job):  # else it is done all the same, or dropped
+            message = f"{self!r} was shut down: it takes no more work"
+            raise RuntimeError(message)
+        if self._searching:  # after the append: pairs with _rest and _send_instead
+            return
+        if self._brief and self._watched:
+            # A worker that is not idle looks again before it rests. It lists itself first: a pass
+            # through that list's lock before looking whether one is missing there pairs with it.
+            self._idle.rotate(0)
+            if len(self._idle) < len(self._threads):
+                return
+        try:
+            self._send_one()
+        except BaseException:
+            ours = self._take_out(job)
+            self._send_instead()  # other submitters have relied on our search
+            if ours:
+                raise
+
+    def _take_out(self, job: Any) -> bool:
+        """Take a job back; False if a worker has it."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _send_one(self) -> None:
+        """Have one more worker look for work."""
+        self._searching = True
+        parker: Parker | None = None
+        try:
+            # Popped and stored in one step of the interpreter: it is woken whatever is raised here.
+            for parker in starmap(self._idle.pop, repeat((), 1)):
+                parker.unpark()
+        except IndexError:
+            pass
+        except BaseException:
+            if parker is not None:
+                parker.unpark()
+            raise
+        else:
+            return
+        self._hire()
+
+    def _send_instead(self) -> None:
+        """A search has come to nothing: have another worker look, or the jobs fail."""
+        self._searching = False
+        if not self._jobs:  # after that: pairs with _put
+            return
+        try:
+            self._send_one()
+        except BaseException as error:  # noqa: BLE001  (the callers get it)
+            self._searching = False
+            if not self._threads:
+                self._fail_jobs(error)
+
+    def _hire(self) -> None:
+        """Start one more worker. Raises if that fails and no other is there to do the work."""
+        thread: Worker | None = None
+        try:
+            with self._lock:
+                if len(self._threads) >= self._limits[1]:
+                    self._searching = False  # all are at work, and each looks again when it is done
+                    return
+                thread = Worker(self._live, f"{self.name}-{next(self._number)}")
+                self._threads.add(thread)
+            thread.start()
+        except BaseException:
+            self._searching = False
+            with self._lock:
+                if thread is not None and not thread.begun:
+                    self._threads.discard(thread)  # else it lives: Ctrl-C as we waited for that
+                alone = not self._threads
+            if thread is not None:
+                thread.tried.set()  # nobody joins it in vain
+            if alone:
+                raise
+
+    # In a worker.
+
+    def _live(self) -> None:
+        """A worker's life. However it ends, the pool gets to know."""
+        worker: Any = threading.current_thread()
+        try:
+            with self._lock:
+                worker.begun = True
+                self._threads.add(worker)
+            self._work(worker)
+        except BaseException as error:
+            self._lost(worker, error)
+            raise  # to threading.excepthook
+        finally:
+            worker.parker = None  # its descriptor goes with the thread, not with this object
+
+    def _work(self, worker: Worker) -> None:
+        parker = worker.parker = new_parker()
+        # It takes a job and stores it in one step of the interpreter: what is thrown into this
+        # thread comes before that or after it, and no job is lost in between.
+        jobs = self._jobs
+        take = starmap(jobs.popleft, repeat(()))
+        job: Any = None
+        sent = True  # it is the one that was sent, and has not found a job yet
+        try:
+            while True:
+                try:
+                    for job in take:  # noqa: B007  (it is read below)
+                        break
+                except IndexError:
+                    worker.worked = True
+                    if self._rest(parker, sent=sent):
+                        sent = True
+                        continue
+                    return
+                if sent:
+                    sent = self._searching = False
+                self._taken += 1
+                if jobs and not self._searching and not (self._brief and self._watched):
+                    self._send_help()
+                self._do(job)
+                job = None  # an idle worker keeps nothing alive
+                worker.worked = True
+        except BaseException as error:
+            if job is not None:
+                job.fail(self._broken(error))
+            raise
+
+    def _send_help(self) -> None:
+        """Have another worker look for the rest. Without one, this one does it all in turn."""
+        try:
+            self._send_one()
+        except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job in hand)
+            self._searching = False
+
+    def _do(self, job: Any) -> None:
+        began = perf_counter()
+        try:
+            job.work()
+        except BaseException as error:  # noqa: BLE001  (told; the worker goes on)
+            # Not of the function that was called: telling of its outcome has failed, as where the
+            # callback of a future raises SystemExit.
+            job.fail(self._broken(error))
+            _report(error)
+        del job  # the traceback of its error leads to this frame, by way of the one below
+        # Capped: one job that had to wait for the interpreter does not make all of them long.
+        took = min(perf_counter() - began, _LONG)
+        self._average += (took - self._average) / 8
+        self._brief = self._average < _BRIEF
+
+    def _rest(self, parker: Parker, *, sent: bool) -> bool:
+        """Found nothing: sleep until sent. False: leave for good."""
+        self._idle.append(parker)
+        if sent:
+            self._searching = False
+        if self._jobs or self._shut_down:  # after listing ourselves: pairs with _put and shutdown
+            return not self._leave(parker)
+        if self._brief and not self._watched and self._watch(parker):
+            return True
+        if not self._sleep(parker):
+            if self._may_leave():
+                return not self._leave(parker)
+            parker.park()  # still listed: a submitter finds it now, and hires nobody
+        self._unlist(parker)
+        return True
+
+    def _unlist(self, parker: Parker) -> bool:
+        """Take a worker off the list of the idle; False if it has been sent.
+
+        Sent just when it had found work by itself, it was not sent now and is listed still. Left
+        there twice, it would be sent when it has gone.
+        """
+        try:
+            self._idle.remove(parker)
+        except ValueError:
+            return False
+        return True
+
+    def _sleep(self, parker: Parker) -> bool:
+        """Sleep until sent; False: the idle timeout is over. A parker may wake before that."""
+        left = self._idle_timeout
+        end = monotonic() + left
+        while not parker.park(left):
+            left = end - monotonic()
+            if left <= 0:
+                return False
+        return True
+
+    def _watch(self, parker: Parker) -> bool:
+        """Idle while jobs are brief: see that they go on. True: look for work now."""
+        self._watched = True
+        quiet = 0
+        while quiet < _QUIET:
+            taken = self._taken
+            if parker.park(_TICK):
+                break
+            if self._taken != taken:
+                quiet = 0
+            elif self._jobs:  # nobody has taken one since the last look
+                self._average = _LONG
+                self._brief = False
+                break
+            else:
+                quiet += 1
+        self._watched = False
+        # Then look: one that found us watching, with jobs waiting, has sent no other (pairs with
+        # _work and _put).
+        if quiet == _QUIET and not self._jobs:
+            return False
+        self._unlist(parker)  # unless we were sent
+        return True
+
+    def _may_leave(self) -> bool:
+        with self._lock:
+            return self._shut_down or len(self._threads) > self._limits[0]
+
+    def _leave(self, parker: Parker) -> bool:
+        """Give up the rest unless sent meanwhile; True if this worker is to end."""
+        if not self._unlist(parker):
+            return False  # sent: there is work
+        if self._jobs:
+            return False
+        worker: Any = threading.current_thread()
+        with self._lock:
+            if not self._shut_down and len(self._threads) <= self._limits[0]:
+                return False  # another has left meanwhile
+            self._threads.discard(worker)
+            if self._jobs:  # submitted meanwhile, and perhaps refused a new thread because of us
+                self._threads.add(worker)
+                return False
+            self._see_off(worker)
+        self._tell_if_empty()
+        return True
+
+    # The end of a worker that does not leave by itself.
+
+    def _lost(self, worker: Worker, error: BaseException) -> None:
+        """Do without a worker that dies, or has died. Called from: any thread."""
+        if worker.parker is not None:
+            self._unlist(worker.parker)
+        with self._lock:
+            self._threads.discard(worker)
+            self._see_off(worker)
+            alone = not self._threads
+        self._watched = False
+        if worker.worked or self._idle:
+            self._send_instead()
+        else:
+            # Another one would die like it, having done nothing. Those at work look for more later.
+            self._searching = False
+            if alone:
+                self._fail_jobs(error)
+        self._tell_if_empty()
+
+    def _see_off(self, worker: Worker) -> None:
+        """Remember one that goes, for `shutdown` to wait for its last deed. Under the lock."""
+        self._going = [*(each for each in self._going if each.is_alive()), worker]
+
+    def _not_ended(self) -> set[Worker]:
+        """The threads that are there, or go; but for the calling one."""
+        me: Any = threading.current_thread()
+        with self._lock:
+            return {*self._threads, *(each for each in self._going if each.is_alive())} - {me}
+
+    def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
+        """Wait for the end of a thread, in seconds; False if it has not ended by then.
+
+        If it ended without a word to the pool, it is lost.
+        """
+        thread.join(timeout)
+        if thread.is_alive():
+            return False
+        if thread in self._threads.copy():
+            self._lost(thread, RuntimeError(f"thread {thread.name!r} has ended"))
+        return True
+
+    def _fail_jobs(self, error: BaseException) -> None:
+        """No worker is there, and none can be had: the callers get an error.
+
+        As many as are queued by now: later ones find no search going on, and send a worker.
+        """
+        for _ in range(len(self._jobs)):
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job.fail(self._broken(error))
+            except BaseException as more:  # noqa: BLE001  (told; the others fail as well)
+                _report(more)
+
+    def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
+        """What a caller gets whose job could not be done for lack of a worker."""
+        broken = concurrent.futures.BrokenExecutor(f"{self!r} has lost a worker: {error!r}")
+        broken.__cause__ = error
+        return broken
+
+    def _tell_if_empty(self) -> None:
+        with self._lock:
+            if self._threads:
+                return
+            tell, self._when_empty = self._when_empty, []
+        for callback in tell:
+            try:
+                callback()
+            except ContextClosed:
+                pass  # the home that has waited ends
+
+
+def _report(error: BaseException) -> None:
+    """Tell of an exception that ends no thread."""
+    args = (type(error), error, error.__traceback__, threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(args))

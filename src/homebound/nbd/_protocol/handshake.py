@@ -1,0 +1,317 @@
+"""The server's side of fixed newstyle negotiation: bytes in, events out. No socket, loop or thread.
+
+Feed what arrives to `receive`, then call `next_event` until it says None. One event answers at
+most one option, so that whoever drives it can wait for a slow reader between two of them: a client
+that asks for the list a thousand times over and never reads costs one answer.
+
+The states and what may happen in each are `TRANSITIONS`; nothing else changes the state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .errors import LocalProtocolError
+from .options import Answer, Outcome, answer_option, error_reply, option_label, reply
+from .wire import (
+    CLIENT_FLAGS,
+    EXPORT_NAME_ZEROES,
+    GREETING,
+    IHAVEOPT,
+    INIT_PASSWD,
+    MAX_STRING,
+    OPTION_HEADER,
+    ClientFlag,
+    HandshakeFlag,
+    Option,
+    ReplyType,
+)
+
+if TYPE_CHECKING:
+    from .export import ExportInfo, ExportTable
+
+OFFERED = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+MAX_OPTION_DATA = 64 << 10  # bytes kept of an option that we know
+MAX_OPTION_SKIP = 32 << 20  # bytes passed over of one that we do not; more is hung up on
+# A plain number: the complement of an IntFlag has none of the bits that have no name.
+_TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
+_KNOWN = frozenset({Option.EXPORT_NAME, Option.ABORT, Option.LIST, Option.INFO, Option.GO})
+
+
+class HandshakeState(Enum):
+    """What the machine waits for."""
+
+    CLIENT_FLAGS = "the client's flags"
+    OPTION = "an option's header"
+    DATA = "an option's data"
+    SKIP = "the end of data that is passed over"
+    TRANSMISSION = "nothing: an export was chosen"
+    CLOSED = "nothing: the negotiation has failed or was ended"
+
+
+class Found(Enum):
+    """What the bytes turned out to be."""
+
+    GOOD_FLAGS = "flags that we offered"
+    BAD_FLAGS = "a flag that we did not offer"
+    WANTED = "the header of an option that we know"
+    REFUSED = "the header of an option that is passed over"
+    BAD_MAGIC = "no option at all"
+    ABSURD = "a length beyond all reason"
+    SKIPPED = "the last byte passed over"
+    ANSWERED = "an option that we have answered"
+    CHOSEN = "the choice of an export"
+    ABORTED = "a wish to end"
+    HOPELESS = "an option that cannot be answered, not even with an error"
+    EOF = "the end of the stream"
+
+
+TRANSITIONS: dict[HandshakeState, dict[Found, HandshakeState]] = {
+    HandshakeState.CLIENT_FLAGS: {
+        Found.GOOD_FLAGS: HandshakeState.OPTION,
+        Found.BAD_FLAGS: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.OPTION: {
+        Found.WANTED: HandshakeState.DATA,
+        Found.REFUSED: HandshakeState.SKIP,
+        Found.BAD_MAGIC: HandshakeState.CLOSED,
+        Found.ABSURD: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.DATA: {
+        Found.ANSWERED: HandshakeState.OPTION,
+        Found.CHOSEN: HandshakeState.TRANSMISSION,
+        Found.ABORTED: HandshakeState.CLOSED,
+        Found.HOPELESS: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.SKIP: {
+        Found.SKIPPED: HandshakeState.OPTION,
+        Found.ABORTED: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.TRANSMISSION: {},
+    HandshakeState.CLOSED: {Found.EOF: HandshakeState.CLOSED},
+}
+
+_FOUND_BY_OUTCOME = {
+    Outcome.GO_ON: Found.ANSWERED,
+    Outcome.CHOSEN: Found.CHOSEN,
+    Outcome.ABORT: Found.ABORTED,
+    Outcome.HOPELESS: Found.HOPELESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send `data`; the haggling goes on."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Send `data`; from the next byte on, in either direction, it is the transmission phase."""
+
+    data: bytes
+    export: ExportInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Send `data`, which may be empty, and hang up; `reason` is for people."""
+
+    data: bytes
+    reason: str
+
+
+Event = Reply | Chosen | Closed
+
+
+class ServerHandshake:
+    r"""One negotiation.
+
+    >>> from homebound.nbd import ExportInfo, ExportTable, ServerHandshake, TransmissionFlag
+    >>> exports = ExportTable([ExportInfo("disk", 4096, TransmissionFlag.HAS_FLAGS)])
+    >>> handshake = ServerHandshake(exports)
+    >>> handshake.greeting()[:16]
+    b'NBDMAGICIHAVEOPT'
+    >>> handshake.receive(b"\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0\4disk")
+    >>> handshake.next_event().export.name
+    'disk'
+    """
+
+    __slots__ = ("_client_flags", "_exports", "_inbox", "_length", "_option", "state")
+
+    def __init__(self, exports: ExportTable) -> None:
+        self._exports = exports
+        self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
+        # What has come and is not yet understood; at most MAX_OPTION_DATA and what came with it.
+        self._inbox = bytearray()
+        self._client_flags = 0
+        # Of the option in hand: its number, and the bytes of its data still to come. Meaningful
+        # in DATA and SKIP only.
+        self._option = 0
+        self._length = 0
+
+    def __repr__(self) -> str:
+        return f"<ServerHandshake waiting for {self.state.value}>"
+
+    def greeting(self) -> bytes:
+        """What the server says first.
+
+        Called from: any thread.
+        """
+        return GREETING.pack(INIT_PASSWD, IHAVEOPT, OFFERED)
+
+    def receive(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in what the client sent; any splitting of the stream will do.
+
+        Called from: any thread.
+        """
+        if self.state is not HandshakeState.CLOSED:
+            self._inbox += data
+
+    def receive_eof(self) -> Closed:
+        """The client has gone, or will say no more.
+
+        Raises LocalProtocolError after the choice of an export: that end of file is not ours.
+        Called from: any thread.
+        """
+        reason = f"the client left before it sent {self.state.value}"
+        self._advance(Found.EOF)
+        return Closed(b"", reason)
+
+    def trailing(self) -> bytes:
+        """What followed the choice of an export; it belongs to the transmission phase.
+
+        Called from: any thread.
+        """
+        rest = bytes(self._inbox)
+        self._inbox.clear()
+        return rest
+
+    def next_event(self) -> Event | None:
+        """What to do next, or None: it needs more bytes, or nothing follows.
+
+        Called from: any thread.
+        """
+        event: Event | None = None
+        before = None
+        # A header gives no event by itself; stop when neither the state nor an event comes of it.
+        while event is None and self.state is not before:
+            before = self.state
+            event = _STEPS[before](self)
+        return event
+
+    def _advance(self, found: Found) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][found]
+        except KeyError:
+            raise LocalProtocolError(
+                f"{found.value} cannot come while the handshake waits for {self.state.value}"
+            ) from None
+
+    def _take(self, size: int) -> bytes | None:
+        if len(self._inbox) < size:
+            return None
+        taken = bytes(self._inbox[:size])
+        del self._inbox[:size]
+        return taken
+
+    def _close(self, found: Found, reason: str, data: bytes = b"") -> Closed:
+        self._advance(found)
+        self._inbox.clear()
+        return Closed(data, reason)
+
+    # One step for each state.
+
+    def _read_client_flags(self) -> Event | None:
+        taken = self._take(CLIENT_FLAGS.size)
+        if taken is None:
+            return None
+        (flags,) = CLIENT_FLAGS.unpack(taken)
+        # "Client flags": drop a client that takes what was not offered.
+        if flags & ~_TAKEABLE:
+            return self._close(Found.BAD_FLAGS, f"the client set unknown flags: {flags:#x}")
+        self._client_flags = flags
+        self._advance(Found.GOOD_FLAGS)
+        return None
+
+    def _read_header(self) -> Event | None:
+        taken = self._take(OPTION_HEADER.size)
+        if taken is None:
+            return None
+        magic, self._option, self._length = OPTION_HEADER.unpack(taken)
+        if magic != IHAVEOPT:
+            return self._close(Found.BAD_MAGIC, f"an option began with {magic:#018x}")
+        limit = MAX_STRING if self._option == Option.EXPORT_NAME else MAX_OPTION_DATA
+        if self._option in _KNOWN and self._length <= limit:
+            self._advance(Found.WANTED)
+        elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
+            self._advance(Found.REFUSED)
+        else:
+            # Passing over gigabytes only keeps the client from hearing about it.
+            what = f"{option_label(self._option)} with {self._length} bytes of data"
+            return self._close(Found.ABSURD, f"the client sent {what}", self._refusal())
+        return None
+
+    def _read_data(self) -> Event | None:
+        data = self._take(self._length)
+        if data is None:
+            return None
+        answer = answer_option(self._option, data, self._exports)
+        return self._event(answer)
+
+    def _skip_data(self) -> Event | None:
+        passed = min(self._length, len(self._inbox))
+        del self._inbox[:passed]
+        self._length -= passed
+        if self._length:
+            return None
+        if self._option == Option.ABORT:
+            # "NBD_OPT_ABORT" is granted whatever data it came with.
+            return self._close(Found.ABORTED, "the client aborted", self._refusal())
+        self._advance(Found.SKIPPED)
+        return Reply(self._refusal())
+
+    def _event(self, answer: Answer) -> Event:
+        found = _FOUND_BY_OUTCOME[answer.outcome]
+        self._advance(found)
+        if answer.export is not None:
+            zeroes = self._option == Option.EXPORT_NAME and not (
+                self._client_flags & ClientFlag.NO_ZEROES
+            )
+            return Chosen(answer.data + (EXPORT_NAME_ZEROES if zeroes else b""), answer.export)
+        if self.state is HandshakeState.CLOSED:
+            self._inbox.clear()
+            return Closed(answer.data, answer.reason)
+        return Reply(answer.data)
+
+    def _refusal(self) -> bytes:
+        """What to tell a client about an option that is passed over."""
+        if self._option == Option.EXPORT_NAME:
+            return b""  # it has no error reply
+        if self._option == Option.ABORT:
+            return reply(Option.ABORT, ReplyType.ACK)
+        if self._option in _KNOWN:
+            return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
+        label = option_label(self._option)
+        return error_reply(self._option, ReplyType.ERR_UNSUP, f"this server does not know {label}")
+
+
+def _nothing(_: ServerHandshake) -> Event | None:
+    return None
+
+
+_STEPS = {
+    HandshakeState.CLIENT_FLAGS: ServerHandshake._read_client_flags,
+    HandshakeState.OPTION: ServerHandshake._read_header,
+    HandshakeState.DATA: ServerHandshake._read_data,
+    HandshakeState.SKIP: ServerHandshake._skip_data,
+    HandshakeState.TRANSMISSION: _nothing,
+    HandshakeState.CLOSED: _nothing,
+}

@@ -1,0 +1,228 @@
+"""Finding the requests in what a client sends, without copying them out of the receive buffer.
+
+Sans-I/O: whoever owns the socket receives straight into `get_buffer`, says how much came, and then
+takes all complete requests at once. On the way in a request is a plain tuple; no object is made for
+it, because the time to make one would be a good part of the time to answer it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .buffers import new_buffer
+from .errors import RemoteProtocolError
+from .wire import MAX_PAYLOAD, PLAIN_READ, REQUEST, REQUEST_MAGIC, Command
+
+if TYPE_CHECKING:
+    from .buffers import BufferPool
+
+# head, cookie, offset, length, and the position just after the request and its payload
+Request = tuple[int, int, int, int, int]
+
+_HEADER = REQUEST.size
+_WRITE = int(Command.WRITE)
+_unpack = REQUEST.unpack_from
+
+# A payload above MAX_PAYLOAD is refused. Up to here it is passed over and the client hears about
+# it ("Size constraints": error or disconnect); beyond, the connection ends.
+MAX_SKIP = 2 * MAX_PAYLOAD
+# A window with no more room than this fraction of it counts as full. And the start of a request
+# that waits for its rest, if not longer than that, is kept in memory of its own, so that a client
+# which stops in the middle does not hold a big buffer.
+_FRACTION = 64
+_NO_WINDOW = memoryview(b"")
+
+
+class RequestStream:
+    """The client's half of the transmission phase, as a window on the stream of bytes.
+
+    Home thread only; `pool` is that thread's.
+    """
+
+    __slots__ = (
+        "_big",
+        "_big_filled",
+        "_big_head",
+        "_carry",
+        "_little",
+        "_pool",
+        "_refused",
+        "_skip",
+        "_start",
+        "_stop",
+        "_window",
+    )
+
+    def __init__(self, pool: BufferPool) -> None:
+        self._pool = pool
+        self._little = pool.size // _FRACTION
+        # A pool's buffer while something is in it; [_start, _stop) is what has not been consumed.
+        self._window = _NO_WINDOW
+        self._start = self._stop = 0
+        # The start of a request, kept here while there is no window.
+        self._carry = b""
+        # The payload of a WRITE too large for the window, its filled part, and its header.
+        self._big: memoryview | None = None
+        self._big_filled = 0
+        self._big_head = (0, 0, 0, 0)
+        # Bytes of a refused payload: of one that was peeked at; of one to pass over before the
+        # next request. At most one of them is not 0.
+        self._refused = self._skip = 0
+
+    def get_buffer(self) -> memoryview:
+        """Where to put the next bytes; not to be asked for while there is no room."""
+        if self._big is not None:
+            return self._big[self._big_filled :]
+        window = self._window
+        if window is _NO_WINDOW:
+            window = self._open()
+        return window[self._stop :]
+
+    def put(self, data: bytes) -> None:
+        """These bytes were received by somebody else; as many as fit into a buffer."""
+        if data:
+            self.get_buffer()[: len(data)] = data
+            self.received(len(data))
+
+    def received(self, size: int) -> None:
+        """`size` bytes were put there."""
+        if self._big is not None:
+            self._big_filled += size
+        else:
+            self._stop += size
+
+    @property
+    def empty(self) -> bool:
+        """Nothing has come that was not consumed, except perhaps the start of a request."""
+        return self._start == self._stop and self._big is None
+
+    def peek(self, limit: int) -> list[Request]:
+        """All complete requests in order, at most `limit`; they stay until `consume`.
+
+        Raises RemoteProtocolError if the next thing there is not a request.
+        """
+        if self._big is not None:
+            return self._peek_big()
+        if self._skip:
+            self._pass_over()
+        window = self._window
+        found: list[Request] = []
+        position, stop = self._start, self._stop
+        while position + _HEADER <= stop and limit:
+            head, cookie, offset, length = _unpack(window, position)
+            position += _HEADER
+            if head != PLAIN_READ:
+                if head >> 32 != REQUEST_MAGIC:
+                    self._refuse(found, f"a request began with {head >> 32:#010x}")
+                    break
+                if head & 0xFFFF == _WRITE:
+                    if length > MAX_PAYLOAD:
+                        if not found:
+                            self._refuse_payload(length)
+                            found.append((head, cookie, offset, length, position))
+                        break
+                    position += length
+                    if position > stop:
+                        break
+            found.append((head, cookie, offset, length, position))
+            limit -= 1
+        return found
+
+    def payload(self, length: int, end: int) -> memoryview:
+        """The payload of a request that was just peeked at; valid until it is consumed."""
+        if self._big is not None:
+            return self._big[:length]
+        return self._window[end - length : end]
+
+    def keep_payload(self, length: int, end: int) -> memoryview | bytes:
+        """The same, valid for as long as it is referred to."""
+        if self._big is not None:
+            return memoryview(self._big.obj)  # a worker's own: see MemoryDisk on sharing a view
+        return bytes(self.payload(length, end))
+
+    def consume(self, end: int) -> None:
+        """Drop everything before the position that came with a request."""
+        if self._big is not None:
+            self._big = None
+        else:
+            self._start = end
+            self._skip, self._refused = self._refused, 0
+
+    def settle(self, *, stalled: bool) -> bool:
+        """All that could be consumed has been: make room, and give back what is not needed.
+
+        `stalled`: complete requests may still be in there. True if there is no room for more.
+        """
+        window = self._window
+        if window is _NO_WINDOW:
+            return self._big is not None and self._big_filled == len(self._big)
+        left = self._stop - self._start
+        if not left:
+            self._close(window)
+        elif stalled:
+            return len(window) - self._stop <= self._little
+        else:
+            self._make_room(window, left)
+        return False
+
+    def release(self) -> None:
+        """Forget everything; the connection has gone."""
+        if self._window is not _NO_WINDOW:
+            self._close(self._window)
+        self._big = None
+        self._carry = b""
+
+    def _open(self) -> memoryview:
+        window = self._window = self._pool.take()
+        self._start, self._stop = 0, len(self._carry)
+        if self._carry:
+            window[: self._stop] = self._carry
+            self._carry = b""
+        return window
+
+    def _close(self, window: memoryview) -> None:
+        self._window = _NO_WINDOW
+        self._start = self._stop = 0
+        self._pool.give_back(window)
+
+    def _make_room(self, window: memoryview, left: int) -> None:
+        """The window holds the start of one request; see to it that the rest of it fits."""
+        needed = _HEADER
+        if left >= _HEADER:
+            head, cookie, offset, length = _unpack(window, self._start)
+            needed += length  # only a WRITE can be incomplete with its header there
+            if needed > len(window):
+                self._big_head = (head, cookie, offset, length)
+                self._big = new_buffer(length)
+                self._big_filled = left - _HEADER
+                self._big[: self._big_filled] = window[self._start + _HEADER : self._stop]
+                self._close(window)
+                return
+        if left <= self._little:
+            self._carry = bytes(window[self._start : self._stop])
+            self._close(window)
+        elif self._start + needed > len(window):
+            window[:left] = window[self._start : self._stop]
+            self._start, self._stop = 0, left
+
+    def _peek_big(self) -> list[Request]:
+        assert self._big is not None
+        if self._big_filled < len(self._big):
+            return []
+        return [(*self._big_head, 0)]
+
+    def _refuse_payload(self, length: int) -> None:
+        """A WRITE above the largest payload is given out alone, as if it ended with its header."""
+        if length > MAX_SKIP:
+            raise RemoteProtocolError(f"a WRITE announced {length} bytes of payload")
+        self._refused = length
+
+    def _pass_over(self) -> None:
+        passed = min(self._skip, self._stop - self._start)
+        self._skip -= passed
+        self._start += passed
+
+    @staticmethod
+    def _refuse(found: list[Request], reason: str) -> None:
+        if not found:  # what came before it is served first
+            raise RemoteProtocolError(reason)

@@ -1,0 +1,300 @@
+"""The transmission phase of one connection: requests off the transport, replies onto it.
+
+What the disk can answer at once is answered right here, in the callback that brought the requests,
+and all such replies go out with one write: no coroutine, no object and no hand-over for a request
+that need not wait. Only the others become objects and get a task, in this connection's home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .._protocol.errors import RemoteProtocolError
+from .._protocol.requests import RequestStream
+from .._protocol.transmission import (
+    REPLY_SIZE,
+    error_of,
+    pack_error,
+    pack_reply_into,
+    split_head,
+    verdict,
+)
+from .._protocol.wire import (
+    PLAIN_READ,
+    PLAIN_WRITE,
+    SIMPLE_REPLY_OK,
+    Command,
+    CommandFlag,
+    Error,
+    TransmissionFlag,
+)
+from .in_flight import InFlight
+from .outbox import INLINE_MAX, SEND_AT, Outbox
+from .slow import SlowRequest
+
+if TYPE_CHECKING:
+    from ...block._disk import Disk
+    from .._protocol.export import ExportInfo
+    from .._protocol.requests import Request
+    from .lane import Lane
+    from .slow import Replies
+
+BATCH = 64  # requests looked at before the state of the connection is looked at again
+# What is served before others of the same home get their turn: so many requests, or so many bytes.
+TURN = 256
+TURN_BYTES = 8 << 20
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client and the disk it has chosen. Home thread only."""
+
+    def __init__(
+        self, lane: Lane, transport: asyncio.Transport, disk: Disk, export: ExportInfo
+    ) -> None:
+        self._lane = lane
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._disk = disk
+        self._size = export.size
+        self._read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
+        # For the hot path: the head of a request that may be written at once (none is -1), and
+        # the bits of a head that matter. FUA does not where there is no stable storage.
+        self._plain_write = -1 if self._read_only else PLAIN_WRITE
+        self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
+        # Serve no further request for now.
+        self._halt = False
+        self._stream = RequestStream(lane.pool)
+        self._outbox = Outbox(transport, lane.pool)
+        self._in_flight = InFlight(disk, self._replied)
+        # Complete requests may be left in the stream, because of a limit or because it was others'
+        # turn; somebody will call _serve.
+        self._stalled = False
+        self._receiving = True
+        self._eof = False
+        # No request is taken any more; it is over when those in flight have been answered.
+        self._ending = False
+        self._lost = False
+
+    def __repr__(self) -> str:
+        state = "lost" if self._lost else "ending" if self._ending else "open"
+        return (
+            f"<Connection {state} to {self._disk!r}: {self._in_flight.count} requests in flight, "
+            f"{self._outbox.unsent} bytes unsent>"
+        )
+
+    # What the transport calls.
+
+    def get_buffer(self, _: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._stream.get_buffer()
+
+    def buffer_updated(self, size: int) -> None:
+        """They are there."""
+        self._stream.received(size)
+        self._serve()
+
+    def eof_received(self) -> bool:
+        """The client says no more. What it has asked for is still answered, then we hang up."""
+        self._eof = True
+        self._serve()
+        return True
+
+    def pause_writing(self) -> None:
+        """Not all was sent."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The transport has sent all that it was given; go on."""
+        self._outbox.resume()
+        self._serve()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The client has gone. What is in flight is finished, for it is half done already."""
+        self._lost = self._ending = True
+        self._stream.release()
+        self._outbox.drop()
+        self._end_if_done()
+
+    # What the server calls.
+
+    def begin(self, early: bytes) -> None:
+        """Start serving; `early` came along with the choice of the export."""
+        self._stream.put(early)
+        self._serve()
+
+    def stop(self) -> None:
+        """Take no more requests, refuse those that wait, hang up when the others are done."""
+        if self._ending:
+            return
+        self._ending = True
+        self._refuse_rest()
+        self._stop_receiving()
+        self._end_if_done()
+
+    def abort(self) -> None:
+        """Hang up now, whatever is unsent or in flight."""
+        self._transport.abort()
+        self._in_flight.cancel()
+
+    # Serving.
+
+    def _serve(self) -> None:
+        """Serve what has arrived, as far as limits and the others of this home allow."""
+        if self._lost:
+            return
+        stream, in_flight = self._stream, self._in_flight
+        try:
+            self._take_turn(stream)
+        except RemoteProtocolError:
+            self._ending = True  # there is no telling where the next request begins
+        self._outbox.settle()
+        if in_flight.waiting:
+            in_flight.start()
+        if self._eof and not self._stalled:
+            self._ending = True
+        if self._ending:
+            self._stop_receiving()
+            self._end_if_done()
+            return
+        receive = not stream.settle(stalled=self._stalled)
+        if receive != self._receiving:
+            self._set_receiving(wanted=receive)
+
+    def _take_turn(self, stream: RequestStream) -> None:
+        outbox, in_flight, cost = self._outbox, self._in_flight, 0
+        self._stalled = False
+        while not (self._ending or stream.empty):
+            if outbox.full or in_flight.full:
+                self._stalled = True  # resume_writing or _replied goes on
+                return
+            if cost >= TURN:
+                self._stalled = True
+                self._loop.call_soon(self._serve)
+                return
+            batch = stream.peek(BATCH)
+            if not batch:
+                return
+            cost += self._run(batch)
+
+    def _run(self, batch: list[Request]) -> int:
+        """Serve requests in order until a limit is met, at least one; what it cost of a turn."""
+        # This loop is where the time goes: what it needs again and again is in local names.
+        try_read, try_write = self._disk.try_read_into, self._disk.try_write
+        size, plain_write, mask = self._size, self._plain_write, self._head_mask
+        payload, outbox = self._stream.payload, self._outbox
+        out, at = outbox.open()
+        brim = at + SEND_AT
+        served = read = written = end = 0
+        self._halt = False
+        for request in batch:
+            head, cookie, offset, length, end = request
+            head &= mask
+            data = at + REPLY_SIZE
+            inline = length <= INLINE_MAX and offset + length <= size
+            try:
+                if inline and head == PLAIN_READ and try_read(offset, out[data : data + length]):
+                    pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
+                    at = data + length
+                    read += length
+                elif inline and head == plain_write and try_write(offset, payload(length, end)):
+                    pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
+                    at = data
+                    written += length
+                else:
+                    at = self._run_other(request, out, at)
+            except Exception as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
+                at = self._fail(failure, cookie, out, at)
+            served += 1
+            if at >= brim or self._halt:
+                at = outbox.send(at)
+                brim = at + SEND_AT
+                if self._halt or outbox.full or read >= TURN_BYTES:
+                    break
+        self._stream.consume(end)
+        outbox.send(at)
+        lane = self._lane
+        lane.requests += served
+        lane.bytes_read += read
+        lane.bytes_written += written
+        return served + read * TURN // TURN_BYTES
+
+    def _run_other(self, request: Request, out: memoryview, at: int) -> int:
+        """Serve a request that is not answered at once; where to pack the next reply."""
+        head, cookie, offset, length, end = request
+        command, flags = split_head(head)
+        if command == Command.DISC:
+            self._ending = self._halt = True
+            return at
+        error = verdict(head, offset, length, size=self._size, read_only=self._read_only)
+        if error or (command == Command.FLUSH and self._disk.volatile):
+            self._lane.errors += error != Error.OK
+            pack_reply_into(out, at, SIMPLE_REPLY_OK | error, cookie)
+            return at + REPLY_SIZE
+        data = self._stream.keep_payload(length, end) if command == Command.WRITE else b""
+        self._in_flight.add(SlowRequest(command, flags, cookie, offset, length, data))
+        self._halt = self._in_flight.full
+        return at
+
+    def _fail(self, failure: Exception, cookie: int, out: memoryview, at: int) -> int:
+        """The disk has failed at once; where to pack the next reply."""
+        if not isinstance(failure, OSError):
+            self._report(failure)
+        self._lane.errors += 1
+        pack_reply_into(out, at, SIMPLE_REPLY_OK | error_of(failure), cookie)
+        return at + REPLY_SIZE
+
+    def _replied(self, replies: Replies) -> None:
+        """Some of the requests in flight are done."""
+        lane = self._lane
+        lane.bytes_read += replies.bytes_read
+        lane.bytes_written += replies.bytes_written
+        lane.errors += replies.errors
+        if replies.unexpected is not None:
+            self._report(replies.unexpected)
+        if not self._lost:
+            self._outbox.write(replies.data)
+            if self._stalled:
+                self._serve()
+        self._end_if_done()
+
+    def _report(self, failure: Exception) -> None:
+        message = f"{self._disk!r} raised something that is no OSError; the client was told EIO"
+        self._loop.call_exception_handler({"message": message, "exception": failure})
+
+    def _refuse_rest(self) -> None:
+        """Answer what has arrived and will not be served any more."""
+        stream, refused = self._stream, []
+        try:
+            while batch := stream.peek(BATCH):
+                for head, cookie, *_, end in batch:
+                    if split_head(head)[0] != Command.DISC:
+                        refused.append(pack_error(Error.ESHUTDOWN, cookie))
+                    stream.consume(end)
+        except RemoteProtocolError:
+            pass  # and that is as far as it can be understood
+        if refused:
+            self._outbox.write(b"".join(refused))
+
+    def _set_receiving(self, *, wanted: bool) -> None:
+        # After the end of file the transport would only tell of it again.
+        if wanted == self._receiving or self._eof or self._transport.is_closing():
+            return
+        self._receiving = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _stop_receiving(self) -> None:
+        """For good. What is left in the stream is not even looked at."""
+        self._stream.release()
+        self._set_receiving(wanted=False)
+
+    def _end_if_done(self) -> None:
+        if not self._ending or self._in_flight.count:
+            return
+        if self._lost:
+            self._lane.leave(self)
+        elif not self._outbox.holds_back:
+            self._transport.close()  # what it has and could not send is sent first

@@ -1,0 +1,101 @@
+"""The handshake of one connection: the sans-I/O core on a transport, with a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from .._protocol.handshake import Chosen, Closed, ServerHandshake
+from .connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...block._disk import Disk
+    from .._protocol.export import ExportTable
+    from .lane import Lane
+
+
+class Greeter(asyncio.Protocol):
+    """Haggles with one client until it has chosen an export or gone. Home thread only."""
+
+    def __init__(
+        self, lane: Lane, exports: ExportTable, disks: Mapping[str, Disk], time_limit: float
+    ) -> None:
+        self._lane = lane
+        self._disks = disks
+        self._handshake = ServerHandshake(exports)
+        self._time_limit = time_limit
+        # The client does not read; its options are not answered and not even received meanwhile.
+        self._paused = False
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is not one
+        # Paused means "something is unsent", here and in the transmission phase.
+        transport.set_write_buffer_limits(0)
+        # It covers the time after a refusal too: a client that does not read it is cut off.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._time_limit, transport.abort)
+        transport.write(self._handshake.greeting())
+        self._lane.join(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer as much as there is."""
+        self._handshake.receive(data)
+        self._answer()
+
+    def eof_received(self) -> None:
+        """Close: whoever says no more cannot choose an export any more."""
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has."""
+        self._paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._answer()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The end of a connection that never came to anything."""
+        self._timer.cancel()
+        self._lane.leave(self)
+
+    def stop(self) -> None:
+        """Hang up: nothing was promised yet."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Hang up now."""
+        self._transport.abort()
+
+    def _answer(self) -> None:
+        # A write that fails closes the transport, and connection_lost comes later.
+        while not (self._paused or self._transport.is_closing()):
+            event = self._handshake.next_event()
+            if event is None:
+                return
+            if isinstance(event, Chosen):
+                self._begin(event)
+                return
+            self._transport.write(event.data)
+            if isinstance(event, Closed):
+                self._transport.close()
+                return
+
+    def _begin(self, chosen: Chosen) -> None:
+        self._timer.cancel()
+        transport = self._transport
+        disk = self._disks[chosen.export.name]
+        connection = Connection(self._lane, transport, disk, chosen.export)
+        transport.set_protocol(connection)
+        transport.write(chosen.data)
+        self._lane.join(connection)
+        self._lane.leave(self)
+        connection.begin(self._handshake.trailing())

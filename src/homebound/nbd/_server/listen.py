@@ -1,0 +1,136 @@
+"""Sockets to listen on: bound, listening, non-blocking. And what goes with a Unix path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._protocol.errors import AddressInUse, ListenError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+
+_BACKLOG = 1024
+_UNIX_SEND_BUFFER = 1 << 20  # bytes; the system's limit may be less
+
+
+class UnixPath:
+    """A socket file that is ours: `remove` takes away this one and no other."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        status = os.lstat(path)
+        self._identity = status.st_dev, status.st_ino
+
+    def remove(self) -> None:
+        """Unlink it, unless somebody has put another one in its place."""
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(self.path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                Path(self.path).unlink()
+
+
+def listen_unix(path: str | os.PathLike[str]) -> tuple[socket.socket, UnixPath]:
+    """Listen on a path; a socket file that nobody listens on any more is replaced.
+
+    Raises AddressInUse if somebody does, ListenError for whatever else is in the way.
+    """
+    name = os.fspath(path)
+    _remove_stale(name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(name)
+        listener.listen(_BACKLOG)
+        listener.settimeout(0)
+        return listener, UnixPath(name)
+    except OSError as error:
+        listener.close()
+        raise _refusal(name, error) from error
+
+
+def _remove_stale(name: str) -> None:
+    try:
+        mode = os.lstat(name).st_mode
+    except OSError:
+        return  # nothing there, or nothing that bind would not complain of
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"cannot listen on {name!r}: it exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)  # a listener that is too busy to accept is one, too
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            raise _in_use(name) from error
+        except OSError as error:
+            raise _refusal(name, error) from error
+        else:
+            raise _in_use(name)
+
+
+def listen_tcp(host: str, addresses: Iterable[AddressInfo]) -> list[socket.socket]:
+    """Listen on each of the addresses that `host` stands for.
+
+    Raises AddressInUse if somebody listens on one, ListenError if one is not this machine's.
+    """
+    listeners: list[socket.socket] = []
+    for family, kind, protocol, _, address in addresses:
+        try:
+            listeners.append(_listen_tcp(family, kind, protocol, address))
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            raise _refusal(f"{host} port {address[1]}", error) from error
+    return listeners
+
+
+def _listen_tcp(
+    family: socket.AddressFamily, kind: socket.SocketKind, protocol: int, address: tuple[Any, ...]
+) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Its own port only; the IPv4 one is bound by itself.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.settimeout(0)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def prepare(connection: socket.socket) -> None:
+    """Options of an accepted connection."""
+    connection.settimeout(0)
+    if connection.family == socket.AF_UNIX:
+        # What a unix socket may hold unread is less than one large reply, or the system's limit.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER)
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client whose machine has vanished says nothing, for ever.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _in_use(where: str) -> AddressInUse:
+    return AddressInUse(f"cannot listen on {where!r}: somebody else does")
+
+
+def _refusal(where: str, error: OSError) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return _in_use(where)
+    return ListenError(f"cannot listen on {where!r}: {error.strerror or error}")

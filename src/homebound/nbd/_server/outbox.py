@@ -1,0 +1,145 @@
+"""Replies on their way to one client: packed together, sent together, held back while unsent."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .._protocol.buffers import BUFFER_SIZE
+from .._protocol.transmission import REPLY_SIZE
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .._protocol.buffers import BufferPool
+
+INLINE_MAX = 2 << 20  # bytes of data in one reply that is packed here
+SEND_AT = 256 << 10  # bytes; replies worth a write, more would fall out of the processor's cache
+MAX_UNSENT = (3 << 20) // 2  # bytes that the client did not take; beyond, no request is served
+# There is room, without a look for each reply, for what is unsent, what is about to be sent, and
+# one more reply.
+assert MAX_UNSENT + SEND_AT + REPLY_SIZE + INLINE_MAX <= BUFFER_SIZE
+
+
+class Outbox:
+    """Home thread only. The transport's write buffer limit must be 0: paused means unsent bytes.
+
+    To pack replies: `open`, which gives the memory and where to go on in it; `send` with where
+    that ended, at the latest SEND_AT bytes later; `settle` in the end.
+
+    A transport that could not send all is given no more until it has: some keep what is left in
+    one piece, which they would move with every byte that they send.
+    """
+
+    __slots__ = (
+        "_late",
+        "_packed",
+        "_pool",
+        "_sent",
+        "_transport",
+        "_view",
+        "full",
+        "paused",
+        "unsent",
+    )
+
+    def __init__(self, transport: asyncio.Transport, pool: BufferPool) -> None:
+        self._transport = transport
+        self._pool = pool
+        # A pool's buffer while there is anything in it. The transport may still refer to what is
+        # before _sent; what is between that and _packed is held back. Both 0 unless paused.
+        self._view: memoryview | None = None
+        self._sent = self._packed = 0
+        # What is held back of that which is in memory of its own.
+        self._late: deque[memoryview] = deque()
+        # The client does not take what we send. `unsent` counts from then on until all is sent,
+        # so it is what is left at most.
+        self.paused = False
+        self.unsent = 0
+        self.full = False  # no more should be made: a function of `unsent`
+
+    @property
+    def holds_back(self) -> bool:
+        """There is something that the transport has not been given."""
+        return self._sent < self._packed or bool(self._late)
+
+    def open(self) -> tuple[memoryview, int]:
+        """Where to pack replies, and from which position on."""
+        view = self._view
+        if view is None:
+            view = self._view = self._pool.take()
+        return view, self._packed
+
+    def send(self, packed: int) -> int:
+        """Send what is packed up to that position; from where on to pack more."""
+        size = packed - self._packed
+        if not size or self._view is None:
+            return packed
+        if self.paused:
+            self._packed = packed
+            self._count(size)
+        elif self._hand_over(self._view[:packed]):
+            self._sent = self._packed = packed
+            self._count(size)
+        return self._packed
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send something that is in memory of its own."""
+        view = memoryview(data)
+        if self.paused:
+            self._late.append(view)
+            self._count(len(data))
+        elif self._hand_over(view):
+            self._count(len(data))
+
+    def settle(self) -> None:
+        """Nothing more is packed now: let others have the buffer if nothing is left in it."""
+        if self._view is not None and not self.paused:
+            self._pool.give_back(self._view)
+            self._view = None
+
+    def pause(self) -> None:
+        """The transport could not send all."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Now it has. Give it the rest, as long as it sends that."""
+        self.paused = False
+        while not self.paused:
+            rest = self._next()
+            if rest is None:
+                self.unsent = self._sent = self._packed = 0
+                self.full = False
+                self.settle()
+                return
+            self._hand_over(rest)
+
+    def drop(self) -> None:
+        """The connection has gone. The buffer is left to whoever may still refer to it."""
+        self._view = None
+        self._late.clear()
+        self._sent = self._packed = 0
+
+    def _hand_over(self, data: memoryview) -> bool:
+        """True if it was not all sent."""
+        if self._transport.is_closing():
+            return False  # an earlier write has failed; connection_lost is on its way
+        self._transport.write(data)  # calls pause() before it returns if something is left
+        return self.paused
+
+    def _count(self, size: int) -> None:
+        self.unsent += size
+        self.full = self.unsent >= MAX_UNSENT
+
+    def _next(self) -> memoryview | None:
+        """What to send next of that which is held back; not too much, for the reason above."""
+        if self._sent < self._packed and self._view is not None:
+            start, self._sent = self._sent, min(self._packed, self._sent + SEND_AT)
+            return self._view[start : self._sent]
+        if not self._late:
+            return None
+        rest = self._late.popleft()
+        if len(rest) > SEND_AT:
+            self._late.appendleft(rest[SEND_AT:])
+            rest = rest[:SEND_AT]
+        return rest

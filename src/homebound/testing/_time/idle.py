@@ -1,0 +1,151 @@
+"""Is everybody idle? A consistent cut through contexts, worker pools and threads that sleep.
+
+One look goes from one to the next, and what was idle a moment ago may be busy by the time the look
+has come to the last: asked in turn, two that throw a ball to each other may both be seen without
+it. So we look twice, and compare. What a look sees of each is a *witness* that it was idle without
+a break from the first look to the second:
+
+    a context   its bell, the list made for one sleep. The same list, still unrung, is the same
+                sleep: who wakes a home takes the bell's element first, and a home that wakes by
+                itself hangs up another. With it, an empty mailbox, and nothing to read in its
+                selector: what another one has written to a socket is busy, though nobody is yet.
+    a pool      no job waits, each worker is listed as idle, and so many jobs were ever taken. From
+                an idle pool that count can only grow: unchanged, nothing was taken in between.
+    a thread    that sleeps in `clock.park` (with a virtual clock only): the record of one sleep,
+                its parker not set. A record is made for a sleep and dropped with it.
+
+All were idle at the moment between the two looks, each one's span reaching over it. Was anything on
+its way then? A post: it is in the mailbox before the bell is rung; in at that moment, it is still
+in at the second look (a home asleep takes nothing out), or its producer has rung the bell. A job:
+it is queued, or its worker is not listed. A result: it is posted before its worker lists itself as
+idle. What an executor of others does: the context that waits says so, and changes that at home
+only, awake. So there was nothing; and whatever begins after that moment comes from outside: a plain
+thread at work, another process, a loop of others. Those are not seen.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..._core.big_lock import big_lock, thread_name
+from ..._core.context import every_context
+from ..._core.current import main
+from ..._core.loop_context import LoopContext
+from ..._workers.pool import every_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ..._core.context import AioContext
+    from ..._os.parking import Parker
+    from ..._workers.pool import WorkerPool
+
+
+class Sleeper:
+    """One sleep of a thread under a virtual clock. Made and dropped by that thread."""
+
+    __slots__ = ("ident", "parker", "until")
+
+    def __init__(self, ident: int, parker: Parker, until: float | None) -> None:
+        self.ident = ident
+        self.parker = parker
+        self.until = until  # by the virtual clock; None: until it is unparked
+
+    def __repr__(self) -> str:
+        return f"thread {thread_name(self.ident)}"
+
+
+class Busy(NamedTuple):
+    """Somebody is not idle."""
+
+    who: object
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.who!r} {self.why}"
+
+
+class Cut(NamedTuple):
+    """All were idle."""
+
+    contexts: list[AioContext]
+    sleepers: list[Sleeper]
+    witnesses: list[Any]
+
+    def same(self, other: Cut) -> bool:
+        """Nobody has woken between the two looks."""
+        mine, its = self.witnesses, other.witnesses
+        return len(mine) == len(its) and all(
+            one is two or (one == two and type(one) is int)
+            for one, two in zip(mine, its, strict=True)
+        )
+
+
+def cut(contexts: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
+    """Two looks at `contexts` (None: all that run), their workers, and threads that sleep."""
+    first = _look(contexts, sleepers)
+    if isinstance(first, Busy):
+        return first
+    second = _look(contexts, sleepers)
+    if isinstance(second, Busy):
+        return second
+    return second if first.same(second) else Busy("somebody", "has just been awake")
+
+
+def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
+    contexts = [each for each in (every_context() if wanted is None else wanted) if _lives(each)]
+    pools = every_pool() if wanted is None else [each.workers for each in contexts if each.workers]
+    witnesses: list[Any] = []
+    for pool in pools:  # before the contexts, to which their results go
+        taken = _taken_when_idle(pool)
+        if taken is None:
+            return Busy(pool, "has work in flight")
+        witnesses.append(taken)
+    poll = select.poll()
+    for context in contexts:
+        bell = context._bell
+        busy = _busy(context, bell)
+        if busy is not None:
+            return busy
+        witnesses.append(bell)
+        if isinstance(context, LoopContext):
+            _register(poll, context.loop.selector_fd())
+    asleep = list(sleepers.copy())
+    for sleeper in asleep:
+        if sleeper.parker.is_set():
+            return Busy(sleeper, "has just been woken")
+    for fd, _ in poll.poll(0):
+        return Busy(f"descriptor {fd}", "has something for the loop that sleeps at it")
+    return Cut(contexts, asleep, witnesses + asleep)
+
+
+def _busy(context: AioContext, bell: Any) -> Busy | None:
+    if type(bell) is not list or not bell or context._ready:
+        return Busy(context, "is awake")
+    if context._away:
+        return Busy(context, "waits for an executor")
+    if context is main.context and big_lock._queue:
+        return Busy(big_lock, "is in somebody's hand, or on its way there")
+    return None
+
+
+def _register(poll: select.poll, fd: int | None) -> None:
+    if fd is not None:
+        poll.register(fd, select.POLLIN)
+
+
+def _lives(context: AioContext) -> bool:
+    """Somebody runs its loop. Of a loop of others we know no more than what was posted there."""
+    if context._closed:
+        return False
+    if isinstance(context, LoopContext):
+        return context._home_ident is not None
+    return context.loop.is_running()
+
+
+def _taken_when_idle(pool: WorkerPool) -> int | None:
+    """How many jobs its workers have ever taken, if they have nothing to do; else None."""
+    taken = pool._taken
+    idle = not pool._jobs and len(pool._idle) >= len(pool._threads)
+    return taken if idle and pool._taken == taken else None
