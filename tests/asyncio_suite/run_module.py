@@ -12,6 +12,7 @@ import faulthandler
 import fnmatch
 import importlib
 import json
+import signal
 import sys
 import time
 import unittest
@@ -107,6 +108,8 @@ def main() -> None:
     parser.add_argument("--only", action="append")
     options = parser.parse_args()
     faulthandler.enable()
+    # A shell starts its background jobs with SIGINT ignored; these tests interrupt themselves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not options.stock:
         importlib.import_module("substitute").install()
     importlib.import_module("test.support").verbose = 0  # type: ignore[attr-defined]
