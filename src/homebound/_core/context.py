@@ -16,7 +16,7 @@ from weakref import WeakSet
 from .._aio.tasks import enter_task, leave_task, running_here, running_loop, unfinished
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
-from .._os.members import members
+from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
 from .context_stats import ContextStats

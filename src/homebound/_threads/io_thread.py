@@ -18,8 +18,8 @@ from .._core.loop import Loop
 from .._core.traps import move_to
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
-from .._os.members import members
 from .._os.parking import my_parker
+from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
 from .left_over import left_over
