@@ -174,7 +174,7 @@ class VirtualClock:
         finally:
             self._sleepers.discard(me)
         if unparked:
-            parker.clear()  # not before: until then it would seem to sleep, unwoken
+            parker.clear()  # only now: cleared before, it would seem to sleep on
         return unparked
 
     # In the watch's thread.
