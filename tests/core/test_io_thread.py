@@ -248,7 +248,7 @@ def test_stop_by_several_threads_at_once(in_thread: InThread):
 
 def test_not_in_its_own_thread(io: IOThread):
     async def stop(act: Callable[[], None]) -> None:
-        with pytest.raises(homebound.WouldDeadlock, match="which is the one to end"):
+        with pytest.raises(homebound.WouldDeadlock, match="the thread that is to end"):
             act()
 
     for act in (io.stop, io.join):
