@@ -6,6 +6,7 @@ Each wake that did not raise runs its task, once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import signal
 import sys
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, ContextError
+from homebound import AioContext, AlreadyScheduled, ContextError
+from homebound._core.big_lock import BigLock
 from homebound._core.cell import Enterable
 from homebound._core.chain import Chain, pour
 from homebound._core.guest_context import GuestContext
 from homebound._core.loop import Loop
 from homebound._core.loop_context import LoopContext
 from homebound._core.task import Task
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from types import FrameType
 
 LINKS = 3  # tasks in the chain that is interrupted
@@ -210,6 +214,63 @@ def test_on_a_loop_of_others(factory: Callable[[], asyncio.AbstractEventLoop]):
 
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(main()) > 200
+
+
+SLEEP = (
+    Loop.iterate,
+    Loop._sleep,
+    Loop._sleep_without_big_lock,
+    Loop.next_timer,
+    Loop.timeout_until,
+    LoopContext._awake,
+    BigLock.release,
+    BigLock._take_back,
+)
+
+
+def test_as_the_loop_goes_to_sleep(in_thread: Callable[..., Future[Any]]):
+    """It does not sleep over the timers and posts of a task that is woken then."""
+    interrupter = Interrupter(*SLEEP)
+
+    async def look(bytecode: int) -> bool:
+        loop: Any = asyncio.get_running_loop()
+        done = loop.create_future()
+        handled: list[bool] = []
+
+        async def work() -> None:
+            await homebound.suspend()
+            await asyncio.sleep(0.0001)
+            loop.call_soon(done.set_result, None)
+
+        def handle() -> None:
+            handled.append(True)
+            with contextlib.suppress(AlreadyScheduled):  # by its cancellation: nothing came before
+                task.wake()
+
+        def end_it() -> None:
+            """The loop sleeps, and nobody has handled anything."""
+            until(lambda: handled or loop._sleeps_until is not None)
+            if not handled:
+                loop.call_soon_threadsafe(lambda: handled or (task.cancel() and done.cancel()))
+
+        task = loop.create_task(work())
+        await settle()
+        ended = in_thread(end_it)
+        interrupter.at(bytecode, handle)
+        await asyncio.wait([done])
+        came = interrupter.came()
+        ended.result(10)
+        task.cancel()
+        await asyncio.wait([task])
+        return came
+
+    async def main() -> int:
+        bytecode = 0
+        while await look(bytecode):
+            bytecode += 1
+        return bytecode
+
+    assert homebound.run(main()) > 100
 
 
 def test_one_that_raises_in_a_chain():

@@ -103,7 +103,7 @@ class Chain(Mailbox):
                     break
                 if left > rest > 0:
                     woken.rotate(left - rest)
-                # Last: on 3.14 the jump back from an `if` is outside of the `try`.
+                # Last: see BigLock._wait.
                 rest = left - 1
         except IndexError:  # a task on top has emptied it
             if task is not None:

@@ -21,7 +21,7 @@ from .big_lock import thread_name
 from .chain import Chain
 from .context_stats import ContextStats
 from .current import current_context, here
-from .entries import BottomHalf, Posted, PostedWithArgs
+from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class AioContext(Chain):
     _shutdown_timeout: float | None = None
     _end_by: Deadline | None = None  # written by the home
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
-    _lent = False  # its home waits, and has let go of the big lock; written by that thread
+    # Its home waits, and has let go of the big lock, or is about to. What a signal handler wakes is
+    # queued meanwhile. Written by that thread.
+    _lent = False
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -357,6 +359,8 @@ class AioContext(Chain):
 
     def _report(self, entry: Any, error: BaseException) -> None:
         """An entry raised: tell the loop's exception handler, and go on."""
+        if was_emptied(error):
+            return
         self.loop.call_exception_handler(
             {"message": f"Exception in {entry!r} of {self!r}", "exception": error}
         )

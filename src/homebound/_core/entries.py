@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from .task import Task
 
 
+def was_emptied(error: BaseException) -> bool:
+    """Return whether the mailbox was emptied between the count of its entries and the taking.
+
+    That happens if a signal handler runs a task in between that waits in a call, and so runs the
+    loop. An exception of an entry has a frame below.
+    """
+    trace = error.__traceback__
+    return type(error) is IndexError and trace is not None and trace.tb_next is None
+
+
 _NO_VARS = Context()  # never entered: a callback gets a copy, as of any other
 
 

@@ -234,11 +234,12 @@ class Loop(InheritedLoop):
         """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()
-        with self.home.inhabit(), self._heeding_signals():
+        with self.home.inhabit():
             greenlet = turn_here()
             try:
                 asyncio_run_forever(self)
             finally:
+                self._listen_no_more()
                 turn_in(greenlet)
                 put_off, self._put_off = self._put_off, None
                 if put_off is not None:
@@ -261,6 +262,7 @@ class Loop(InheritedLoop):
             raise RuntimeError(message)
         if self._closed:
             return
+        self._hear_no_more()
         self.__dict__.pop(
             "call_soon_threadsafe", None
         )  # see _threads/wind_down.py: it makes a circle
@@ -349,12 +351,13 @@ class Loop(InheritedLoop):
 
         The batch is what is ready by then: what is queued meanwhile waits for the next.
         """
-        if self.home._has_lent():
-            self.home._come_back()
+        home = self.home
+        if home._lent and home._has_lent():
+            home._come_back()
         if blocking and not self._ready:
             self._sleep()
         else:
-            if self._is_main and big_lock._crowd and here.home is self.home:
+            if self._is_main and big_lock._crowd and here.home is home:
                 self._give_way()
             pairs = self._look(0, MOST_EVENTS)
             if pairs:
@@ -362,7 +365,6 @@ class Loop(InheritedLoop):
         if self._scheduled:
             self._collect_timers()
         count = len(self._ready)
-        home = self.home
         home._iterations += 1
         home._more += count - 1
         self._batch = batch = repeat((), count)
@@ -372,13 +374,13 @@ class Loop(InheritedLoop):
 
     def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
         """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
+        entry: Entry = None
         for _ in batch:
-            entry = self._ready.popleft()
-            if entry._cancelled:
-                self.home._skipped += 1
-                continue
             try:
-                if self._debug:
+                entry = self._ready.popleft()
+                if entry._cancelled:
+                    self.home._skipped += 1
+                elif self._debug:
                     self._run_timed(entry)
                 else:
                     self._run_nested(entry)
@@ -403,30 +405,35 @@ class Loop(InheritedLoop):
     def _sleep(self) -> None:
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
         home = self.home
-        until = self.next_timer()
-        spin = self.spin
-        if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
-            return
-        # Put up a bell, pass through the deque's own lock, and only then look: a producer passes
-        # through the same lock with its append before it looks for a bell, so one of us sees the
-        # other (pairs with AioContext._post). Model: tests/model/bell.pml.
-        home._bell = new_bell()
-        self._ready.rotate(0)
-        if self._ready:
-            home._bell = AWAKE
-            self._collect_events(0)
-            return
+        held = self._is_main and here.has_big_lock
         try:
+            # From here on a signal handler runs no task: it might add a timer, or a post, that we
+            # are about to sleep over. It posts the task, which rings the bell.
+            home._lent = True
+            until = self.next_timer()
+            spin = self.spin
+            if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
+                return
+            # Put up a bell, pass through the deque's own lock, and only then look: a producer
+            # passes through the same lock with its append before it looks for a bell, so one of us
+            # sees the other (pairs with AioContext._post). Model: tests/model/bell.pml.
+            home._bell = new_bell()
+            self._ready.rotate(0)
+            if self._ready:
+                self._collect_events(0)
+                return
             if self._is_main:
                 self._sleep_without_big_lock(until)
             elif self._depth and here.has_big_lock:
                 # A call in here waits: whoever is to end the wait may need the lock for that.
                 with big_lock_let_go():
-                    self._collect_events(self.timeout_until(until))
+                    self._collect_until(until)
             else:
-                self._collect_events(self.timeout_until(until))
+                self._collect_until(until)
         finally:
-            home._bell = AWAKE
+            # Else an interrupt came before it was taken back, and it is lent yet: see `_come_back`.
+            if here.has_big_lock or not held:
+                home._awake()
         if self._ready:
             home._woken_by_post(len(self._ready))
         if spin is not None:
@@ -436,7 +443,6 @@ class Loop(InheritedLoop):
         """The main thread's sleep: another thread may stand in meanwhile."""
         home = self.home
         turns = home._stand_ins
-        timeout = self.timeout_until(until)
         watched = None if self._shareable else self._watched()
         pairs: list[Any] | None = None
         try:
@@ -448,11 +454,11 @@ class Loop(InheritedLoop):
             if here.has_big_lock:  # else it was released by hand, and comes back all the same
                 big_lock.release()
             if watched is None:
-                pairs = self._look(timeout, MOST_EVENTS)
+                pairs = self._look_until(until, self._look, MOST_EVENTS)
             else:
-                wait_for_any(watched, timeout)
+                self._look_until(until, wait_for_any, watched)
         finally:
-            home._come_back()
+            big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
         if pairs is None or turns != home._stand_ins:
             # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)

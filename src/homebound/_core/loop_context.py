@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from .._aio.generators import set_hooks
+from .._aio.signals import runs_signal_handlers
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
 from .._os.clock import clock
@@ -105,6 +106,7 @@ class LoopContext(AioContext):
         with self._key:
             try:
                 set_home(self)
+                self.loop._heeds = runs_signal_handlers()
                 if is_main:
                     self._become_main()
                 self._home_ident = _thread.get_ident()
@@ -149,12 +151,15 @@ class LoopContext(AioContext):
             big_lock._take_back()
         finally:
             if here.has_big_lock:
-                loop = self.loop
-                loop._sleeps_until = loop._asleep_on = None
-                self._home_must_look = False
-                if not self._closed:  # it is in a forked process
-                    self._bell = AWAKE  # a stand-in that went to sleep has left one up
-                self._lent = False
+                self._awake()
+
+    def _awake(self) -> None:
+        """The home sleeps no more, in all that it says of itself."""
+        loop = self.loop
+        loop._sleeps_until = loop._asleep_on = None
+        self._home_must_look = self._lent = False
+        if not self._closed:  # it is in a forked process
+            self._bell = AWAKE  # it put one up, or a stand-in that went to sleep
 
     def _enter_vacant(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
@@ -356,18 +361,20 @@ class LoopContext(AioContext):
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
         lent = self._has_lent()
-        if lent:  # by a signal handler, in the home's sleep
+        let_go = lent and not here.has_big_lock
+        if lent:  # by a signal handler, in the home's sleep or on the way there
             self._come_back()
         # In this order: from the first on nothing that runs adds to what the second puts aside.
-        return self.loop.begin_nested(), self._put_aside(), lent
+        return self.loop.begin_nested(), self._put_aside(), lent, let_go
 
     def _end_nested(self, state: tuple[Any, ...]) -> None:
-        loop_state, self._chained, lent = state
+        loop_state, self._chained, lent, let_go = state
         self.loop.end_nested(loop_state)
         if lent:
             self._lent = True
             write_signal(self._signal.written_fd, SET)  # it is not asleep any more, in all it says
-            big_lock._let_go()
+            if let_go:
+                big_lock._let_go()
         elif self._has_lent():
             self._come_back()
 

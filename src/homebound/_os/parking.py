@@ -197,8 +197,10 @@ def new_parker() -> Parker:
         return LockParker()
 
 
-def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:
+def wait_for_any(timeout: float | None, keys: Iterable[selectors.SelectorKey]) -> bool:
     """Sleep until a descriptor of a selector is ready; other threads may use the selector.
+
+    True if one is ready.
 
     Called from: any thread.
     """
@@ -206,7 +208,7 @@ def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -
     for key in keys:
         reads = select.POLLIN if key.events & selectors.EVENT_READ else 0
         poll.register(key.fd, reads | (select.POLLOUT if key.events & selectors.EVENT_WRITE else 0))
-    poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+    return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
 
 class _Mine(threading.local):

@@ -265,7 +265,9 @@ class WaitQueue:
             self._join(waiter)
             if joined is not None:
                 joined()
-            while not waiter.granted:
+            while True:  # not `while not waiter.granted`: see BigLock._wait
+                if waiter.granted:
+                    return waiter
                 if deadline.over():
                     # Handed over in the last moment, it is ours.
                     return None if self._withdraw(waiter) else waiter
@@ -279,7 +281,6 @@ class WaitQueue:
             raise
         finally:
             parked.pop(waiter.who, None)
-        return waiter
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)

@@ -205,7 +205,9 @@ def _turn_while(
     try:
         if timeout is not None:
             alarm = context.loop.call_later(max(0.0, timeout), _nothing)
-        while predicate():
+        while True:  # not `while predicate()`: see BigLock._wait
+            if not predicate():
+                break
             if other is not None and other._closed:
                 other._refuse()
             if deadline.over():
