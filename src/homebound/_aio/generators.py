@@ -58,8 +58,9 @@ def _forget_dead() -> None:
         return
     try:
         for ident, entry in list(_begun.items()):
-            if entry[0]() is None and _begun.get(ident) is entry:
-                _begun.pop(ident, None)
+            if entry[0]() is not None or _begun.get(ident) is not entry:
+                continue
+            _begun.pop(ident, None)  # last: see BigLock._wait
         _Tidying.at = max(_FEWEST, 2 * len(_begun))
     finally:
         _Tidying.lock.release()

@@ -24,6 +24,8 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
 from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
 from asyncio.log import logger
 from inspect import signature
+from itertools import filterfalse
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from .._os.clock import clock
@@ -137,8 +139,9 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         self._hear_nothing()
         self.signal = None  # type: ignore[assignment]
         self._selector.close()
-        self._ssock.close()
-        self._csock.close()
+        for end in (self._ssock, self._csock):
+            if end is not None:
+                end.close()
 
     # Events.
 
@@ -301,7 +304,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         lent = home._lent
         try:
             home._lent = True  # so a signal handler runs no task, which might add a timer
-            kept = [timer for timer in scheduled if not timer._cancelled]
+            kept = list(filterfalse(attrgetter("_cancelled"), scheduled))
             for timer in scheduled:
                 timer._scheduled = not timer._cancelled
             scheduled[:] = kept

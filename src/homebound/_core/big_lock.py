@@ -261,7 +261,7 @@ class BigLock:
         try:
             seat.timed = timeout >= 0
             self._crowd.add(seat)
-            # CPython looks for signals at a jump back, and from 3.13 on one that depends on a
+            # CPython looks for signals at a jump back. On 3.12 to 3.14 one that depends on a
             # condition is outside of the `try` it stands in: so neither a `while` with a condition
             # nor a loop that ends in an `if`. tests/core/test_jumps_back.py looks for those.
             while True:

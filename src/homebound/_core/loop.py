@@ -29,7 +29,7 @@ from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
-from .bell import AWAKE, new_bell
+from .bell import new_bell
 from .big_lock import big_lock, big_lock_let_go
 from .current import current_context, here
 from .entries import Errand

@@ -145,8 +145,9 @@ class WaitQueue:
     def _wake_all(self, woken: list[Waiter]) -> None:
         try:
             for waiter in woken:
-                if not waiter.wake():
-                    self._leave(waiter)
+                if waiter.wake():
+                    continue
+                self._leave(waiter)  # last: see BigLock._wait
         except BaseException:
             _thread.start_new_thread(self._wake_rest, (woken,))
             raise
@@ -205,10 +206,13 @@ class WaitQueue:
         try:
             if joined is not None:
                 joined()
-            await suspend()  # granted or not: the wake-up is for this suspension
-            while not waiter.granted:  # woken by somebody else
-                if self._rearm(waiter):
+            armed = True  # granted or not: a wake-up is for this suspension
+            while True:
+                if armed:
                     await suspend()
+                if waiter.granted:
+                    return waiter
+                armed = self._rearm(waiter)  # woken by somebody else. Last: see BigLock._wait
         except GeneratorExit:
             self._leave_unseen(waiter)
             raise
@@ -218,7 +222,6 @@ class WaitQueue:
             raise
         finally:
             task._wait = None
-        return waiter
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
         """It is about to suspend again, with another cell; False if it was granted meanwhile."""

@@ -103,7 +103,9 @@ def _sleep_until(
 ) -> None:
     deadline = Deadline(timeout)
     with Waiting(*what, timed=timeout is not None):
-        while not done():
+        while True:  # not `while not done()`: see BigLock._wait
+            if done():
+                break
             if deadline.over():
                 raise TimeoutError
             deadline.park(parker)

@@ -32,8 +32,9 @@ def wind_down(context: AioContext, failure: str) -> None:
         _refuse_coroutines(context.loop)
     try:
         for part in _parts(context, failure):
-            if not _finish(context, part, failure):
-                break
+            if _finish(context, part, failure):
+                continue
+            break  # last: see BigLock._wait
     finally:
         context.loop.close()
         context._close()

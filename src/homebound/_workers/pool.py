@@ -141,10 +141,14 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context, deadline.timeout())
         with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
-            while left := self._not_ended():  # again: a dying worker may have started another
+            while True:  # again: a dying worker may have started another
+                left = self._not_ended()
+                if not left:
+                    break
                 for thread in left:
-                    if not self._bury(thread, deadline.timeout()):
-                        raise TimeoutError
+                    if self._bury(thread, deadline.timeout()):
+                        continue
+                    raise TimeoutError  # last: see BigLock._wait
 
     async def _end(self, context: AioContext) -> None:
         """Shut down and wait for it as a task, without blocking the context's home."""

@@ -103,7 +103,9 @@ async def _result_at_home(
     away.add(future)
     try:
         waits = True  # also if it is done already: a pending cancellation is raised here
-        while waits:
+        while True:  # not `while waits`: see BigLock._wait
+            if not waits:
+                break
             cell = task._cell
             try:
                 future.add_done_callback(Waker(task).wake)

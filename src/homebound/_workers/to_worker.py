@@ -62,10 +62,13 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     try:
         pool._put(job)
         task._wait = job
-        await suspend()
-        while not job.done:  # something other than the worker woke the task
-            if job.rearm(Waker(task)):
+        armed = True
+        while True:
+            if armed:
                 await suspend()
+            if job.done:
+                break
+            armed = job.rearm(Waker(task))  # not woken by the worker. Last: see BigLock._wait
     except BaseException:
         task._renew_cell(cell)
         pool._take_out(job)
