@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, AlreadyScheduled, ContextError
+from homebound import AioContext, AlreadyScheduled, ContextError, NotSuspended
+from homebound._aio.loop import InheritedLoop
 from homebound._core.big_lock import BigLock
 from homebound._core.cell import Enterable
 from homebound._core.chain import Chain, pour
@@ -222,29 +223,42 @@ SLEEP = (
     Loop._sleep_without_big_lock,
     Loop.next_timer,
     Loop.timeout_until,
+    InheritedLoop._look_until,
     LoopContext._awake,
     BigLock.release,
     BigLock._take_back,
 )
 
 
-def test_as_the_loop_goes_to_sleep(in_thread: Callable[..., Future[Any]]):
-    """It does not sleep over the timers and posts of a task that is woken then."""
+@pytest.mark.parametrize("turn", [turn_nothing, turn_the_loop])
+def test_as_the_loop_goes_to_sleep(
+    turn: Callable[[], object], in_thread: Callable[..., Future[Any]]
+):
+    """It does not sleep over the timers and posts of a task that is woken then.
+
+    The handler may turn the loop; what runs afterwards has the big lock as ever.
+    """
     interrupter = Interrupter(*SLEEP)
 
     async def look(bytecode: int) -> bool:
         loop: Any = asyncio.get_running_loop()
         done = loop.create_future()
         handled: list[bool] = []
+        held: list[bool] = []
 
         async def work() -> None:
             await homebound.suspend()
+            held.append(homebound.big_lock.held())
             await asyncio.sleep(0.0001)
+            held.append(homebound.big_lock.held())
             loop.call_soon(done.set_result, None)
 
         def handle() -> None:
             handled.append(True)
-            with contextlib.suppress(AlreadyScheduled):  # by its cancellation: nothing came before
+            turn()
+            with contextlib.suppress(
+                AlreadyScheduled, NotSuspended
+            ):  # its cancellation came before
                 task.wake()
 
         def end_it() -> None:
@@ -259,6 +273,7 @@ def test_as_the_loop_goes_to_sleep(in_thread: Callable[..., Future[Any]]):
         interrupter.at(bytecode, handle)
         await asyncio.wait([done])
         came = interrupter.came()
+        assert all(held), interrupter.where
         ended.result(10)
         task.cancel()
         await asyncio.wait([task])
@@ -271,6 +286,52 @@ def test_as_the_loop_goes_to_sleep(in_thread: Callable[..., Future[Any]]):
         return bytecode
 
     assert homebound.run(main()) > 100
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_one_that_empties_the_mailbox(debug: bool):  # noqa: FBT001
+    """It runs a task that turns the loop, which was about to take what it had counted."""
+    interrupter = Interrupter(Loop._run_once, Loop.iterate, Loop._run_with_care)
+
+    async def look(bytecode: int) -> bool:
+        loop = asyncio.get_running_loop()
+        home = AioContext.attach(loop)
+        ran: list[bool] = []
+
+        async def work() -> None:
+            await homebound.suspend()
+            home.poll(blocking=False)
+            ran.append(True)
+
+        def handle() -> None:
+            promised.append(True)
+            task.wake()
+
+        promised: list[bool] = []
+        task: Any = loop.create_task(work())
+        await settle()
+        interrupter.at(bytecode, handle)
+        loop.call_soon(int)
+        await asyncio.sleep(0.001)
+        came = interrupter.came()
+        await settle()
+        assert ran == promised, interrupter.where
+        task.cancel()
+        await asyncio.wait([task])
+        return came
+
+    async def main() -> int:
+        bytecode = 0
+        while await look(bytecode):
+            bytecode += 1
+            assert not reported, interrupter.where
+        return bytecode
+
+    reported: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=homebound.new_event_loop, debug=debug) as runner:
+        runner.get_loop().set_exception_handler(lambda _, about: reported.append(about))
+        runner.get_loop().slow_callback_duration = 60
+        assert runner.run(main()) > 100
 
 
 def test_one_that_raises_in_a_chain():

@@ -315,6 +315,55 @@ def test_whatever_a_signal_handler_raises_and_wherever():
     assert lines == ["True"]
 
 
+def test_what_a_signal_handler_raises_in_a_nested_wait():
+    """block_on waits for the cleanup then: it may sleep again before the descriptor is back."""
+    lines = run("""
+        from homebound._aio.signals import HearingLoop
+        code = HearingLoop._listen_no_more.__code__
+        left, where = -1, ""
+        def trace(frame, event, _):
+            global left, where
+            if frame.f_code is not code:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and frame.f_locals["self"]._lenders:
+                left -= 1
+                if left == -1:
+                    where = frame.f_lasti
+                    raise KeyboardInterrupt
+            return trace
+
+        async def wait():
+            try:
+                await asyncio.sleep(0.06)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.06)
+
+        def interrupted(count):
+            global left
+            async def main():
+                global left
+                left = count
+                sys.settrace(trace)
+                try:
+                    homebound.block_on(wait())
+                except KeyboardInterrupt:
+                    pass
+                finally:
+                    sys.settrace(None)
+                assert own() == OURS, where
+                return left < 0
+            return homebound.run(main())
+        own()
+        interrupted(1 << 60)  # 3.12 tells of a function's bytecodes from its second call on
+        count = 0
+        while interrupted(count):
+            count += 1
+        print(count > 20)
+    """)
+    assert lines == ["True"]
+
+
 def test_a_forked_childs_is_its_own():
     """The main thread sleeps, and its descriptor is set, as another forks."""
     lines = run("""
