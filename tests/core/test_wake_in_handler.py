@@ -256,9 +256,8 @@ def test_as_the_loop_goes_to_sleep(
         def handle() -> None:
             handled.append(True)
             turn()
-            with contextlib.suppress(
-                AlreadyScheduled, NotSuspended
-            ):  # its cancellation came before
+            # Unless its cancellation came before.
+            with contextlib.suppress(AlreadyScheduled, NotSuspended):
                 task.wake()
 
         def end_it() -> None:
