@@ -13,7 +13,6 @@ from ._core.traps import current_task as current_task
 from ._core.traps import move_to as move_to
 from ._core.traps import on as on
 from ._core.traps import suspend as suspend
-from ._debug import fork as _fork  # noqa: F401 -- for its effect: what a forked process does
 from ._debug.dump import dump as dump
 from ._debug.dump import dump_on as dump_on
 from ._debug.stall import Stall as Stall

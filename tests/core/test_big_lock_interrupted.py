@@ -14,6 +14,7 @@ import pytest
 import homebound
 from homebound import big_lock
 from homebound._core.big_lock import BigLock, big_lock_let_go
+from homebound._core.current import here
 from homebound._core.loop import Loop
 from homebound._core.loop_context import LoopContext
 from homebound.testing import until
@@ -327,7 +328,7 @@ def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
     """A wait that was cut short leaves its seat in the crowd; the loop sees that it has gone."""
 
     async def main() -> None:
-        big_lock._crowd.add(in_thread(lambda: homebound._core.current.here.seat).result(10))
+        big_lock._crowd.add(in_thread(lambda: here.seat).result(10))
         await asyncio.sleep(0)
         assert not big_lock._crowd
         await main_goes_on(in_thread, "")()

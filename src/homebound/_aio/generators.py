@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from .._os.process import AtFork, at_fork
 from .tasks import running_task
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _begin_as_child() -> None:
     _Tidying.lock = _thread.allocate_lock()
 
 
-os.register_at_fork(after_in_child=_begin_as_child)
+at_fork(AtFork.GENERATORS, _begin_as_child)
 
 
 def generators_of(context: AioContext) -> list[AsyncGenerator[Any, Any]]:

@@ -33,6 +33,7 @@ from .._os.parking import Signal
 from .generators import GeneratorLoop
 from .handles import ErrandTimer
 from .signals import SHORT, HearingLoop
+from .tasks import running_loop, set_running_loop
 
 if TYPE_CHECKING:
     from collections import deque
@@ -58,6 +59,16 @@ MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the 
 def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
     """A closed loop's look."""
     return []
+
+
+def _run_nothing(future: Any) -> Any:
+    close = getattr(future, "close", None)
+    if close is not None:
+        close()
+
+
+def _say_nothing(_context: dict[str, Any]) -> None:
+    pass
 
 
 class InheritedLoop(HearingLoop, GeneratorLoop):
@@ -89,6 +100,8 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         except BaseException:  # out of descriptors
             self._let_go_of_parts(selector)
             raise
+        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
+        self._batch: Iterator[tuple[()]] = iter(())
         # Looks in a row that found nothing but our own signal. Home only.
         self._fruitless = 0
         self._epoll: Any = None
@@ -116,6 +129,19 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         for part in parts:
             if part is not None and part is not given:
                 part.close()
+
+    def leave_in_child(self) -> None:
+        """Run nothing more in a forked process, if it is this loop that runs there.
+
+        Asked to end its tasks and generators, as Runner does on the way out, it has none; and what
+        becomes of the parent's tasks is told there.
+        """
+        if running_loop() is self:
+            set_running_loop(None)
+        for _ in self._batch:
+            pass  # it ends with the entry that has forked
+        self.run_until_complete = _run_nothing  # type: ignore[method-assign]
+        self.call_exception_handler = _say_nothing  # type: ignore[assignment, method-assign]
 
     def _drop_signal(self) -> None:
         """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""

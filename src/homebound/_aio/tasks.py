@@ -142,6 +142,18 @@ def unfinished(kind: type[Any]) -> list[Any]:
     return [task for task in _copy() if isinstance(task, kind)]
 
 
+# In a forked process, the unfinished tasks of its parent. They are kept: dropping them would close
+# their coroutines, which would do the parent's cleanup in the child.
+_parents: list[Any] = []
+
+
+def strike_out(kind: type[Any]) -> None:
+    """Have no unfinished tasks of `kind` in a forked process: its parent has them."""
+    _parents.extend(unfinished(kind))
+    for task in _parents:
+        let_die(task)
+
+
 # The caller of a task's get_loop(). A task can be awaited on any loop, so asyncio's functions that
 # insist on futures of one loop (gather, wait, shield, wait_for), and asyncio's own Task in C, are
 # given the loop that runs in the calling thread. all_tasks and any other caller get the home's.

@@ -27,7 +27,6 @@ It has its turn first; it takes off one of the two, and the other is its thread'
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from typing import TYPE_CHECKING
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
 from .._os.parking import SET, my_parker, write_signal
+from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
 from .current import ask, here, main
 
@@ -336,4 +336,4 @@ def big_lock_let_go() -> Iterator[None]:
 big_lock: BigLock = BigLock()
 ask.thread_ends = big_lock._holder_ends
 # Whoever held it or waited for it is not in a forked process.
-os.register_at_fork(after_in_child=big_lock.__init__)  # type: ignore[misc]
+at_fork(AtFork.BIG_LOCK, big_lock.__init__)  # type: ignore[misc]

@@ -49,6 +49,10 @@ class Chain(Mailbox):
         # than none if many were empty. Home only.
         self._more = 0
 
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        self._woken.clear()  # if a task of this context has forked: nothing runs after it here
+
     def _put_aside(self) -> bool:
         """Leave the woken tasks to later iterations; return whether a chain was being run."""
         chained = self._chained

@@ -13,9 +13,17 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from .._aio.tasks import enter_task, leave_task, running_here, running_loop, unfinished
+from .._aio.tasks import (
+    enter_task,
+    leave_if_entered,
+    leave_task,
+    running_here,
+    running_loop,
+    unfinished,
+)
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
+from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
@@ -433,6 +441,15 @@ class AioContext(Chain):
             self.workers.shutdown(wait=False)
         self._tell_watchers()
 
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        self._closing.acquire(blocking=False)  # there is nobody left to tell
+        self._home_ident = None
+        self._watchers = []
+        self._far_waits = set()
+        self._leave_task = leave_if_entered
+        self._lent = False
+
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<AioContext {self.name!r}{state}>"
@@ -441,6 +458,16 @@ class AioContext(Chain):
 def every_context() -> list[AioContext]:
     """All there are, closed ones too, whatever other threads make or drop meanwhile."""
     return members(contexts)
+
+
+def _begin_as_child() -> None:
+    """The parent's contexts have ended in a forked process; it may make its own."""
+    for context in every_context():
+        if not context._closed:
+            context._end_in_child()
+
+
+at_fork(AtFork.CONTEXTS, _begin_as_child)
 
 
 def whereabouts() -> str:

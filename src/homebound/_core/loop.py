@@ -63,8 +63,6 @@ class Loop(InheritedLoop):
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
-        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
-        self._batch: Iterator[tuple[()]] = repeat((), 0)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self._is_main = False  # written by the home's thread as it moves in and out
         # The stop that nested waits stand in the way of; None while there is none. Home only.

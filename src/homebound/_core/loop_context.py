@@ -201,6 +201,16 @@ class LoopContext(AioContext):
             if stand_ins:
                 big_lock._let_go()
 
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        if self._key.acquire(blocking=False):  # it was free, or is ours: we were home
+            self._key.release()
+        else:
+            self._key = threading.RLock()
+        self._signal = None  # type: ignore[assignment]
+        self.loop.leave_in_child()
+        self.loop.close_in_child(self._ready)
+
     def _epitaph(self) -> AioContext:
         """What the closed loop has in our place."""
         return _Epitaph(self)

@@ -12,12 +12,12 @@ of the class's own `close`. The next post notices them, if the loop then refuses
 from __future__ import annotations
 
 import _thread
-import os
 import weakref
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
+from .._os.process import AtFork, at_fork
 from .current import ask, here, set_home
 
 if TYPE_CHECKING:
@@ -163,4 +163,4 @@ def _begin_as_child() -> None:
     _making = _thread.RLock()
 
 
-os.register_at_fork(after_in_child=_begin_as_child)
+at_fork(AtFork.LOOP_ENDS, _begin_as_child)

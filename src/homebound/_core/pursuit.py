@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
+from .._os.process import AtFork, at_fork
 from .current import current_context
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Pursuer:
 
 # The pursuers that have missed their task, until they run. Any thread; each operation is atomic.
 pursuing: set[Pursuer] = set()
+at_fork(AtFork.PURSUERS, pursuing.clear)
 
 
 def on_leaving(task: Task[Any], home: AioContext) -> None:

@@ -18,6 +18,8 @@ from _thread import allocate_lock
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .process import AtFork, at_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -218,7 +220,7 @@ class _Mine(threading.local):
 
 _mine = _Mine()
 # A forked process must not sleep on its parent's counter, or take a wake meant for it.
-os.register_at_fork(after_in_child=_mine.__init__)  # type: ignore[misc]
+at_fork(AtFork.PARKERS, _mine.__init__)  # type: ignore[misc]
 
 
 def my_parker() -> Parker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from .._core.traps import move_to
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import my_parker
+from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
@@ -376,7 +376,6 @@ async def _leave(thread: IOThread, back: AioContext | None) -> None:
             await move_to(back)
 
 
-@atexit.register
 def _stop_all() -> None:
     """End every I/O thread in an orderly way before the interpreter ends."""
     exit_begins()
@@ -384,3 +383,14 @@ def _stop_all() -> None:
         thread._ask_to_stop()
     for thread in members(_running):
         thread._thread.join(thread._patience)
+
+
+def _begin_as_child() -> None:
+    """A forked process has none of its parent's I/O threads, and so none to stop at its exit."""
+    for thread in tuple(_running):
+        thread._ended = True
+    _running.clear()
+
+
+at_exit(AtExit.IO_THREADS, _stop_all)
+at_fork(AtFork.IO_THREADS, _begin_as_child)

@@ -21,6 +21,7 @@ from .._core.task_interface import CANCEL
 from .._core.traps import current_task
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
+from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,15 @@ _waiting: list[LoopContext] = []
 
 # The calls each waiting thread is in, innermost last. Written by the thread itself.
 _waits: dict[int, list[Waiting]] = {}
+
+
+def _begin_as_child() -> None:
+    """Nothing waits in a forked process yet."""
+    _waiting.clear()
+    _waits.clear()
+
+
+at_fork(AtFork.WAITS, _begin_as_child)
 
 
 def waits() -> dict[int, list[Waiting]]:

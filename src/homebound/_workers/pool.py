@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import contextlib
 from contextvars import copy_context
@@ -17,6 +16,7 @@ from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.greenlets import refuse_green_threads
+from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._threads.left_over import threads_left_over
 from .._threads.wait_while import Waiting, turn_while
@@ -179,7 +179,6 @@ def _set_ended(ended: asyncio.Future[None]) -> None:
 Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
 
 
-@atexit.register
 def _end_all() -> None:
     """Finish the jobs in flight before the interpreter ends."""
     for pool in every_pool():
@@ -190,3 +189,13 @@ def _end_all() -> None:
 def every_pool() -> list[WorkerPool]:
     """Return all pools, whatever other threads create or drop meanwhile."""
     return members(_pools)
+
+
+def _begin_as_child() -> None:
+    """A forked process has none of its parent's workers; its pools are as when they were made."""
+    for pool in tuple(_pools):
+        pool._begin_as_child()
+
+
+at_exit(AtExit.WORKERS, _end_all)
+at_fork(AtFork.WORKERS, _begin_as_child)

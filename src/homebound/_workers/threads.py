@@ -95,6 +95,16 @@ class WorkerThreads:
         # Called when the last thread has left; under _lock.
         self._when_empty: list[Callable[[], object]] = []
 
+    def _begin_as_child(self) -> None:
+        """Have no workers and no jobs, as when it was made: this is a forked process."""
+        self._lock = _thread.RLock()
+        self._threads = set()
+        self._going = []
+        self._idle = deque()
+        self._jobs = deque()
+        self._searching = self._watched = False
+        self._when_empty = []
+
     # In a submitter.
 
     def _put(self, job: Any) -> None:
