@@ -1,48 +1,149 @@
-"""Coroutines with a home: one event loop per thread, every task at home in one of them."""
+"""Coroutines with a home: one event loop per thread, every task at home in one of them.
+
+What runs tasks is imported at once, each other name when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ._core.big_lock import BigLock as BigLock
 from ._core.big_lock import big_lock as big_lock
 from ._core.context import AioContext as AioContext
-from ._core.context_stats import ContextStats as ContextStats
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
 from ._core.task import Task as Task
-from ._core.task_group import TaskGroup as TaskGroup
 from ._core.traps import current_task as current_task
 from ._core.traps import move_to as move_to
 from ._core.traps import on as on
 from ._core.traps import suspend as suspend
-from ._debug.dump import dump as dump
-from ._debug.dump import dump_on as dump_on
-from ._debug.stall import Stall as Stall
-from ._debug.stall import StallWatch as StallWatch
-from ._debug.stall import watch_stalls as watch_stalls
 from ._errors import AlreadyScheduled as AlreadyScheduled
 from ._errors import ContextClosed as ContextClosed
 from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
-from ._sync.barrier import Barrier as Barrier
-from ._sync.condition import Condition as Condition
-from ._sync.event import Event as Event
-from ._sync.lock import Lock as Lock
-from ._sync.queue_ends import QueueShutDown as QueueShutDown
-from ._sync.queues import LifoQueue as LifoQueue
-from ._sync.queues import PriorityQueue as PriorityQueue
-from ._sync.queues import Queue as Queue
-from ._sync.rw_lock import RWLock as RWLock
-from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
-from ._sync.semaphore import Semaphore as Semaphore
 from ._threads.block_on import block_on as block_on
-from ._threads.io_thread import IOThread as IOThread
-from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
 from ._threads.run import new_event_loop as new_event_loop
 from ._threads.run import run as run
 from ._threads.wait_while import kick as kick
 from ._threads.wait_while import wait_while as wait_while
-from ._vcpu.vcpu import VCPU as VCPU
-from ._workers.pool import WorkerPool as WorkerPool
-from ._workers.run_in import run_in as run_in
-from ._workers.to_worker import to_worker as to_worker
+
+if TYPE_CHECKING:
+    from ._core.context_stats import ContextStats as ContextStats
+    from ._core.task_group import TaskGroup as TaskGroup
+    from ._debug.dump import dump as dump
+    from ._debug.dump import dump_on as dump_on
+    from ._debug.stall import Stall as Stall
+    from ._debug.stall import StallWatch as StallWatch
+    from ._debug.stall import watch_stalls as watch_stalls
+    from ._sync.barrier import Barrier as Barrier
+    from ._sync.condition import Condition as Condition
+    from ._sync.event import Event as Event
+    from ._sync.lock import Lock as Lock
+    from ._sync.queue_ends import QueueShutDown as QueueShutDown
+    from ._sync.queues import LifoQueue as LifoQueue
+    from ._sync.queues import PriorityQueue as PriorityQueue
+    from ._sync.queues import Queue as Queue
+    from ._sync.rw_lock import RWLock as RWLock
+    from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
+    from ._sync.semaphore import Semaphore as Semaphore
+    from ._threads.io_thread import IOThread as IOThread
+    from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
+    from ._vcpu.vcpu import VCPU as VCPU
+    from ._workers.pool import WorkerPool as WorkerPool
+    from ._workers.run_in import run_in as run_in
+    from ._workers.to_worker import to_worker as to_worker
+
+# Where the other names are: the imports above are for type checkers.
+_LATER = {
+    "Barrier": "_sync.barrier",
+    "BoundedSemaphore": "_sync.semaphore",
+    "Condition": "_sync.condition",
+    "ContextStats": "_core.context_stats",
+    "Event": "_sync.event",
+    "IOThread": "_threads.io_thread",
+    "IOThreadPool": "_threads.io_thread_pool",
+    "LifoQueue": "_sync.queues",
+    "Lock": "_sync.lock",
+    "PriorityQueue": "_sync.queues",
+    "Queue": "_sync.queues",
+    "QueueShutDown": "_sync.queue_ends",
+    "RWLock": "_sync.rw_lock",
+    "Semaphore": "_sync.semaphore",
+    "Stall": "_debug.stall",
+    "StallWatch": "_debug.stall",
+    "TaskGroup": "_core.task_group",
+    "VCPU": "_vcpu.vcpu",
+    "WorkerPool": "_workers.pool",
+    "dump": "_debug.dump",
+    "dump_on": "_debug.dump",
+    "run_in": "_workers.run_in",
+    "to_worker": "_workers.to_worker",
+    "watch_stalls": "_debug.stall",
+}
+
+__all__ = (
+    "VCPU",
+    "AioContext",
+    "AlreadyScheduled",
+    "Barrier",
+    "BigLock",
+    "BottomHalf",
+    "BoundedSemaphore",
+    "Condition",
+    "ContextClosed",
+    "ContextError",
+    "ContextStats",
+    "Event",
+    "IOThread",
+    "IOThreadPool",
+    "LifoQueue",
+    "Lock",
+    "NotSuspended",
+    "PriorityQueue",
+    "Queue",
+    "QueueShutDown",
+    "RWLock",
+    "Semaphore",
+    "Stall",
+    "StallWatch",
+    "Task",
+    "TaskGroup",
+    "WorkerPool",
+    "WouldDeadlock",
+    "WrongThread",
+    "big_lock",
+    "block_on",
+    "current_context",
+    "current_task",
+    "dump",
+    "dump_on",
+    "kick",
+    "main_context",
+    "move_to",
+    "new_event_loop",
+    "on",
+    "run",
+    "run_in",
+    "suspend",
+    "to_worker",
+    "wait_while",
+    "watch_stalls",
+)
+
+
+if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
+
+    def __getattr__(name: str) -> object:
+        """Load a name that has not been asked for yet."""
+        where = _LATER.get(name)
+        if where is None:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = globals()[name] = getattr(import_module(f".{where}", __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

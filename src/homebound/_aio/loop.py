@@ -37,7 +37,7 @@ from .tasks import running_loop, set_running_loop
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     Entry = Any  # something with `_cancelled` and `_run()`
 
@@ -90,8 +90,8 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
 
-    # What set_default_executor takes; set where WorkerPool is defined.
-    thread_pools: tuple[type[Any], ...]
+    # What set_default_executor takes beside asyncio's; set where WorkerPool is defined.
+    thread_pools: tuple[type[Any], ...] = ()
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         try:

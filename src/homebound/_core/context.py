@@ -27,7 +27,6 @@ from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
-from .context_stats import ContextStats
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .._os.parking import Parker
+    from .context_stats import ContextStats
     from .task import Task
 
 _names = count(1)
@@ -407,6 +407,9 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
+        # Loaded at its first use: a dataclass costs 2 ms, most of it the module `dataclasses`.
+        from .context_stats import ContextStats  # noqa: PLC0415
+
         return ContextStats(
             name=self.name,
             iterations=self._iterations,

@@ -176,7 +176,7 @@ def _set_ended(ended: asyncio.Future[None]) -> None:
         ended.set_result(None)
 
 
-Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
+Loop.thread_pools = (WorkerPool,)
 
 
 def _end_all() -> None:

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Executors whose futures are cancelled at once, in this process. A pool of interpreters is one of
-# threads.
-_PROMPT = (
-    WorkerPool,
-    concurrent.futures.ThreadPoolExecutor,
-    concurrent.futures.ProcessPoolExecutor,
-)
+
+def _is_prompt(executor: concurrent.futures.Executor) -> bool:
+    """Return whether an executor's futures are cancelled at once, in this process.
+
+    A pool of interpreters is one of threads. The standard library loads each kind of pool at its
+    first use, that of processes in 10 ms; a kind that is not loaded has no instances.
+    """
+    return isinstance(executor, WorkerPool) or any(
+        isinstance(executor, getattr(sys.modules.get(f"concurrent.futures.{module}"), name, ()))
+        for module, name in (("thread", "ThreadPoolExecutor"), ("process", "ProcessPoolExecutor"))
+    )
 
 
 async def run_in(
@@ -120,7 +124,7 @@ async def _result_at_home(
         return future.result()
     except asyncio.CancelledError:
         _forgive(future)
-        if isinstance(executor, _PROMPT):
+        if _is_prompt(executor):
             future.cancel()
         else:
             await _cancel_away(future)
