@@ -18,7 +18,7 @@ import homebound
 # The rooms that run tasks. All others are loaded when something of them is asked for.
 LOADED = {"_aio", "_core", "_errors", "_os", "_threads"}
 # Of the standard library, beyond what asyncio loads.
-STANDARD = {"__future__", "importlib", "importlib._abc", "importlib.util"}
+STANDARD = {"__future__", "_typing", "importlib", "importlib._abc", "importlib.util", "typing"}
 # What has cost the most, by name: dump and deadlocks, pools, vCPUs, locks, and what they load.
 NOT_LOADED = {
     "concurrent.futures.process", "concurrent.futures.thread", "ctypes", "dataclasses",

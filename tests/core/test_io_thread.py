@@ -244,6 +244,7 @@ def test_stop_by_several_threads_at_once(in_thread: InThread):
 
     for done in [in_thread(stop) for _ in range(4)]:
         done.result(10)
+        assert "ended" in repr(io)
 
 
 def test_not_in_its_own_thread(io: IOThread):
