@@ -22,7 +22,6 @@ from homebound import AioContext, current_context, main_context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Future
-    from pathlib import Path
 
     InThread = Callable[..., Future[Any]]
     Run = Callable[..., Any]

@@ -193,7 +193,9 @@ def test_a_thread_that_stays_is_idle_all_the_time():
             first = pool.submit(which).result(10)
             for _ in range(10):
                 until(lambda: " 1 idle" in repr(pool))
-                assert all(time.sleep(0) or " 1 idle" in repr(pool) for _ in range(500))
+                for _ in range(500):
+                    time.sleep(0)
+                    assert " 1 idle" in repr(pool)
                 assert pool.submit(which).result(10) == first
     finally:
         sys.setswitchinterval(interval)
