@@ -99,8 +99,6 @@ class InheritedLoop(GeneratorLoop):
         self._epoll: Any = None
         # Whether two threads may use the selector at once.
         self._shareable = type(self._selector) not in _ONE_THREADS
-        # Else: what the main home watches in its sleep, without the selector. None while awake.
-        self._asleep_on: list[selectors.SelectorKey] | None = None
         # Where events come from: (timeout in seconds or None, most events) -> pairs.
         self._look: Callable[[float | None, int], list[Any]] = self._select
         if type(self._selector) is getattr(selectors, "EpollSelector", None):
@@ -246,13 +244,9 @@ class InheritedLoop(GeneratorLoop):
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
-    def _watched(self) -> list[selectors.SelectorKey]:
+    def watched(self) -> list[selectors.SelectorKey]:
+        """The descriptors that the selector has."""
         return list(self._selector.get_map().values())
-
-    def watches_more(self) -> bool:
-        """The home sleeps, and does not know of all that is watched. Called from: stand-ins."""
-        asleep_on = self._asleep_on
-        return asleep_on is not None and asleep_on != self._watched()
 
     # Time.
 

@@ -115,7 +115,7 @@ class BigLock:
             if here.home is None:
                 context = here.context = main.stood_in_for
                 if context is not None:
-                    context._stand_in_begins()
+                    context._stand_in.begins()
         except BaseException:  # as in `release`
             context, here.context = here.context, here.home
             here.has_big_lock = False
@@ -151,7 +151,7 @@ class BigLock:
             if here.home is None:
                 context = here.context
                 if context is not None:
-                    context._stand_in_ends()
+                    context._stand_in.ends()
                 here.context = None
             here.has_big_lock = False
             queue.popleft()
@@ -290,7 +290,7 @@ class BigLock:
             return
         context = main.stood_in_for
         if context is not None:
-            context._stand_in_ends()
+            context._stand_in.ends()
         self._queue.popleft()
         self._wake_head()
         name = f"with ident {ident}" if thread is None else repr(thread.name)
@@ -311,7 +311,7 @@ def big_lock_let_go() -> Iterator[None]:
     big_lock._make_ready()
     try:
         if home is not None:
-            home._lent = True
+            home._stand_in.lent = True
         big_lock.release()
         yield
     finally:
@@ -322,9 +322,9 @@ def big_lock_let_go() -> Iterator[None]:
                 big_lock._take_back()
             context = here.context
             if home is not None:
-                home._lent = False
+                home._stand_in.lent = False
             elif context is not None:
-                context._stand_in_begins()
+                context._stand_in.begins()
 
 
 big_lock: BigLock = BigLock()

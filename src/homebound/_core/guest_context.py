@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextClosed, ContextError
-from .bell import CLOSED, new_bell
+from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext
 from .current import here, main, main_context, set_home, set_main
 from .loop_end import context_of
+from .mailbox import put_up_bell
 
 if TYPE_CHECKING:
     import asyncio
@@ -123,8 +124,7 @@ class GuestContext(AioContext):
         each other, as on a loop of our own. What the loop runs by itself is not ours to guard.
         """
         # Before counting, as a home that goes to sleep: nothing is overlooked.
-        self._bell = new_bell()
-        self._ready.rotate(0)
+        put_up_bell(self)
         self._move_in()
         try:
             if main.context is self:

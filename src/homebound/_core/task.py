@@ -19,10 +19,11 @@ from .._errors import AlreadyScheduled, ContextClosed
 from .cell import NEW, PARK, PROMISED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
-from .current import current_context, here, main
+from .current import current_context
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
+from .stand_in import may_run_here
 from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
 
 if TYPE_CHECKING:
@@ -386,11 +387,7 @@ class Task(Enterable[T]):
                 _future_cancel(self, msg=msg)
                 self._announce()
             return True
-        # A signal handler may interrupt the main thread's sleep, without the big lock. On a loop of
-        # others the lock guards nothing of the task's: no holder is ever at home there.
-        if current_context() is home and (
-            here.has_big_lock or home is not main.context or home._is_guest
-        ):
+        if may_run_here(home):
             return self._cancel_here(msg)
         if home._enter_vacant():  # before or between runs of the loop
             try:

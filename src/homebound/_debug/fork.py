@@ -76,7 +76,7 @@ def _end(context: AioContext) -> None:
     # If the fork was made by a task of this context: nothing runs after it here.
     context._leave_task = leave_if_entered
     context._woken.clear()
-    context._lent = False
+    context._stand_in.lent = False
     if isinstance(context, LoopContext):
         if context._key.acquire(blocking=False):  # it was free, or is ours: we were home
             context._key.release()
