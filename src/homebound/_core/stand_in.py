@@ -190,6 +190,6 @@ def may_run_here(context: AioContext) -> bool:
     """
     if current_context() is not context:
         return False
-    if here.home is context and context._stand_in.lent:
+    if context._stand_in.lent and here.home is context:
         return False
-    return here.has_big_lock or context is not main.stood_in_for
+    return context is not main.stood_in_for or here.has_big_lock
