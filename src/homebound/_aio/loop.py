@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from socket import socket
 
-    Entry = Any  # something with `_cancelled` and `_run()`
+    from .._core.mailbox import Entry
 
 # Selectors that do not leave it to the kernel to keep what is watched.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
@@ -66,7 +66,7 @@ class InheritedLoop(GeneratorLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
-    _ready: deque[Any]
+    _ready: deque[Entry]
     # Timers, as a heap; asyncio pushes, cancelled ones are counted below.
     _scheduled: list[Any]
     _timer_cancelled_count: int
@@ -153,7 +153,7 @@ class InheritedLoop(GeneratorLoop):
         self.signal = None  # type: ignore[assignment]
         self._look = _see_nothing  # a method of ours would make a circle of us
 
-    def close_in_child(self, mailbox: deque[Any]) -> None:
+    def close_in_child(self, mailbox: deque[Entry]) -> None:
         """Close it in a forked process, and leave alone what it shares there with the parent's.
 
         What it holds in the kernel, an epoll above all, is one with the parent's: only our copies
@@ -377,7 +377,7 @@ class InheritedLoop(GeneratorLoop):
             try:
                 entry._run()
             finally:
-                entry = None  # as in _run_with_care
+                del entry  # as in _run_with_care
             return
         handle: Any = entry
         context = handle._context
@@ -390,10 +390,10 @@ class InheritedLoop(GeneratorLoop):
         finally:
             if handle._context is not None and not handle._cancelled:
                 handle._context = context
-            entry = handle = None
+            del entry, handle
 
     def _run_timed(self, entry: Entry) -> None:
-        self._current_handle = entry
+        self._current_handle: Entry | None = entry
         start = self.time()
         try:
             self._run_nested(entry)
@@ -403,7 +403,7 @@ class InheritedLoop(GeneratorLoop):
         if took >= self.slow_callback_duration:
             what = _format_handle(entry) if isinstance(entry, events.Handle) else repr(entry)
             logger.warning("Executing %s took %.3f seconds", what, took)
-        entry = None
+        del entry
 
     def set_task_factory(self, factory: Any) -> None:
         """asyncio's set_task_factory; our own one put back is none."""

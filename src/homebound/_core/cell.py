@@ -87,6 +87,12 @@ class Enterable(TaskFuture[T]):
     _fut_waiter: Any
     _parked: int
 
+    _cancelled = False  # as a mailbox entry it is never passed over
+
+    def _run(self) -> None:
+        """One step."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """Resume it at home: `home.enter(task)`.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .._os.parking import Parker
+    from .mailbox import Entry
     from .task import Task
 
 _names = count(1)
@@ -356,7 +357,7 @@ class AioContext(Chain):
         """Go on with a task after `_leave_running`."""
         enter_task(self.loop, task)
 
-    def _report(self, entry: Any, error: BaseException) -> None:
+    def _report(self, entry: Entry | None, error: BaseException) -> None:
         """An entry raised: tell the loop's exception handler, and go on."""
         self.loop.call_exception_handler(
             {"message": f"Exception in {entry!r} of {self!r}", "exception": error}

@@ -1,7 +1,6 @@
 """What stands in a mailbox beside tasks: posted callbacks, errands and bottom halves.
 
-An entry has `_cancelled` and `_run()`; the home calls `_run()` unless it was cancelled, and reports
-what it raises to the loop's exception handler.
+`mailbox.Entry` says what each must have.
 """
 
 from __future__ import annotations

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .context import AioContext
+    from .mailbox import Entry
     from .task import Task
 
 if RECORDS_AWAITS:
     from .._aio.futures import forget_await
 
 
-def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
+def _send(loop: Any, run: Callable[[], object], entry: Entry) -> None:
     """Have an entry run in `loop`'s thread. Raises RuntimeError if the loop has ended."""
     if isinstance(loop, Loop):
         loop.home._post(entry)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .loop_end import LoopEnd
+    from .mailbox import Entry
     from .task import Task
 
 
@@ -91,7 +92,7 @@ class GuestContext(AioContext):
 
     # Being woken.
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         bell = self._bell
         if bell is CLOSED:
@@ -103,7 +104,7 @@ class GuestContext(AioContext):
             return  # somebody else rings it, or the home has woken by itself
         self._wake_home(entry)
 
-    def _wake_home(self, entry: Any) -> None:
+    def _wake_home(self, entry: Entry | None) -> None:
         if running_loop() is self.loop:
             self.loop.call_soon(self._run_batch)
             return

@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
     from .._os.spin import Spin
     from .loop_context import LoopContext
+    from .mailbox import Entry
     from .put_off import PutOff
-
-    Entry = Any  # something with `_cancelled` and `_run()`
 
 MOST_FRUITLESS = 16  # looks without an event before the loop takes itself to be busy
 LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
@@ -305,7 +304,7 @@ class Loop(InheritedLoop):
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
         scheduled = self._scheduled  # the one list for the loop's whole life
-        entry: Entry = None
+        entry: Entry | None = None
         count = len(ready)
         while True:
             if scheduled:
@@ -385,7 +384,7 @@ class Loop(InheritedLoop):
                 self.home._report(entry, error)
             # A traceback leads to this frame: holding the entry, it would keep a failed task from
             # ending, and from reporting so, until the garbage collector comes.
-            entry = None
+            del entry
 
     def _give_way(self) -> None:
         """A busy main loop lets those in who wait for the big lock; they are served in turn."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .loop import Loop
+    from .mailbox import Entry
     from .task import Task
 
 
@@ -49,7 +50,7 @@ class _Epitaph(AioContext):
         self._forked = context._forked
         self._far_waits = set()
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         self._take_back(entry)
 
     def _itself(self) -> AioContext | None:
@@ -143,7 +144,7 @@ class LoopContext(AioContext):
         # Not `loop.is_running()`: who lives here runs the loop several times, with gaps between.
         return self._home_ident is not None
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         bell = self._bell
         if bell is CLOSED:
             self._take_back(entry)

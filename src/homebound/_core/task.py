@@ -75,7 +75,6 @@ class Task(Enterable[T]):
         "_wait",  # what it queues for while suspended (_sync/waiters.py) or None; unset at first
     )
 
-    _cancelled = False  # as a mailbox entry it is never passed over
     _wait: Any
 
     def __init__(  # noqa: PLR0913  (asyncio.Task's, and the home)
@@ -466,6 +465,22 @@ def _queued_with_origin(
     task = _queued(coro, home, name, context, at_home_in_debug)
     task._hide_maker(5)  # down to the loop's caller
     return task
+
+
+def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
+    """Post a task of `_queued`; Ctrl-C meanwhile cancels it, and is returned.
+
+    For a thread that will wait for the cleanup. Called from: any thread.
+    """
+    push = home._ready.append
+    try:
+        push(task)  # the first call in here: an interrupt finds it queued
+        if home._bell:
+            home._ring(task)
+    except (KeyboardInterrupt, SystemExit) as error:
+        task.cancel()
+        return error
+    return None
 
 
 Task._queued = _queued

@@ -18,7 +18,7 @@ from .._core.coroutines import coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
 from .._core.put_off import must_end_waits
-from .._core.task import Task
+from .._core.task import Task, post_new
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import Deadline, monotonic
 from .._os.greenlets import awaiter_here, in_child_greenlet, refusal_in_child
@@ -302,19 +302,6 @@ class _Unpark:
         self._parker.unpark()
 
 
-def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
-    """Queue a task; Ctrl-C meanwhile cancels it, and is returned for who waits for the cleanup."""
-    push = target._ready.append
-    try:
-        push(task)  # the first call in here: an interrupt finds it queued
-        if target._bell:
-            target._ring(task)
-    except (KeyboardInterrupt, SystemExit) as error:
-        task.cancel()
-        return error
-    return None
-
-
 def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
     """Queued: this thread is nobody's home, and sleeps."""
     interrupt: BaseException | None = None
@@ -325,7 +312,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
     else:
         task = Task._queued(coroutine_of(awaitable), target, None, None)
         try:
-            interrupt = _post_new(task, target)
+            interrupt = post_new(task, target)
         except BaseException:  # refused, or interrupted before
             task._abandon("was never started")
             raise
