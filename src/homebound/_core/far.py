@@ -69,14 +69,8 @@ class FarWait:
 
     def _run(self) -> None:
         if self._answered:
-            task = self._task
-            task._far = None
-            if self._asked > self._taken:
-                # It was done before a request came: as on one loop, that ends this very wait.
-                task._throw_cancel()
-            elif task._throw is None:
-                task._throw = self._error
-            task._run()
+            # If it was done before a request came: as on one loop, that ends this very wait.
+            self._task._end_far_wait(self._error, cancelled=self._asked > self._taken)
             return
         self._waits.add(self)
         self._future.add_done_callback(self._done)

@@ -188,7 +188,8 @@ def may_run_here(context: AioContext) -> bool:
     A wake at home asks the part that can fail there itself, without a call: see
     AioContext._enter_here. Called from: any thread.
     """
-    if current_context() is not context:
+    # The first half of this is current_context() for a loop of ours, without the call.
+    if (here.context is not context or context._is_guest) and current_context() is not context:
         return False
     if context._stand_in.lent and here.home is context:
         return False

@@ -419,9 +419,14 @@ class Task(Enterable[T]):
                 pass  # it is about to run, and will find the request
         return True
 
-    def _throw_cancel(self) -> None:
-        """The next step throws a CancelledError."""
-        self._throw = CANCEL
+    def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:
+        """What it awaits elsewhere is done: its next step, now, throws `error` if that is one."""
+        self._far = None
+        if cancelled:
+            self._throw = CANCEL
+        elif self._throw is None:
+            self._throw = error
+        self._run()
 
     def _cancel_waiter(self, msg: Any) -> bool:
         """Cancel what it awaits; False if that is done already."""

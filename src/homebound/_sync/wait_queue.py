@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._core.big_lock import big_lock_let_go
 from .._core.current import current_context, here
-from .._core.traps import current_task, suspend
+from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
@@ -201,14 +201,13 @@ class WaitQueue:
         waiter = TaskWaiter(self, want, task)
         if self._join(waiter):
             return waiter
-        task._wait = waiter  # for the end of its home
         try:
             if joined is not None:
                 joined()
-            await suspend()  # granted or not: the wake-up is for this suspension
+            await suspend_for(task, waiter)  # granted or not: the wake-up is for this suspension
             while not waiter.granted:  # woken by somebody else
                 if self._rearm(waiter):
-                    await suspend()
+                    await suspend_for(task, waiter)
         except GeneratorExit:
             self._leave_unseen(waiter)
             raise
@@ -216,8 +215,6 @@ class WaitQueue:
             task._renew_cell(waiter.cell)
             self._leave(waiter)
             raise
-        finally:
-            task._wait = None
         return waiter
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
