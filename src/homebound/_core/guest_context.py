@@ -39,7 +39,7 @@ class GuestContext(AioContext):
 
     _is_guest = True
     # To an I/O thread, which lives here from the loop's first run to its end. Written by it, once.
-    _let = False
+    let = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
@@ -55,12 +55,12 @@ class GuestContext(AioContext):
             message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
             raise ContextClosed(message)
         assert isinstance(context, GuestContext)
-        context._let = True
+        context.let = True
         context._move_in()
         return context
 
     def _is_lived_in(self) -> bool:
-        return self._let or self.loop.is_running()
+        return self.let or self.loop.is_running()
 
     def _move_in(self) -> None:
         """The calling thread runs the loop: it is the home; of the main context, if it may be."""

@@ -271,15 +271,15 @@ class LoopContext(AioContext):
 
     def _turn(self, *, blocking: bool) -> bool:
         """One iteration from inside whatever runs; True if something ran."""
-        state = self._begin_nested()
+        state = self.begin_nested()
         try:
             skipped = self._skipped
-            count = self._turn_once(blocking=blocking)
+            count = self.turn_once(blocking=blocking)
             return count > self._skipped - skipped
         finally:
-            self._end_nested(state)
+            self.end_nested(state)
 
-    def _turn_once(self, *, blocking: bool) -> int:
+    def turn_once(self, *, blocking: bool) -> int:
         """One iteration, nested already."""
         if self._closed:
             self._refuse()
@@ -295,18 +295,20 @@ class LoopContext(AioContext):
                 self._watchers.remove(parker)
         return 0 if self._closed else loop.iterate(blocking=False)
 
-    def _begin_nested(self) -> tuple[Any, ...]:
+    def begin_nested(self) -> tuple[Any, ...]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
-        lent = self._stand_in.nested_begins()
+        stand_in = self._stand_in
+        lent = stand_in.lent and stand_in.nested_begins()
         # In this order: from the first on nothing that runs adds to what the second puts aside.
         return self.loop.begin_nested(), self._put_aside(), lent
 
-    def _end_nested(self, state: tuple[Any, ...]) -> None:
+    def end_nested(self, state: tuple[Any, ...]) -> None:
         loop_state, self._chained, lent = state
         self.loop.end_nested(loop_state)
-        self._stand_in.nested_ends(lent=lent)
+        if lent or self._stand_in.lent:
+            self._stand_in.nested_ends(lent=lent)
 
     def _look_again(self) -> None:
         super()._look_again()

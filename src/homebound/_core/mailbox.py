@@ -12,6 +12,7 @@ so a burst of posts to a sleeping home costs one wake, and posts to one that is 
 would be felt, and where an exception between the append and the ring (a signal handler's; out of
 stack or memory) must find other repairs. Each appends, then looks at `_bell`, then rings:
 
+    _core/calls.py     post_new                   Ctrl-C finds the task queued, and cancels it
     _core/cell.py      Enterable._wake_in         a wake from another thread
     _core/context.py   AioContext.call_soon       the entry is cancelled if that raises
     _core/entries.py   BottomHalf.schedule        gives its token back if the context is closed
@@ -23,7 +24,6 @@ stack or memory) must find other repairs. Each appends, then looks at `_bell`, t
     _core/task.py      Task._future_done          as _heard
     _core/task.py      Task._heard                a future or task that it awaits is done
     _core/task.py      Task._resume               a completion; abandons the task if it is refused
-    _core/task.py      post_new                   Ctrl-C finds the task queued, and cancels it
     _sync/waiters.py   TaskWaiter.wake            as Task._resume, no call before the append
 
 The home is awake as it appends for itself, and rings nothing:
@@ -155,6 +155,12 @@ class Mailbox:
             tell = getattr(entry, "_unrun", None)
             if tell is not None:
                 tell()
+
+
+def check_open(mailbox: Mailbox) -> None:
+    """Raise ContextClosed if the context has ended. Called from: any thread."""
+    if mailbox._closed:
+        mailbox._refuse()
 
 
 # Functions, as whoever goes to sleep is not the mailbox: the loop, a stand-in. A function of

@@ -472,22 +472,6 @@ def _queued_with_origin(
     return task
 
 
-def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
-    """Post a task of `_queued`; Ctrl-C meanwhile cancels it, and is returned.
-
-    For a thread that will wait for the cleanup. Called from: any thread.
-    """
-    push = home._ready.append
-    try:
-        push(task)  # the first call in here: an interrupt finds it queued
-        if home._bell:
-            home._ring(task)
-    except (KeyboardInterrupt, SystemExit) as error:
-        task.cancel()
-        return error
-    return None
-
-
 Task._queued = _queued
 Task._queued_with_origin = _queued_with_origin
 AioContext.task_type = Task
