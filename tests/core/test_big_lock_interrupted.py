@@ -16,7 +16,8 @@ from homebound import big_lock
 from homebound._core.big_lock import BigLock, big_lock_let_go
 from homebound._core.current import here
 from homebound._core.loop import Loop
-from homebound._core.loop_context import LoopContext
+from homebound._core.mailbox import put_up_bell, take_bell_down
+from homebound._core.stand_in import StandIn
 from homebound.testing import until
 
 if TYPE_CHECKING:
@@ -82,9 +83,14 @@ LOCK = (
 LENDERS = (
     Loop._sleep_without_big_lock,
     Loop._give_way,
-    LoopContext._come_back,
-    LoopContext._stand_in_begins,
-    LoopContext._stand_in_ends,
+    StandIn.lend,
+    StandIn.home_sleeps,
+    StandIn.come_back,
+    StandIn.awake,
+    StandIn.begins,
+    StandIn.ends,
+    put_up_bell,
+    take_bell_down,
 )
 
 
@@ -268,7 +274,7 @@ def test_the_main_loop_waits_for_it(in_thread: InThread):
 
 def test_a_stand_in_that_sleeps(in_thread: InThread):
     """It has the lock again, or has not; it is not lost, and the main loop goes on."""
-    interrupter = Interrupter(*LOCK, *LENDERS, LoopContext._sleep_standing_in, big_lock_let_go)
+    interrupter = Interrupter(*LOCK, *LENDERS, StandIn.sleep, big_lock_let_go)
 
     def stand_in(context: Any) -> None:
         def wait() -> None:

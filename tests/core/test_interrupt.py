@@ -297,7 +297,8 @@ def test_the_main_thread_waits_for_the_lock_as_it_comes():
             try:
                 wait_while(lambda: True)
             except KeyboardInterrupt:
-                print("interrupted", big_lock.held(), context._lent, context.loop._sleeps_until)
+                state = context._stand_in
+                print("interrupted", big_lock.held(), state.lent, state.sleeps_until)
             thread.join()
         homebound.run(main())
         """

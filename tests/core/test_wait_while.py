@@ -379,7 +379,7 @@ def test_a_stand_in_that_takes_the_notification_passes_it_on(
             kick()
 
         def stand_in() -> None:
-            until(lambda: context.loop._sleeps_until is not None)  # type: ignore[attr-defined]
+            until(lambda: context._stand_in.sleeps_until is not None)
             with big_lock:
                 context.call_soon(end_both)
                 for _ in range(5):

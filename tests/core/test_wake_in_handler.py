@@ -24,6 +24,8 @@ from homebound._core.chain import Chain, pour
 from homebound._core.guest_context import GuestContext
 from homebound._core.loop import Loop
 from homebound._core.loop_context import LoopContext
+from homebound._core.mailbox import put_up_bell, take_bell_down
+from homebound._core.stand_in import StandIn
 from homebound._core.task import Task
 from homebound.testing import until
 
@@ -85,8 +87,8 @@ CHAINS = (
     Chain._run_chain,
     Chain._put_aside,
     AioContext._enter_here,
-    LoopContext._begin_nested,
-    LoopContext._end_nested,
+    LoopContext.begin_nested,
+    LoopContext.end_nested,
     LoopContext._run_now,
     Loop.begin_nested,
     Loop.end_nested,
@@ -226,7 +228,11 @@ SLEEP = (
     Loop.next_timer,
     Loop.timeout_until,
     InheritedLoop._look_until,
-    LoopContext._awake,
+    StandIn.home_sleeps,
+    StandIn.lend,
+    StandIn.awake,
+    put_up_bell,
+    take_bell_down,
     BigLock.release,
     BigLock._take_back,
 )
@@ -264,7 +270,7 @@ def test_as_the_loop_goes_to_sleep(
 
         def end_it() -> None:
             """The loop sleeps, and nobody has handled anything."""
-            until(lambda: handled or loop._sleeps_until is not None)
+            until(lambda: handled or loop.home._stand_in.sleeps_until is not None)
             if not handled:
                 loop.call_soon_threadsafe(lambda: handled or (task.cancel() and done.cancel()))
 

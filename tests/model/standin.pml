@@ -3,7 +3,14 @@
  * sleeps, on top of the mailbox's wake-up (mailbox.pml) and the big lock
  * (biglock.pml).
  *
- * What it models: src/homebound/_core/loop_context.py (standing in), Loop._sleep in _core/loop.py
+ * What it models: StandIn in src/homebound/_core/stand_in.py, with Loop._sleep in _core/loop.py and
+ *   put_up_bell in _core/mailbox.py (raise asleep, pass, look). By the names of StandIn:
+ *     standin: acquire ... attended = true   begins, after the big lock's acquire
+ *     standin: main_waiting -> ...           ends, before its release
+ *     standin_sleep                          sleep
+ *     main: main_waiting, release            home_sleeps and lend; main_waiting is sleeps_until
+ *     main: acquire, clear_at_home           come_back
+ *     main: the yield                        Loop._give_way: lend, come_back
  *   post(item), any thread          append; if asleep: clear it, write the eventfd
  *   the main thread's poll          with the big lock: run a batch; raise asleep; pass through the
  *                                   deque's lock; look: work: clear asleep, go on (it may let the

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Coroutine, Iterator
 
-    Entry = Any  # something with `_cancelled` and `_run()`
+    from .._core.mailbox import Entry
 
 # Selectors that do not leave it to the kernel to keep what is watched.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
@@ -75,7 +75,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
-    _ready: deque[Any]
+    _ready: deque[Entry]
     # Timers, as a heap; asyncio pushes, cancelled ones are counted below.
     _scheduled: list[Any]
     _timer_cancelled_count: int
@@ -107,8 +107,6 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         self._epoll: Any = None
         # Whether two threads may use the selector at once.
         self._shareable = type(self._selector) not in _ONE_THREADS
-        # Else: what the main home watches in its sleep, without the selector. None while awake.
-        self._asleep_on: list[selectors.SelectorKey] | None = None
         # Where events come from: (timeout in seconds or None, most events) -> pairs.
         self._look: Callable[[float | None, int], list[Any]] = self._select
         if type(self._selector) is getattr(selectors, "EpollSelector", None):
@@ -152,7 +150,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         self.signal = None  # type: ignore[assignment]
         self._look = _see_nothing  # a method of ours would make a circle of us
 
-    def close_in_child(self, mailbox: deque[Any]) -> None:
+    def close_in_child(self, mailbox: deque[Entry]) -> None:
         """Close it in a forked process, and leave alone what it shares there with the parent's.
 
         What it holds in the kernel, an epoll above all, is one with the parent's: only our copies
@@ -255,13 +253,9 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
-    def _watched(self) -> list[selectors.SelectorKey]:
+    def watched(self) -> list[selectors.SelectorKey]:
+        """The descriptors that the selector has."""
         return list(self._selector.get_map().values())
-
-    def watches_more(self) -> bool:
-        """The home sleeps, and does not know of all that is watched. Called from: stand-ins."""
-        asleep_on = self._asleep_on
-        return asleep_on is not None and asleep_on != self._watched()
 
     # Time.
 
@@ -325,11 +319,11 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
 
     def _drop_cancelled(self) -> None:
         """Take the cancelled timers off the heap."""
-        home = self.home
+        stand_in = self.home._stand_in
         scheduled = self._scheduled
-        lent = home._lent
+        lent = stand_in.lent
         try:
-            home._lent = True  # so a signal handler runs no task, which might add a timer
+            stand_in.lent = True  # so a signal handler runs no task, which might add a timer
             kept = list(filterfalse(attrgetter("_cancelled"), scheduled))
             for timer in scheduled:
                 timer._scheduled = not timer._cancelled
@@ -337,7 +331,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             heapq.heapify(scheduled)
             self._timer_cancelled_count = 0
         finally:
-            home._lent = lent
+            stand_in.lent = lent
 
     # The end.
 
@@ -403,7 +397,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             try:
                 entry._run()
             finally:
-                entry = None  # as in _run_with_care
+                del entry  # as in _run_with_care
             return
         handle: Any = entry
         context = handle._context
@@ -416,10 +410,10 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         finally:
             if handle._context is not None and not handle._cancelled:
                 handle._context = context
-            entry = handle = None
+            del entry, handle
 
     def _run_timed(self, entry: Entry) -> None:
-        self._current_handle = entry
+        self._current_handle: Entry | None = entry
         start = self.time()
         try:
             self._run_nested(entry)
@@ -429,7 +423,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         if took >= self.slow_callback_duration:
             what = _format_handle(entry) if isinstance(entry, events.Handle) else repr(entry)
             logger.warning("Executing %s took %.3f seconds", what, took)
-        entry = None
+        del entry
 
     def set_task_factory(self, factory: Any) -> None:
         """asyncio's set_task_factory; our own one put back is none."""

@@ -115,7 +115,7 @@ class BigLock:
             if here.home is None:
                 context = here.context = main.stood_in_for
                 if context is not None:
-                    context._stand_in_begins()
+                    context._stand_in.begins()
         except BaseException:  # as in `release`
             context, here.context = here.context, here.home
             here.has_big_lock = False
@@ -151,7 +151,7 @@ class BigLock:
             if here.home is None:
                 context = here.context
                 if context is not None:
-                    context._stand_in_ends()
+                    context._stand_in.ends()
                 here.context = None
             here.has_big_lock = False
             queue.popleft()
@@ -295,7 +295,7 @@ class BigLock:
             return
         context = main.stood_in_for
         if context is not None:
-            context._stand_in_ends()
+            context._stand_in.ends()
         self._queue.popleft()
         self._wake_head()
         name = f"with ident {ident}" if thread is None else repr(thread.name)
@@ -313,11 +313,12 @@ def big_lock_let_go() -> Iterator[None]:
         yield
         return
     home = here.home
-    lent = home is not None and home._lent  # in a signal handler, as the home goes to sleep
+    # In a signal handler that runs as the home goes to sleep, it is lent already.
+    lent = home is not None and home._stand_in.lent
     big_lock._make_ready()
     try:
         if home is not None:
-            home._lent = True
+            home._stand_in.lent = True
         big_lock.release()
         yield
     finally:
@@ -328,9 +329,9 @@ def big_lock_let_go() -> Iterator[None]:
                 big_lock._take_back()
             context = here.context
             if home is not None:
-                home._lent = lent
+                home._stand_in.lent = lent
             elif context is not None:
-                context._stand_in_begins()
+                context._stand_in.begins()
 
 
 big_lock: BigLock = BigLock()

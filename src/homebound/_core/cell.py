@@ -87,6 +87,12 @@ class Enterable(TaskFuture[T]):
     _fut_waiter: Any
     _parked: int
 
+    _cancelled = False  # as a mailbox entry it is never passed over
+
+    def _run(self) -> None:
+        """One step."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """Resume it at home: `home.enter(task)`.
 
@@ -265,3 +271,10 @@ class Waker:
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:
             self._task._resume()
+
+    def forget(self) -> None:
+        """Its wait has failed, perhaps before the suspension: that is none of the next one's.
+
+        Called from: task.
+        """
+        self._task._renew_cell(self._cell)

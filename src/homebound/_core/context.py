@@ -30,6 +30,7 @@ from .chain import Chain
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
+from .stand_in import StandIn
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from .._os.parking import Parker
     from .context_stats import ContextStats
+    from .mailbox import Entry
     from .task import Task
 
 _names = count(1)
@@ -64,9 +66,6 @@ class AioContext(Chain):
     _shutdown_timeout: float | None = None
     _end_by: Deadline | None = None  # written by the home
     _drained = False  # its tasks have ended: none may move here any more; set once, by the home
-    # Its home waits, and has let go of the big lock, or is about to. What a signal handler wakes is
-    # queued meanwhile. Written by that thread.
-    _lent = False
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -75,6 +74,7 @@ class AioContext(Chain):
         super().__init__()
         self.loop = loop
         self.name = name or f"context-{next(_names)}"
+        self._stand_in = StandIn(loop)
         self._home_ident: int | None = None  # of its home's thread; written by that
         self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
         # The homebound task in whose step a task factory is at work. What that starts eagerly, of
@@ -281,7 +281,7 @@ class AioContext(Chain):
     def _enter_here(self, task: Task[Any]) -> None:
         if self._closed:
             self._refuse()
-        if self._lent and here.home is self:
+        if self._stand_in.lent and here.home is self:  # not may_run_here: see there
             # A signal handler, in that wait. Somebody may stand in now: nothing runs here.
             self.schedule(task)
             return
@@ -365,7 +365,7 @@ class AioContext(Chain):
         """Go on with a task after `_leave_running`."""
         enter_task(self.loop, task)
 
-    def _report(self, entry: Any, error: BaseException) -> None:
+    def _report(self, entry: Entry | None, error: BaseException) -> None:
         """An entry raised: tell the loop's exception handler, and go on."""
         if was_emptied(error):
             return
@@ -381,12 +381,6 @@ class AioContext(Chain):
         """Have the threads that wait for progress of this context look again."""
         for parker in tuple(self._watchers):
             parker.unpark()
-
-    def _stand_in_begins(self) -> None:
-        """A thread that is no home took the big lock, and is current here while it holds it."""
-
-    def _stand_in_ends(self) -> None:
-        """It is about to let the big lock go."""
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002  (as in the contract)
         """Run one iteration of the loop; True if something ran.
@@ -451,7 +445,7 @@ class AioContext(Chain):
         self._watchers = []
         self._far_waits = set()
         self._leave_task = leave_if_entered
-        self._lent = False
+        self._stand_in.lent = False
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""

@@ -125,11 +125,11 @@ def set_home(context: AioContext | None) -> None:
     it is at home elsewhere: the lock may be let go, and be others', in that time.
     """
     if here.home is None and here.context is not None:
-        here.context._stand_in_ends()
+        here.context._stand_in.ends()
     here.home = context
     _apply_rule()
     if context is None and here.context is not None:
-        here.context._stand_in_begins()
+        here.context._stand_in.begins()
 
 
 def set_main(context: AioContext | None) -> None:

@@ -1,7 +1,7 @@
 """The entries of a mailbox beside tasks: posted callbacks, errands and bottom halves.
 
-An entry has `_cancelled` and `_run()`. The home calls `_run()` unless the entry was cancelled, and
-reports an exception to the loop's exception handler.
+`mailbox.Entry` says what each must have. The home calls `_run()` unless the entry was cancelled,
+and reports an exception to the loop's exception handler.
 """
 
 from __future__ import annotations

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .context import AioContext
+    from .mailbox import Entry
     from .task import Task
 
 if RECORDS_AWAITS:
     from .._aio.futures import forget_await
 
 
-def _send(loop: Any, run: Callable[[], object], entry: Any) -> None:
+def _send(loop: Any, run: Callable[[], object], entry: Entry) -> None:
     """Have an entry run in `loop`'s thread. Raises RuntimeError if the loop has ended."""
     if isinstance(loop, Loop):
         loop.home._post(entry)
@@ -68,14 +69,8 @@ class FarWait:
 
     def _run(self) -> None:
         if self._answered:
-            task = self._task
-            task._far = None
-            if self._asked > self._taken:
-                # It was done before a request came: as on one loop, that ends this very wait.
-                task._throw_cancel()
-            elif task._throw is None:
-                task._throw = self._error
-            task._run()
+            # If it was done before a request came: as on one loop, that ends this very wait.
+            self._task._end_far_wait(self._error, cancelled=self._asked > self._taken)
             return
         self._waits.add(self)
         self._future.add_done_callback(self._done)

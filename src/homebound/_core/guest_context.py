@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextClosed, ContextError
-from .bell import CLOSED, new_bell
+from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext
 from .current import here, main, main_context, set_home, set_main
 from .loop_end import context_of
+from .mailbox import put_up_bell
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
     from .loop_end import LoopEnd
+    from .mailbox import Entry
     from .task import Task
 
 
@@ -37,7 +39,7 @@ class GuestContext(AioContext):
 
     _is_guest = True
     # To an I/O thread, which lives here from the loop's first run to its end. Written by it, once.
-    _let = False
+    let = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
@@ -53,12 +55,12 @@ class GuestContext(AioContext):
             message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
             raise ContextClosed(message)
         assert isinstance(context, GuestContext)
-        context._let = True
+        context.let = True
         context._move_in()
         return context
 
     def _is_lived_in(self) -> bool:
-        return self._let or self.loop.is_running()
+        return self.let or self.loop.is_running()
 
     def _move_in(self) -> None:
         """The calling thread runs the loop: it is the home; of the main context, if it may be."""
@@ -90,7 +92,7 @@ class GuestContext(AioContext):
 
     # Being woken.
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         bell = self._bell
         if bell is CLOSED:
@@ -102,7 +104,7 @@ class GuestContext(AioContext):
             return  # somebody else rings it, or the home has woken by itself
         self._wake_home(entry)
 
-    def _wake_home(self, entry: Any) -> None:
+    def _wake_home(self, entry: Entry | None) -> None:
         if running_loop() is self.loop:
             self.loop.call_soon(self._run_batch)
             return
@@ -123,8 +125,7 @@ class GuestContext(AioContext):
         each other, as on a loop of our own. What the loop runs by itself is not ours to guard.
         """
         # Before counting, as a home that goes to sleep: nothing is overlooked.
-        self._bell = new_bell()
-        self._ready.rotate(0)
+        put_up_bell(self)
         self._move_in()
         try:
             if main.context is self:

@@ -29,11 +29,10 @@ from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
-from .bell import new_bell
 from .big_lock import big_lock, big_lock_let_go
 from .current import current_context, here
 from .entries import Errand
-from .mailbox import KeptQueue
+from .mailbox import KeptQueue, put_up_bell
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ if TYPE_CHECKING:
 
     from .._os.spin import Spin
     from .loop_context import LoopContext
+    from .mailbox import Entry
     from .put_off import PutOff
-
-    Entry = Any  # something with `_cancelled` and `_run()`
 
 MOST_FRUITLESS = 16  # looks without an event before the loop takes itself to be busy
 LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
@@ -67,9 +65,6 @@ class Loop(InheritedLoop):
         self._is_main = False  # written by the home's thread as it moves in and out
         # The stop that nested waits stand in the way of; None while there is none. Home only.
         self._put_off: PutOff | None = None
-        # When the home thread, now asleep, means to wake by itself; None while it is awake.
-        # Written by the home thread under the big lock if it is the main one's.
-        self._sleeps_until: float | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if asked for
 
     # What any thread may call.
@@ -250,8 +245,8 @@ class Loop(InheritedLoop):
             return  # it follows by itself
         super().stop()
         home = self.home
-        if here.context is home and here.home is not home:
-            home._home_must_look = True
+        if here.context is home:
+            home._stand_in.tell_home()
 
     def close(self) -> None:
         """asyncio's close; who waits for something homed here is told."""
@@ -309,7 +304,7 @@ class Loop(InheritedLoop):
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
         scheduled = self._scheduled  # the one list for the loop's whole life
-        entry: Entry = None
+        entry: Entry | None = None
         count = len(ready)
         while True:
             if scheduled:
@@ -350,8 +345,9 @@ class Loop(InheritedLoop):
         The batch is what is ready by then: what is queued meanwhile waits for the next.
         """
         home = self.home
-        if home._lent and home._has_lent():
-            home._come_back()
+        stand_in = home._stand_in
+        if stand_in.lent and stand_in.has_lent():
+            stand_in.come_back()
         if blocking and not self._ready:
             self._sleep()
         else:
@@ -372,7 +368,7 @@ class Loop(InheritedLoop):
 
     def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
         """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
-        entry: Entry = None
+        entry: Entry | None = None
         for _ in batch:
             try:
                 entry = self._ready.popleft()
@@ -388,36 +384,31 @@ class Loop(InheritedLoop):
                 self.home._report(entry, error)
             # A traceback leads to this frame: holding the entry, it would keep a failed task from
             # ending, and from reporting so, until the garbage collector comes.
-            entry = None
+            del entry
 
     def _give_way(self) -> None:
         """A busy main loop lets those in who wait for the big lock; they are served in turn."""
-        home = self.home
+        stand_in = self.home._stand_in
         try:
-            home._lent = True
-            big_lock._let_go()
+            stand_in.lend()
         finally:
-            home._come_back()
+            stand_in.come_back()
             big_lock._look_around()
 
     def _sleep(self) -> None:
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
         home = self.home
+        stand_in = home._stand_in
         held = self._is_main and here.has_big_lock
         try:
             # From here on a signal handler runs no task: it might add a timer, or a post, that we
             # are about to sleep over. It posts the task, which rings the bell.
-            home._lent = True
+            stand_in.lent = True
             until = self.next_timer()
             spin = self.spin
             if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
                 return
-            # Put up a bell, pass through the deque's own lock, and only then look: a producer
-            # passes through the same lock with its append before it looks for a bell, so one of us
-            # sees the other (pairs with AioContext._post). Model: tests/model/bell.pml.
-            home._bell = new_bell()
-            self._ready.rotate(0)
-            if self._ready:
+            if not put_up_bell(home):
                 self._collect_events(0)
                 return
             if self._is_main:
@@ -429,9 +420,9 @@ class Loop(InheritedLoop):
             else:
                 self._collect_until(until)
         finally:
-            # Else an interrupt came before it was taken back, and it is lent yet: see `_come_back`.
+            # Else an interrupt came before it was taken back, and it is lent yet: see `come_back`.
             if here.has_big_lock or not held:
-                home._awake()
+                stand_in.awake()
         if self._ready:
             home._woken_by_post(len(self._ready))
         if spin is not None:
@@ -439,25 +430,21 @@ class Loop(InheritedLoop):
 
     def _sleep_without_big_lock(self, until: float | None) -> None:
         """The main thread's sleep: another thread may stand in meanwhile."""
-        home = self.home
-        turns = home._stand_ins
-        watched = None if self._shareable else self._watched()
+        stand_in = self.home._stand_in
+        turns = stand_in.turns
+        watched = None if self._shareable else self.watched()
         pairs: list[Any] | None = None
         try:
-            self._sleeps_until = float("inf") if until is None else until
-            self._asleep_on = watched
             if self._depth:
                 big_lock._make_ready()
-            home._lent = True
-            if here.has_big_lock:  # else it was released by hand, and comes back all the same
-                big_lock.release()
+            stand_in.home_sleeps(until, watched)  # released by hand, the lock comes back as well
             if watched is None:
                 pairs = self._look_until(until, self._look, MOST_EVENTS)
             else:
                 self._look_until(until, wait_for_any, watched)
         finally:
             big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
-        if pairs is None or turns != home._stand_ins:
+        if pairs is None or turns != stand_in.turns:
             # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)

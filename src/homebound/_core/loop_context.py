@@ -14,19 +14,20 @@ from .._aio.generators import set_hooks
 from .._aio.signals import runs_signal_handlers
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
-from .._os.clock import clock
 from .._os.greenlets import in_child_greenlet, refusal_in_child
-from .._os.parking import SET, Parker, my_parker, write_signal
-from .bell import AWAKE, CLOSED, new_bell
+from .._os.parking import SET, my_parker, write_signal
+from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
 from .put_off import PutOff, must_end_waits
+from .stand_in import may_run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .loop import Loop
+    from .mailbox import Entry
     from .task import Task
 
 
@@ -50,7 +51,7 @@ class _Epitaph(AioContext):
         self._forked = context._forked
         self._far_waits = set()
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         self._take_back(entry)
 
     def _itself(self) -> AioContext | None:
@@ -70,12 +71,6 @@ class LoopContext(AioContext):
         self._ready = loop._ready
         self._bell = AWAKE
         self._signal = loop.signal
-        # How often a thread has taken over from the home thread. Written under the big lock.
-        self._stand_ins = 0
-        # A stand-in has taken a notification, which may have been for the sleeping home, or stopped
-        # the loop: the home is to look as well. Set by the stand-in, taken back by the home as it
-        # wakes; under the big lock.
-        self._home_must_look = False
         # Held by the thread that is home, or by one that acts for it while none is.
         self._key = threading.RLock()
 
@@ -90,8 +85,8 @@ class LoopContext(AioContext):
         current_context()  # a guest whose loop has stopped lives here no longer
         before = here.home
         if before is self:
-            if self._lent:
-                self._come_back()
+            if self._stand_in.lent:
+                self._stand_in.come_back()
             yield
             return
         if before is not None:
@@ -124,7 +119,7 @@ class LoopContext(AioContext):
         if main.context is self:
             set_main(None)
             self.loop._is_main = False
-        self._lent = False
+        self._stand_in.lent = False
         if took and here.has_big_lock:
             big_lock._let_go()
         set_home(None)
@@ -141,26 +136,6 @@ class LoopContext(AioContext):
         set_main(self)
         self.loop._is_main = True
 
-    def _come_back(self) -> None:
-        """The home, awake again, takes the big lock back that it has lent; raises as that does.
-
-        A signal handler that raises may come before the lock's own care has begun. It is lent yet
-        then; whatever would run something here next looks for that first, and calls this again.
-        """
-        try:
-            big_lock._take_back()
-        finally:
-            if here.has_big_lock:
-                self._awake()
-
-    def _awake(self) -> None:
-        """The home sleeps no more, in all that it says of itself."""
-        loop = self.loop
-        loop._sleeps_until = loop._asleep_on = None
-        self._home_must_look = self._lent = False
-        if not self._closed:  # it is in a forked process
-            self._bell = AWAKE  # it put one up, or a stand-in that went to sleep
-
     def _enter_vacant(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
 
@@ -171,7 +146,7 @@ class LoopContext(AioContext):
         # Not `loop.is_running()`: who lives here runs the loop several times, with gaps between.
         return self._home_ident is not None
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         bell = self._bell
         if bell is CLOSED:
             self._take_back(entry)
@@ -188,7 +163,7 @@ class LoopContext(AioContext):
 
     def _close(self) -> None:
         """As AioContext's; not while somebody stands in, who writes the bell as well."""
-        stand_ins = self._stand_ins and not here.has_big_lock
+        stand_ins = self._stand_in.turns and not here.has_big_lock
         alone = self._key.acquire(timeout=1)  # whoever acts for the absent home does so briefly
         try:
             if stand_ins:
@@ -237,11 +212,7 @@ class LoopContext(AioContext):
         Not before the loop runs, as asyncio's. And not in a signal handler that interrupts the
         home's wait: others may stand in then. Raises RuntimeError if `context` is entered already.
         """
-        may = (
-            current_context() is self
-            and self.loop.is_running()
-            and not (self._lent and here.home is self)
-        )
+        may = may_run_here(self) and self.loop.is_running()
         if may and isinstance(context, Context):
             context.run(int)
         return may
@@ -312,15 +283,15 @@ class LoopContext(AioContext):
 
     def _turn(self, *, blocking: bool) -> bool:
         """One iteration from inside whatever runs; True if something ran."""
-        state = self._begin_nested()
+        state = self.begin_nested()
         try:
             skipped = self._skipped
-            count = self._turn_once(blocking=blocking)
+            count = self.turn_once(blocking=blocking)
             return count > self._skipped - skipped
         finally:
-            self._end_nested(state)
+            self.end_nested(state)
 
-    def _turn_once(self, *, blocking: bool) -> int:
+    def turn_once(self, *, blocking: bool) -> int:
         """One iteration, nested already."""
         if self._closed:
             self._refuse()
@@ -331,95 +302,28 @@ class LoopContext(AioContext):
             parker = my_parker()
             self._watchers.append(parker)  # counted before it sleeps: pairs with notify and kick
             try:
-                self._sleep_standing_in(parker)
+                self._stand_in.sleep(parker)
             finally:
                 self._watchers.remove(parker)
         return 0 if self._closed else loop.iterate(blocking=False)
 
-    def _sleep_standing_in(self, parker: Parker) -> None:
-        """A stand-in's sleep, without the big lock: until events, a timer, a post, or unparked.
-
-        It collects nothing: it learns that there is something, and looks for itself under the lock.
-        The home thread may be asleep in the same selector; whoever comes first serves it.
-        """
-        loop = self.loop
-        until = loop.next_timer()
-        self._bell = new_bell()
-        self._ready.rotate(0)
-        if self._ready:  # pairs with AioContext._post, like Loop._sleep
-            self._bell = AWAKE
-            return
-        also = loop.selector_fd()
-        must_look = self._home_must_look or loop.watches_more()
-        if must_look and loop._sleeps_until is not None:
-            self._ring(None)
-            also = None  # the ring is for the home, who tells us of its iteration
-        try:
-            big_lock._make_ready()
-            big_lock._let_go()
-            clock.park(parker, until, also=also)
-        finally:
-            try:
-                big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
-            finally:
-                if not here.has_big_lock:  # interrupted before it had begun
-                    big_lock._take_back()
-                self._stand_in_begins()
-
-    def _begin_nested(self) -> tuple[Any, ...]:
+    def begin_nested(self) -> tuple[Any, ...]:
         """Put aside what runs now; what it has woken so far runs in the iterations to come."""
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
-        lent = self._has_lent()
-        let_go = lent and not here.has_big_lock
-        if lent:  # by a signal handler, in the home's sleep or on the way there
-            self._come_back()
+        stand_in = self._stand_in
+        lent = let_go = False
+        if stand_in.lent:
+            lent, let_go = stand_in.nested_begins()
         # In this order: from the first on nothing that runs adds to what the second puts aside.
         return self.loop.begin_nested(), self._put_aside(), lent, let_go
 
-    def _end_nested(self, state: tuple[Any, ...]) -> None:
+    def end_nested(self, state: tuple[Any, ...]) -> None:
         loop_state, self._chained, lent, let_go = state
         self.loop.end_nested(loop_state)
-        if lent:
-            self._lent = True
-            write_signal(self._signal.written_fd, SET)  # it is not asleep any more, in all it says
-            if let_go:
-                big_lock._let_go()
-        elif self._has_lent():
-            self._come_back()
-
-    def _has_lent(self) -> bool:
-        """The calling thread is the main home, and is about to take the big lock back."""
-        return self._lent and self.loop._is_main and here.home is self
-
-    # Standing in: called by the big lock in a thread that is no home, while it holds the lock.
-
-    def _stand_in_begins(self) -> None:
-        self._stand_ins += 1
-        if not self._closed:
-            self._bell = AWAKE  # we look after the mailbox now: nobody need wake the main thread
+        if lent or self._stand_in.lent:
+            self._stand_in.nested_ends(lent=lent, let_go=let_go)
 
     def _look_again(self) -> None:
         super()._look_again()
-        if here.home is not self:
-            self._home_must_look = True
-
-    def _stand_in_ends(self) -> None:
-        """Wake the main loop if there is something for it to do before it would look by itself."""
-        loop = self.loop
-        if self._closed or loop._sleeps_until is None:
-            return
-        # The main thread went to sleep before we came: put up a bell for it again, and only then
-        # look, as it would have done.
-        self._bell = new_bell()
-        self._ready.rotate(0)
-        timer = loop.next_timer()
-        # What the home must look at, it is told at the end of each turn until it has come: another
-        # stand-in may take the ring before it wakes.
-        if (
-            self._ready
-            or self._home_must_look
-            or loop.watches_more()
-            or (timer is not None and timer < loop._sleeps_until)
-        ):
-            self._ring(None)
+        self._stand_in.tell_home()

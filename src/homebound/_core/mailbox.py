@@ -7,16 +7,62 @@ The protocol, on every loop:
 
 so a burst of posts to a sleeping home costs one wake, and posts to one that is awake cost none; see
 `bell.py`. Model: tests/model/bell.pml.
+
+`Mailbox._post` is the producer's side. It is written out once more, without the call, where that
+would be felt, and where an exception between the append and the ring (a signal handler's; out of
+stack or memory) must find other repairs. Each appends, then looks at `_bell`, then rings:
+
+    _core/calls.py     post_new                   Ctrl-C finds the task queued, and cancels it
+    _core/cell.py      Enterable._wake_in         a wake from another thread
+    _core/context.py   AioContext.call_soon       the entry is cancelled if that raises
+    _core/entries.py   BottomHalf.schedule        gives its token back if the context is closed
+    _core/loop.py      Loop.call_soon
+    _core/loop.py      Loop.call_soon_threadsafe
+    _core/loop.py      Loop.create_task
+    _core/mailbox.py   Mailbox._post
+    _core/mailbox.py   Mailbox._post_first
+    _core/task.py      Task._future_done          as _heard
+    _core/task.py      Task._heard                a future or task that it awaits is done
+    _core/task.py      Task._resume               a completion; abandons the task if it is refused
+    _sync/waiters.py   TaskWaiter.wake            as Task._resume, no call before the append
+
+The home is awake as it appends for itself, and rings nothing:
+
+    _aio/loop.py       InheritedLoop._collect_timers
+    _aio/loop.py       InheritedLoop._serve
+    _core/chain.py     Chain._end_chain
+    _core/chain.py     Chain._put_aside
+    _core/chain.py     Chain._run_chain
+    _core/task.py      Task._context_in_use
+    _core/task.py      Task._resume_with
+    _core/task.py      Task._run
+
+tests/core/test_post_sites.py finds any other place, and any of these that looks first.
 """
 
 from __future__ import annotations
 
 import _thread
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from .._errors import ContextClosed
-from .bell import CLOSED, new_bell
+from .bell import AWAKE, CLOSED
+
+
+class Entry(Protocol):
+    """What stands in a mailbox: a task, a handle, a bottom half, a message between homes.
+
+    One that has `_unrun()` as well is told by it that its context has ended, and drops or answers
+    what waits for it: whoever takes it out of the mailbox calls one of the two, once.
+    """
+
+    @property
+    def _cancelled(self) -> bool:
+        """The home passes it over. Written by any thread, where it can be true at all."""
+
+    def _run(self) -> object:
+        """Do it. Called by the home, which reports what it raises to the loop."""
 
 
 class KeptQueue(deque[Any]):
@@ -32,18 +78,18 @@ class KeptQueue(deque[Any]):
 class Mailbox:
     """What is to run in a context. How its home is woken is for a context to say: `_ring`."""
 
-    _aside: deque[Any] = KeptQueue()  # see KeptQueue; none yet
+    _aside: deque[Entry] = KeptQueue()  # see KeptQueue; none yet
     _forked = False  # it was a parent process's; set in the child, which has but one thread then
 
     def __init__(self) -> None:
         # Any thread appends; the home (or its stand-in) alone pops.
-        self._ready: deque[Any] = deque()
+        self._ready: deque[Entry] = deque()
         # AWAKE, or the bell of the sleep that goes on, or CLOSED. Written by the home, and by
         # who stands in for it under the big lock. Falsy means: nothing to do for a producer.
-        self._bell: Any = new_bell()
+        self._bell: Any = [None]
         self._closed = False  # set once, by the home's thread
 
-    def _post(self, entry: Any) -> None:
+    def _post(self, entry: Entry) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
         self._ready.append(entry)
         if self._bell:
@@ -55,17 +101,17 @@ class Mailbox:
                 _thread.start_new_thread(self._ring, (None,))
                 raise
 
-    def _post_first(self, entry: Any) -> None:
+    def _post_first(self, entry: Entry) -> None:
         """`_post` ahead of all that waits: a cancellation reaches a task that is about to run."""
         self._ready.appendleft(entry)
         if self._bell:
             self._ring(entry)
 
-    def _ring(self, entry: Any) -> None:
+    def _ring(self, entry: Entry | None) -> None:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         raise NotImplementedError
 
-    def _take_back(self, entry: Any) -> None:
+    def _take_back(self, entry: Entry | None) -> None:
         """The context is closed: whoever gets the entry out of the mailbox answers for it."""
         if entry is None:
             return
@@ -106,7 +152,7 @@ class Mailbox:
         self._ready.rotate(0)
         # All of them first. Those who are told may post, and are refused: each then looks for its
         # entry in the mailbox, which is short.
-        left: deque[Any] = deque()
+        left: deque[Entry] = deque()
         while self._ready:
             try:
                 left.append(self._ready.popleft())
@@ -117,3 +163,32 @@ class Mailbox:
             tell = getattr(entry, "_unrun", None)
             if tell is not None:
                 tell()
+
+
+def check_open(mailbox: Mailbox) -> None:
+    """Raise ContextClosed if the context has ended. Called from: any thread."""
+    if mailbox._closed:
+        mailbox._refuse()
+
+
+# Functions, as whoever goes to sleep is not the mailbox: the loop, a stand-in. A function of
+# this module costs a call less than a method that makes the bell by another.
+
+
+def put_up_bell(mailbox: Mailbox) -> bool:
+    """Put up a bell, pass through the deque's own lock, and only then look: True if it is empty.
+
+    A producer passes through the same lock with its append before it looks for a bell, so one of
+    us sees the other (pairs with Mailbox._post). Model: tests/model/bell.pml. Called from: home,
+    or its stand-in.
+    """
+    mailbox._bell = [None]
+    ready = mailbox._ready
+    ready.rotate(0)
+    return not ready
+
+
+def take_bell_down(mailbox: Mailbox) -> None:
+    """A thread looks after the mailbox: no producer need wake one. Called from: as above."""
+    if not mailbox._closed:
+        mailbox._bell = AWAKE

@@ -21,10 +21,11 @@ from .._os.process import AtFork, at_fork
 from .cell import NEW, PARK, PROMISED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
-from .current import current_context, here, main
+from .current import current_context
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
+from .stand_in import may_run_here
 from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ class Task(Enterable[T]):
         "_wait",  # what it queues for while suspended (_sync/waiters.py) or None; unset at first
     )
 
-    _cancelled = False  # as a mailbox entry it is never passed over
     _wait: Any
 
     def __init__(  # noqa: PLR0913  (asyncio.Task's, and the home)
@@ -388,11 +388,7 @@ class Task(Enterable[T]):
                 _future_cancel(self, msg=msg)
                 self._announce()
             return True
-        # A signal handler may interrupt the main thread's sleep, without the big lock. On a loop of
-        # others the lock guards nothing of the task's: no holder is ever at home there.
-        if current_context() is home and (
-            here.has_big_lock or home is not main.context or home._is_guest
-        ):
+        if may_run_here(home):
             return self._cancel_here(msg)
         if home._enter_vacant():  # before or between runs of the loop
             try:
@@ -425,9 +421,14 @@ class Task(Enterable[T]):
                 pass  # it is about to run, and will find the request
         return True
 
-    def _throw_cancel(self) -> None:
-        """The next step throws a CancelledError."""
-        self._throw = CANCEL
+    def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:
+        """What it awaits elsewhere is done: its next step, now, throws `error` if that is one."""
+        self._far = None
+        if cancelled:
+            self._throw = CANCEL
+        elif self._throw is None:
+            self._throw = error
+        self._run()
 
     def _cancel_waiter(self, msg: Any) -> bool:
         """Cancel what it awaits; False if that is done already."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop
 from .._errors import ContextClosed
-from .current import current_context, here
+from .current import current_context
 from .pursuit import Pursuer
+from .stand_in import may_run_here
 from .task import Task
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def cancel_group(group: TaskGroup, parent: Any) -> None:
     """Have the group cancelled where its parent is: at once if that is here."""
     if isinstance(parent, Task):
         home: AioContext = parent._home  # type: ignore[assignment]  # it runs: it has one
-        # A signal handler may interrupt the home's wait, in which others may stand in.
-        if current_context() is home and not (home._lent and here.home is home):
+        if may_run_here(home):
             group._cancel_here()
             return
         try:

@@ -61,6 +61,23 @@ def suspend() -> Generator[Any, Any, None]:
         raise
 
 
+@types.coroutine
+def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
+    """`suspend` of the running task, which queues for something: `wait` is what stands for it.
+
+    If its home ends meanwhile, `wait.abandoned()` is called; in dumps it says what that is. Here
+    alone a task is given one: no more than `suspend` and an assignment, as each lock that is not
+    free passes through.
+
+    Called from: task.
+    """
+    task._wait = wait
+    try:
+        yield PARK
+    finally:
+        task._wait = None
+
+
 def _check_runner(what: str) -> None:
     """Raise ContextError if the yielded object came back because the task is not homebound's."""
     if current_task() is None:

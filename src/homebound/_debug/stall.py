@@ -205,7 +205,7 @@ class Look:
     def _context(self, context: AioContext, before: dict[str, _Seen]) -> tuple[list[Stall], bool]:
         """New stalls of a home, and whether it is where it was at the last look."""
         bell, ident = context._bell, context._home_ident
-        asleep = bell or getattr(context.loop, "_sleeps_until", None) is not None
+        asleep = bell or context._stand_in.sleeps_until is not None
         if asleep or ident is None or not _lives(context):
             return [], False
         what = f"context {context.name!r} {id(context)}"

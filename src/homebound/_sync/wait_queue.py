@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._core.big_lock import big_lock_let_go
 from .._core.current import current_context, here
-from .._core.traps import current_task, suspend
+from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
@@ -202,14 +202,13 @@ class WaitQueue:
         waiter = TaskWaiter(self, want, task)
         if self._join(waiter):
             return waiter
-        task._wait = waiter  # for the end of its home
         try:
             if joined is not None:
                 joined()
             armed = True  # granted or not: a wake-up is for this suspension
             while True:
                 if armed:
-                    await suspend()
+                    await suspend_for(task, waiter)
                 if waiter.granted:
                     return waiter
                 armed = self._rearm(waiter)  # woken by somebody else. Last: see BigLock._wait
@@ -220,8 +219,6 @@ class WaitQueue:
             task._renew_cell(waiter.cell)
             self._leave(waiter)
             raise
-        finally:
-            task._wait = None
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
         """It is about to suspend again, with another cell; False if it was granted meanwhile."""

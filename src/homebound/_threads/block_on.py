@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import task_here
 from .._core.big_lock import big_lock_let_go
+from .._core.calls import (
+    begin,
+    ends_with,
+    is_run_by_nobody,
+    make_task,
+    never_posted,
+    post_new,
+    run_first_step,
+    tell,
+    wait_in_call,
+)
 from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
 from .._core.current import current_context, main_context
@@ -130,15 +141,15 @@ def _may_sleep_through(current: AioContext, target: AioContext, awaitable: objec
     As in any thread that runs a loop which nobody has attached. Not in an I/O thread, and not for
     what the standing loop is to do itself.
     """
-    if not isinstance(current, GuestContext) or current._let or target is current:
+    if not isinstance(current, GuestContext) or current.let or target is current:
         return False
     if isinstance(awaitable, Task):
-        return awaitable._home is not current
+        return awaitable.home is not current
     return not (asyncio.isfuture(awaitable) and awaitable.get_loop() is current.loop)
 
 
 def _home_of(awaitable: object) -> AioContext | None:
-    return awaitable._home if isinstance(awaitable, Task) else None
+    return awaitable.home if isinstance(awaitable, Task) else None
 
 
 def _block_here(
@@ -150,16 +161,16 @@ def _block_here(
         return _await_in_greenlet(awaitable, target, timeout)
     if isinstance(awaitable, Task):
         task = awaitable
-        if _ends_with(task, outer):
+        if ends_with(task, outer):
             message = (
                 f"block_on from {whereabouts()}: {task!r} would wait for itself: "
                 "the caller runs in it, or in what it waits for"
             )
             raise WouldDeadlock(message)
-        task._begin_if_new(target)
+        begin(task, target)
     elif target is turned:
         task = Task(coroutine_of(awaitable), home=target)
-        _run_first_step(task, turned, outer)
+        run_first_step(task, turned, outer)
         if task.done():
             return task.result()
     else:
@@ -176,7 +187,7 @@ def _await_in_greenlet(awaitable: Awaitable[Any], target: AioContext, timeout: f
         raise refusal_in_child("block_on")
     if isinstance(awaitable, Task):
         task = awaitable
-        task._begin_if_new(target)
+        begin(task, target)
     else:
         task = target.spawn(coroutine_of(awaitable))
     return await_(_result_of(task, asyncio.timeout(timeout)))
@@ -187,37 +198,13 @@ async def _result_of(task: Task[Any], limit: asyncio.Timeout) -> Any:
         return await task
 
 
-def _ends_with(task: Task[Any], running: Any) -> bool:
-    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
-    waiting: Any = task
-    seen: set[Any] = set()
-    while isinstance(waiting, Task) and waiting not in seen:
-        if waiting is running:
-            return True
-        seen.add(waiting)
-        waiting = waiting._fut_waiter
-    return False
-
-
-def _run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
-    """Most of what is run inline never waits: it needs no nested loop."""
-    if type(outer) is Task:
-        outer._fut_waiter = task  # as in _block_nested: the step may itself block in here
-    try:
-        turned._run_inside(task, outer)
-    finally:
-        if type(outer) is Task:
-            outer._fut_waiter = None
-
-
 def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:
     """Turn the loop, nested in whatever runs here, until the task is done."""
     ours = outer if isinstance(outer, Task) else None
-    state = turned._begin_nested()
+    state = turned.begin_nested()
     alarm = expired = None
     try:
-        if ours is not None:
-            ours._fut_waiter = task  # cancelling the task outside cancels this one; see _ends_with
+        wait_in_call(outer, task)
         if timeout is not None:
             expired = _Expiry(task)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
@@ -228,9 +215,8 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
     finally:
         if alarm is not None:
             alarm.cancel()
-        if ours is not None:
-            ours._fut_waiter = None
-        turned._end_nested(state)
+        wait_in_call(outer, None)
+        turned.end_nested(state)
 
 
 def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
@@ -239,13 +225,13 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
     while True:
         try:
             # Once more after an interrupt, which may have come first.
-            task._tell(_Notify(turned, outer))
+            tell(task, _Notify(turned, outer))
             while True:  # not `while not task.done()`: see BigLock._wait
                 if task.done():
                     break
                 if must_end_waits(turned.loop):
                     end_waits(turned)
-                turned._turn_once(blocking=True)
+                turned.turn_once(blocking=True)
             break
         except (KeyboardInterrupt, SystemExit) as error:
             if not task.done():
@@ -304,35 +290,22 @@ class _Unpark:
         self._parker.unpark()
 
 
-def _post_new(task: Task[Any], target: AioContext) -> BaseException | None:
-    """Queue a task; Ctrl-C meanwhile cancels it, and is returned for who waits for the cleanup."""
-    push = target._ready.append
-    try:
-        push(task)  # the first call in here: an interrupt finds it queued
-        if target._bell:
-            target._ring(task)
-    except (KeyboardInterrupt, SystemExit) as error:
-        task.cancel()
-        return error
-    return None
-
-
 def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
     """Queued: this thread is nobody's home, and sleeps."""
     interrupt: BaseException | None = None
     expired: _Expiry | None = None
     if isinstance(awaitable, Task):
         task = awaitable
-        task._begin_if_new(target)
+        begin(task, target)
     else:
-        task = Task._queued(coroutine_of(awaitable), target, None, None)
+        task = make_task(coroutine_of(awaitable), target)
         try:
-            interrupt = _post_new(task, target)
+            interrupt = post_new(task, target)
         except BaseException:  # refused, or interrupted before
-            task._abandon("was never started")
+            never_posted(task)
             raise
     # From here on no call is outside the `try`: Ctrl-C finds the task queued, and is to cancel it.
-    while interrupt is None or not _is_run_by_nobody(task):
+    while interrupt is None or not is_run_by_nobody(task):
         try:
             expired = _sleep_until_done(task, timeout if interrupt is None else None)
             break
@@ -349,7 +322,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
 def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
     """Cancel it when the time is over, and wait for its cleanup; the timeout, if it was."""
     parker = my_parker()
-    task._tell(_Unpark(parker))
+    tell(task, _Unpark(parker))
     deadline = Deadline(timeout)
     expired: _Expiry | None = None
     with Waiting("block_on", task, timed=timeout is not None):
@@ -360,28 +333,22 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
                 deadline = Deadline(None)  # once
                 expired = _Expiry(task)
                 expired()
-                if _is_run_by_nobody(task):
+                if is_run_by_nobody(task):
                     raise TimeoutError(_unheard(task))
             _park_until_told(parker, task, deadline)
     return expired
 
 
-def _is_run_by_nobody(task: Task[Any]) -> bool:
-    """Its cancellation leads to nothing that could be waited for, until somebody runs its loop."""
-    home = task._home
-    return not task.done() and home is not None and not home._is_lived_in()
-
-
 def _unheard(task: Task[Any]) -> str:
     return (
-        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task._home!r}; "
+        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task.home!r}; "
         f"{task.get_name()!r} is cancelled when somebody does"
     )
 
 
 def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
     """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
-    home = task._home
+    home = task.home
     silent = home if isinstance(home, GuestContext) and not home.end.covers else None
     with big_lock_let_go():
         deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)

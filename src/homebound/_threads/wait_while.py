@@ -11,13 +11,13 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import task_here
+from .._core.calls import is_cancelled, run_inline_by, take_cancellation
 from .._core.context import whereabouts
 from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
 from .._core.loop_context import LoopContext
+from .._core.mailbox import check_open
 from .._core.put_off import PutOff, must_end_waits
-from .._core.task import Task
-from .._core.task_interface import CANCEL
 from .._core.traps import current_task
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._core.context import AioContext
+    from .._core.task import Task
 
 # The contexts in which somebody is inside wait_while. List operations are atomic on every build;
 # a waiter enters itself before it first looks at its predicate (pairs with kick).
@@ -155,7 +156,7 @@ class _Heeding:
         self._predicate = predicate
         self._outer = outer
         # One that has been cancelled of old: that is for what it awaits next.
-        self._heeds = outer is not None and outer._throw is not CANCEL
+        self._heeds = outer is not None and not is_cancelled(outer)
         self._cancelled = False  # by a stop of the loop, with no task of ours to cancel
 
     def cancel(self) -> None:
@@ -169,8 +170,8 @@ class _Heeding:
     def __call__(self) -> object:
         if self._cancelled:
             raise asyncio.CancelledError
-        if self._heeds and self._outer._throw is CANCEL:  # type: ignore[union-attr]
-            raise self._outer._to_throw()  # type: ignore[union-attr]
+        if self._heeds and is_cancelled(self._outer):  # type: ignore[arg-type]
+            raise take_cancellation(self._outer)  # type: ignore[arg-type]
         return self._predicate()
 
 
@@ -210,7 +211,7 @@ def _turn_while(
     `other` is whose work would make it false; when that has ended, nobody will: ContextClosed.
     """
     deadline = Deadline(timeout)
-    state = context._begin_nested()
+    state = context.begin_nested()
     alarm = None
     try:
         if timeout is not None:
@@ -218,17 +219,17 @@ def _turn_while(
         while True:  # not `while predicate()`: see BigLock._wait
             if not predicate():
                 break
-            if other is not None and other._closed:
-                other._refuse()
+            if other is not None:
+                check_open(other)
             if deadline.over():
                 raise TimeoutError
             if must_end_waits(context.loop) and end_waits(context):
                 continue
-            context._turn_once(blocking=True)
+            context.turn_once(blocking=True)
     finally:
         if alarm is not None:
             alarm.cancel()
-        context._end_nested(state)
+        context.end_nested(state)
 
 
 def end_waits(context: LoopContext) -> bool:
@@ -247,33 +248,13 @@ def end_waits(context: LoopContext) -> bool:
             call.cancel()
             asked = True
             continue
-        for caller in _run_inline_by(call.task, context):
+        for caller in run_inline_by(call.task, context):
             stop.ask(caller, caller.cancel)
         asked |= stop.ask(call.task, call.cancel)
     stop.settle()
     if stop.over():
         raise asyncio.CancelledError
     return asked
-
-
-def _run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
-    """The tasks in whose `block_on` it runs its first step, outermost first."""
-    callers: list[Task[Any]] = []
-    while isinstance(task, Task):
-        inner = task
-        task = next(
-            (
-                each
-                for each in context._tasks()
-                # One that awaits it is told of its end.
-                if each._fut_waiter is inner and each not in inner._listeners
-            ),
-            None,
-        )
-        if task is None or task in callers:
-            break
-        callers.insert(0, task)
-    return callers
 
 
 def _nothing() -> None:

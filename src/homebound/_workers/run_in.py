@@ -105,17 +105,18 @@ async def _result_at_home(
     """Suspend the task until the future is done, which wakes it at its home."""
     away = set() if task.home is None else task.home._away
     away.add(future)
+    waker: Waker | None = None
     try:
         waits = True  # also if it is done already: a pending cancellation is raised here
         while True:  # not `while waits`: see BigLock._wait
             if not waits:
                 break
-            cell = task._cell
+            waker = Waker(task)
             try:
-                future.add_done_callback(Waker(task).wake)
+                future.add_done_callback(waker.wake)
                 await suspend()
             except BaseException:
-                task._renew_cell(cell)
+                waker.forget()
                 raise
             waits = not future.done()  # else something else woke the task
         if future.cancelled():  # concurrent.futures' own error does not cancel a task
@@ -131,7 +132,7 @@ async def _result_at_home(
         raise
     finally:
         away.discard(future)
-        del future, task  # the traceback of an error would hold both, and they it
+        del future, task, waker  # the traceback of an error would hold them, and they it
 
 
 def _note_what_was_sent(error: TypeError, fn: Callable[..., Any]) -> None:

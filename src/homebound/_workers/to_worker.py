@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.cell import Waker
 from .._core.context import whereabouts
 from .._core.current import current_context
-from .._core.traps import current_task, suspend
+from .._core.traps import current_task, suspend_for
 from .._errors import ContextError
 from .jobs import Job
 from .pool import WorkerPool
@@ -57,28 +57,25 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     task = current_task()
     if task is None:
         return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
-    cell = task._cell
-    job = Job(fn, args, kwargs, Waker(task))
+    waker = Waker(task)
+    job = Job(fn, args, kwargs, waker)
     try:
         pool._put(job)
-        task._wait = job
         armed = True
         while True:
             if armed:
-                await suspend()
+                await suspend_for(task, job)
             if job.done:
                 break
             armed = job.rearm(Waker(task))  # not woken by the worker. Last: see BigLock._wait
     except BaseException:
-        task._renew_cell(cell)
+        waker.forget()
         pool._take_out(job)
         raise
-    finally:
-        task._wait = None
     if job.error is not None:
         try:
             raise job.error
         finally:
-            del job, task  # a cycle otherwise: the traceback holds both, and they hold it
+            del job, task, waker  # a cycle otherwise: the traceback holds them, and they hold it
     result: T = job.result
     return result

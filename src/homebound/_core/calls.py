@@ -1,0 +1,132 @@
+"""Waiting for a task in a call and not in a coroutine: what `block_on` and `wait_while` need of it.
+
+A task in whose step such a call stands awaits what the call waits for, as far as others can see:
+its `_fut_waiter` says so, and cancelling the one cancels the other. Here alone that is written.
+Functions, and no methods: Task and AioContext are public.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .task import Task
+from .task_interface import CANCEL
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .context import AioContext
+    from .loop_context import LoopContext
+
+
+def make_task(coro: Coroutine[Any, Any, Any], home: AioContext) -> Task[Any]:
+    """Make a task for `post_new`. Called from: any thread."""
+    return Task._queued(coro, home, None, None)
+
+
+def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
+    """Post a task of `make_task`; Ctrl-C meanwhile cancels it, and is returned.
+
+    For a thread that will wait for the cleanup. Called from: any thread.
+    """
+    push = home._ready.append
+    try:
+        push(task)  # the first call in here: an interrupt finds it queued
+        if home._bell:
+            home._ring(task)
+    except (KeyboardInterrupt, SystemExit) as error:
+        task.cancel()
+        return error
+    return None
+
+
+def never_posted(task: Task[Any]) -> None:
+    """It was refused, or an interrupt came before. Called from: any thread."""
+    task._abandon("was never started")
+
+
+def begin(task: Task[Any], target: AioContext) -> None:
+    """Have a task begin that was made without being queued, at home or there; else no-op.
+
+    Called from: any thread.
+    """
+    task._begin_if_new(target)
+
+
+def tell(task: Task[Any], listener: Any) -> None:
+    """Have `listener._heard(None)` called once, when the task is done, or now if it is.
+
+    Called from: any thread.
+    """
+    task._tell(listener)
+
+
+def is_run_by_nobody(task: Task[Any]) -> bool:
+    """Its cancellation leads to nothing that could be waited for, until a thread runs its loop.
+
+    Called from: any thread.
+    """
+    home = task._home
+    return not task.done() and home is not None and not home._is_lived_in()
+
+
+# In the step of a task. Home, or its stand-in.
+
+
+def wait_in_call(outer: Any, inner: Task[Any] | None) -> None:
+    """The running task, of any make, waits for `inner` in a call; None: it does no more."""
+    if isinstance(outer, Task):
+        outer._fut_waiter = inner  # cancelling the outer task cancels the inner one; see ends_with
+
+
+def run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
+    """Run it inline. Most of what is run so never waits: it needs no nested loop."""
+    if type(outer) is Task:
+        outer._fut_waiter = task  # the step may itself block in here
+    try:
+        turned._run_inside(task, outer)
+    finally:
+        if type(outer) is Task:
+            outer._fut_waiter = None
+
+
+def ends_with(task: Task[Any], running: Any) -> bool:
+    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
+    waiting: Any = task
+    seen: set[Any] = set()
+    while isinstance(waiting, Task) and waiting not in seen:
+        if waiting is running:
+            return True
+        seen.add(waiting)
+        waiting = waiting._fut_waiter
+    return False
+
+
+def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
+    """The tasks in whose `block_on` it runs its first step, outermost first."""
+    callers: list[Task[Any]] = []
+    while isinstance(task, Task):
+        inner = task
+        task = next(
+            (
+                each
+                for each in context._tasks()
+                # One that awaits it is told of its end.
+                if each._fut_waiter is inner and each not in inner._listeners
+            ),
+            None,
+        )
+        if task is None or task in callers:
+            break
+        callers.insert(0, task)
+    return callers
+
+
+def is_cancelled(task: Task[Any]) -> bool:
+    """A cancellation waits for what the task awaits next."""
+    return task._throw is CANCEL
+
+
+def take_cancellation(task: Task[Any]) -> BaseException:
+    """What is to be raised in the task for it; it does not wait any more."""
+    return task._to_throw()
