@@ -186,16 +186,18 @@ def test_a_thread_that_stays_is_idle_all_the_time():
         time.sleep(0.002)  # a worker with brief jobs watches for a while instead
         return threading.get_ident()
 
+    def idle() -> bool:
+        time.sleep(0)  # lets the worker on
+        return " 1 idle" in repr(pool)
+
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that a look comes between any two steps of the worker
     try:
         with WorkerPool(min_threads=1, idle_timeout=0.0) as pool:
             first = pool.submit(which).result(10)
             for _ in range(10):
-                until(lambda: " 1 idle" in repr(pool))
-                for _ in range(500):
-                    time.sleep(0)
-                    assert " 1 idle" in repr(pool)
+                until(idle)
+                assert all(idle() for _ in range(500))
                 assert pool.submit(which).result(10) == first
     finally:
         sys.setswitchinterval(interval)
