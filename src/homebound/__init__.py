@@ -1,6 +1,8 @@
 """Coroutines with a home: one event loop per thread, every task at home in one of them.
 
-What runs tasks is imported at once, each other name when it is first asked for.
+Names for looking at a running program (`dump`, `watch_stalls`, `ContextStats`) are loaded when they
+are first used. All others are loaded at once: a first use may be in a process that is out of
+descriptors, in a signal handler or in a finaliser, where an import can fail or wait.
 """
 
 from importlib import import_module
@@ -13,6 +15,7 @@ from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
 from ._core.task import Task as Task
+from ._core.task_group import TaskGroup as TaskGroup
 from ._core.traps import current_task as current_task
 from ._core.traps import move_to as move_to
 from ._core.traps import on as on
@@ -23,63 +26,44 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._sync.barrier import Barrier as Barrier
+from ._sync.condition import Condition as Condition
+from ._sync.event import Event as Event
+from ._sync.lock import Lock as Lock
+from ._sync.queue_ends import QueueShutDown as QueueShutDown
+from ._sync.queues import LifoQueue as LifoQueue
+from ._sync.queues import PriorityQueue as PriorityQueue
+from ._sync.queues import Queue as Queue
+from ._sync.rw_lock import RWLock as RWLock
+from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
+from ._sync.semaphore import Semaphore as Semaphore
 from ._threads.block_on import block_on as block_on
+from ._threads.io_thread import IOThread as IOThread
+from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
 from ._threads.run import new_event_loop as new_event_loop
 from ._threads.run import run as run
 from ._threads.wait_while import kick as kick
 from ._threads.wait_while import wait_while as wait_while
+from ._vcpu.vcpu import VCPU as VCPU
+from ._workers.pool import WorkerPool as WorkerPool
+from ._workers.run_in import run_in as run_in
+from ._workers.to_worker import to_worker as to_worker
 
 if TYPE_CHECKING:
     from ._core.context_stats import ContextStats as ContextStats
-    from ._core.task_group import TaskGroup as TaskGroup
     from ._debug.dump import dump as dump
     from ._debug.dump import dump_on as dump_on
     from ._debug.stall import Stall as Stall
     from ._debug.stall import StallWatch as StallWatch
     from ._debug.stall import watch_stalls as watch_stalls
-    from ._sync.barrier import Barrier as Barrier
-    from ._sync.condition import Condition as Condition
-    from ._sync.event import Event as Event
-    from ._sync.lock import Lock as Lock
-    from ._sync.queue_ends import QueueShutDown as QueueShutDown
-    from ._sync.queues import LifoQueue as LifoQueue
-    from ._sync.queues import PriorityQueue as PriorityQueue
-    from ._sync.queues import Queue as Queue
-    from ._sync.rw_lock import RWLock as RWLock
-    from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
-    from ._sync.semaphore import Semaphore as Semaphore
-    from ._threads.io_thread import IOThread as IOThread
-    from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
-    from ._vcpu.vcpu import VCPU as VCPU
-    from ._workers.pool import WorkerPool as WorkerPool
-    from ._workers.run_in import run_in as run_in
-    from ._workers.to_worker import to_worker as to_worker
 
 # Where the other names are: the imports above are for type checkers.
 _LATER = {
-    "Barrier": "_sync.barrier",
-    "BoundedSemaphore": "_sync.semaphore",
-    "Condition": "_sync.condition",
     "ContextStats": "_core.context_stats",
-    "Event": "_sync.event",
-    "IOThread": "_threads.io_thread",
-    "IOThreadPool": "_threads.io_thread_pool",
-    "LifoQueue": "_sync.queues",
-    "Lock": "_sync.lock",
-    "PriorityQueue": "_sync.queues",
-    "Queue": "_sync.queues",
-    "QueueShutDown": "_sync.queue_ends",
-    "RWLock": "_sync.rw_lock",
-    "Semaphore": "_sync.semaphore",
     "Stall": "_debug.stall",
     "StallWatch": "_debug.stall",
-    "TaskGroup": "_core.task_group",
-    "VCPU": "_vcpu.vcpu",
-    "WorkerPool": "_workers.pool",
     "dump": "_debug.dump",
     "dump_on": "_debug.dump",
-    "run_in": "_workers.run_in",
-    "to_worker": "_workers.to_worker",
     "watch_stalls": "_debug.stall",
 }
 
