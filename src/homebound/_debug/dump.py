@@ -16,10 +16,9 @@ from .._core.context import every_context
 from .._core.current import main_context
 from .._os.snapshot import snapshot
 from .._os.stacks import stack, task_stack
-from .._sync.waiters import parked
+from .._sync.waiters import foreign_waits, parked
 from .._threads.wait_while import waits
 from .deadlock import look_twice
-from .holders import elsewhere
 from .wait_graph import home_thread
 from .words import doing, wait
 
@@ -93,7 +92,7 @@ def describe() -> Iterator[str]:
     for ident, waiter in parked.copy().items():
         yield f"thread {thread_name(ident)} {wait(waiter)}"
         yield from stack(frames.get(ident))
-    for task, far in elsewhere.copy().items():
+    for task, far in foreign_waits.copy().items():
         if not far.granted and not far.left:
             yield f"task {task.get_name()!r} of {far.loop!r} {wait(far)}"
 

@@ -19,8 +19,8 @@ from .._core.big_lock import big_lock, thread_name
 from .._core.context import AioContext, every_context
 from .._os.clock import monotonic
 from .._os.snapshot import snapshot
+from .._sync.holders import begin, end
 from .deadlock import look
-from .holders import begin, end
 from .wait_graph import WaitGraph
 
 if TYPE_CHECKING:

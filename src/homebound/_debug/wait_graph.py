@@ -22,16 +22,16 @@ from .._core.context import every_context
 from .._core.task import Task
 from .._core.task_interface import CANCELS
 from .._os.snapshot import snapshot
+from .._sync.holders import holders, resolve
 from .._sync.lock import Lock
 from .._sync.rw_lock import READ, RWLock
 from .._sync.semaphore import Semaphore
-from .._sync.waiters import Waiter, parked
+from .._sync.waiters import Waiter, drop_ended_waits, foreign_waits, parked
 from .._threads.io_thread import IOThread
 from .._threads.wait_while import waits
 from .._vcpu.thread import VCPUThread, Work, gate
 from .._workers.jobs import Job, Outcome
 from .._workers.pool import WorkerPool
-from .holders import elsewhere, holders, person, tidy
 from .rings import NOTHING, Needs, Way
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ class WaitGraph:
         self.queue = {seat.ident: seat for seat in seats[1:]}
         self.calls = waits()
         self.parked = parked.copy()
-        self.elsewhere = elsewhere.copy()
+        self.foreign_waits = foreign_waits.copy()
         self.contexts = every_context()
         # Of each node that anybody needs: what it needs in turn.
         self.needs: dict[Node, Needs] = {}
         for node in tuple(self._beginnings()):
             self._explore(node)
-        tidy()
+        drop_ended_waits()
 
     def _beginnings(self) -> Iterator[Node]:
         """Those who wait for something that could be somebody else's to end."""
@@ -132,7 +132,7 @@ class WaitGraph:
             # Most wait for a plain future, and so for nobody: they are passed over, fast.
             if type(task._fut_waiter) not in _NOBODY or getattr(task, "_wait", None):
                 yield task
-        yield from self.elsewhere
+        yield from self.foreign_waits
 
     def _explore(self, start: Node) -> None:
         ahead = [start]
@@ -208,7 +208,7 @@ class WaitGraph:
         """Of a task of asyncio's: its home is not ours, and taken to get on."""
         if task.done():
             return
-        waiter = self.elsewhere.get(task)
+        waiter = self.foreign_waits.get(task)
         if waiter is not None:
             yield from self._granted_to(waiter)
         way = self._await("waits for", waits_for(task))
@@ -361,7 +361,7 @@ class WaitGraph:
         return Needs(tuple(ways), any=isinstance(held.queue, Semaphore))
 
     def _node(self, who: Any) -> Node | None:
-        someone = person(who)
+        someone = resolve(who)
         if type(someone) is int:
             return Frame(someone)
         return None if someone is None or someone.done() else someone

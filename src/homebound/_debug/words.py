@@ -11,13 +11,13 @@ from .._os.snapshot import snapshot
 from .._sync.barrier import Barrier
 from .._sync.condition import Condition
 from .._sync.event import Event
+from .._sync.holders import holders, resolve
 from .._sync.lock import Lock
 from .._sync.queue_ends import Getters, Slots, Unfinished
 from .._sync.rw_lock import RWLock
 from .._sync.semaphore import Semaphore
 from .._sync.waiters import Waiter
 from .._workers.jobs import Job
-from .holders import holders, person
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -57,7 +57,7 @@ def name(queue: WaitQueue) -> str:
 
 def someone(who: Any) -> str:
     """A task or a thread."""
-    each = person(who)
+    each = resolve(who)
     if each is None:
         return "a task that is gone"
     if type(each) is int:

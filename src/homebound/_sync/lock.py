@@ -6,15 +6,15 @@ import _thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .wait_queue import DONE, WaitQueue
+from .holders import all_known, record_of, record_of_caller, watched
+from .tokens import TokenQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
+    from .holders import Record
     from .waiters import Waiter
 
 
-class Lock(WaitQueue):
+class Lock(TokenQueue):
     """asyncio.Lock for tasks of any loop and for threads, all at once.
 
     `async with lock:` in a task, `with lock:` in a thread. Fair: handed straight to the longest
@@ -37,42 +37,15 @@ class Lock(WaitQueue):
 
     __slots__ = (
         "_free",
-        "_holder",  # who has taken it, where somebody watches; else unset. See _debug/holders.py
+        "_holder",  # a record of its holder, kept while a watch is on; else unset. See holders.py
     )
 
-    _holder: tuple[Any, bool, object] | None
+    _holder: Record | None
 
     def __init__(self) -> None:
         # The token lies in here while nobody has the lock. Atomic operations; never more than one.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)
-
-    async def acquire(self) -> bool:
-        """Wait until it is ours; True.
-
-        Called from: task.
-        """
-        if not self._acquire_now():
-            await self._wait()
-        return True
-
-    def acquire_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours, at most `timeout` seconds; False if it is not.
-
-        A home's loop keeps turning meanwhile, as in `block_on`.
-
-        Called from: any thread.
-        """
-        return self._acquire_now() or self._wait_sync(timeout) is not None
-
-    def _acquire_now(self) -> bool:
-        if self._free and not self._waiters:
-            try:
-                self._free.pop()
-            except IndexError:
-                return False
-            return True
-        return False
 
     def release(self) -> None:
         """Hand it to the longest waiting. Raises RuntimeError if nobody has it.
@@ -91,6 +64,13 @@ class Lock(WaitQueue):
                 _thread.start_new_thread(self._serve, ())
                 raise
 
+    _plain_release = release
+
+    @watched(release)
+    def _watched_release(self) -> None:
+        self._holder = None
+        self._plain_release()
+
     def _hand_over(self) -> bool:
         """As appending the token and serving, in one: nobody can come between."""
         if self._guard._is_owned():
@@ -108,6 +88,10 @@ class Lock(WaitQueue):
             raise
         return True
 
+    @watched(_hand_over)
+    def _watched_hand_over(self) -> bool:
+        return False  # so that `_serve` does it, by way of `_take`, which records the holder
+
     def locked(self) -> bool:
         """True if somebody has it.
 
@@ -124,31 +108,29 @@ class Lock(WaitQueue):
             return False
         return True
 
+    _plain_take = _take
+
+    @watched(_take)
+    def _watched_take(self, _waiter: Waiter) -> bool:
+        if not self._plain_take(_waiter):
+            return False
+        self._holder = record_of(_waiter)
+        return True
+
     def _give_back(self, _waiter: Waiter) -> None:
         self.release()
 
-    def __aenter__(self) -> Awaitable[Any]:
-        if self._free and not self._waiters:  # as _acquire_now, without the call
-            try:
-                self._free.pop()
-            except IndexError:
-                pass
-            else:
-                return DONE
-        return self._enter_waiting()
+    def _note_holder(self, *, scoped: bool) -> None:
+        self._holder = record_of_caller(scoped=scoped)
 
-    async def _enter_waiting(self) -> None:
-        await self._wait()
+    def _forget_holder(self) -> None:
+        self._holder = None
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
-        self.release()
-        return DONE
-
-    def __enter__(self) -> None:
-        self.acquire_sync()
-
-    def __exit__(self, *_error: object) -> None:
-        self.release()
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        record = getattr(self, "_holder", None)
+        if record is None or self._free:
+            return ()
+        return (record,) if all_known((record,), 1) else ()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.current import current_context
 from .._threads.block_on import block_on
+from .holders import HolderList, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .holders import Record
     from .waiters import Waiter
 
 READ, WRITE = "read", "write"
@@ -38,12 +40,12 @@ class RWLock(WaitQueue):
     """
 
     __slots__ = (
-        "_holders",  # who has taken it, where somebody watches; else unset. See _debug/holders.py
+        "_holders",  # records of its holders, kept while a watch is on; else unset. See holders.py
         "_owners",
         "_unheld",
     )
 
-    _holders: list[tuple[Any, bool, object]]
+    _holders: HolderList
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,6 +120,14 @@ class RWLock(WaitQueue):
             # A finaliser may release it under our guard: no call between the look and the change.
             self._owners -= 1 if self._owners > 0 else -1
         self._serve()
+
+    _plain_release = release
+
+    @watched(release)
+    def _watched_release(self) -> None:
+        with self._guard:
+            self._holder_list().drop(record_of_caller(scoped=False)[0])
+        self._plain_release()
 
     def downgrade(self) -> None:
         """Its writer goes on as a reader, and readers that are next in the queue come in.
@@ -203,6 +213,15 @@ class RWLock(WaitQueue):
     def _take(self, waiter: Waiter) -> bool:
         return self._take_as(waiter.want)
 
+    @watched(_take)
+    def _watched_take(self, waiter: Waiter) -> bool:
+        if not self._plain_take_as(waiter.want):
+            return False
+        record = record_of(waiter)
+        if record is not None:
+            self._holder_list().add(record)
+        return True
+
     def _take_as(self, want: str) -> bool:
         if want is READ and self._owners >= 0:
             self._owners += 1
@@ -212,8 +231,51 @@ class RWLock(WaitQueue):
             return False
         return True
 
+    _plain_take_as = _take_as
+
+    @watched(_take_as)
+    def _watched_take_as(self, want: str) -> bool:
+        if not self._plain_take_as(want):
+            return False
+        self._holder_list().add(record_of_caller(scoped=False))
+        return True
+
     def _give_back(self, _waiter: Waiter) -> None:
         self.release()
+
+    @watched(_give_back)
+    def _watched_give_back(self, _waiter: Waiter) -> None:
+        with self._guard:
+            self._holder_list().drop(_waiter.who)
+        self._plain_release()
+
+    # For the watched twins.
+
+    def _holder_list(self) -> HolderList:
+        """The records, for a change. Under the guard; none is of a task that does not hold it."""
+        try:
+            return self._holders
+        except AttributeError:
+            self._holders = HolderList()
+            return self._holders
+
+    def _note_scoped_holder(self) -> None:
+        """Record that the caller has acquired it by `with`."""
+        record = record_of_caller(scoped=True)
+        with self._guard:
+            self._holder_list().replace(record[0], record)
+
+    def _note_waited_sync(self, waiter: Waiter) -> None:
+        with self._guard:
+            self._holder_list().replace(waiter.who, record_of_caller(scoped=False))
+
+    def _known_holders(self, want: Any) -> tuple[Record, ...]:
+        records = getattr(self, "_holders", None)
+        known: tuple[Record, ...] = () if records is None else records.known()
+        owners = self._owners
+        if want is READ and owners > 0:
+            return ()  # readers keep no reader out
+        return known if all_known(known, abs(owners)) else ()
 
     def _describe(self) -> str:
         owners = self._owners
@@ -233,6 +295,17 @@ class Side:
         lock = self._lock
         return DONE if lock._acquire_now(self._want) else lock._wait(self._want)
 
+    @watched(__aenter__)
+    def _watched_aenter(self) -> Awaitable[Any]:
+        if not self._lock._acquire_now(self._want):
+            return self._watched_enter_waiting()
+        self._lock._note_scoped_holder()
+        return DONE
+
+    async def _watched_enter_waiting(self) -> None:
+        await self._lock._wait(self._want)
+        self._lock._note_scoped_holder()
+
     def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
         if kind is GeneratorExit and self._lock._unheld:
             self._lock._unheld.pop()
@@ -243,6 +316,13 @@ class Side:
     def __enter__(self) -> None:
         if not self._lock._acquire_now(self._want):
             self._lock._wait_sync(None, self._want)
+
+    _plain_enter = __enter__
+
+    @watched(__enter__)
+    def _watched_enter(self) -> None:
+        self._plain_enter()
+        self._lock._note_scoped_holder()
 
     def __exit__(self, *_error: object) -> None:
         self._lock.release()

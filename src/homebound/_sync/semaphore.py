@@ -7,17 +7,17 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .wait_queue import DONE, WaitQueue
+from .holders import HolderList, all_known, record_of_caller
+from .tokens import TokenQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
+    from .holders import Record
     from .waiters import Waiter
 
 MOST = 1024  # permits laid out at a time: a semaphore of a million is not a million entries
 
 
-class Semaphore(WaitQueue):
+class Semaphore(TokenQueue):
     """asyncio.Semaphore for tasks of any loop and for threads, all at once.
 
     `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed straight to
@@ -35,13 +35,13 @@ class Semaphore(WaitQueue):
     """
 
     __slots__ = (
-        "_holders",  # who has entered it, where somebody watches; else unset. See _debug/holders.py
+        "_holders",  # records of its holders, kept while a watch is on; else unset. See holders.py
         "_initial",
         "_permits",
         "_reserve",
     )
 
-    _holders: list[tuple[Any, bool, object]]
+    _holders: HolderList
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
@@ -56,33 +56,6 @@ class Semaphore(WaitQueue):
     @property
     def _value(self) -> int:
         return len(self._permits) + self._reserve
-
-    async def acquire(self) -> bool:
-        """Wait for a permit; True.
-
-        Called from: task.
-        """
-        if not self._acquire_now():
-            await self._wait()
-        return True
-
-    def acquire_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread for a permit, at most `timeout` seconds; False if there was none.
-
-        A home's loop keeps turning meanwhile, as in `block_on`.
-
-        Called from: any thread.
-        """
-        return self._acquire_now() or self._wait_sync(timeout) is not None
-
-    def _acquire_now(self) -> bool:
-        if self._permits and not self._waiters:
-            try:
-                self._permits.pop()
-            except IndexError:
-                return False
-            return True
-        return False
 
     def release(self) -> None:
         """Give a permit to the longest waiting, or put it back.
@@ -122,21 +95,29 @@ class Semaphore(WaitQueue):
         self._permits.append(None)
         self._serve()
 
-    def __aenter__(self) -> Awaitable[Any]:
-        return DONE if self._acquire_now() else self._enter_waiting()
+    # Any task or thread may release a permit, so only holders that use `with` are recorded.
 
-    async def _enter_waiting(self) -> None:
-        await self._wait()
+    def _holder_list(self) -> HolderList:
+        """The records, for a change. Under the guard."""
+        try:
+            return self._holders
+        except AttributeError:
+            self._holders = HolderList()
+            return self._holders
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
-        self.release()
-        return DONE
+    def _note_holder(self, *, scoped: bool) -> None:
+        if scoped:
+            with self._guard:
+                self._holder_list().add(record_of_caller(scoped=True))
 
-    def __enter__(self) -> None:
-        self.acquire_sync()
+    def _forget_holder(self) -> None:
+        with self._guard:
+            self._holder_list().drop(record_of_caller(scoped=False)[0])
 
-    def __exit__(self, *_error: object) -> None:
-        self.release()
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        records = getattr(self, "_holders", None)
+        known: tuple[Record, ...] = () if records is None else records.known()
+        return known if not self._value and all_known(known, self._initial) else ()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else f"unlocked, value:{self._value}"

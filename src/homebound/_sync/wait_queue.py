@@ -47,10 +47,13 @@ from .._core.current import current_context, here
 from .._core.traps import current_task, suspend
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
+from .holders import watched
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from .holders import Record
 
 
 class _Done(tuple[()]):
@@ -110,6 +113,13 @@ class WaitQueue:
                 waiter.granted = True
                 return True
         return False
+
+    _plain_join = _join
+
+    @watched(_join)
+    def _watched_join(self, waiter: Waiter) -> bool:
+        waiter.show()
+        return self._plain_join(waiter)
 
     def _serve(self) -> None:
         """Hand over to the head, and the next, while there is something for it."""
@@ -255,6 +265,15 @@ class WaitQueue:
             return waiter
         return self._wait_parked(timeout, want)
 
+    _plain_wait_sync = _wait_sync
+
+    @watched(_wait_sync)
+    def _watched_wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
+        waiter = self._plain_wait_sync(timeout, want)
+        if waiter is not None:
+            self._note_waited_sync(waiter)
+        return waiter
+
     def _wait_parked(
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
     ) -> Waiter | None:
@@ -284,7 +303,14 @@ class WaitQueue:
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # Telling.
+    # What dump() and the stall watch read. A lock whose holders are recorded overrides both.
+
+    def _note_waited_sync(self, waiter: Waiter) -> None:
+        """Record that the calling thread holds it; at home a task has waited in its place."""
+
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        """See `holders.holders`."""
+        return ()
 
     def _describe(self) -> str:
         """For repr."""

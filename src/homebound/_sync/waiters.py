@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import _thread
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from .._aio.tasks import running_loop
+from .._aio.tasks import running_loop, running_task
 from .._core.cell import PARK
 from .._errors import ContextClosed
 from .._os.parking import my_parker
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 # The threads that sleep until they are granted something. Each writes its own entry; one that finds
 # it gone was interrupted, in a signal handler that waited as well.
 parked: dict[int, ThreadWaiter] = {}
+
+# The waits of foreign tasks, by task, kept while a watch is on. Any thread writes, by single
+# operations; `drop_ended_waits` drops those that are over.
+foreign_waits: dict[Any, FutureWaiter] = {}
+
+
+def drop_ended_waits() -> None:
+    """Drop the foreign tasks' waits that are over. Called from: a thread that watches."""
+    for task, waiter in foreign_waits.copy().items():
+        if waiter.granted or waiter.left:
+            foreign_waits.pop(task, None)
 
 
 class Waiter:
@@ -55,6 +67,9 @@ class Waiter:
     def wake(self) -> bool:
         """Tell it that it is granted; False if it can never come. Called from: any thread."""
         raise NotImplementedError
+
+    def show(self) -> None:
+        """Make it known which task waits, if it is not. Called from: the thread that waits."""
 
 
 class TaskWaiter(Waiter):
@@ -112,7 +127,7 @@ class FutureWaiter(Waiter):
     def __init__(self, queue: WaitQueue, want: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(queue, want)
         self.loop = loop
-        self.who: Any = None  # set where somebody watches; see _debug/holders.py
+        self.who: Any = None  # set while a watch is on
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
@@ -125,6 +140,13 @@ class FutureWaiter(Waiter):
         except RuntimeError:
             return False  # it is closed
         return True
+
+    def show(self) -> None:
+        """Record it in `foreign_waits`."""
+        task = running_task(self.loop)
+        if task is not None:
+            self.who = ref(task)
+            foreign_waits[task] = self
 
     def deliver(self) -> None:
         """In its loop's thread."""
