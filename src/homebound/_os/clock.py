@@ -91,14 +91,9 @@ class Deadline:
             raise ValueError(message)
         self.when: float | None = None if timeout is None else clock.time() + timeout
 
-    def left(self) -> float | None:
-        """Seconds left, less than 0 when it is over; None: for ever."""
-        return None if self.when is None else self.when - clock.time()
-
     def timeout(self) -> float | None:
-        """Seconds left, for a call that takes no negative ones; None: for ever."""
-        left = self.left()
-        return None if left is None else max(0.0, left)
+        """The seconds left, 0.0 when it is over, as a timeout for a call; None: no limit."""
+        return None if self.when is None else max(0.0, self.when - clock.time())
 
     def over(self) -> bool:
         """The time has come."""

@@ -91,7 +91,7 @@ class Barrier(WaitQueue):
         deadline = Deadline(timeout)
         number = None
         while number is None:
-            waiter = self._wait_sync(deadline.left())
+            waiter = self._wait_sync(deadline.timeout())
             if waiter is None:
                 raise TimeoutError
             number = self._pass(waiter)

@@ -155,7 +155,7 @@ class Condition(WaitQueue):
         deadline = Deadline(timeout)
         result = predicate()
         while not result and not deadline.over():
-            self.wait_sync(deadline.left())
+            self.wait_sync(deadline.timeout())
             result = predicate()
         return result
 

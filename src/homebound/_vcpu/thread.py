@@ -189,13 +189,12 @@ class VCPUThread:
         try:
             while not done():
                 self._pass_turn(waits_for_it=watched is self._nudged)
-                left = deadline.left()
                 wait_until(
                     what,
                     lambda: done() or self._work,
                     watched,
                     self._nudged,
-                    timeout=None if left is None else max(0.0, left),
+                    timeout=deadline.timeout(),
                 )
                 self._run_work()
         finally:
