@@ -28,9 +28,9 @@ from homebound import (
     to_worker,
 )
 from homebound._debug import dump as _dump
-from homebound._sync import holders as _holders
 from homebound._debug.deadlock import look_twice
 from homebound._debug.stall import Look
+from homebound._sync import holders as _holders
 from homebound.testing import settle_sync
 
 if TYPE_CHECKING:

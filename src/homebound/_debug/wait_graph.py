@@ -29,7 +29,7 @@ from .._sync.semaphore import Semaphore
 from .._sync.waiters import Waiter, drop_ended_waits, foreign_waits, parked
 from .._threads.io_thread import IOThread
 from .._threads.wait_while import waits
-from .._vcpu.thread import VCPUThread, Work, gate
+from .._vcpu.thread import VCPUThread, Work, thread_of, threads_needed
 from .._workers.jobs import Job, Outcome
 from .._workers.pool import WorkerPool
 from .rings import NOTHING, Needs, Way
@@ -283,27 +283,11 @@ class WaitGraph:
                 if task._num_cancels_requested and task._throw not in CANCELS:
                     yield Way(f"{how} the cleanup of", task, (call,))
 
-    def _vcpu(self, subject: Any, how: str, call: Waiting) -> Iterator[Way]:
-        cpu = subject.cpu if isinstance(subject, Work) else subject
-        ident = cpu._thread.ident
-        needed: list[int | None] = []
-        if isinstance(subject, Work):
-            inner = self._innermost(ident)
-            serves = inner is not None and isinstance(inner.subject, (VCPUThread, Work))
-            # While it waits in here it serves what is queued; what it runs already is above that.
-            if not subject.done and not (serves and subject in snapshot(cpu._work)):
-                needed = [ident]
-        elif call.what == "VCPU.join":
-            needed = [] if cpu._ended else [ident]
-        elif call.what == "VCPU.pause":
-            needed = [] if gate.is_out(cpu) or not cpu._paused else [ident]
-        elif gate.owner is not None and gate.owner.cpu is not cpu:
-            needed = [gate.owner.cpu._thread.ident]
-        elif call.what == "being exclusive":
-            needed = [each._thread.ident for each in gate.running.copy()]
-        for each in needed:
-            if each is not None:
-                yield Way(how, Frame(each), (call,))
+    def _vcpu(self, subject: VCPUThread | Work, how: str, call: Waiting) -> Iterator[Way]:
+        inner = self._innermost(thread_of(subject))
+        serves = inner is not None and isinstance(inner.subject, (VCPUThread, Work))
+        for ident in threads_needed(call.what, subject, serves=serves):
+            yield Way(how, Frame(ident), (call,))
 
     # Workers.
 

@@ -146,7 +146,7 @@ class VCPU(VCPUThread):
             self.interrupt_requested = True
             if self._has_work is None:
                 self._halted = False
-        self._call_out()
+        self._interrupt_and_wake()
 
     def pause(self) -> None:
         """Have it out of `execute`, and keep it out until `resume()`; waits until it is.
@@ -163,7 +163,7 @@ class VCPU(VCPUThread):
         with gate.guard:
             self._paused = True
             self.interrupt_requested = True
-        self._call_out()
+        self._interrupt_and_wake()
         if not own:
             what = ("VCPU.pause", self)
             self._wait(what, lambda: not self._paused or gate.is_out(self), self._out)
@@ -289,4 +289,4 @@ class VCPU(VCPUThread):
                 self._work.append(work)
         if refused:
             raise self._refusal(what)
-        self._call_out()
+        self._interrupt_and_wake()
