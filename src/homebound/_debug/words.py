@@ -51,7 +51,7 @@ def wait(waiter: Waiter) -> str:
 def name(queue: WaitQueue) -> str:
     """A lock, or a queue by its end."""
     if isinstance(queue, (Getters, Slots, Unfinished)):
-        return f"Queue at {queue._of:#x}"
+        return f"Queue at {queue.queue_id:#x}"
     return f"{type(queue).__name__} at {id(queue):#x}"
 
 
