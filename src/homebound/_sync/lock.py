@@ -1,4 +1,4 @@
-"""Lock: one token, and a queue for it."""
+"""Lock: one token, and a queue of waiters for it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Lock(TokenQueue):
     """asyncio.Lock for tasks of any loop and for threads, all at once.
 
-    `async with lock:` in a task, `with lock:` in a thread. Fair: handed straight to the longest
-    waiting, and who releases it and wants it again queues behind. Not recursive; like asyncio's it
-    has no owner, anybody may release it.
+    `async with lock:` in a task, `with lock:` in a thread. Fair: it is handed over to the waiter
+    that has waited longest, and a task that releases it and acquires it again queues behind the
+    others. Not recursive. Like asyncio's, it has no owner: any task or thread may release it.
 
     >>> import homebound
     >>> lock = homebound.Lock()
@@ -43,12 +43,12 @@ class Lock(TokenQueue):
     _holder: Record | None
 
     def __init__(self) -> None:
-        # The token lies in here while nobody has the lock. Atomic operations; never more than one.
+        # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)
 
     def release(self) -> None:
-        """Hand it to the longest waiting. Raises RuntimeError if nobody has it.
+        """Release it, or hand it over to the next waiter. Raises RuntimeError if it is free.
 
         Called from: any thread.
         """
@@ -72,7 +72,7 @@ class Lock(TokenQueue):
         self._plain_release()
 
     def _hand_over(self) -> bool:
-        """As appending the token and serving, in one: nobody can come between."""
+        """Append the token and serve, in one step, so that no other caller comes in between."""
         if self._guard._is_owned():
             return False
         with self._guard:
@@ -93,7 +93,7 @@ class Lock(TokenQueue):
         return False  # so that `_serve` does it, by way of `_take`, which records the holder
 
     def locked(self) -> bool:
-        """True if somebody has it.
+        """True while it is held.
 
         Called from: any thread.
         """

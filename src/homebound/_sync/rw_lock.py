@@ -20,11 +20,12 @@ READ, WRITE = "read", "write"
 
 
 class RWLock(WaitQueue):
-    """A lock that many readers may have together, or one writer alone.
+    """A lock held by many readers at a time, or by one writer.
 
     `async with rw.read():` and `async with rw.write():` in a task, `with` in a thread. FIFO:
-    readers that stand next to each other are let in together, a reader that comes while a writer
-    waits stands behind it, so neither kind starves. Not recursive. Like Lock it has no owner.
+    readers next to each other in the queue acquire it together, and a reader that comes while a
+    writer waits queues behind it, so neither kind starves. Not recursive. Like Lock, it has no
+    owner.
 
     >>> import homebound
     >>> rw = homebound.RWLock()
@@ -49,26 +50,27 @@ class RWLock(WaitQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._owners = 0  # how many readers have it; -1: a writer. Under the guard
-        # One entry for each upgrade that was closed while it had nothing. Atomic operations.
+        self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
+        # One entry for each upgrade whose coroutine was closed while it held neither side. Atomic
+        # operations.
         self._unheld: list[None] = []
 
     def read(self) -> Side:
-        """To be used with `async with` or `with`: its body shares the lock with other readers.
+        """A context manager for `async with` or `with` that holds the lock for reading.
 
         Called from: any thread.
         """
         return Side(self, READ)
 
     def write(self) -> Side:
-        """To be used with `async with` or `with`: its body has the lock alone.
+        """A context manager for `async with` or `with` that holds the lock for writing.
 
         Called from: any thread.
         """
         return Side(self, WRITE)
 
     async def acquire_read(self) -> bool:
-        """Wait until it is ours for reading; True.
+        """Acquire it for reading, waiting as long as it takes; True.
 
         Called from: task.
         """
@@ -77,7 +79,7 @@ class RWLock(WaitQueue):
         return True
 
     async def acquire_write(self) -> bool:
-        """Wait until it is ours for writing; True.
+        """Acquire it for writing, waiting as long as it takes; True.
 
         Called from: task.
         """
@@ -86,7 +88,7 @@ class RWLock(WaitQueue):
         return True
 
     def acquire_read_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours for reading; False if `timeout` seconds were over.
+        """Acquire it for reading in this thread; False after `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -95,7 +97,7 @@ class RWLock(WaitQueue):
         return self._acquire_now(READ) or self._wait_sync(timeout, READ) is not None
 
     def acquire_write_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours for writing; False if `timeout` seconds were over.
+        """Acquire it for writing in this thread; False after `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -108,9 +110,9 @@ class RWLock(WaitQueue):
             return not self._waiters and self._take_as(want)
 
     def release(self) -> None:
-        """Let go of it, as reader or as writer; the next in the queue come in.
+        """Release it, as reader or as writer, and hand it over to the next waiters.
 
-        Raises RuntimeError if nobody has it.
+        Raises RuntimeError if it is free.
 
         Called from: any thread.
         """
@@ -130,25 +132,25 @@ class RWLock(WaitQueue):
         self._plain_release()
 
     def downgrade(self) -> None:
-        """Its writer goes on as a reader, and readers that are next in the queue come in.
+        """Turn the writer that holds it into a reader; readers next in the queue acquire it too.
 
-        Nobody writes in between. Raises RuntimeError if no writer has it.
+        No other writer holds it in between. Raises RuntimeError if no writer holds it.
 
         Called from: any thread.
         """
         with self._guard:
             if self._owners >= 0:
-                raise RuntimeError("RWLock.downgrade(): no writer has it")
+                raise RuntimeError("RWLock.downgrade(): no writer holds it")
             self._owners = 1
         self._serve()
 
     async def upgrade(self) -> bool:
-        """A reader of it becomes its writer; True if nobody else wrote in between.
+        """Turn the calling reader into a writer; True if no other writer held it in between.
 
-        It does at once if it is the only reader and nobody waits. Else it lets go and queues behind
-        those who wait, some of whom may write: then False, and what was read before may be stale.
-        Cancelled, it is a reader again before CancelledError is raised. Raises RuntimeError if no
-        reader has it.
+        This happens at once if there is no other reader and no waiter. Else it releases the lock
+        and queues behind the waiters, some of which may write: then it returns False, and what was
+        read before may be stale. If cancelled, it is a reader again before CancelledError is
+        raised. Raises RuntimeError if no reader holds it.
 
         Called from: task.
         """
@@ -162,7 +164,7 @@ class RWLock(WaitQueue):
             except BaseException:
                 await self._read_again()
                 raise
-        except GeneratorExit:  # it can wait for nothing more: it must not release what it has not
+        except GeneratorExit:  # it cannot wait any more; `__aexit__` must release nothing
             self._unheld.append(None)
             raise
         return False
@@ -172,11 +174,11 @@ class RWLock(WaitQueue):
             try:
                 await self.acquire_read()
             except asyncio.CancelledError:
-                continue  # the first one is raised, once it has the lock
+                continue  # the first one is raised, once it holds the lock
             return
 
     def upgrade_sync(self, timeout: float | None = None) -> bool:
-        """`upgrade` in this thread, at most `timeout` seconds: TimeoutError, as a reader again.
+        """Do `upgrade` in this thread; after `timeout` seconds, TimeoutError, as a reader again.
 
         Called from: any thread.
         """
@@ -197,14 +199,14 @@ class RWLock(WaitQueue):
     def _upgrade_now(self) -> bool:
         with self._guard:
             if self._owners <= 0:
-                raise RuntimeError("RWLock.upgrade(): no reader has it")
+                raise RuntimeError("RWLock.upgrade(): no reader holds it")
             if self._owners > 1 or self._waiters:
                 return False
             self._owners = -1
             return True
 
     def locked(self) -> bool:
-        """True if somebody has it.
+        """True while it is held, by readers or a writer.
 
         Called from: any thread.
         """
@@ -283,7 +285,7 @@ class RWLock(WaitQueue):
 
 
 class Side:
-    """One of the two ways to have a RWLock, as a context manager."""
+    """A context manager that holds one side of an RWLock: reading or writing."""
 
     __slots__ = ("_lock", "_want")
 

@@ -1,4 +1,4 @@
-"""Semaphores: permits in a deque, and a queue for them."""
+"""Semaphores: permits in a deque, and a queue of waiters for them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from .holders import Record
     from .waiters import Waiter
 
-MOST = 1024  # permits laid out at a time: a semaphore of a million is not a million entries
+MOST = 1024  # permits in the deque at first: a semaphore of a million is not a million entries
 
 
 class Semaphore(TokenQueue):
     """asyncio.Semaphore for tasks of any loop and for threads, all at once.
 
-    `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed straight to
-    the longest waiting. Raises ValueError for a `value` below 0.
+    `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed over to the
+    waiter that has waited longest. Raises ValueError for a `value` below 0.
 
     >>> import homebound
     >>> semaphore = homebound.Semaphore(2)
@@ -48,9 +48,9 @@ class Semaphore(TokenQueue):
             raise ValueError("Semaphore initial value must be >= 0")
         self._initial = value  # constant
         now = min(value, MOST)
-        # One None for each permit that is free. Atomic operations.
+        # One None for each free permit. Atomic operations.
         self._permits: deque[None] = deque(repeat(None, now))
-        self._reserve = value - now  # free as well, not laid out yet. Under the guard
+        self._reserve = value - now  # free too, but not in the deque yet. Under the guard
         super().__init__(self._permits)
 
     @property
@@ -58,7 +58,7 @@ class Semaphore(TokenQueue):
         return len(self._permits) + self._reserve
 
     def release(self) -> None:
-        """Give a permit to the longest waiting, or put it back.
+        """Release a permit, or hand it over to the next waiter.
 
         Called from: any thread.
         """
@@ -71,7 +71,7 @@ class Semaphore(TokenQueue):
                 raise
 
     def locked(self) -> bool:
-        """True if who wants a permit now has to wait.
+        """True if `acquire` would have to wait now.
 
         Called from: any thread.
         """
@@ -124,7 +124,7 @@ class Semaphore(TokenQueue):
 
 
 class BoundedSemaphore(Semaphore):
-    """A Semaphore that refuses to be released above its initial value.
+    """A Semaphore whose value never exceeds its initial value.
 
     Called from: any thread.
     """
@@ -135,11 +135,11 @@ class BoundedSemaphore(Semaphore):
         super().__init__(value)
 
     def release(self) -> None:
-        """Give a permit to the longest waiting, or put it back. Raises ValueError if none is out.
+        """Release a permit, or hand it over. Raises ValueError if none has been acquired.
 
         Called from: any thread.
         """
-        with self._guard:  # looked at and put back in one
+        with self._guard:  # checked and released in one region
             if self._value >= self._initial:
                 raise ValueError("BoundedSemaphore released too many times")
             self._permits.append(None)
