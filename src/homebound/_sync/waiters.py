@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .wait_queue import WaitQueue
 
 
-# The threads that sleep in a wait queue. Each writes its own entry. A thread finds its entry gone if
-# a signal handler that interrupted it has waited as well.
+# The threads that sleep in a wait queue. Each writes its own entry. A thread finds its entry gone
+# if a signal handler that interrupted it has waited as well.
 parked: dict[int, ThreadWaiter] = {}
 
 # The waits of foreign tasks, by task, kept while a watch is on. Any thread writes, by single
