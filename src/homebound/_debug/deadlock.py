@@ -101,7 +101,7 @@ def _may_be_gate(cycle: Cycle) -> bool:
         return False
     [edge] = locks.values()
     record: Any = edge.proof[0]
-    _who, scoped, _watch = record
+    _holder, scoped, _watch = record
     return not scoped
 
 

@@ -54,8 +54,8 @@ def _name(queue: WaitQueue) -> str:
     return f"{type(queue).__name__} at {id(queue):#x}"
 
 
-def _describe_holder(who: Any) -> str:
-    each = resolve(who)
+def _describe_holder(holder: Any) -> str:
+    each = resolve(holder)
     if each is None:
         return "a task that no longer exists"
     if type(each) is int:

@@ -149,14 +149,14 @@ def state_of(queue: WaitQueue) -> str:
 
 
 class Ending(NamedTuple):
-    """What the end of an I/O thread waits for."""
+    """An I/O thread that is ending, or will be."""
 
     ident: int
-    tasks: Sequence[Task[Any]]  # those that are cancelled, and clean up
+    tasks: Sequence[Task[Any]]  # its tasks that have been cancelled, and clean up
 
 
 def end_of(thread: IOThread) -> Ending | None:
-    """What the end of an I/O thread waits for; None if it has ended, or has not started."""
+    """The needs of a wait for an I/O thread's end; None if it has ended, or has not started."""
     ident, context = thread._thread.ident, thread._context
     if ident is None or context is None or thread._ended:
         return None

@@ -345,9 +345,9 @@ class WaitGraph:
             edges.append(Edge(how, node, (record,)))
         return Needs(tuple(edges), any=isinstance(held.queue, Semaphore))
 
-    def _node(self, who: Any) -> Node | None:
+    def _node(self, name: Any) -> Node | None:
         """The node of the task or thread that a waiter or record names; None: the task is done."""
-        named = resolve(who)
+        named = resolve(name)
         if type(named) is int:
             return Frame(named)
         return None if named is None or named.done() else named

@@ -5,7 +5,7 @@ So each method that acquires or releases a lock has a *watched twin* right behin
 same and keeps the record. `begin` puts the twins in the place of the plain methods, and `end` puts
 the plain methods back. While no watch is on, they cost nothing.
 
-A record is `(who, scoped, watch)`: the task (a foreign one by weak reference), or the ident of a
+A record is `(holder, scoped, watch)`: the task (a foreign one by weak reference), or the ident of a
 thread that acquired the lock outside of any task; whether a `with` acquired it, so that the same
 task or thread will release it; and the watch that saw it, because a record of an earlier watch may
 be long out of date. Each record is a new object: the same record means the same hold.
@@ -112,12 +112,12 @@ def holders(queue: WaitQueue, want: Any) -> tuple[Record, ...]:
     return queue._known_holders(want)
 
 
-def resolve(who: Any) -> Any:
+def resolve(name: Any) -> Any:
     """The task, or the thread's ident, that a record or a waiter names; None: the task is gone.
 
     Called from: any thread.
     """
-    return who() if type(who) is ref else who
+    return name() if type(name) is ref else name
 
 
 def all_known(records: tuple[Record, ...], count: int) -> bool:
@@ -162,23 +162,23 @@ class HolderList:
         self._drop_old()
         self._records.append(record)
 
-    def drop(self, who: Any) -> None:
-        """Drop one record of `who`; all records if it has none.
+    def drop(self, holder: Any) -> None:
+        """Drop one record of `holder`; all records if it has none.
 
         Without one, the lock is released for another holder, and it is not known which.
         """
         self._drop_old()
         for index, record in enumerate(self._records):
-            if record[0] == who:
+            if record[0] == holder:
                 del self._records[index]
                 return
         self._records.clear()
 
-    def replace(self, who: Any, record: Record) -> None:
-        """Put `record` in the place of one of `who`, if there is one."""
+    def replace(self, holder: Any, record: Record) -> None:
+        """Put `record` in the place of one of `holder`, if there is one."""
         self._drop_old()
         for index, each in enumerate(self._records):
-            if each[0] == who:
+            if each[0] == holder:
                 self._records[index] = record
                 return
 

@@ -119,7 +119,7 @@ class RWLock(WaitQueue):
         with self._guard:
             if not self._owners:
                 raise RuntimeError("RWLock is not acquired.")
-            # A finaliser may release it under our guard: no call between the look and the change.
+            # A finaliser may release it under this guard: no call between the look and the change.
             self._owners -= 1 if self._owners > 0 else -1
         self._serve()
 

@@ -1,4 +1,4 @@
-"""What Lock and Semaphore share: acquiring takes a token from the stock, or waits for one."""
+"""The base of Lock and Semaphore: acquiring takes a token from the stock, or waits for one."""
 
 from __future__ import annotations
 

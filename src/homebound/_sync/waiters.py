@@ -57,7 +57,7 @@ class Waiter:
 
     @property
     def who(self) -> Any:
-        """The task, a weak reference to one that is not ours, or the thread's ident; None: unknown.
+        """The task, a weak reference to a foreign one, or the thread's ident; None: unknown.
 
         Called from: any thread.
         """
