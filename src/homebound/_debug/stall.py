@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import logging
 import threading
-import traceback
 from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ from .._aio.shapes import thread_frames
 from .._core.big_lock import thread_name
 from .._core.context import every_context
 from .._os.clock import monotonic
+from .._os.stacks import stack
 from .._sync.holders import begin, end
 from .deadlock import look
 from .private_state import big_lock_queue, is_alive, progress, sleeps_as_stand_in
@@ -248,7 +248,6 @@ def _stall(kind: str, idents: list[int], seconds: float, message: str) -> Stall:
     lines = []
     for ident in idents:
         lines.append(f"thread {thread_name(ident)}:")
-        if ident in frames:
-            lines += map(str.rstrip, traceback.format_stack(frames[ident]))
+        lines += stack(frames.get(ident))
     names = tuple(thread_name(ident).strip("'") for ident in idents)
     return Stall(kind, names, seconds, message, "\n".join(lines))

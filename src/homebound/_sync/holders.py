@@ -187,4 +187,25 @@ class HolderList:
         self._records = [record for record in self._records if record[2] is watch]
 
 
+class SharedHold:
+    """A mixin for a lock that several may hold at a time. The class has the slot `_holders`."""
+
+    __slots__ = ()
+
+    _holders: HolderList  # unset until a watch is on
+
+    def _holder_list(self) -> HolderList:
+        """The records, for a change. Under the guard."""
+        try:
+            return self._holders
+        except AttributeError:
+            self._holders = HolderList()  # type: ignore[misc]  # a slot of the class
+            return self._holders
+
+    def _recorded(self) -> tuple[Record, ...]:
+        """The records, of earlier watches too. Called from: any thread."""
+        records = getattr(self, "_holders", None)
+        return () if records is None else records.known()
+
+
 os.register_at_fork(after_in_child=_begin_as_child)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.current import current_context
 from .._threads.block_on import block_on
-from .holders import HolderList, all_known, record_of, record_of_caller, watched
+from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 READ, WRITE = "read", "write"
 
 
-class RWLock(WaitQueue):
+class RWLock(SharedHold, WaitQueue):
     """A lock held by many readers at a time, or by one writer.
 
     `async with rw.read():` and `async with rw.write():` in a task, `with` in a thread. FIFO:
@@ -45,8 +45,6 @@ class RWLock(WaitQueue):
         "_owners",
         "_unheld",
     )
-
-    _holders: HolderList
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,14 +251,6 @@ class RWLock(WaitQueue):
 
     # For the watched twins.
 
-    def _holder_list(self) -> HolderList:
-        """The records, for a change. Under the guard; none is of a task that does not hold it."""
-        try:
-            return self._holders
-        except AttributeError:
-            self._holders = HolderList()
-            return self._holders
-
     def _note_scoped_holder(self) -> None:
         """Record that the caller has acquired it by `with`."""
         record = record_of_caller(scoped=True)
@@ -272,8 +262,7 @@ class RWLock(WaitQueue):
             self._holder_list().replace(waiter.who, record_of_caller(scoped=False))
 
     def _known_holders(self, want: Any) -> tuple[Record, ...]:
-        records = getattr(self, "_holders", None)
-        known: tuple[Record, ...] = () if records is None else records.known()
+        known = self._recorded()
         owners = self._owners
         if want is READ and owners > 0:
             return ()  # readers keep no reader out

@@ -7,7 +7,7 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .holders import HolderList, all_known, record_of_caller
+from .holders import SharedHold, all_known, record_of_caller
 from .tokens import TokenQueue
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST = 1024  # permits in the deque at first: a semaphore of a million is not a million entries
 
 
-class Semaphore(TokenQueue):
+class Semaphore(SharedHold, TokenQueue):
     """asyncio.Semaphore for tasks of any loop and for threads, all at once.
 
     `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed over to the
@@ -40,8 +40,6 @@ class Semaphore(TokenQueue):
         "_permits",
         "_reserve",
     )
-
-    _holders: HolderList
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
@@ -97,14 +95,6 @@ class Semaphore(TokenQueue):
 
     # Any task or thread may release a permit, so only holders that use `with` are recorded.
 
-    def _holder_list(self) -> HolderList:
-        """The records, for a change. Under the guard."""
-        try:
-            return self._holders
-        except AttributeError:
-            self._holders = HolderList()
-            return self._holders
-
     def _note_holder(self, *, scoped: bool) -> None:
         if scoped:
             with self._guard:
@@ -115,8 +105,7 @@ class Semaphore(TokenQueue):
             self._holder_list().drop(record_of_caller(scoped=False)[0])
 
     def _known_holders(self, _want: Any) -> tuple[Record, ...]:
-        records = getattr(self, "_holders", None)
-        known: tuple[Record, ...] = () if records is None else records.known()
+        known = self._recorded()
         return known if not self._value and all_known(known, self._initial) else ()
 
     def _describe(self) -> str:
