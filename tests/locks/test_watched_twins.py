@@ -28,7 +28,7 @@ WITHOUT_TWIN = {
     (RWLock, "downgrade"): "the same holder goes on",
     (RWLock, "_upgrade_now"): "the same holder goes on",
 }
-WITH = ("__aenter__", "__aexit__", "__enter__", "__exit__")
+ENTER, EXIT = ("__aenter__", "__enter__"), ("__aexit__", "__exit__")
 
 
 def changes(function: Any, field: str) -> bool:
@@ -77,10 +77,15 @@ def test_each_method_that_acquires_or_releases_has_a_twin(owner: type):
 
 
 def test_each_way_into_a_with_block_has_a_twin():
-    assert set(WITH) <= set(twins[TokenQueue])
-    assert {"__aenter__", "__enter__"} <= set(twins[Side])  # it leaves by RWLock.release
+    assert set(ENTER) <= set(twins[TokenQueue])
+    assert set(ENTER) <= set(twins[Side])
+    assert set(EXIT) <= set(twins[Semaphore])  # of the others, `release` has one
+    assert "release" in twins[Lock]
+    assert "release" in twins[RWLock]
     for owner in (Lock, Semaphore, homebound.BoundedSemaphore):
-        assert not set(WITH) & set(vars(owner))  # TokenQueue's
+        assert not set(ENTER) & set(vars(owner))  # TokenQueue's
+    for owner in (Lock, homebound.BoundedSemaphore):
+        assert not set(EXIT) & set(vars(owner))
 
 
 def test_the_twins_are_in_place_only_while_a_watch_is_on():

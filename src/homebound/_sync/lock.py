@@ -123,9 +123,6 @@ class Lock(TokenQueue):
     def _note_holder(self, *, scoped: bool) -> None:
         self._holder = record_of_caller(scoped=scoped)
 
-    def _forget_holder(self) -> None:
-        self._holder = None
-
     def _known_holders(self, _want: Any) -> tuple[Record, ...]:
         record = getattr(self, "_holder", None)
         if record is None or self._free:

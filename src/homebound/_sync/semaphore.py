@@ -7,10 +7,13 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .holders import SharedHold, all_known, record_of_caller
+from .holders import SharedHold, all_known, record_of_caller, watched
 from .tokens import TokenQueue
+from .wait_queue import DONE
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .holders import Record
     from .waiters import Waiter
 
@@ -93,7 +96,26 @@ class Semaphore(SharedHold, TokenQueue):
         self._permits.append(None)
         self._serve()
 
-    # Any task or thread may release a permit, so only holders that use `with` are recorded.
+    # Any task or thread may release a permit, so only holders that use `with` are recorded, and
+    # `release` has no twin: the exits have.
+
+    def __aexit__(self, *_error: object) -> Awaitable[None]:
+        self.release()
+        return DONE
+
+    @watched(__aexit__)
+    def _watched_aexit(self, *_error: object) -> Awaitable[None]:
+        self._forget_holder()
+        self.release()
+        return DONE
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
+    @watched(__exit__)
+    def _watched_exit(self, *_error: object) -> None:
+        self._forget_holder()
+        self.release()
 
     def _note_holder(self, *, scoped: bool) -> None:
         if scoped:
@@ -101,6 +123,7 @@ class Semaphore(SharedHold, TokenQueue):
                 self._holder_list().add(record_of_caller(scoped=True))
 
     def _forget_holder(self) -> None:
+        """Remove the caller's record; it is about to release."""
         with self._guard:
             self._holder_list().drop(record_of_caller(scoped=False)[0])
 

@@ -91,12 +91,6 @@ class TokenQueue(WaitQueue):
         self.release()
         return DONE
 
-    @watched(__aexit__)
-    def _watched_aexit(self, *_error: object) -> Awaitable[None]:
-        self._forget_holder()
-        self.release()
-        return DONE
-
     def __enter__(self) -> None:
         self.acquire_sync()
 
@@ -108,19 +102,10 @@ class TokenQueue(WaitQueue):
     def __exit__(self, *_error: object) -> None:
         self.release()
 
-    @watched(__exit__)
-    def _watched_exit(self, *_error: object) -> None:
-        self._forget_holder()
-        self.release()
-
     # For the watched twins.
 
     def _note_holder(self, *, scoped: bool) -> None:
         """Record that the caller has acquired it."""
-        raise NotImplementedError
-
-    def _forget_holder(self) -> None:
-        """Remove the caller's record; it is about to release."""
         raise NotImplementedError
 
     def _note_waited_sync(self, _waiter: Waiter) -> None:
