@@ -185,23 +185,23 @@ class Unfinished(WaitQueue):
     because no item is ever reported, most are turned into a number.
     """
 
-    __slots__ = ("_more", "marks", "queue_id")
+    __slots__ = ("_marks", "_more", "queue_id")
 
     def __init__(self, queue_id: int) -> None:
-        self.marks: deque[None] = deque()
+        self._marks: deque[None] = deque()
         self._more = 0  # items counted here instead of by a mark. Under the guard
-        super().__init__(self.marks)
+        super().__init__(self._marks)
         self.queue_id = queue_id
 
     def __len__(self) -> int:
-        return len(self.marks) + self._more
+        return len(self._marks) + self._more
 
     def stow(self) -> None:
         """Turn most of the marks into a number."""
         taken: list[None] = []
         with self._guard:
             try:  # a loop in C: this is half of what a mark costs
-                taken.extend(starmap(self.marks.pop, repeat((), len(self.marks) - MOST // 2)))
+                taken.extend(starmap(self._marks.pop, repeat((), len(self._marks) - MOST // 2)))
             except IndexError:
                 pass  # reported done meanwhile; what was popped before is in the list
             self._more += len(taken)
@@ -209,24 +209,24 @@ class Unfinished(WaitQueue):
     def done(self) -> None:
         """Count one item less. Raises ValueError if there is none."""
         try:
-            self.marks.pop()
+            self._marks.pop()
         except IndexError:
             self._fetch()
-        if self._waiters and not self.marks:  # after the pop: pairs with _join
+        if self._waiters and not self._marks:  # after the pop: pairs with _join
             self._serve()
 
     def _fetch(self) -> None:
         with self._guard:
             more = min(self._more, MOST // 2)
             self._more -= more
-            self.marks.extend(repeat(None, more))
+            self._marks.extend(repeat(None, more))
             try:
-                self.marks.pop()
+                self._marks.pop()
             except IndexError:
                 raise ValueError("task_done() called too many times") from None
 
     def _take(self, _waiter: Waiter) -> bool:
-        return not self.marks and not self._more
+        return not self._marks and not self._more
 
     def _give_back(self, _waiter: Waiter) -> None:
         """Do nothing: a wait uses nothing up."""

@@ -80,7 +80,7 @@ class Queue(Generic[T]):
         self._push: Callable[[Any], None] = self._store.push
         self._pop: Callable[[], Any] = self._store.pop_next
         self._unfinished = Unfinished(id(self))
-        self._marks = self._unfinished.marks
+        self._marks = self._unfinished._marks
         # The slots, and the parts of them that each put looks at; None if there is no limit.
         self._slots = Slots(math.ceil(maxsize), id(self)) if maxsize > 0 else None
         self._getters_queue = Getters(id(self), self._store, self._unfinished, self._slots)
