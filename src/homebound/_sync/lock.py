@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TokenQueue
+from .wait_queue import DONE
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .holders import Record
     from .waiters import Waiter
 
@@ -119,6 +122,23 @@ class Lock(TokenQueue):
 
     def _give_back(self, _waiter: Waiter) -> None:
         self.release()
+
+    def __aenter__(self) -> Awaitable[Any]:
+        if self._free and not self._waiters:  # as _acquire_now, without the call
+            try:
+                self._free.pop()
+            except IndexError:
+                pass
+            else:
+                return DONE
+        return self._enter_waiting()
+
+    @watched(__aenter__)
+    def _watched_aenter(self) -> Awaitable[Any]:
+        if not self._plain_acquire_now():
+            return self._enter_waiting()
+        self._note_holder(scoped=True)
+        return DONE
 
     def _note_holder(self, *, scoped: bool) -> None:
         self._holder = record_of_caller(scoped=scoped)

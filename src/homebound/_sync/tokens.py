@@ -63,18 +63,11 @@ class TokenQueue(WaitQueue):
         return True
 
     def __aenter__(self) -> Awaitable[Any]:
-        if self._stock and not self._waiters:  # as _acquire_now, without the call
-            try:
-                self._stock.pop()
-            except IndexError:
-                pass
-            else:
-                return DONE
-        return self._enter_waiting()
+        return DONE if self._acquire_now() else self._enter_waiting()
 
     @watched(__aenter__)
     def _watched_aenter(self) -> Awaitable[Any]:
-        if not self._plain_acquire_now():
+        if not self._acquire_now():
             return self._enter_waiting()
         self._note_holder(scoped=True)
         return DONE
