@@ -83,7 +83,7 @@ def test_not_during_a_flush(
 
 
 def test_not_if_not_wanted(disk: FileDisk):
-    with FileDisk(disk.path, eager_writes=False) as careful:
+    with FileDisk(disk.path, eager_writes=False, lock=False) as careful:
         assert not any(careful.try_write(0, PAGE) for _ in range(3))
 
 

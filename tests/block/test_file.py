@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ import homebound
 from homebound.block import DiskClosed, DiskError, DiskReadOnly, FileDisk, ImageError, OutOfRange
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SIZE = 1 << 20
@@ -77,6 +79,11 @@ class TestOpening:
 
     def test_character_device(self):
         assert "neither a file nor a block device" in str(self.refusal("/dev/null"))
+
+    def test_file_without_a_size(self):
+        """Files in /proc are made up as they are read."""
+        error = self.refusal("/proc/version", read_only=True)
+        assert "it has no size that can be told (Invalid argument)" in str(error)
 
     def test_not_writable(self, tmp_path: Path):
         """Asked of a program that is being executed, which even root may not write to."""
@@ -242,18 +249,29 @@ def test_repr(image: Path):
         assert repr(disk) == f"<FileDisk '{image}' ({SIZE} bytes, read-only)>"
 
 
-def test_block_device(tmp_path: Path):
-    """A loop device, where the machine lets us have one."""
+@contextmanager
+def loop_device(tmp_path: Path, *options: str) -> Iterator[str]:
+    """One of SIZE zeroes, where the machine lets us have one."""
     image = tmp_path / "image"
     image.write_bytes(bytes(SIZE))
     made = subprocess.run(
-        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=False
+        ["losetup", "--find", "--show", *options, image],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         pytest.skip(f"no loop device: {made.stderr.strip()}")
     device = made.stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
-    async def main() -> None:
+
+def test_block_device(tmp_path: Path):
+
+    async def main(device: str) -> None:
         with FileDisk(device) as disk:
             assert disk.size == SIZE
             await disk.write(4096, b"x" * 4096, fua=True)
@@ -262,7 +280,14 @@ def test_block_device(tmp_path: Path):
             await disk.flush()
             assert await disk.read(4096, 4096) == bytes(1024) + b"x" * 3072
 
-    try:
-        homebound.run(main())
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    with loop_device(tmp_path) as device:
+        homebound.run(main(device))
+
+
+def test_read_only_block_device(tmp_path: Path):
+    with loop_device(tmp_path, "--read-only") as device:
+        with pytest.raises(ImageError, match=r"a read-only device.*be opened read-only") as e:
+            FileDisk(device)
+        assert e.value.errno == errno.EROFS
+        with FileDisk(device, read_only=True) as disk:
+            assert disk.size == SIZE

@@ -8,6 +8,7 @@ from ._errors import DiskClosed as DiskClosed
 from ._errors import DiskError as DiskError
 from ._errors import DiskReadOnly as DiskReadOnly
 from ._errors import ImageError as ImageError
+from ._errors import ImageLocked as ImageLocked
 from ._errors import OutOfRange as OutOfRange
 from ._file import FileDisk as FileDisk
 from ._memory import MemoryDisk as MemoryDisk

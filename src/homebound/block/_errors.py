@@ -16,6 +16,10 @@ class ImageError(DiskError):
     """An image cannot be opened as a disk; the text says why and what to do about it."""
 
 
+class ImageLocked(ImageError):
+    """Another program has the image open in a way that does not go with this one."""
+
+
 class OutOfRange(DiskError, ValueError):
     """The range asked for is not inside the disk."""
 

@@ -24,7 +24,12 @@ class FileDisk(BlockingDisk):
     quickly; after a write that took more than 10 ms, and while a flush is under way, writes go to
     workers, as they always do without `eager_writes`.
 
-    Raises ImageError if it is missing, a directory, empty, or not to be opened that way.
+    The image is locked as QEMU locks images: it has one writer, QEMU or homebound, and while that
+    one has it, it can be opened `read_only` only. With `lock=False` it is opened anyway, and the
+    program has to see to it that not both write.
+
+    Raises ImageLocked if another program writes to it, ImageError if it is missing, a directory,
+    empty, or not to be opened that way.
 
     >>> import tempfile, homebound
     >>> from homebound.block import FileDisk
@@ -46,8 +51,9 @@ class FileDisk(BlockingDisk):
         *,
         read_only: bool = False,
         eager_writes: bool = True,
+        lock: bool = True,
     ) -> None:
-        raw = RawFile(path, read_only=read_only)
+        raw = RawFile(path, read_only=read_only, lock=lock)
         self.blocking: RawFile = raw
         self.path: str = raw.path
         self.size: int = raw.size

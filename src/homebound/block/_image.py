@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import sys
 from pathlib import Path
 
 from ._errors import ImageError
+from ._locks import lock_image
+
+_BLKROGET = 0x125E  # the request of Linux: is this device read-only?
 
 _MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 _ADVICE = {
@@ -25,8 +30,8 @@ _ADVICE = {
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY}
 
 
-def open_image(path: str | os.PathLike[str], *, read_only: bool) -> tuple[int, int]:
-    """A descriptor of the image and its size in bytes. Raises ImageError."""
+def open_image(path: str | os.PathLike[str], *, read_only: bool, lock: bool) -> tuple[int, int]:
+    """A descriptor of the image and its size in bytes, perhaps locked. Raises ImageError."""
     name = os.fspath(path)
     # O_NONBLOCK: opening a pipe would wait for its writer. Files and block devices ignore it.
     flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
@@ -35,10 +40,15 @@ def open_image(path: str | os.PathLike[str], *, read_only: bool) -> tuple[int, i
     except OSError as error:
         raise _refusal(name, error, read_only=read_only) from error
     try:
-        return fd, _size(fd, name)
+        size = _size(fd, name)
+        if not read_only:
+            _check_writable(fd, name)
+        if lock:
+            lock_image(fd, name, read_only=read_only)
     except BaseException:
         os.close(fd)
         raise
+    return fd, size
 
 
 def _refusal(name: str, error: OSError, *, read_only: bool) -> ImageError:
@@ -56,11 +66,25 @@ def _size(fd: int, name: str) -> int:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         text = "it is neither a file nor a block device"
         raise ImageError(errno.EINVAL, f"cannot open image {name!r}: {text}")
-    size = os.lseek(fd, 0, os.SEEK_END)  # st_size is 0 for a block device
+    try:
+        size = os.lseek(fd, 0, os.SEEK_END)  # st_size is 0 for a block device
+    except OSError as error:  # as of files in /proc, which are made up as they are read
+        text = f"it has no size that can be told ({error.strerror})"
+        raise ImageError(errno.EINVAL, f"cannot open image {name!r}: {text}") from error
     if not size:
         text = "it is empty; give it a size first (truncate -s 1G)"
         raise ImageError(errno.EINVAL, f"cannot open image {name!r}: {text}")
     return size
+
+
+def _check_writable(fd: int, name: str) -> None:
+    """Linux opens a read-only device for writing, and refuses each write to it."""
+    if not stat.S_ISBLK(os.fstat(fd).st_mode):
+        return
+    answer = fcntl.ioctl(fd, _BLKROGET, bytes(4))
+    if int.from_bytes(answer, sys.byteorder):
+        text = "it is a read-only device (it can be opened read-only)"
+        raise ImageError(errno.EROFS, f"cannot open image {name!r}: {text}")
 
 
 def is_in_memory(fd: int) -> bool:
