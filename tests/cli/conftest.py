@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,20 +15,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT = 30
+SERVE = [sys.executable, "-m", "homebound", "serve"]
 
 
 class Served:
     """A running `homebound serve`."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "homebound", "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.uri = self.process.stdout.readline().strip()  # empty if it has failed
+    def __init__(self, *arguments: str | bytes, **options: Any) -> None:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        self.process = subprocess.Popen([*SERVE, *arguments], text=True, **streams)
+        self.uri = ""  # empty if it has failed
+        if self.process.stdout is not None:
+            self.uri = self.process.stdout.readline().strip()
+
+    def hear(self) -> str:
+        """The next line on standard error."""
+        assert self.process.stderr is not None
+        line: str = self.process.stderr.readline()
+        return line
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Its exit code, and what it said beside the first line."""
@@ -37,15 +41,16 @@ class Served:
 
     def finish(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=TIMEOUT)
-        return self.process.returncode, out, err
+        return self.process.returncode, out or "", err or ""
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
     running: list[Served] = []
 
-    def start(*arguments: object) -> Served:
-        served = Served(*map(str, arguments))
+    def start(*arguments: object, **options: Any) -> Served:
+        texts = [each if isinstance(each, bytes) else str(each) for each in arguments]
+        served = Served(*texts, **options)
         running.append(served)
         return served
 
@@ -54,6 +59,21 @@ def serve() -> Iterator[Callable[..., Served]]:
         if served.process.poll() is None:
             served.process.kill()
         served.process.communicate(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def refused(serve: Callable[..., Served]) -> Callable[..., str]:
+    """Have it serve what it cannot; the one line that it says, and its status must be `code`."""
+
+    def refuse(*arguments: object, code: int = 1, **options: Any) -> str:
+        served = serve(*arguments, **options)
+        status, out, err = served.finish()
+        assert (status, served.uri, out) == (code, "", "")
+        assert err.count("\n") == 1
+        assert err.startswith("homebound")
+        return err.strip()
+
+    return refuse
 
 
 @pytest.fixture

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 
+from ._stdio import fill_standard_streams
+
 
 def main() -> None:
     """The `homebound` command.
 
     Called from: any thread.
     """
+    fill_standard_streams()
     try:
-        from ._commands import homebound  # noqa: PLC0415  (its libraries are an extra)
+        from ._main import run_command  # noqa: PLC0415  (its libraries are an extra)
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise
@@ -19,4 +22,4 @@ def main() -> None:
             f"homebound: the command line needs {error.name}, which is not installed; "
             "install it with: pip install 'homebound[cli]'"
         )
-    homebound()
+    sys.exit(run_command())

@@ -3,95 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
+import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.live import Live
-
-from .._os.clock import monotonic
 from .._threads.io_thread_pool import IOThreadPool
-from ..nbd import NBDServer, ServerStats
-from ._sizes import show_size
+from ..nbd import NBDServer
+from ._announce import announce
+from ._end import GRACE, End
+from ._notify import Notifier
+from ._statistics import Statistics
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from ..block._disk import Disk
+    from ._announce import Served
+    from ._signals import Signals
 
-_EVERY = 0.5  # seconds between two looks at the counters
+_LONGEST_UNIX = 107  # bytes of a socket's path
 
 
 @dataclass(frozen=True)
 class Address:
     """Return where to listen: the Unix socket if there is one, else host and port."""
 
-    unix: Path | None
+    unix: str | None
     host: str
     port: int
 
+    async def listen(self, server: NBDServer) -> None:
+        """Have the server listen there; its URIs then hold from any directory."""
+        if self.unix is None:
+            await server.listen_tcp(self.host, self.port)
+            return
+        await server.listen_unix(_absolute(self.unix))
 
-async def serve_until_stopped(disk: Disk, name: str, address: Address, iothreads: int) -> None:
-    """Serve `disk` until SIGINT or SIGTERM; answer what is in flight, and flush."""
+
+def _absolute(path: str) -> str:
+    """The path of a socket from any directory, unless it is too long to be one."""
+    absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  (a Path would not keep bytes)
+    if ".." not in path.split("/"):  # what is before it may be a symbolic link
+        absolute = os.path.normpath(absolute)
+    return absolute if len(os.fsencode(absolute)) <= _LONGEST_UNIX else path
+
+
+async def serve_until_stopped(
+    exports: Sequence[Served], address: Address, iothreads: int, signals: Signals
+) -> None:
+    """Serve the exports until a signal comes; answer what is in flight, and flush."""
     stopped = asyncio.Event()
+    notifier = Notifier()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(signals.calling(_setter(stopped)))
+        pool = None
+        if iothreads:
+            pool = await stack.enter_async_context(IOThreadPool(iothreads, name="nbd"))
+        server = NBDServer({export.name: export.disk for export in exports}, io_threads=pool or ())
+        end = End(server, exports)
+        stack.push_async_callback(end.stop, GRACE)
+        signals.overdue = end.overdue
+        await address.listen(server)
+        statistics = Statistics(server)
+        signals.show_statistics = statistics.show
+        notifier.ready(announce(server.uris, exports))
+        await statistics.keep_live(stopped)
+        notifier.stopping()
+
+
+def _setter(stopped: asyncio.Event) -> Callable[[], None]:
+    """Set the event, from another thread."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    try:
-        async with AsyncExitStack() as stack:
-            pool = None
-            if iothreads:
-                pool = await stack.enter_async_context(IOThreadPool(iothreads, name="nbd"))
-            server = NBDServer({name: disk}, io_threads=pool or ())
-            await stack.enter_async_context(server)
-            if address.unix is not None:
-                await server.listen_unix(address.unix)
-            else:
-                await server.listen_tcp(address.host, address.port)
-            _greet(server, disk)
-            await _report(server, stopped)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
+    def stop() -> None:
+        try:
+            loop.call_soon_threadsafe(stopped.set)
+        except RuntimeError:
+            pass  # the loop has ended by itself meanwhile
 
-def _greet(server: NBDServer, disk: Disk) -> None:
-    """The addresses on standard output, for scripts; the rest for people."""
-    for uri in server.uris:
-        sys.stdout.write(f"{uri}\n")
-    sys.stdout.flush()
-    access = "read-only" if disk.read_only else "read-write"
-    sys.stderr.write(f"serving {disk!r}, {show_size(disk.size)}, {access}; Ctrl-C stops\n")
-
-
-async def _report(server: NBDServer, stopped: asyncio.Event) -> None:
-    """Keep a live line on a terminal; elsewhere only wait."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        await stopped.wait()
-        return
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        before, then = server.stats(), monotonic()
-        while not stopped.is_set():
-            try:
-                await asyncio.wait_for(stopped.wait(), _EVERY)
-            except TimeoutError:
-                pass
-            after, now = server.stats(), monotonic()
-            live.update(live_line(before, after, now - then), refresh=True)
-            before, then = after, now
-
-
-def live_line(before: ServerStats, after: ServerStats, seconds: float) -> str:
-    """Clients, requests and bytes a second, between two readings of the counters."""
-    requests = (after.requests - before.requests) / seconds
-    read = (after.bytes_read - before.bytes_read) / seconds
-    written = (after.bytes_written - before.bytes_written) / seconds
-    errors = f"  {after.errors} errors" if after.errors else ""
-    return (
-        f"{after.clients} clients  {requests:,.0f} IOPS  "
-        f"read {show_size(read)}/s  written {show_size(written)}/s{errors}"
-    )
+    return stop

@@ -1,12 +1,13 @@
-"""Sizes as people write them: 512, 64K, 1.5G, 2TiB."""
+"""Sizes as people write them: 512, 64K, 1.5G, 1Gi, 2TiB."""
 
 from __future__ import annotations
 
 import re
 
 _UNITS = "KMGTPE"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*(?:([KMGTPE])(?:iB?|B)?|B)?", re.IGNORECASE)
 _STEP = 1024
+_LARGEST = (1 << 63) - 1  # what file offsets, and NBD's, can reach
 
 
 def parse_size(text: str) -> int:
@@ -24,11 +25,13 @@ def parse_size(text: str) -> int:
     size = float(number) * factor if "." in number else int(number) * factor
     if size < 1 or size != int(size):
         raise ValueError(f"{text!r} is {size:g} bytes; a disk has a whole number, at least 1")
+    if size > _LARGEST:
+        raise ValueError(f"{text!r} is {size:g} bytes; a disk has less than 8E")
     return int(size)
 
 
 def show_size(size: float) -> str:
-    """A size for people.
+    """A size for people; with a fraction unless it is exact.
 
     >>> from homebound.cli._sizes import show_size
     >>> show_size(1536)
@@ -38,4 +41,4 @@ def show_size(size: float) -> str:
         if size < _STEP or unit == "EiB":
             break
         size /= _STEP
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    return f"{size:.0f} {unit}" if unit == "B" or size == int(size) else f"{size:.1f} {unit}"

@@ -1,0 +1,49 @@
+"""The format of an image, told by its first bytes: the names are QEMU's."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
+
+RAW: Final = "raw"
+
+_LOOK_AT = 512  # bytes
+
+# (format, offset, what stands there)
+_SIGNS = (
+    ("qcow2", 0, b"QFI\xfb\0\0\0\x02"),
+    ("qcow2", 0, b"QFI\xfb\0\0\0\x03"),
+    ("qcow", 0, b"QFI\xfb"),
+    ("qed", 0, b"QED\0"),
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("vpc", 0, b"conectix"),
+    ("vdi", 0x40, b"\x7f\x10\xda\xbe"),
+    ("parallels", 0, b"WithoutFreeSpace"),
+    ("parallels", 0, b"WithouFreSpacExt"),
+)
+
+
+def probe(path: str | os.PathLike[str]) -> str:
+    """The format of the image at `path`, `raw` if it has no sign of another.
+
+    A raw image may have such a sign too: whoever writes to a disk can put one there, a guest for
+    instance. So a format that was guessed must give its writer no more than raw bytes would: no
+    access to another file that the image names. Raises OSError if it cannot be read.
+
+    Called from: any thread.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        head = os.pread(fd, _LOOK_AT, 0)
+    finally:
+        os.close(fd)
+    for name, offset, sign in _SIGNS:
+        if head.startswith(sign, offset):
+            return name
+    return RAW

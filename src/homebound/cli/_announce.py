@@ -1,0 +1,55 @@
+"""Where clients find what is served."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from ._sizes import show_size
+from ._stdio import put, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..block import Disk
+
+
+@dataclass(frozen=True)
+class Served:
+    """A disk under the name that clients give; `label` is what people call it."""
+
+    name: str
+    label: str
+    disk: Disk
+
+
+def announce(uris: Sequence[str], exports: Iterable[Served]) -> str:
+    """The URI of each export on standard output, for scripts; on standard error all, for people.
+
+    Returns the line of the first. Raises OutputError.
+    """
+    lines = []
+    for export in exports:
+        own = [uri_of(uri, export.name) for uri in uris]
+        for uri in own:
+            put(uri)
+        access = ", read-only" if export.disk.read_only else ""
+        where = " and ".join(own)
+        lines.append(f"serving {export.label}, {show_size(export.disk.size)}{access}, at {where}")
+        tell(lines[-1])
+    if sys.stderr is not None and sys.stderr.isatty():
+        tell("Ctrl-C stops")
+    return lines[0]
+
+
+def uri_of(uri: str, name: str) -> str:
+    """The URI of the export `name`, from that of another at the same address.
+
+    >>> from homebound.cli._announce import uri_of
+    >>> uri_of("nbd+unix:///a?socket=/run/nbd", "b c")
+    'nbd+unix:///b%20c?socket=/run/nbd'
+    """
+    place, mark, query = uri.partition("?")
+    return f"{place.rpartition('/')[0]}/{quote(name, safe='')}{mark}{query}"

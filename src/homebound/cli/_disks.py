@@ -1,0 +1,74 @@
+"""Disks as the command line names them."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk
+from ..block._probe import RAW, probe
+from ._sizes import parse_size
+
+if TYPE_CHECKING:
+    from ..block import Disk
+
+AUTO = "auto"
+FORMATS = (AUTO, RAW)
+_MEMORY = "memory:"
+_LONGEST_OPENING = 3.0  # seconds from the signal; nothing is served yet
+
+
+class Opener:
+    """Opens disks the way that the options say."""
+
+    def __init__(self, image_format: str, *, read_only: bool, lock: bool) -> None:
+        self._format = image_format
+        self._read_only = read_only
+        self._lock = lock
+        self._opening = ""  # read by another thread
+
+    def open(self, spec: str) -> Disk:
+        """Open what `spec` names: `memory:SIZE`, or an image by its path.
+
+        Raises DiskError, or ValueError if it is no such name.
+        """
+        if spec.startswith(_MEMORY):
+            return MemoryDisk(parse_size(spec.removeprefix(_MEMORY)), read_only=self._read_only)
+        self._opening = spec
+        try:
+            disk = FileDisk(spec, read_only=self._read_only, lock=self._lock)
+        except ImageLocked as error:
+            advice = "--read-only shares it, --no-lock opens it anyway"
+            raise ImageLocked(error.errno, f"{error}; {advice}") from error
+        try:
+            if self._format == AUTO:
+                _check_format(spec)
+        except BaseException:
+            disk.close()
+            raise
+        return disk
+
+    def overdue(self, seconds: float) -> str | None:
+        """Why the program does not end so long after a signal, while it opens disks."""
+        late = seconds > _LONGEST_OPENING
+        return f"opening {self._opening!r} has not ended" if late else None
+
+
+def _check_format(path: str) -> None:
+    """Refuse an image of a format that is not read yet.
+
+    Served as a raw disk it would be destroyed by the first client that writes to it.
+    """
+    name = probe(path)
+    if name == RAW:
+        return
+    raise ImageError(
+        errno.EINVAL,
+        f"cannot open image {path!r}: it is a {name} image, which is not read; convert it "
+        f"(qemu-img convert -O raw), or serve its bytes as they are: --format raw",
+    )
+
+
+def label_of(spec: str) -> str:
+    """The name as it was given, or as Python would write it if it is none to be printed."""
+    return spec if spec.isprintable() else repr(spec)

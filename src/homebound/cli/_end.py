@@ -1,0 +1,54 @@
+"""The end of a server, and how long it may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._errors import ServeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..nbd import NBDServer
+    from ._announce import Served
+
+GRACE = 5.0  # seconds for the clients to take their replies
+_CUT_OFF = 3.0  # seconds more for clients and requests that were cut off then
+_FLUSH = 60.0  # seconds, where all clients have left in time
+
+# What is measured against the grace is looked at now and then only.
+_IN_TIME = GRACE - 0.5
+
+
+class End:
+    """Stops the server; says when it is no use to wait for that any more."""
+
+    def __init__(self, server: NBDServer, exports: Sequence[Served]) -> None:
+        self._server = server
+        self._what = ", ".join(export.label for export in exports)
+        # When `overdue` first saw that all had left, in seconds from the signal.
+        self._left: float | None = None
+
+    async def stop(self, grace: float) -> None:
+        """Stop the server. Raises ServeError if the disks cannot be flushed."""
+        try:
+            await self._server.stop(grace)
+        except OSError as error:
+            raise ServeError(f"cannot flush {self._what}: {error.strerror or error}") from error
+
+    def overdue(self, seconds: float) -> str | None:
+        """Why the server does not end by itself, so long after the signal; None if it may yet.
+
+        A request that the kernel does not answer holds its thread, and with it the process.
+        """
+        if self._left is None and not self._server.stats().clients:
+            self._left = seconds
+        if self._left is not None and self._left < _IN_TIME:
+            late = seconds > _FLUSH
+            return f"{self._what} could not be flushed in {_FLUSH:.0f} s" if late else None
+        if seconds > GRACE + _CUT_OFF:
+            return (
+                f"{self._what} does not answer requests that it was given; "
+                "ended without them, and without a flush"
+            )
+        return None

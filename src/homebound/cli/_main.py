@@ -1,0 +1,67 @@
+"""The command from its arguments to its exit status.
+
+0: it is done. 1: it failed, and a line on standard error names what, where and why. 2: it was used
+wrongly, and the line says how.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..block import DiskError
+from ..nbd import NBDError
+from ._commands import homebound
+from ._errors import CommandError
+from ._stdio import discard_output, tell
+
+_FAILED = 1
+_WRONG_USE = 2
+_INTERRUPTED = 130  # as shells say it of a program that Ctrl-C ended
+
+
+def run_command() -> int:
+    """Run the command that `sys.argv` names; its exit status."""
+    try:
+        return homebound.main(prog_name="homebound", standalone_mode=False) or 0
+    except click.UsageError as error:
+        return _explain(error)
+    except click.ClickException as error:
+        return _complain(error.format_message())
+    except (DiskError, NBDError, CommandError) as error:
+        return _complain(str(error))
+    except click.Abort:
+        return _INTERRUPTED
+    except OSError as error:
+        return _complain(_words(error))
+
+
+def _complain(text: str) -> int:
+    tell(f"homebound: {_one_line(text)}")
+    return _FAILED
+
+
+def _explain(error: click.UsageError) -> int:
+    command = error.ctx.command_path if error.ctx is not None else "homebound"
+    if error.ctx is not None and error.message == error.ctx.get_help():
+        tell(error.message)  # the answer to a command without any argument
+    else:
+        text = _one_line(error.format_message()).removesuffix(".")
+        tell(f"{command}: {text}; see {command} --help")
+    return _WRONG_USE
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _words(error: OSError) -> str:
+    """An error of the system that has not been given words where it came up."""
+    words = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename!r}: {words}"
+    if sys.stdout is not None:
+        # What click writes, such as the help, is the only thing that is left.
+        discard_output(sys.stdout)
+    return f"cannot write to standard output: {words}"

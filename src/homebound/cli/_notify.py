@@ -1,0 +1,42 @@
+"""What systemd wants to hear from a service, by sd_notify's protocol."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ._stdio import tell
+
+_VARIABLE = "NOTIFY_SOCKET"
+
+
+class Notifier:
+    """Tells the service manager that started this process, if one did and asks for it."""
+
+    def __init__(self) -> None:
+        # Out of the environment: a program that is executed is not what the manager waits for.
+        self._address = os.environ.pop(_VARIABLE, "")
+
+    def ready(self, status: str) -> None:
+        """Say that clients can come."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._send("STOPPING=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        # "@" stands for the NUL byte with which abstract names begin.
+        name = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+                manager.connect(name)
+                manager.sendall(text.encode(errors="replace"))
+        except OSError as error:
+            tell(
+                f"homebound: cannot notify the service manager at {self._address!r} "
+                f"({_VARIABLE}): {error.strerror or error}"
+            )
+            self._address = ""

@@ -1,0 +1,123 @@
+"""The signals of a server, taken by a thread of their own.
+
+The main thread may be stuck in the kernel with a disk that does not answer, and would not see them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .._os.clock import monotonic
+from ._stdio import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Signals:
+    """While entered: a signal that stops sets `stopped`; SIGUSR1 calls `show_statistics`.
+
+    Once stopped, `overdue(seconds)` is asked now and then, with the time since: it returns why the
+    program cannot end by itself, and then the process is ended with that reason and status 1.
+    All of them are called in the thread of this class.
+
+    Threads that are started meanwhile do not get these signals. A program that is executed
+    meanwhile must be given back the old mask: see `before`.
+    """
+
+    def __init__(self) -> None:
+        self.show_statistics: Callable[[], None] = _no_statistics
+        self.overdue: Callable[[float], str | None] = _never
+        self.before: set[int] = set()  # the signals that were blocked
+        # Written by the thread, once: the one that came.
+        self.stopped: signal.Signals | None = None
+        self._on_stop: Callable[[], None] | None = None
+        self._lock = threading.Lock()  # guards stopped and _on_stop
+        self._ended = False  # read by the thread after a signal that says so
+        self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+
+    @contextmanager
+    def calling(self, call: Callable[[], None]) -> Iterator[None]:
+        """Have `call` called when the signal comes, at once if it has come; until the end."""
+        with self._lock:
+            self._on_stop = call
+            came = self.stopped is not None
+        if came:
+            call()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._on_stop = None
+
+    def __enter__(self) -> Self:
+        # A SIGHUP that is ignored stays so: that is what nohup asks for.
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._taken = {*_STOP, signal.SIGUSR1} - ({signal.SIGHUP} if ignored else set())
+        self.before = {
+            int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, self._taken)
+        }
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        assert self._thread.ident is not None
+        signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
+        self._thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
+
+    def _wait(self) -> None:
+        self._take(signal.sigwait(self._taken))
+        while not self._ended:
+            if self.stopped is None:
+                self._take(signal.sigwait(self._taken))
+            else:
+                self._wait_for_the_end(self.stopped)
+
+    def _take(self, number: int) -> None:
+        if self._ended:
+            return
+        if number == signal.SIGUSR1:
+            self.show_statistics()
+            return
+        with self._lock:
+            if self.stopped is not None:
+                return
+            self.stopped = signal.Signals(number)
+            call = self._on_stop
+        if call is not None:
+            call()
+
+    def _wait_for_the_end(self, by: signal.Signals) -> None:
+        began = monotonic()
+        while not self._ended:
+            came = signal.sigtimedwait(self._taken, 0.2)
+            if came is not None:
+                self._take(came.si_signo)
+            seconds = monotonic() - began
+            reason = self.overdue(seconds)
+            if reason is not None and not self._ended:
+                tell(f"homebound: {reason} ({by.name} came {seconds:.0f} s ago)")
+                os._exit(1)
+
+
+def _no_statistics() -> None:
+    tell("homebound: not serving yet")
+
+
+def _never(_: float) -> str | None:
+    return None

@@ -1,0 +1,74 @@
+"""What a server has done: a live line on a terminal, and a line whenever SIGUSR1 asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+
+from .._os.clock import monotonic
+from ._sizes import show_size
+from ._stdio import discard_output, tell
+
+if TYPE_CHECKING:
+    from ..nbd import NBDServer, ServerStats
+
+_EVERY = 0.5  # seconds between two looks at the counters
+
+
+class Statistics:
+    """The counters of a server that begins now."""
+
+    def __init__(self, server: NBDServer) -> None:
+        self._server = server
+        self._began = monotonic()
+
+    def show(self) -> None:
+        """Tell the counters since the beginning. Called from any thread."""
+        tell(totals_line(self._server.stats(), monotonic() - self._began))
+
+    async def keep_live(self, stopped: asyncio.Event) -> None:
+        """Keep a live line on a terminal, until stopped; elsewhere only wait."""
+        console = Console(stderr=True)
+        if console.is_terminal:
+            try:
+                await self._keep_live(console, stopped)
+            except OSError:  # the terminal has gone, which SIGHUP will tell
+                discard_output(sys.stderr)
+        await stopped.wait()
+
+    async def _keep_live(self, console: Console, stopped: asyncio.Event) -> None:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            before, then = self._server.stats(), monotonic()
+            while not stopped.is_set():
+                try:
+                    await asyncio.wait_for(stopped.wait(), _EVERY)
+                except TimeoutError:
+                    pass
+                after, now = self._server.stats(), monotonic()
+                live.update(live_line(before, after, now - then), refresh=True)
+                before, then = after, now
+
+
+def live_line(before: ServerStats, after: ServerStats, seconds: float) -> str:
+    """Clients, requests and bytes a second, between two readings of the counters."""
+    requests = (after.requests - before.requests) / seconds
+    read = (after.bytes_read - before.bytes_read) / seconds
+    written = (after.bytes_written - before.bytes_written) / seconds
+    errors = f"  {after.errors} errors" if after.errors else ""
+    return (
+        f"{after.clients} clients  {requests:,.0f} IOPS  "
+        f"read {show_size(read)}/s  written {show_size(written)}/s{errors}"
+    )
+
+
+def totals_line(stats: ServerStats, seconds: float) -> str:
+    """All that was counted in the seconds since the beginning."""
+    return (
+        f"after {seconds:,.1f} s: {stats.clients} clients now, {stats.connections} ever; "
+        f"{stats.requests:,} requests, {stats.errors:,} errors; "
+        f"read {show_size(stats.bytes_read)}, written {show_size(stats.bytes_written)}"
+    )

@@ -1,0 +1,130 @@
+"""Images that `homebound serve` refuses, or serves as it is told to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import Served, without_reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Serve = Callable[..., Served]
+Refused = Callable[..., str]
+
+
+def test_one_that_is_not_there(refused: Refused, tmp_path: Path):
+    image = tmp_path / "none.img"
+    assert refused(image) == f"homebound: cannot open image '{image}': there is no such file"
+
+
+def test_a_directory(refused: Refused, tmp_path: Path):
+    assert "it is a directory" in refused(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_one_that_may_not_be_read(refused: Refused, image: Path):
+    with without_reading(image):
+        assert "permission" in refused(image)
+
+
+def test_an_empty_one(refused: Refused, tmp_path: Path):
+    (tmp_path / "empty.img").touch()
+    assert "empty" in refused(tmp_path / "empty.img")
+
+
+def test_a_file_of_the_kernel(refused: Refused):
+    assert "it has no size that can be told" in refused("/proc/version")
+
+
+def test_a_name_that_is_not_utf_8(serve: Serve, image: Path):
+    strange = image.rename(os.fsdecode(bytes(image.parent) + b"/\xff.img"))
+    served = serve(bytes(strange), "--port", "0")
+    assert served.hear() == f"serving '{image.parent}/\\udcff.img', 1 MiB, at {served.uri}\n"
+    assert served.stop()[0] == 0
+
+
+class TestLocks:
+    def test_a_second_server_is_refused(self, serve: Serve, refused: Refused, image: Path):
+        first = serve(image, "--port", "0")
+        assert refused(image, "--port", "0") == (
+            f"homebound: cannot open image '{image}': another homebound "
+            f"(process {first.process.pid}) has it open for writing; "
+            "--read-only shares it, --no-lock opens it anyway"
+        )
+        for option in ("--read-only", "--no-lock"):
+            second = serve(image, "--port", "0", option)
+            assert second.uri
+            assert second.stop()[0] == 0
+        assert first.stop()[0] == 0
+        assert serve(image, "--port", "0").stop()[0] == 0
+
+    def test_a_killed_one_leaves_no_lock(self, serve: Serve, image: Path):
+        first = serve(image, "--port", "0")
+        first.process.kill()
+        first.finish()
+        assert serve(image, "--port", "0").stop()[0] == 0
+
+    @pytest.mark.peers
+    def test_qemu_first(self, refused: Refused, image: Path):
+        if shutil.which("qemu-nbd") is None:
+            pytest.skip("qemu-nbd (Debian: qemu-utils) is not installed")
+        path = image.with_suffix(".pid")
+        command = ["qemu-nbd", "-f", "raw", "-t", "-k", str(image.with_suffix(".sock")), str(image)]
+        subprocess.run([*command, "--fork", "--pid-file", str(path)], check=True, timeout=30)
+        pid = int(path.read_text())
+        try:
+            assert f"QEMU (qemu-nbd, process {pid}) has it open for writing" in refused(image)
+        finally:
+            os.kill(pid, 9)
+
+    @pytest.mark.peers
+    def test_qemu_second(self, serve: Serve, image: Path):
+        if shutil.which("qemu-nbd") is None:
+            pytest.skip("qemu-nbd (Debian: qemu-utils) is not installed")
+        served = serve(image, "--port", "0")
+        command = ["qemu-nbd", "-f", "raw", "-t", "-k", str(image.with_suffix(".sock")), str(image)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert 'Failed to get "write" lock' in done.stderr
+        assert served.stop()[0] == 0
+
+
+@pytest.mark.peers
+class TestFormats:
+    @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vhdx", "vdi"])
+    def test_what_is_not_read_is_refused(self, refused: Refused, tmp_path: Path, name: str):
+        image = tmp_path / "image"
+        self.make(image, name)
+        assert refused(image) == (
+            f"homebound: cannot open image '{image}': it is a {name} image, which is not read; "
+            "convert it (qemu-img convert -O raw), or serve its bytes as they are: --format raw"
+        )
+
+    def test_its_bytes_are_served_if_that_is_wanted(self, serve: Serve, tmp_path: Path):
+        image = tmp_path / "image"
+        self.make(image, "qcow2")
+        served = serve(image, "--port", "0", "--format", "raw")
+        command = ["qemu-img", "info", "-f", "qcow2", f"json:{self.qcow2_over(served.uri)}"]
+        info = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        assert "virtual size: 1 MiB" in info.stdout
+        assert served.stop()[0] == 0
+
+    def make(self, image: Path, name: str) -> None:
+        if shutil.which("qemu-img") is None:
+            pytest.skip("qemu-img (Debian: qemu-utils) is not installed")
+        command = ["qemu-img", "create", "-q", "-f", name, str(image), "1M"]
+        subprocess.run(command, check=True, timeout=30)
+
+    def qcow2_over(self, uri: str) -> str:
+        host, port = uri.split("/")[2].split(":")
+        return (
+            '{"driver": "qcow2", "file": {"driver": "nbd", "server": '
+            f'{{"type": "inet", "host": "{host}", "port": "{port}"}}}}}}'
+        )

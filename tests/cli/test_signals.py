@@ -1,0 +1,174 @@
+"""The signals that `homebound serve` takes, and what systemd hears of it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homebound.testing import until
+
+from .conftest import TIMEOUT, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Serve = Callable[..., Served]
+
+# The numbers of pread64, preadv and preadv2.
+READ_CALLS = {"x86_64": {"17", "295", "327"}, "aarch64": {"67", "69", "286"}}[platform.machine()]
+
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("iothreads", [0, 1])
+def test_stops_cleanly(serve: Serve, image: Path, number: int, iothreads: int):
+    path = image.with_suffix(".sock")
+    served = serve(image, "--unix", path, "--iothreads", iothreads)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert client.recv(8) == b"NBDMAGIC"
+        code, out, err = served.stop(number)
+    assert (code, out) == (0, "")
+    assert err.count("\n") == 1
+    assert not path.exists()
+
+
+def test_what_nohup_ignores_stays_ignored(serve: Serve, tmp_path: Path):
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    served = serve("--size", "1M", "--unix", tmp_path / "s", preexec_fn=ignore)
+    served.hear()
+    served.process.send_signal(signal.SIGHUP)
+    served.process.send_signal(signal.SIGUSR1)
+    assert "0 clients now" in served.hear()
+    assert served.stop() == (0, "", "")
+
+
+@pytest.mark.peers
+def test_statistics(serve: Serve, image: Path):
+    if shutil.which("qemu-io") is None:
+        pytest.skip("qemu-io (Debian: qemu-utils) is not installed")
+    served = serve(image, "--unix", image.with_suffix(".sock"))
+    served.hear()
+    commands = ["-c", "write 0 64k", "-c", "read 0 128k"]
+    subprocess.run(["qemu-io", "-f", "raw", *commands, served.uri], check=True, timeout=TIMEOUT)
+    served.process.send_signal(signal.SIGUSR1)
+    assert re.fullmatch(
+        r"after \d+\.\d s: 0 clients now, 1 ever; \d+ requests, 0 errors; "
+        r"read 128 KiB, written 64 KiB\n",
+        served.hear(),
+    )
+    assert served.stop() == (0, "", "")
+
+
+@contextmanager
+def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A file of FUSE, whose daemon can be stopped with SIGSTOP."""
+    for program in ("nbdfuse", "nbdkit"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} (Debian: libnbd-bin, nbdkit) is not installed")
+    mounted = directory / "mounted"
+    mounted.mkdir()
+    command = ["nbdfuse", "-P", directory / "pid", mounted / "disk", "[", "nbdkit", "memory", "1M"]
+    with subprocess.Popen([*map(str, command), "]"], stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while not (directory / "pid").exists():
+                if daemon.poll() is not None:
+                    pytest.skip(f"no FUSE: {daemon.communicate()[1]}")
+                time.sleep(0.02)
+            yield mounted / "disk", daemon
+        finally:
+            daemon.send_signal(signal.SIGCONT)
+            helper = shutil.which("fusermount3") or shutil.which("fusermount")
+            unmount = [helper, "-u", "-z"] if helper is not None else ["umount", "--lazy"]
+            subprocess.run([*unmount, mounted], check=False)
+            daemon.terminate()
+
+
+def in_the_kernel(pid: int) -> bool:
+    """Whether a thread of the process waits there for a read."""
+    calls = [
+        (thread / "syscall").read_text().split()[0]
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return not READ_CALLS.isdisjoint(calls)
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.parametrize("iothreads", [0, 1])
+def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: int):
+    if shutil.which("qemu-io") is None:
+        pytest.skip("qemu-io (Debian: qemu-utils) is not installed")
+    with fuse_disk(tmp_path) as (disk, daemon):
+        served = serve(disk, "--unix", tmp_path / "s", "--iothreads", iothreads)
+        served.hear()
+        daemon.send_signal(signal.SIGSTOP)
+        command = ["qemu-io", "-f", "raw", "-c", "read 64k 4k", served.uri]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            until(lambda: in_the_kernel(served.process.pid))
+            code, out, err = served.stop()
+            assert "read failed" in client.communicate(timeout=TIMEOUT)[0]
+    assert (code, out) == (1, "")
+    assert re.fullmatch(
+        f"homebound: {disk} does not answer requests that it was given; ended without them, "
+        r"and without a flush \(SIGTERM came \d+ s ago\)\n",
+        err,
+    )
+
+
+class Manager:
+    """A service manager that listens for notifications."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address.replace("@", "\0", 1))
+        self.socket.settimeout(TIMEOUT)
+
+    def hear(self) -> list[str]:
+        return self.socket.recv(4096).decode().split("\n")
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    path = tmp_path / "notify"
+    listening = Manager(f"@{path}" if request.param == "abstract" else str(path))
+    yield listening
+    listening.socket.close()
+
+
+def test_systemd_is_told(
+    serve: Serve, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+    served = serve("--size", "1M", "--unix", tmp_path / "s")
+    banner = served.hear().rstrip("\n")
+    assert manager.hear() == ["READY=1", f"STATUS={banner}"]
+    served.process.terminate()
+    assert manager.hear() == ["STOPPING=1"]
+    assert served.finish() == (0, "", "")
+
+
+def test_a_manager_that_has_gone_is_told_of(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
+    served = serve("--size", "1M", "--unix", tmp_path / "s")
+    code, _, err = served.stop()
+    assert code == 0
+    assert f"cannot notify the service manager at '{tmp_path}/none'" in err
+    assert err.count("NOTIFY_SOCKET") == 1
