@@ -36,7 +36,7 @@ def announce(uris: Sequence[str], exports: Iterable[Served]) -> str:
         for uri in own:
             put(uri)
         access = ", read-only" if export.disk.read_only else ""
-        where = " and ".join(own)
+        where = " and ".join(own) or "a socket that no URI can name"
         lines.append(f"serving {export.label}, {show_size(export.disk.size)}{access}, at {where}")
         tell(lines[-1])
     if sys.stderr is not None and sys.stderr.isatty():

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import click
 
 from .._threads.run import run
 from ..nbd._server.server import DEFAULT_PORT
-from ._announce import Served
-from ._disks import AUTO, FORMATS, Opener, label_of
-from ._serve import Address, serve_until_stopped
+from ._address import DEFAULT_HOST, Address, take_activated
+from ._disks import AUTO, FORMATS, MEMORY, Opener
+from ._exports import open_exports
+from ._serve import Service
 from ._signals import Signals
-from ._sizes import parse_size
+from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
 
 _DEFAULT_SIZE = 1 << 30
-
-
-if TYPE_CHECKING:
-    _SizeType = click.ParamType[int]
-    _NameType = click.ParamType[str]
-else:  # click 8.1's takes no type
-    _SizeType = _NameType = click.ParamType
-
-
-class _Size(_SizeType):
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Name(_NameType):
-    """A path, or what else may not be empty; bytes that are no text are kept as they are."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        if not value:
-            self.fail("it is empty", param, ctx)
-        return str(value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,11 +26,25 @@ def homebound() -> None:
 
 
 @homebound.command()
-@click.argument("image", required=False, type=_Name("path"))
+@click.argument("image", required=False, type=SPEC)
 @click.option(
     "--size",
-    type=_Size(),
+    type=SIZE,
     help="Without IMAGE, make the disk in memory this large: 512M, 1G.  [default: 1G]",
+)
+@click.option("--name", default="", help="Name the export of IMAGE.  [default: the empty name]")
+@click.option(
+    "--export",
+    "exports",
+    type=EXPORT,
+    multiple=True,
+    help="Export SPEC, an image or `memory:SIZE`, under this name. May be given several times.",
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=PATH,
+    help="Export each image in this directory under its file's name.",
 )
 @click.option(
     "--format",
@@ -72,19 +52,23 @@ def homebound() -> None:
     type=click.Choice(FORMATS),
     default=AUTO,
     show_default=True,
-    help="Take IMAGE for this format. `raw` serves its bytes as they are.",
+    help="Take images for this format. `raw` serves their bytes as they are.",
 )
-@click.option("--read-only", is_flag=True, help="Reject writes, and share IMAGE with a writer.")
-@click.option(
-    "--no-lock", is_flag=True, help="Open IMAGE even if QEMU or another server writes to it."
-)
-@click.option("--name", default="", help="Name the export.  [default: the empty name]")
-@click.option("--unix", type=_Name("path"), help="Listen on this Unix socket.")
-@click.option("--host", type=_Name("host"), help="Listen on this address.  [default: 127.0.0.1]")
+@click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
+@click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")
+@click.option("--unix", type=PATH, help="Listen on this Unix socket.")
+@click.option("--host", type=HOST, help="Listen on this address.  [default: 127.0.0.1]")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     help=f"Listen on this port; 0 takes a free one.  [default: {DEFAULT_PORT}]",
+)
+@click.option(
+    "--socket-fd",
+    "descriptors",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Listen on this socket, which the caller has opened. May be given several times.",
 )
 @click.option(
     "--iothreads",
@@ -93,36 +77,81 @@ def homebound() -> None:
     show_default=True,
     help="Serve clients in this many threads; 0 serves them in the main one.",
 )
+@click.option(
+    "--pidfile", type=PATH, help="Write the process's number here, once clients can connect."
+)
+@click.option(
+    "--run",
+    "command",
+    type=COMMAND,
+    help="Run this shell command with $uri, $unixsocket, $port, $size and $exportname set, stop "
+    "when it ends, and exit with its status. Unless told where, listen on a private socket.",
+)
+@click.pass_context
 def serve(  # noqa: PLR0913  (one parameter an option)
+    ctx: click.Context,
     *,
     image: str | None,
     size: int | None,
+    name: str,
+    exports: tuple[tuple[str, str], ...],
+    directory: str | None,
     image_format: str,
     read_only: bool,
     no_lock: bool,
-    name: str,
     unix: str | None,
     host: str | None,
     port: int | None,
+    descriptors: tuple[int, ...],
     iothreads: int,
+    pidfile: str | None,
+    command: str | None,
 ) -> None:
     """Serve IMAGE, a raw disk image or block device, over NBD until Ctrl-C or SIGTERM.
 
-    Without IMAGE, serve a disk in memory, which takes room only where it is written.
+    Without IMAGE, --export and --dir, serve a disk in memory, which takes room only where it is
+    written.
 
     The URI of each export is written to standard output once clients can connect. SIGUSR1 shows
     statistics. SIGTERM, SIGINT, SIGHUP and SIGQUIT stop the server: requests in flight are
-    answered, and the image is flushed.
+    answered, and the images are flushed.
+
+    Started by systemd, the server listens on the sockets of its unit (LISTEN_FDS), and tells when
+    it is ready (NOTIFY_SOCKET).
     """
-    if image is not None and size is not None:
+    if image is None and not exports and directory is None:
+        image = f"{MEMORY}{size or _DEFAULT_SIZE}"
+    elif size is not None:
         raise click.UsageError("--size is for a disk in memory; the size of IMAGE is its own")
-    if unix is not None and (host is not None or port is not None):
-        raise click.UsageError("--unix and --host/--port are two places to listen; choose one")
-    address = Address(unix, host or "127.0.0.1", DEFAULT_PORT if port is None else port)
-    spec = image if image is not None else f"memory:{size or _DEFAULT_SIZE}"
+    named = [(name, image), *exports] if image is not None else exports
     opener = Opener(image_format, read_only=read_only, lock=not no_lock)
-    with Signals() as signals, ExitStack() as disks:
+    with Signals() as signals, ExitStack() as stack:
+        address = _address(unix, host, port, descriptors)
+        if address is None and command is not None:
+            private = stack.enter_context(tempfile.TemporaryDirectory(prefix="homebound-"))
+            address = Address(f"{private}/nbd.sock")
         signals.overdue = opener.overdue
-        disk = disks.enter_context(opener.open(spec))
-        served = [Served(name, "memory" if image is None else label_of(image), disk)]
-        run(serve_until_stopped(served, address, iothreads, signals))
+        served = open_exports(named, directory, opener, stack)
+        service = Service(served, address or Address(), iothreads, pidfile, command)
+        status = run(service.run(signals))
+    ctx.exit(status)
+
+
+def _address(
+    unix: str | None, host: str | None, port: int | None, descriptors: tuple[int, ...]
+) -> Address | None:
+    """Where to listen, None if nothing has been said of it."""
+    tcp = host is not None or port is not None
+    activated = take_activated()
+    said = {
+        "--unix": unix is not None,
+        "--host/--port": tcp,
+        "--socket-fd": bool(descriptors),
+        "LISTEN_FDS": bool(activated),
+    }
+    places = [option for option, is_said in said.items() if is_said]
+    if len(places) > 1:
+        raise click.UsageError(f"{' and '.join(places)} are two places to listen; choose one")
+    if tcp:
+        return Address(host=host or DEFAULT_HOST, port=DEFAULT_PORT if port is None else port)
+    return Address(unix, descriptors=descriptors or activated) if places else None

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 FORMATS = (AUTO, RAW)
-_MEMORY = "memory:"
+MEMORY = "memory:"
 _LONGEST_OPENING = 3.0  # seconds from the signal; nothing is served yet
+
+
+def check_spec(spec: str) -> str:
+    """The name of a disk, as it is. Raises ValueError if it can be none."""
+    if not spec:
+        raise ValueError("it is empty")
+    if spec.startswith(MEMORY):
+        parse_size(spec.removeprefix(MEMORY))
+    return spec
 
 
 class Opener:
@@ -28,12 +37,12 @@ class Opener:
         self._opening = ""  # read by another thread
 
     def open(self, spec: str) -> Disk:
-        """Open what `spec` names: `memory:SIZE`, or an image by its path.
+        """Open what `spec`, which has been checked, names: `memory:SIZE`, or an image by its path.
 
-        Raises DiskError, or ValueError if it is no such name.
+        Raises DiskError.
         """
-        if spec.startswith(_MEMORY):
-            return MemoryDisk(parse_size(spec.removeprefix(_MEMORY)), read_only=self._read_only)
+        if spec.startswith(MEMORY):
+            return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self._read_only)
         self._opening = spec
         try:
             disk = FileDisk(spec, read_only=self._read_only, lock=self._lock)
@@ -70,5 +79,7 @@ def _check_format(path: str) -> None:
 
 
 def label_of(spec: str) -> str:
-    """The name as it was given, or as Python would write it if it is none to be printed."""
+    """What people call it: its name as it was given, or as Python writes it if it is no text."""
+    if spec.startswith(MEMORY):
+        return "memory"
     return spec if spec.isprintable() else repr(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,72 +12,75 @@ from ..nbd import NBDServer
 from ._announce import announce
 from ._end import GRACE, End
 from ._notify import Notifier
+from ._pidfile import pidfile
+from ._run import run_beside, variables
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._address import Address
     from ._announce import Served
     from ._signals import Signals
 
-_LONGEST_UNIX = 107  # bytes of a socket's path
-
 
 @dataclass(frozen=True)
-class Address:
-    """Return where to listen: the Unix socket if there is one, else host and port."""
+class Service:
+    """What to serve, where, and what goes with it."""
 
-    unix: str | None
-    host: str
-    port: int
+    exports: Sequence[Served]
+    address: Address
+    iothreads: int
+    pidfile: str | None = None
+    command: str | None = None  # its end is the server's
 
-    async def listen(self, server: NBDServer) -> None:
-        """Have the server listen there; its URIs then hold from any directory."""
-        if self.unix is None:
-            await server.listen_tcp(self.host, self.port)
-            return
-        await server.listen_unix(_absolute(self.unix))
+    async def run(self, signals: Signals) -> int:
+        """Serve until a signal comes or the command ends; answer what is in flight, and flush.
 
+        Returns the exit status.
+        """
+        stopped = asyncio.Event()
+        notifier = Notifier()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(signals.calling(_setter(stopped)))
+            server = await self._start(stack, signals)
+            if self.pidfile is not None:
+                stack.enter_context(pidfile(self.pidfile))
+            statistics = Statistics(server)
+            signals.show_statistics = statistics.show
+            status = 0
+            if self.command is None:
+                notifier.ready(announce(server.uris, self.exports))
+                await statistics.keep_live(stopped)
+            else:
+                environment = variables(server.uris, self.address.unix, self.exports)
+                status = await run_beside(self.command, environment, signals.before, stopped)
+                signals.stop()
+            notifier.stopping()
+        return status
 
-def _absolute(path: str) -> str:
-    """The path of a socket from any directory, unless it is too long to be one."""
-    absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  (a Path would not keep bytes)
-    if ".." not in path.split("/"):  # what is before it may be a symbolic link
-        absolute = os.path.normpath(absolute)
-    return absolute if len(os.fsencode(absolute)) <= _LONGEST_UNIX else path
-
-
-async def serve_until_stopped(
-    exports: Sequence[Served], address: Address, iothreads: int, signals: Signals
-) -> None:
-    """Serve the exports until a signal comes; answer what is in flight, and flush."""
-    stopped = asyncio.Event()
-    notifier = Notifier()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(signals.calling(_setter(stopped)))
+    async def _start(self, stack: AsyncExitStack, signals: Signals) -> NBDServer:
+        """A server that listens; the stack stops it."""
         pool = None
-        if iothreads:
-            pool = await stack.enter_async_context(IOThreadPool(iothreads, name="nbd"))
-        server = NBDServer({export.name: export.disk for export in exports}, io_threads=pool or ())
-        end = End(server, exports)
+        if self.iothreads:
+            pool = await stack.enter_async_context(IOThreadPool(self.iothreads, name="nbd"))
+        disks = {export.name: export.disk for export in self.exports}
+        server = NBDServer(disks, io_threads=pool or ())
+        end = End(server, self.exports)
         stack.push_async_callback(end.stop, GRACE)
         signals.overdue = end.overdue
-        await address.listen(server)
-        statistics = Statistics(server)
-        signals.show_statistics = statistics.show
-        notifier.ready(announce(server.uris, exports))
-        await statistics.keep_live(stopped)
-        notifier.stopping()
+        await self.address.listen(server)
+        return server
 
 
-def _setter(stopped: asyncio.Event) -> Callable[[], None]:
-    """Set the event, from another thread."""
+def _setter(event: asyncio.Event) -> Callable[[], None]:
+    """A function that sets the event from another thread."""
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def set_it() -> None:
         try:
-            loop.call_soon_threadsafe(stopped.set)
+            loop.call_soon_threadsafe(event.set)
         except RuntimeError:
             pass  # the loop has ended by itself meanwhile
 
-    return stop
+    return set_it

@@ -58,6 +58,11 @@ class Signals:
             with self._lock:
                 self._on_stop = None
 
+    def stop(self) -> None:
+        """Have the end watched as after SIGTERM, though none came from outside."""
+        assert self._thread.ident is not None
+        signal.pthread_kill(self._thread.ident, signal.SIGTERM)
+
     def __enter__(self) -> Self:
         # A SIGHUP that is ignored stays so: that is what nohup asks for.
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._protocol.errors import AddressInUse, ListenError
+from .published import tcp_uri, unix_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,6 +113,29 @@ def _listen_tcp(
         listener.close()
         raise
     return listener
+
+
+def adopt(listener: socket.socket, name: str) -> str | None:
+    """Take a listening socket of somebody else's; the URI of an export there, if there is a way.
+
+    Raises ListenError, and closes it, if it does not listen.
+    """
+    fd = listener.fileno()
+    try:
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        address = listener.getsockname()
+        listener.settimeout(0)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"cannot listen on descriptor {fd}: {error.strerror}") from error
+    if not listens or listener.type != socket.SOCK_STREAM:
+        listener.close()
+        raise ListenError(f"cannot listen on descriptor {fd}: it is not a stream that listens")
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        return tcp_uri((address[0], address[1]), name)
+    if listener.family == socket.AF_UNIX and isinstance(address, str) and address:
+        return unix_uri(address, name)
+    return None
 
 
 def prepare(connection: socket.socket) -> None:

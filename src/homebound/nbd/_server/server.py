@@ -17,7 +17,7 @@ from .._protocol.export import ExportTable
 from .accept import Acceptor
 from .greeter import Greeter
 from .lane import Lane
-from .listen import listen_tcp, listen_unix
+from .listen import adopt, listen_tcp, listen_unix
 from .published import Export, ServerStats, add_up, describe, tcp_uri, unix_uri
 
 if TYPE_CHECKING:
@@ -139,6 +139,19 @@ class NBDServer:
             bound = listener.getsockname()
             self._uris.append(tcp_uri((bound[0], bound[1]), self._default))
             self._accept_from(listener)
+
+    async def listen_socket(self, listener: socket.socket) -> None:
+        """Serve on a stream socket that listens already, as a service manager hands it over.
+
+        The server closes it in the end. Raises ListenError if it does not listen.
+
+        Called from: task.
+        """
+        self._check_running()
+        uri = adopt(listener, self._default)
+        if uri is not None:
+            self._uris.append(uri)
+        self._accept_from(listener)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Stop listening, answer what is in flight, hang up, and flush the disks.

@@ -1,0 +1,70 @@
+"""Where to listen: a Unix socket, a TCP port, or sockets that another program has opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..nbd._server.server import DEFAULT_PORT
+from ._errors import ServeError
+
+if TYPE_CHECKING:
+    from ..nbd import NBDServer
+
+DEFAULT_HOST = "127.0.0.1"
+_LONGEST_UNIX = 107  # bytes of a socket's path
+_FIRST_ACTIVATED = 3  # the number of the first descriptor that a service manager hands over
+
+
+@dataclass(frozen=True)
+class Address:
+    """Descriptors of listening sockets if there are any, else a Unix socket, else host and port."""
+
+    unix: str | None = None
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    descriptors: tuple[int, ...] = ()
+
+    async def listen(self, server: NBDServer) -> None:
+        """Have the server listen there; its URIs then hold from any directory.
+
+        Raises ListenError, or ServeError for a descriptor that is none of a socket.
+        """
+        if self.descriptors:
+            for fd in self.descriptors:
+                await server.listen_socket(_socket_of(fd))
+        elif self.unix is not None:
+            await server.listen_unix(_absolute(self.unix))
+        else:
+            await server.listen_tcp(self.host, self.port)
+
+
+def take_activated() -> tuple[int, ...]:
+    """The descriptors that systemd's protocol says this process was started with.
+
+    Takes them out of the environment: they are not for what is started from here.
+    """
+    own = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
+    number = os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if not own or not number.isdecimal():
+        return ()
+    return tuple(range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(number)))
+
+
+def _socket_of(fd: int) -> socket.socket:
+    try:
+        os.set_inheritable(fd, False)
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise ServeError(f"cannot listen on descriptor {fd}: {error.strerror}") from error
+
+
+def _absolute(path: str) -> str:
+    """The path of a socket from any directory, unless it is too long to be one."""
+    absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  (a Path would not keep bytes)
+    if ".." not in path.split("/"):  # what is before it may be a symbolic link
+        absolute = os.path.normpath(absolute)
+    return absolute if len(os.fsencode(absolute)) <= _LONGEST_UNIX else path

@@ -1,0 +1,50 @@
+"""Kinds of arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._disks import check_spec
+from ._exports import split_export
+from ._sizes import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Type = click.ParamType[Any]
+else:  # click 8.1's takes no type
+    _Type = click.ParamType
+
+
+class Parsed(_Type):
+    """What `parse` makes of the text. It raises ValueError, which says what is wrong."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises UsageError, for a text that cannot be parsed."""
+        if not isinstance(value, str):
+            return value  # parsed already
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def not_empty(text: str) -> str:
+    """The text itself; bytes in it that are no UTF-8 stay what they are. Raises ValueError."""
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+PATH = Parsed("path", not_empty)
+HOST = Parsed("host", not_empty)
+COMMAND = Parsed("command", not_empty)
+SPEC = Parsed("image", check_spec)
+SIZE = Parsed("size", parse_size)
+EXPORT = Parsed("name=spec", split_export)
