@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -72,6 +73,24 @@ def test_statistics(serve: Serve, image: Path):
         served.hear(),
     )
     assert served.stop() == (0, "", "")
+
+
+def test_a_terminal_that_goes_away(serve: Serve, tmp_path: Path):
+    """It shows live statistics, until writing them fails; that is not the end."""
+    terminal, other_end = os.openpty()
+    colours = {**os.environ, "TERM": "xterm"}
+    served = serve("--size", "1M", "--unix", tmp_path / "s", stderr=other_end, env=colours)
+    os.close(other_end)
+    seen = b""
+    while b"IOPS" not in seen:
+        seen += os.read(terminal, 4096)
+    assert b"Ctrl-C stops\r\n" in seen
+    os.close(terminal)
+    served.process.send_signal(signal.SIGUSR1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+        assert client.recv(8) == b"NBDMAGIC"
+    assert served.stop(signal.SIGHUP) == (0, "", "")
 
 
 @contextmanager

@@ -22,4 +22,8 @@ def main() -> None:
             f"homebound: the command line needs {error.name}, which is not installed; "
             "install it with: pip install 'homebound[cli]'"
         )
-    sys.exit(run_command())
+    try:
+        status = run_command()
+    except KeyboardInterrupt:  # before the command has begun, or after it has ended
+        status = 130
+    sys.exit(status)

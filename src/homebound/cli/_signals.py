@@ -83,7 +83,7 @@ class Signals:
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
+        # They stay blocked: the program ends here, and a late one must not change its status.
 
     def _wait(self) -> None:
         self._take(signal.sigwait(self._taken))
