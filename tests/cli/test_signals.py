@@ -19,24 +19,31 @@ import pytest
 
 from homebound.testing import until
 
-from .conftest import TIMEOUT, Served
+from .conftest import SERVE, TIMEOUT, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Serve = Callable[..., Served]
 
-# The numbers of pread64, preadv and preadv2.
-READ_CALLS = {"x86_64": {"17", "295", "327"}, "aarch64": {"67", "69", "286"}}[platform.machine()]
+IS_X86 = platform.machine() == "x86_64"
+READ_CALLS = {"17", "295", "327"} if IS_X86 else {"67", "69", "286"}  # pread64, preadv, preadv2
+OPEN_CALLS = {"257"} if IS_X86 else {"56"}  # openat
+SIGNAL_CALLS = {"128"} if IS_X86 else {"137"}  # rt_sigtimedwait
 
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+
+
+def without_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("iothreads", [0, 1])
 def test_stops_cleanly(serve: Serve, image: Path, number: int, iothreads: int):
     path = image.with_suffix(".sock")
-    served = serve(image, "--unix", path, "--iothreads", iothreads)
+    options = ["--unix", path, "--iothreads", iothreads]
+    served = serve(image, *options, preexec_fn=without_nohup)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         assert client.recv(8) == b"NBDMAGIC"
@@ -117,13 +124,13 @@ def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
             daemon.terminate()
 
 
-def in_the_kernel(pid: int) -> bool:
-    """Whether a thread of the process waits there for a read."""
+def is_in(calls_wanted: set[str], pid: int) -> bool:
+    """Whether a thread of the process is in such a system call."""
     calls = [
         (thread / "syscall").read_text().split()[0]
         for thread in Path(f"/proc/{pid}/task").iterdir()
     ]
-    return not READ_CALLS.isdisjoint(calls)
+    return not calls_wanted.isdisjoint(calls)
 
 
 @pytest.mark.peers
@@ -138,7 +145,7 @@ def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: in
         daemon.send_signal(signal.SIGSTOP)
         command = ["qemu-io", "-f", "raw", "-c", "read 64k 4k", served.uri]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-            until(lambda: in_the_kernel(served.process.pid))
+            until(lambda: is_in(READ_CALLS, served.process.pid))
             code, out, err = served.stop()
             assert "read failed" in client.communicate(timeout=TIMEOUT)[0]
     assert (code, out) == (1, "")
@@ -146,6 +153,21 @@ def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: in
         f"homebound: {disk} does not answer requests that it was given; ended without them, "
         r"and without a flush \(SIGTERM came \d+ s ago\)\n",
         err,
+    )
+
+
+@pytest.mark.peers
+def test_a_disk_that_does_not_open(tmp_path: Path):
+    with fuse_disk(tmp_path) as (disk, daemon):
+        daemon.send_signal(signal.SIGSTOP)
+        command = [*SERVE, str(disk), "--unix", str(tmp_path / "s")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            until(lambda: is_in(SIGNAL_CALLS, process.pid) and is_in(OPEN_CALLS, process.pid))
+            process.terminate()
+            err = process.communicate(timeout=TIMEOUT)[1]
+    assert process.returncode == 1
+    assert re.fullmatch(
+        rf"homebound: opening '{disk}' has not ended \(SIGTERM came \d+ s ago\)\n", err
     )
 
 
