@@ -1,0 +1,59 @@
+"""A disk whose last flush fails: one on thin storage that has run out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import TIMEOUT, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Serve = Callable[..., Served]
+
+
+def call(*command: object) -> str:
+    """Have a program of the system done, or skip the test: it takes root, and a kernel that can."""
+    line = [*map(str, command)]
+    if shutil.which(line[0]) is None:
+        pytest.skip(f"{line[0]} is not installed")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if done.returncode:
+        pytest.skip(f"{line[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@contextmanager
+def thin_disk(directory: Path) -> Iterator[str]:
+    """A block device of 8 MiB that has storage for less than one."""
+    directory.mkdir()
+    with ExitStack() as stack:
+        call("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", directory)
+        stack.callback(call, "umount", directory)
+        with (directory / "image").open("wb") as image:
+            image.truncate(8 << 20)
+        device = call("losetup", "--find", "--show", directory / "image")
+        stack.callback(call, "losetup", "--detach", device)
+        yield device
+
+
+@pytest.mark.peers
+def test_it_is_told(serve: Serve, tmp_path: Path):
+    if shutil.which("qemu-io") is None:
+        pytest.skip("qemu-io (Debian: qemu-utils) is not installed")
+    with thin_disk(tmp_path / "thin") as device:
+        served = serve(device, "--unix", tmp_path / "s")
+        served.hear()
+        command = ["qemu-io", "-f", "raw", "-c", "write 0 4M", served.uri]
+        subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+        code, out, err = served.stop()
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"homebound: cannot flush {device}: ")
+    assert "Input/output error" in err
