@@ -88,7 +88,7 @@ class TestUnixPath:
             with MemoryDisk(SIZE) as disk:
                 async with NBDServer(disk) as server, NBDServer(disk) as second:
                     await server.listen_unix(tmp_path / "socket")
-                    with pytest.raises(AddressInUse, match=r"'.*socket': somebody else does"):
+                    with pytest.raises(AddressInUse, match=r"'.*socket': Address already"):
                         await second.listen_unix(tmp_path / "socket")
                     await (await in_memory.client.ready(server.uris[0])).close()
 
@@ -169,7 +169,7 @@ class TestTCP:
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
                 async with NBDServer(disk) as server:
-                    with pytest.raises(ListenError, match=f"cannot listen on '{host}"):
+                    with pytest.raises(ListenError, match=f"cannot listen on '?{host}"):
                         await server.listen_tcp(host, 0)
 
         homebound.run(main())

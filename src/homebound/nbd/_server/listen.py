@@ -54,7 +54,7 @@ def listen_unix(path: str | os.PathLike[str]) -> tuple[socket.socket, UnixPath]:
         return listener, UnixPath(name)
     except OSError as error:
         listener.close()
-        raise _refusal(name, error) from error
+        raise _refusal(repr(name), error) from error
 
 
 def _remove_stale(name: str) -> None:
@@ -74,11 +74,11 @@ def _remove_stale(name: str) -> None:
         except FileNotFoundError:
             pass
         except BlockingIOError as error:
-            raise _in_use(name) from error
+            raise _in_use(repr(name)) from error
         except OSError as error:
-            raise _refusal(name, error) from error
+            raise _refusal(repr(name), error) from error
         else:
-            raise _in_use(name)
+            raise _in_use(repr(name))
 
 
 def listen_tcp(host: str, addresses: Iterable[AddressInfo]) -> list[socket.socket]:
@@ -151,10 +151,11 @@ def prepare(connection: socket.socket) -> None:
 
 
 def _in_use(where: str) -> AddressInUse:
-    return AddressInUse(f"cannot listen on {where!r}: somebody else does")
+    words = os.strerror(errno.EADDRINUSE)
+    return AddressInUse(f"cannot listen on {where}: {words}, by another program")
 
 
 def _refusal(where: str, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
         return _in_use(where)
-    return ListenError(f"cannot listen on {where!r}: {error.strerror or error}")
+    return ListenError(f"cannot listen on {where}: {error.strerror or error}")
