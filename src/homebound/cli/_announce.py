@@ -23,6 +23,12 @@ class Served:
     name: str
     label: str
     disk: Disk
+    round_size: int = 1
+
+    @property
+    def size(self) -> int:
+        """What clients are told, in bytes: that of the disk, rounded up."""
+        return -(-self.disk.size // self.round_size) * self.round_size
 
 
 def announce(uris: Sequence[str], exports: Iterable[Served]) -> str:
@@ -37,7 +43,7 @@ def announce(uris: Sequence[str], exports: Iterable[Served]) -> str:
             put(uri)
         access = ", read-only" if export.disk.read_only else ""
         where = " and ".join(own) or "a socket that no URI can name"
-        lines.append(f"serving {export.label}, {show_size(export.disk.size)}{access}, at {where}")
+        lines.append(f"serving {export.label}, {show_size(export.size)}{access}, at {where}")
         tell(lines[-1])
     if sys.stderr is not None and sys.stderr.isatty():
         tell("Ctrl-C stops")

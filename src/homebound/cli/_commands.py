@@ -78,6 +78,17 @@ def homebound() -> None:
     help="Serve clients in this many threads; 0 serves them in the main one.",
 )
 @click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    help="Close connections beyond this many at once.  [default: 100]",
+)
+@click.option(
+    "--round-size",
+    type=SIZE,
+    help="Round sizes up to a multiple of this, 512 or 4K, for clients that read whole blocks. "
+    "Zeroes follow the end.",
+)
+@click.option(
     "--pidfile", type=PATH, help="Write the process's number here, once clients can connect."
 )
 @click.option(
@@ -104,6 +115,8 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     port: int | None,
     descriptors: tuple[int, ...],
     iothreads: int,
+    max_connections: int | None,
+    round_size: int | None,
     pidfile: str | None,
     command: str | None,
 ) -> None:
@@ -124,6 +137,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     elif size is not None:
         raise click.UsageError("--size is for a disk in memory; the size of IMAGE is its own")
     named = [(name, image), *exports] if image is not None else exports
+    limits = {"max_connections": max_connections, "round_size": round_size}
     opener = Opener(image_format, read_only=read_only, lock=not no_lock)
     with Signals() as signals, ExitStack() as stack:
         address = _address(unix, host, port, descriptors)
@@ -131,8 +145,8 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             private = stack.enter_context(tempfile.TemporaryDirectory(prefix="homebound-"))
             address = Address(f"{private}/nbd.sock")
         signals.overdue = opener.overdue
-        served = open_exports(named, directory, opener, stack)
-        service = Service(served, address or Address(), iothreads, pidfile, command)
+        served = open_exports(named, directory, opener, stack, round_size=round_size or 1)
+        service = Service(served, address or Address(), iothreads, limits, pidfile, command)
         status = run(service.run(signals))
     ctx.exit(status)
 

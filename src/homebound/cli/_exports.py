@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,14 @@ def split_export(text: str) -> tuple[str, str]:
 
 
 def open_exports(
-    named: Iterable[tuple[str, str]], directory: str | None, opener: Opener, disks: ExitStack
+    named: Iterable[tuple[str, str]],
+    directory: str | None,
+    opener: Opener,
+    disks: ExitStack,
+    *,
+    round_size: int,
 ) -> list[Served]:
-    """Open the disks of all exports; the stack closes them.
+    """Open the disks of all exports; the stack closes them. Their sizes are rounded up.
 
     Raises DiskError, ServeError, UsageError, and OSError if the directory cannot be read.
     """
@@ -48,6 +54,7 @@ def open_exports(
     ]
     if directory is not None:
         exports += _open_directory(directory, opener, disks)
+    exports = [replace(export, round_size=round_size) for export in exports]
     names = [export.name for export in exports]
     for name in names:
         if names.count(name) > 1:

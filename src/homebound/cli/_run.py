@@ -32,7 +32,7 @@ def variables(uris: Sequence[str], unix: str | None, exports: Sequence[Served]) 
         "uri": uri,
         "unixsocket": unix or "",
         "port": str(port or ""),
-        "size": str(first.disk.size),
+        "size": str(first.size),
         "exportname": first.name,
     }
 

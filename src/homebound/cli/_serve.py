@@ -17,7 +17,8 @@ from ._run import run_beside, variables
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from ._address import Address
     from ._announce import Served
@@ -31,6 +32,7 @@ class Service:
     exports: Sequence[Served]
     address: Address
     iothreads: int
+    limits: Mapping[str, Any]  # options of NBDServer; None leaves them to it
     pidfile: str | None = None
     command: str | None = None  # its end is the server's
 
@@ -65,7 +67,8 @@ class Service:
         if self.iothreads:
             pool = await stack.enter_async_context(IOThreadPool(self.iothreads, name="nbd"))
         disks = {export.name: export.disk for export in self.exports}
-        server = NBDServer(disks, io_threads=pool or ())
+        limits = {name: limit for name, limit in self.limits.items() if limit is not None}
+        server = NBDServer(disks, io_threads=pool or (), **limits)
         end = End(server, self.exports)
         stack.push_async_callback(end.stop, GRACE)
         signals.overdue = end.overdue
