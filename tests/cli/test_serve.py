@@ -64,14 +64,13 @@ def test_a_port_in_use(refused: Refused):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert refused("--size", "1M", "--port", port) == (
-            f"homebound: cannot listen on 127.0.0.1 port {port}: "
-            "Address already in use, by another program"
+            f"homebound: cannot listen on '127.0.0.1' port {port}: it is in use"
         )
 
 
 def test_an_address_of_another_machine(refused: Refused):
     assert refused("--size", "1M", "--host", "192.0.2.1") == (  # a net for documentation
-        "homebound: cannot listen on 192.0.2.1 port 10809: Cannot assign requested address"
+        "homebound: cannot listen on '192.0.2.1' port 10809: Cannot assign requested address"
     )
 
 
@@ -80,7 +79,7 @@ def test_a_socket_in_use(serve: Serve, refused: Refused, tmp_path: Path):
     first = serve("--size", "1M", "--unix", path)
     assert first.uri
     text = refused("--size", "1M", "--unix", path)
-    assert f"cannot listen on '{path}': Address already in use" in text
+    assert f"cannot listen on '{path}': it is in use" in text
     assert first.stop()[0] == 0
 
 

@@ -88,7 +88,7 @@ class TestUnixPath:
             with MemoryDisk(SIZE) as disk:
                 async with NBDServer(disk) as server, NBDServer(disk) as second:
                     await server.listen_unix(tmp_path / "socket")
-                    with pytest.raises(AddressInUse, match=r"'.*socket': Address already"):
+                    with pytest.raises(AddressInUse, match=r"'.*socket': it is in use"):
                         await second.listen_unix(tmp_path / "socket")
                     await (await in_memory.client.ready(server.uris[0])).close()
 
@@ -159,7 +159,9 @@ class TestTCP:
                 async with NBDServer(disk) as server, NBDServer(disk) as second:
                     await server.listen_tcp(port=0)
                     port = int(server.uris[0].rpartition(":")[2].rstrip("/"))
-                    with pytest.raises(AddressInUse, match=f"127.0.0.1 port {port}"):
+                    with pytest.raises(
+                        AddressInUse, match=f"on '127.0.0.1' port {port}: it is in use"
+                    ):
                         await second.listen_tcp(port=port)
 
         homebound.run(main())
@@ -169,7 +171,7 @@ class TestTCP:
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
                 async with NBDServer(disk) as server:
-                    with pytest.raises(ListenError, match=f"cannot listen on '?{host}"):
+                    with pytest.raises(ListenError, match=f"cannot listen on '{host}"):
                         await server.listen_tcp(host, 0)
 
         homebound.run(main())

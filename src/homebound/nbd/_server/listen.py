@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._protocol.errors import AddressInUse, ListenError
-from .published import tcp_uri, unix_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,7 +92,7 @@ def listen_tcp(host: str, addresses: Iterable[AddressInfo]) -> list[socket.socke
         except OSError as error:
             for listener in listeners:
                 listener.close()
-            raise _refusal(f"{host} port {address[1]}", error) from error
+            raise _refusal(f"{host!r} port {address[1]}", error) from error
     return listeners
 
 
@@ -115,29 +114,6 @@ def _listen_tcp(
     return listener
 
 
-def adopt(listener: socket.socket, name: str) -> str | None:
-    """Take a listening socket of somebody else's; the URI of an export there, if there is a way.
-
-    Raises ListenError, and closes it, if it does not listen.
-    """
-    fd = listener.fileno()
-    try:
-        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        address = listener.getsockname()
-        listener.settimeout(0)
-    except OSError as error:
-        listener.close()
-        raise ListenError(f"cannot listen on descriptor {fd}: {error.strerror}") from error
-    if not listens or listener.type != socket.SOCK_STREAM:
-        listener.close()
-        raise ListenError(f"cannot listen on descriptor {fd}: it is not a stream that listens")
-    if listener.family in (socket.AF_INET, socket.AF_INET6):
-        return tcp_uri((address[0], address[1]), name)
-    if listener.family == socket.AF_UNIX and isinstance(address, str) and address:
-        return unix_uri(address, name)
-    return None
-
-
 def prepare(connection: socket.socket) -> None:
     """Options of an accepted connection."""
     connection.settimeout(0)
@@ -151,8 +127,7 @@ def prepare(connection: socket.socket) -> None:
 
 
 def _in_use(where: str) -> AddressInUse:
-    words = os.strerror(errno.EADDRINUSE)
-    return AddressInUse(f"cannot listen on {where}: {words}, by another program")
+    return AddressInUse(f"cannot listen on {where}: it is in use")
 
 
 def _refusal(where: str, error: OSError) -> ListenError:

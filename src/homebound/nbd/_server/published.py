@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -89,4 +88,6 @@ def tcp_uri(address: tuple[str, int], name: str) -> str:
 
 def unix_uri(path: str, name: str) -> str:
     """How clients write it: nbd+unix:///name?socket=path."""
-    return f"nbd+unix:///{quote(name, safe='')}?socket={quote(os.fsencode(path))}"
+    return (
+        f"nbd+unix:///{quote(name, safe='')}?socket={quote(path.encode(errors='surrogateescape'))}"
+    )

@@ -15,9 +15,10 @@ from ...block._disk import BlockingDisk, Disk
 from .._protocol.errors import ListenError
 from .._protocol.export import ExportTable
 from .accept import Acceptor
+from .adopt import adopt
 from .greeter import Greeter
 from .lane import Lane
-from .listen import adopt, listen_tcp, listen_unix
+from .listen import listen_tcp, listen_unix
 from .published import Export, ServerStats, add_up, describe, tcp_uri, unix_uri
 
 if TYPE_CHECKING:
