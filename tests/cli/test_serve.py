@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import socket
 import struct
@@ -103,6 +104,14 @@ def test_wrong_use_is_one_line(refused: Refused, arguments: list[str], text: str
     line = refused(*arguments, code=2)
     assert text in line
     assert line.endswith("; see homebound serve --help")
+
+
+def test_too_few_descriptors(refused: Refused, tmp_path: Path):
+    def have_few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+
+    options = ["--size", "1M", "--unix", tmp_path / "s", "--iothreads", "50"]
+    assert refused(*options, preexec_fn=have_few) == "homebound: Too many open files"
 
 
 def test_a_socket_whose_path_is_not_utf_8(serve: Serve, tmp_path: Path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 import click
 
@@ -17,6 +18,13 @@ from ._signals import Signals
 from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
 
 _DEFAULT_SIZE = 1 << 30
+
+
+@dataclass
+class Progress:
+    """How far the program has come; click's `obj`."""
+
+    began: bool = False  # to do what it was asked for
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,6 +140,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     Started by systemd, the server listens on the sockets of its unit (LISTEN_FDS), and tells when
     it is ready (NOTIFY_SOCKET).
     """
+    ctx.ensure_object(Progress).began = True
     if image is None and not exports and directory is None:
         image = f"{MEMORY}{size or _DEFAULT_SIZE}"
     elif size is not None:
@@ -147,7 +156,8 @@ def serve(  # noqa: PLR0913  (one parameter an option)
         signals.overdue = opener.overdue
         served = open_exports(named, directory, opener, stack, round_size=round_size or 1)
         service = Service(served, address or Address(), iothreads, limits, pidfile, command)
-        status = run(service.run(signals))
+        with closing(service.run(signals)) as work:  # should no loop be to be had
+            status = run(work)
     ctx.exit(status)
 
 

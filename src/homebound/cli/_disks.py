@@ -10,10 +10,14 @@ from ..block._probe import RAW, probe
 from ._sizes import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..block import Disk
 
 AUTO = "auto"
-FORMATS = (AUTO, RAW)
+# What opens an image of each format that can be read.
+_READERS: dict[str, Callable[..., Disk]] = {RAW: FileDisk}
+FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
 _LONGEST_OPENING = 3.0  # seconds from the signal; nothing is served yet
 
@@ -44,18 +48,14 @@ class Opener:
         if spec.startswith(MEMORY):
             return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self._read_only)
         self._opening = spec
+        name = _format_of(spec) if self._format == AUTO else self._format
+        if name not in _READERS:
+            raise _not_read(spec, name)
         try:
-            disk = FileDisk(spec, read_only=self._read_only, lock=self._lock)
+            return _READERS[name](spec, read_only=self._read_only, lock=self._lock)
         except ImageLocked as error:
             advice = "--read-only shares it, --no-lock opens it anyway"
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
-        try:
-            if self._format == AUTO:
-                _check_format(spec)
-        except BaseException:
-            disk.close()
-            raise
-        return disk
 
     def overdue(self, seconds: float) -> str | None:
         """Why the program does not end so long after a signal, while it opens disks."""
@@ -63,18 +63,19 @@ class Opener:
         return f"opening {self._opening!r} has not ended" if late else None
 
 
-def _check_format(path: str) -> None:
-    """Refuse an image of a format that is not read yet.
+def _format_of(path: str) -> str:
+    try:
+        return probe(path)
+    except OSError:
+        return RAW  # opening it as that tells what is wrong, if anything but its beginning is
 
-    Served as a raw disk it would be destroyed by the first client that writes to it.
-    """
-    name = probe(path)
-    if name == RAW:
-        return
-    raise ImageError(
+
+def _not_read(path: str, name: str) -> ImageError:
+    """Say that the format has no reader: as a raw disk, the first write would destroy the image."""
+    return ImageError(
         errno.EINVAL,
         f"cannot open image {path!r}: it is a {name} image, which is not read; convert it "
-        f"(qemu-img convert -O raw), or serve its bytes as they are: --format raw",
+        "(qemu-img convert -O raw), or serve its bytes as they are: --format raw",
     )
 
 

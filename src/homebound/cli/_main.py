@@ -12,7 +12,7 @@ import click
 
 from ..block import DiskError
 from ..nbd import NBDError
-from ._commands import homebound
+from ._commands import Progress, homebound
 from ._errors import CommandError
 from ._stdio import discard_output, tell
 
@@ -23,8 +23,9 @@ _INTERRUPTED = 130  # as shells say it of a program that Ctrl-C ended
 
 def run_command() -> int:
     """Run the command that `sys.argv` names; its exit status."""
+    progress = Progress()
     try:
-        return homebound.main(prog_name="homebound", standalone_mode=False) or 0
+        return homebound.main(prog_name="homebound", standalone_mode=False, obj=progress) or 0
     except click.UsageError as error:
         return _explain(error)
     except click.ClickException as error:
@@ -34,7 +35,7 @@ def run_command() -> int:
     except click.Abort:
         return _INTERRUPTED
     except OSError as error:
-        return _complain(_words(error))
+        return _complain(_words(error, progress))
 
 
 def _complain(text: str) -> int:
@@ -56,12 +57,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _words(error: OSError) -> str:
+def _words(error: OSError, progress: Progress) -> str:
     """An error of the system that has not been given words where it came up."""
     words = error.strerror or str(error)
-    if error.filename is not None:
-        return f"{error.filename!r}: {words}"
-    if sys.stdout is not None:
-        # What click writes, such as the help, is the only thing that is left.
-        discard_output(sys.stdout)
-    return f"cannot write to standard output: {words}"
+    if not progress.began:  # so it is click that writes, such as the help
+        if sys.stdout is not None:
+            discard_output(sys.stdout)
+        return f"cannot write to standard output: {words}"
+    return f"{error.filename!r}: {words}" if error.filename is not None else words

@@ -11,6 +11,7 @@ from .._threads.io_thread_pool import IOThreadPool
 from ..nbd import NBDServer
 from ._announce import announce
 from ._end import GRACE, End
+from ._errors import ServeError
 from ._notify import Notifier
 from ._pidfile import pidfile
 from ._run import run_beside, variables
@@ -63,9 +64,7 @@ class Service:
 
     async def _start(self, stack: AsyncExitStack, signals: Signals) -> NBDServer:
         """A server that listens; the stack stops it."""
-        pool = None
-        if self.iothreads:
-            pool = await stack.enter_async_context(IOThreadPool(self.iothreads, name="nbd"))
+        pool = await self._start_threads(stack) if self.iothreads else None
         disks = {export.name: export.disk for export in self.exports}
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
         server = NBDServer(disks, io_threads=pool or (), **limits)
@@ -74,6 +73,13 @@ class Service:
         signals.overdue = end.overdue
         await self.address.listen(server)
         return server
+
+    async def _start_threads(self, stack: AsyncExitStack) -> IOThreadPool:
+        pool = IOThreadPool(self.iothreads, name="nbd")
+        try:
+            return await stack.enter_async_context(pool)
+        except RuntimeError as error:  # what Python raises when the system has no more threads
+            raise ServeError(f"cannot start {self.iothreads} threads: {error}") from error
 
 
 def _setter(event: asyncio.Event) -> Callable[[], None]:
