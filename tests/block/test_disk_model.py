@@ -23,7 +23,9 @@ ranges = st.tuples(
     st.one_of(st.integers(0, SIZE), st.sampled_from([0, 4096, 8192, 65536, SIZE])),
     st.one_of(st.integers(0, SIZE), st.sampled_from([0, 1, 4095, 4096, 4097, 65536])),
 )
-kinds = st.sampled_from(["write", "try_write", "write_zeroes", "trim", "read", "try_read", "flush"])
+kinds = st.sampled_from(
+    ["write", "try_write", "write_zeroes", "trim", "read", "try_read", "flush", "block_status"]
+)
 Step = tuple[str, tuple[int, int], bool, bool]
 steps = st.lists(st.tuples(kinds, ranges, st.booleans(), st.booleans()), max_size=20)
 
@@ -39,6 +41,13 @@ def disk(request: pytest.FixtureRequest) -> Iterator[Disk]:
         image.write_bytes(bytes(SIZE))
         with FileDisk(image) as file_disk:
             yield file_disk
+
+
+async def compare_status(disk: Disk, model: bytearray, offset: int, end: int) -> None:
+    for extent in await disk.block_status(offset, end - offset):
+        assert not extent.zero or not any(model[offset : offset + extent.length])
+        offset += extent.length
+    assert offset == end
 
 
 async def step(disk: Disk, model: bytearray, what: Step) -> None:
@@ -66,6 +75,8 @@ async def step(disk: Disk, model: bytearray, what: Step) -> None:
             buffer = memoryview(bytearray(length))
             if disk.try_read_into(offset, buffer):
                 assert buffer == model[offset:end]
+        case "block_status":
+            await compare_status(disk, model, offset, end)
         case _:
             await disk.flush()
 

@@ -10,5 +10,6 @@ from ._errors import DiskReadOnly as DiskReadOnly
 from ._errors import ImageError as ImageError
 from ._errors import ImageLocked as ImageLocked
 from ._errors import OutOfRange as OutOfRange
+from ._extent import Extent as Extent
 from ._file import FileDisk as FileDisk
 from ._memory import MemoryDisk as MemoryDisk

@@ -1,4 +1,4 @@
-"""What a disk is to those who use it: attempts that never block, and operations to await.
+"""A disk as its users see it: attempts that never block, operations to await, calls that block.
 
 A user first makes the attempt, in its home thread and without a coroutine; only when the disk says
 that it would have to wait does the user await the operation. For data that is in memory, which is
@@ -7,33 +7,23 @@ most of it, nothing is handed from thread to thread.
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
-from .._workers.to_worker import to_worker
-from ._errors import OutOfRange
+from .._threads.block_on import block_on
+from ._errors import DiskError, OutOfRange
+from ._extent import Extent
+from ._operations import Buffer, Operations
+from ._to_end import to_end
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
-Buffer = bytes | bytearray | memoryview
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Operations(Protocol[T_co]):
-    """What can be done to a disk. A call returns a coroutine, or blocks and returns None.
-
-    Both kinds have the same arguments, so that whoever carries out requests is written once.
-    """
-
-    def read_into(self, offset: int, buffer: memoryview, /) -> T_co: ...
-    def write(self, offset: int, data: Buffer, /, *, fua: bool = False) -> T_co: ...
-    def flush(self) -> T_co: ...
-    def trim(self, offset: int, length: int, /, *, fua: bool = False) -> T_co: ...
-    def write_zeroes(
-        self, offset: int, length: int, /, *, fua: bool = False, no_hole: bool = False
-    ) -> T_co: ...
+__all__ = ["BlockingDisk", "Buffer", "Disk", "Operations"]
 
 
 class Disk(ABC):
@@ -52,6 +42,12 @@ class Disk(ABC):
     # There is no stable storage behind it: flush and FUA have nothing to do.
     volatile: bool = False
     preferred_block: int = 4096  # bytes; a power of two, at least 512
+    # Requests that are not multiples of this may be refused with EINVAL. A power of two.
+    minimum_block: int = 1
+    # Bytes that one read or write may have; None: any number.
+    maximum_transfer: int | None = None
+    # `fast_zeroes` may succeed. Else it never does.
+    can_fast_zero: bool = False
 
     # Attempts.
 
@@ -119,6 +115,34 @@ class Disk(ABC):
         Called from: task.
         """
 
+    async def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """As `write_zeroes` where that is quicker than writing; else raise DiskError, ENOTSUP.
+
+        Then nothing has been changed. Raises OSError when the disk fails or is read-only.
+
+        Called from: task.
+        """
+        del offset, length, fua, no_hole
+        raise DiskError(errno.ENOTSUP, f"{self!r} has no quick way to write zeroes")
+
+    async def cache(self, offset: int, length: int) -> None:
+        """A hint: the range will be read soon. Changes nothing that can be read.
+
+        Called from: task.
+        """
+        self.check_range(offset, length)
+
+    async def block_status(self, offset: int, length: int) -> list[Extent]:
+        """How the range is stored, in order; together the extents are `length` bytes.
+
+        A disk that cannot tell says that all is data. Raises OSError when the disk fails.
+        Called from: task.
+        """
+        self.check_range(offset, length)
+        return [Extent(length)] if length else []
+
     @abstractmethod
     def close(self) -> None:
         """Let go of what is behind it; later use raises DiskClosed. May be called again.
@@ -134,6 +158,112 @@ class Disk(ABC):
         data = bytearray(length)
         await self.read_into(offset, memoryview(data))
         return data
+
+    # Calls that block, by the rule of `homebound.block_on`: a home turns its loop meanwhile, a
+    # thread without a context sleeps. `timeout` is in seconds; TimeoutError after it.
+
+    def read_sync(self, offset: int, length: int, *, timeout: float | None = None) -> bytearray:
+        """The `length` bytes at `offset`. Blocks; raises OSError when the disk fails.
+
+        Called from: any thread.
+        """
+        data = bytearray(length)
+        self.read_into_sync(offset, memoryview(data), timeout=timeout)
+        return data
+
+    def read_into_sync(
+        self, offset: int, buffer: memoryview, *, timeout: float | None = None
+    ) -> None:
+        """Fill `buffer` from `offset` on. Blocks; raises OSError when the disk fails.
+
+        Called from: any thread.
+        """
+        self.check_range(offset, len(buffer))
+        if not self._attempt(self.try_read_into, offset, buffer):
+            block_on(self.read_into(offset, buffer), timeout=timeout)
+
+    def write_sync(
+        self, offset: int, data: Buffer, *, fua: bool = False, timeout: float | None = None
+    ) -> None:
+        """Write `data`, with `fua` to stable storage. Blocks; raises OSError when it fails.
+
+        Called from: any thread.
+        """
+        self.check_range(offset, len(data))
+        slow = self.read_only or (fua and not self.volatile)
+        if slow or not self._attempt(self.try_write, offset, data):
+            block_on(self.write(offset, data, fua=fua), timeout=timeout)
+
+    def flush_sync(self, *, timeout: float | None = None) -> None:
+        """Put on stable storage what was written before. Blocks; raises OSError when it fails.
+
+        Called from: any thread.
+        """
+        block_on(self.flush(), timeout=timeout)
+
+    def trim_sync(
+        self, offset: int, length: int, *, fua: bool = False, timeout: float | None = None
+    ) -> None:
+        """A hint that the range may be dropped. Blocks; raises OSError when it fails.
+
+        Called from: any thread.
+        """
+        block_on(self.trim(offset, length, fua=fua), timeout=timeout)
+
+    def write_zeroes_sync(
+        self,
+        offset: int,
+        length: int,
+        *,
+        fua: bool = False,
+        no_hole: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Make the range read as zeroes. Blocks; raises OSError when it fails.
+
+        Called from: any thread.
+        """
+        block_on(self.write_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout=timeout)
+
+    def fast_zeroes_sync(
+        self,
+        offset: int,
+        length: int,
+        *,
+        fua: bool = False,
+        no_hole: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """As `fast_zeroes`. Blocks; raises OSError, ENOTSUP if it would not be quick.
+
+        Called from: any thread.
+        """
+        block_on(self.fast_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout=timeout)
+
+    def cache_sync(self, offset: int, length: int, *, timeout: float | None = None) -> None:
+        """A hint that the range will be read soon. Blocks.
+
+        Called from: any thread.
+        """
+        block_on(self.cache(offset, length), timeout=timeout)
+
+    def block_status_sync(
+        self, offset: int, length: int, *, timeout: float | None = None
+    ) -> list[Extent]:
+        """How the range is stored. Blocks; raises OSError when the disk fails.
+
+        Called from: any thread.
+        """
+        extents: list[Extent] = block_on(self.block_status(offset, length), timeout=timeout)
+        return extents
+
+    def _attempt(self, attempt: Callable[[int, Any], bool], offset: int, data: Buffer) -> bool:
+        try:
+            return attempt(offset, data)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return False  # closed; the operation says so in words
+            raise
 
     def check_range(self, offset: int, length: int) -> None:
         """Raise OutOfRange unless the range is inside the disk.
@@ -159,7 +289,9 @@ class BlockingDisk(Disk):
     """A disk whose operations are calls that block; awaiting one runs it in a worker thread.
 
     A thread that may block, a worker with several requests at hand for instance, makes the calls
-    itself: `disk.blocking.flush()`. They may run in many threads at once.
+    itself: `disk.blocking.flush()`. They may run in many threads at once. An operation that is
+    cancelled while its call runs waits for the end of the call, which has the buffer, and then
+    raises CancelledError.
     """
 
     blocking: Operations[None]
@@ -169,7 +301,7 @@ class BlockingDisk(Disk):
 
         Called from: task.
         """
-        await to_worker(self.blocking.read_into, offset, buffer)
+        await to_end(partial(self.blocking.read_into, offset, buffer))
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`, in a worker; with `fua` it is on stable storage on return.
@@ -178,7 +310,7 @@ class BlockingDisk(Disk):
 
         Called from: task.
         """
-        await to_worker(self.blocking.write, offset, data, fua=fua)
+        await to_end(partial(self.blocking.write, offset, data, fua=fua))
 
     async def flush(self) -> None:
         """Put on stable storage what was written before this call, in a worker.
@@ -187,7 +319,7 @@ class BlockingDisk(Disk):
 
         Called from: task.
         """
-        await to_worker(self.blocking.flush)
+        await to_end(self.blocking.flush)
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
         """A hint that the range may be dropped, taken up in a worker.
@@ -196,7 +328,7 @@ class BlockingDisk(Disk):
 
         Called from: task.
         """
-        await to_worker(self.blocking.trim, offset, length, fua=fua)
+        await to_end(partial(self.blocking.trim, offset, length, fua=fua))
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
@@ -207,4 +339,4 @@ class BlockingDisk(Disk):
 
         Called from: task.
         """
-        await to_worker(self.blocking.write_zeroes, offset, length, fua=fua, no_hole=no_hole)
+        await to_end(partial(self.blocking.write_zeroes, offset, length, fua=fua, no_hole=no_hole))

@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from functools import partial
+from typing import TYPE_CHECKING
 
 from .._os.clock import monotonic
 from ._disk import BlockingDisk, Buffer
 from ._patience import Patience
 from ._rawfile import RawFile
+from ._to_end import to_end
+
+if TYPE_CHECKING:
+    from ._extent import Extent
 
 _IN_PAGE = mmap.PAGESIZE - 1
 _EAGER_MAX = 1 << 20  # bytes
@@ -44,6 +50,7 @@ class FileDisk(BlockingDisk):
     """
 
     shared_cache = True  # all go through one page cache, and fdatasync is about the whole file
+    can_fast_zero = True
 
     def __init__(
         self,
@@ -113,6 +120,29 @@ class FileDisk(BlockingDisk):
         written = os.pwrite(self._fd, data, offset)
         patience.tried(began, monotonic())
         return written == len(data)
+
+    async def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Have the file system zero the range, in a worker; DiskError with ENOTSUP if it cannot.
+
+        Called from: task.
+        """
+        await to_end(partial(self.blocking.fast_zeroes, offset, length, fua=fua, no_hole=no_hole))
+
+    async def cache(self, offset: int, length: int) -> None:
+        """Have the kernel read the range into its page cache.
+
+        Called from: task.
+        """
+        await to_end(partial(self.blocking.cache, offset, length))
+
+    async def block_status(self, offset: int, length: int) -> list[Extent]:
+        """The file's data and holes, found in a worker. All is data where there are no holes.
+
+        Called from: task.
+        """
+        return await to_end(partial(self.blocking.block_status, offset, length))
 
     def close(self) -> None:
         """Close the image, after the workers that use it; unflushed data stays with the kernel.

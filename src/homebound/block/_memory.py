@@ -8,12 +8,15 @@ import mmap
 
 from ._disk import Buffer, Disk
 from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+from ._extent import Extent, merged
+from ._pages import address_of, extents_of
 
 _NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _PAGE = mmap.PAGESIZE
 # Freeing or clearing memory holds up the loop, so it is done in steps of this many bytes.
 _STEP = 64 << 20
 _ZEROES = bytes(1 << 20)
+_LOOK = 64 << 20  # bytes whose pages are looked up at a time, in about a millisecond
 
 
 class MemoryDisk(Disk):
@@ -37,6 +40,7 @@ class MemoryDisk(Disk):
 
     shared_cache = True  # there is no cache at all
     volatile = True
+    can_fast_zero = True
     read_only: bool = False
 
     def __init__(self, size: int, *, read_only: bool = False) -> None:
@@ -58,6 +62,7 @@ class MemoryDisk(Disk):
         # be copying from there. No view of it is kept, for threads to share: before 3.14 slicing
         # one in two threads at once, without a GIL, may release it under both.
         self._map: mmap.mmap | None = pages
+        self._address = address_of(pages)
 
     def __repr__(self) -> str:
         how = " read-only" if self.read_only else ""
@@ -140,6 +145,38 @@ class MemoryDisk(Disk):
             first, last = await self._drop_pages(offset, length)
         await self._clear(offset, first)
         await self._clear(last, end)
+
+    async def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Give back the memory of the range; with `no_hole` that is no option, hence ENOTSUP.
+
+        Called from: task.
+        """
+        self._check_change(offset, length)
+        if no_hole:
+            text = f"zeroes that take memory are not written quickly to {self!r}"
+            raise DiskError(errno.ENOTSUP, text)
+        await self.write_zeroes(offset, length, fua=fua)
+
+    async def block_status(self, offset: int, length: int) -> list[Extent]:
+        """Pages that were written to are data, the others holes.
+
+        Called from: task.
+        """
+        self.check_range(offset, length)
+        found: list[Extent] = []
+        for start in range(offset, offset + length, _LOOK):
+            if start > offset:
+                await asyncio.sleep(0)
+            found += self._look(start, min(_LOOK, offset + length - start))
+        return merged(found)
+
+    def _look(self, offset: int, length: int) -> list[Extent]:
+        pages = self._map  # held meanwhile: its pages are nothing else's
+        if pages is None:
+            raise DiskClosed(self)
+        return extents_of(self._address, offset, length, lambda start, stop: pages[start:stop])
 
     def close(self) -> None:
         """Let go of the memory, and of what was written.

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from ._descriptor import ClosedDescriptor, Descriptor
 from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
 from ._fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+from ._holes import extents_of
 from ._image import is_in_memory, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._disk import Buffer
+    from ._extent import Extent
+    from ._operations import Buffer
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _DSYNC: int | None = getattr(os, "RWF_DSYNC", None)
@@ -117,6 +119,28 @@ class RawFile:
                 _write_zeroes(fd, offset, length)
             if fua:
                 self.flush()
+
+    def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Have the file system zero the range, or raise DiskError with ENOTSUP."""
+        with self._use(offset, length, changes=True) as fd:
+            if length and not _zero_range(fd, offset, length, no_hole=no_hole):
+                text = f"the file system of {self.path!r} has no quick way to write zeroes"
+                raise DiskError(errno.ENOTSUP, text)
+            if fua:
+                self.flush()
+
+    def cache(self, offset: int, length: int) -> None:
+        """Have the kernel read the range ahead, where it can be told to."""
+        with self._use(offset, length) as fd:
+            if length and not self.volatile and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def block_status(self, offset: int, length: int) -> list[Extent]:
+        """Data and holes, as the file system tells them."""
+        with self._use(offset, length) as fd:
+            return extents_of(fd, offset, length)
 
     def close(self) -> None:
         """Close the image, after the calls under way. What is not flushed stays with the kernel."""

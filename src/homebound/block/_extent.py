@@ -1,0 +1,39 @@
+"""How a range of a disk is stored: extents, as NBD's base:allocation tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`length` bytes that are stored alike: `hole` takes no storage, `zero` reads as zeroes.
+
+    >>> from homebound.block import Extent
+    >>> Extent(4096, hole=True, zero=True)
+    Extent(length=4096, hole=True, zero=True)
+
+    Called from: any thread.
+    """
+
+    length: int
+    hole: bool = False
+    zero: bool = False
+
+
+def merged(extents: Iterable[Extent]) -> list[Extent]:
+    """The same extents with equal neighbours joined, and without empty ones."""
+    found: list[Extent] = []
+    for extent in extents:
+        if not extent.length:
+            continue
+        if found and (found[-1].hole, found[-1].zero) == (extent.hole, extent.zero):
+            length = found[-1].length + extent.length
+            found[-1] = Extent(length, extent.hole, extent.zero)
+        else:
+            found.append(extent)
+    return found
