@@ -236,7 +236,7 @@ class HeldCalls:
 
 
 async def until_begun(disk: Held) -> None:
-    assert await homebound.to_worker(disk.begun.acquire, True, 20)  # noqa: FBT003
+    assert await homebound.to_worker(disk.begun.acquire, True, 20)
 
 
 class TestCancelled:

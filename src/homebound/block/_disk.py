@@ -10,20 +10,36 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from functools import partial
+from inspect import isfunction
 from typing import TYPE_CHECKING
 
 from .._threads.block_on import block_on
 from ._errors import DiskError, OutOfRange
 from ._extent import Extent
+from ._gate import Drained, Gate, Inside, counted_attempt, counted_operation
 from ._operations import Buffer, Operations
 from ._to_end import to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Self, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["BlockingDisk", "Buffer", "Disk", "Operations"]
+
+_ATTEMPTS = ("try_read_into", "try_write")
+_OPERATIONS = (
+    "read_into",
+    "write",
+    "flush",
+    "trim",
+    "write_zeroes",
+    "fast_zeroes",
+    "cache",
+    "block_status",
+)
 
 
 class Disk(ABC):
@@ -48,6 +64,23 @@ class Disk(ABC):
     maximum_transfer: int | None = None
     # `fast_zeroes` may succeed. Else it never does.
     can_fast_zero: bool = False
+
+    _gate: Gate  # counts the requests; see _gate.py
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Count the requests that the class defines, so that no method has to remember it."""
+        super().__init_subclass__(**options)
+        for names, counted in ((_ATTEMPTS, counted_attempt), (_OPERATIONS, counted_operation)):
+            for name in names:
+                method = vars(cls).get(name)
+                if isfunction(method) and not hasattr(method, "_homebound_counted"):
+                    setattr(cls, name, counted(method))
+
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
+        """Make the gate here: a subclass may forget to call `__init__`."""
+        self = super().__new__(cls)
+        self._gate = Gate()
+        return self
 
     # Attempts.
 
@@ -159,6 +192,28 @@ class Disk(ABC):
         await self.read_into(offset, memoryview(data))
         return data
 
+    # Draining.
+
+    def drained(self) -> Drained:
+        """`async with disk.drained():` no request is under way inside it, and none begins.
+
+        Those under way are waited for; new ones wait, and go on in their order when the last of
+        all sections has ended, whichever tasks and homes they are of. A thread uses `with`. Raises
+        WouldDeadlock in a request of this disk; a request made inside by the same task gets that.
+
+        Called from: any thread.
+        """
+        return Drained(self._gate)
+
+    def request(self) -> Inside:
+        """`async with disk.request():` counts as a request to those who drain the disk.
+
+        For code that calls `BlockingDisk.blocking` itself: those calls are not counted.
+
+        Called from: any thread.
+        """
+        return Inside(self._gate)
+
     # Calls that block, by the rule of `homebound.block_on`: a home turns its loop meanwhile, a
     # thread without a context sleeps. `timeout` is in seconds; TimeoutError after it.
 
@@ -180,7 +235,7 @@ class Disk(ABC):
         """
         self.check_range(offset, len(buffer))
         if not self._attempt(self.try_read_into, offset, buffer):
-            block_on(self.read_into(offset, buffer), timeout=timeout)
+            self._wait_for(self.read_into(offset, buffer), timeout)
 
     def write_sync(
         self, offset: int, data: Buffer, *, fua: bool = False, timeout: float | None = None
@@ -192,14 +247,14 @@ class Disk(ABC):
         self.check_range(offset, len(data))
         slow = self.read_only or (fua and not self.volatile)
         if slow or not self._attempt(self.try_write, offset, data):
-            block_on(self.write(offset, data, fua=fua), timeout=timeout)
+            self._wait_for(self.write(offset, data, fua=fua), timeout)
 
     def flush_sync(self, *, timeout: float | None = None) -> None:
         """Put on stable storage what was written before. Blocks; raises OSError when it fails.
 
         Called from: any thread.
         """
-        block_on(self.flush(), timeout=timeout)
+        self._wait_for(self.flush(), timeout)
 
     def trim_sync(
         self, offset: int, length: int, *, fua: bool = False, timeout: float | None = None
@@ -208,7 +263,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        block_on(self.trim(offset, length, fua=fua), timeout=timeout)
+        self._wait_for(self.trim(offset, length, fua=fua), timeout)
 
     def write_zeroes_sync(
         self,
@@ -223,7 +278,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        block_on(self.write_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout=timeout)
+        self._wait_for(self.write_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout)
 
     def fast_zeroes_sync(
         self,
@@ -238,14 +293,14 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        block_on(self.fast_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout=timeout)
+        self._wait_for(self.fast_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout)
 
     def cache_sync(self, offset: int, length: int, *, timeout: float | None = None) -> None:
         """A hint that the range will be read soon. Blocks.
 
         Called from: any thread.
         """
-        block_on(self.cache(offset, length), timeout=timeout)
+        self._wait_for(self.cache(offset, length), timeout)
 
     def block_status_sync(
         self, offset: int, length: int, *, timeout: float | None = None
@@ -254,8 +309,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        extents: list[Extent] = block_on(self.block_status(offset, length), timeout=timeout)
-        return extents
+        return self._wait_for(self.block_status(offset, length), timeout)
 
     def _attempt(self, attempt: Callable[[int, Any], bool], offset: int, data: Buffer) -> bool:
         try:
@@ -264,6 +318,15 @@ class Disk(ABC):
             if error.errno == errno.EBADF:
                 return False  # closed; the operation says so in words
             raise
+
+    def _wait_for(self, operation: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        try:
+            self._gate.check_owner("a call that blocks")
+        except BaseException:
+            operation.close()
+            raise
+        result: T = block_on(operation, timeout=timeout)
+        return result
 
     def check_range(self, offset: int, length: int) -> None:
         """Raise OutOfRange unless the range is inside the disk.
