@@ -11,5 +11,10 @@ from ._errors import ImageError as ImageError
 from ._errors import ImageLocked as ImageLocked
 from ._errors import OutOfRange as OutOfRange
 from ._extent import Extent as Extent
+from ._fault import Fault as Fault
+from ._fault import FaultDisk as FaultDisk
 from ._file import FileDisk as FileDisk
+from ._log import LogDisk as LogDisk
 from ._memory import MemoryDisk as MemoryDisk
+from ._slice import SliceDisk as SliceDisk
+from ._throttle import ThrottleDisk as ThrottleDisk
