@@ -121,7 +121,7 @@ class _Rule:
         self._random = random.Random(fault.seed)  # noqa: S311  (no secret)
 
     def strikes(self) -> bool:
-        """One more request that it covers: does it fail?"""
+        """Whether one more request that it covers is to fail."""
         fault = self.fault
         with self._lock:
             self._count += 1

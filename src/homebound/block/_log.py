@@ -29,10 +29,10 @@ class LogDisk(Filter):
     r"""`disk`, with a line of JSON written to `stream` after each request.
 
     Its fields: `time` (seconds since the epoch, of the request's begin), `command` (read, write,
-    flush, trim, write_zeroes, fast_zeroes, cache, block_status), `offset`, `length`, `result` ("ok",
-    "cancelled", or the name of the error: "EIO"), `duration` (seconds). An attempt that did not
-    succeed is not a request. If the stream fails, requests go on and no more is written; `failure`
-    has the error. It does not close `disk`, nor the stream.
+    flush, trim, write_zeroes, fast_zeroes, cache, block_status), `offset`, `length`, `result`
+    ("ok", "cancelled", or the name of the error: "EIO"), `duration` (seconds). An attempt that did
+    not succeed is not a request. If the stream fails, requests go on and no more is written;
+    `failure` has the error. It does not close `disk`, nor the stream.
 
     >>> import homebound, io, json
     >>> from homebound.block import LogDisk, MemoryDisk
@@ -132,6 +132,5 @@ def _name(error: BaseException | None) -> str:
         return "ok"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
-        return errno.errorcode[error.errno]
-    return type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    return errno.errorcode.get(number or 0, type(error).__name__)

@@ -1,0 +1,714 @@
+"""Overlays: what they read as, what damages them, what survives; see kill_overlay.py, too."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import homebound
+from homebound.block import (
+    DiskClosed,
+    DiskError,
+    DiskReadOnly,
+    Extent,
+    Fault,
+    FaultDisk,
+    FileDisk,
+    ImageError,
+    LogDisk,
+    MemoryDisk,
+    OverlayDisk,
+    SliceDisk,
+)
+from homebound.block import _overlay_format as fmt
+from homebound.testing import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+SIZE = 100_000
+BLOCK = 4096
+
+
+@pytest.fixture
+def image(place: Path) -> Path:
+    path = place / "base"
+    path.write_bytes(random.Random(1).randbytes(SIZE))
+    return path
+
+
+@pytest.fixture
+def base(image: Path) -> Iterator[FileDisk]:
+    with FileDisk(image, read_only=True) as disk:
+        yield disk
+
+
+@pytest.fixture(params=["file", "memory"])
+def overlay(request: pytest.FixtureRequest, base: FileDisk, place: Path) -> Iterator[OverlayDisk]:
+    path = place / "overlay" if request.param == "file" else None
+    with OverlayDisk(base, path) as disk:
+        yield disk
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    homebound.run(main())
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def names(place: Path) -> list[str]:
+    return sorted(each.name for each in place.iterdir())
+
+
+async def read_all(disk: OverlayDisk) -> bytearray:
+    return await disk.read(0, disk.size)
+
+
+class TestReading:
+    def test_the_base_until_it_is_written(self, overlay: OverlayDisk, image: Path):
+        async def main() -> None:
+            model = bytearray(content(image))
+            assert await read_all(overlay) == model
+            for offset, data in (
+                (5000, b"hello"),
+                (4095, b"ab"),
+                (99_999, b"!"),
+                (8192, b"x" * 8192),
+            ):
+                await overlay.write(offset, data)
+                model[offset : offset + len(data)] = data
+                assert await read_all(overlay) == model
+            assert content(image) != model
+
+        run(main)
+
+    def test_trim_of_all_with_the_last_block_short(self, overlay: OverlayDisk):
+        async def main() -> None:
+            await overlay.write(90_000, b"x" * 10_000)
+            await overlay.trim(0, SIZE)
+            assert await read_all(overlay) == bytes(SIZE)
+            assert (overlay.info.data, overlay.info.zero) == (0, SIZE)
+            await overlay.trim(SIZE, 0)
+            await overlay.write(SIZE - 1, b"!")
+            assert await read_all(overlay) == bytes(SIZE - 1) + b"!"
+
+        run(main)
+
+    def test_three_blocks_in_one_request(self, place: Path):
+        async def main() -> None:
+            with MemoryDisk(1 << 20) as base, OverlayDisk(base, place / "overlay") as disk:
+                for n in range(3):
+                    await disk.write((100 + n) * BLOCK, bytes([n + 1]) * BLOCK)
+                want = b"".join(bytes([n + 1]) * BLOCK for n in range(3))
+                assert await disk.read(100 * BLOCK, 3 * BLOCK) == want
+                assert await disk.read(99 * BLOCK, 5 * BLOCK) == bytes(BLOCK) + want + bytes(BLOCK)
+
+        run(main)
+
+    def test_beyond_4_gib(self, place: Path):
+        async def main() -> None:
+            with MemoryDisk(8 << 30) as base, OverlayDisk(base, place / "overlay") as disk:
+                at = (5 << 30) + 12345
+                await base.write(at + 100, b"base")
+                await disk.write(at, b"data", fua=True)
+                assert await disk.read(at - 2, 8) == b"\0\0data\0\0"
+                assert await disk.read(at + 99, 6) == b"\0base\0"
+            with MemoryDisk(8 << 30) as base, OverlayDisk(base, place / "overlay") as disk:
+                assert await disk.read(at - 2, 8) == b"\0\0data\0\0"
+            assert (place / "overlay").stat().st_blocks * 512 < 8 << 20
+
+        run(main)
+
+    def test_large_blocks(self):
+        async def main() -> None:
+            with MemoryDisk(1 << 40) as base, OverlayDisk(base) as disk:
+                assert disk.info.block_size == 65536
+                await disk.write((1 << 40) - 1, b"!")
+                assert await disk.read((1 << 40) - 3, 3) == b"\0\0!"
+
+        run(main)
+
+    @pytest.mark.parametrize("size", [1, 4096, 50_000, SIZE + 1, 3 * SIZE])
+    def test_of_another_size_than_its_base(self, base: FileDisk, image: Path, size: int):
+        async def main() -> None:
+            with OverlayDisk(base, size=size) as disk:
+                model = bytearray(content(image)[:size].ljust(size, b"\0"))
+                assert await read_all(disk) == model
+                buffer = memoryview(bytearray(size))
+                if disk.try_read_into(0, buffer):
+                    assert buffer == model
+                await disk.write(size - 1, b"!")
+                model[-1:] = b"!"
+                assert await read_all(disk) == model
+                extents = await disk.block_status(0, size)
+                assert sum(each.length for each in extents) == size
+
+        run(main)
+
+    def test_base_with_large_minimum_block(self):
+        class Strict(MemoryDisk):
+            minimum_block = 512
+
+            async def read_into(self, offset: int, buffer: memoryview) -> None:
+                assert offset % 512 == 0
+                assert len(buffer) % 512 == 0
+                await super().read_into(offset, buffer)
+
+            def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+                assert not (offset | len(buffer)) % 512
+                return super().try_read_into(offset, buffer)
+
+        async def main() -> None:
+            with Strict(1 << 16) as base, OverlayDisk(base) as disk:
+                await base.write(1000, b"abc")
+                assert await disk.read(1001, 1) == b"b"
+                assert not disk.try_read_into(1001, memoryview(bytearray(1)))
+                await disk.write(1001, b"B")
+                assert await disk.read(999, 5) == b"\0aBc\0"
+
+        run(main)
+
+    def test_extents(self):
+        async def main() -> None:
+            with MemoryDisk(8 * BLOCK) as base, OverlayDisk(base, size=10 * BLOCK) as disk:
+                await base.write(BLOCK, b"x" * BLOCK)
+                await disk.write(3 * BLOCK, b"x")
+                await disk.write_zeroes(BLOCK // 2, BLOCK)
+                assert await disk.block_status(0, 10 * BLOCK) == [
+                    Extent(2 * BLOCK),
+                    Extent(BLOCK, hole=True, zero=True),
+                    Extent(BLOCK),
+                    Extent(6 * BLOCK, hole=True, zero=True),
+                ]
+                await disk.cache(0, 10 * BLOCK)
+
+        run(main)
+
+    def test_attempts(self, overlay: OverlayDisk):
+        async def main() -> None:
+            block = b"x" * BLOCK
+            assert not overlay.try_write(BLOCK, block)
+            await overlay.write(BLOCK, block)
+            overlay.try_write(BLOCK, block)  # a file's first shows how to
+            assert overlay.try_write(BLOCK, b"y" * BLOCK)
+            await overlay.trim(2 * BLOCK, BLOCK)
+            buffer = memoryview(bytearray(2 * BLOCK))
+            assert overlay.try_read_into(BLOCK, buffer)
+            assert buffer == b"y" * BLOCK + bytes(BLOCK)
+            assert not overlay.try_write(BLOCK, block * 2)
+
+        run(main)
+
+
+class TestKeeping:
+    def test_closed_and_opened_again(self, base: FileDisk, place: Path):
+        async def main() -> None:
+            with OverlayDisk(base, place / "overlay") as disk:
+                await disk.write(5000, b"hello")
+                await disk.trim(8192, 4096)
+                before, info = await read_all(disk), disk.info
+            with OverlayDisk(base, place / "overlay") as disk:
+                assert await read_all(disk) == before
+                assert disk.info == info
+                assert (info.data, info.zero) == (4096, 4096)
+                assert info.base_path == base.path
+                assert info.path == str(place / "overlay")
+            assert names(place) == ["base", "overlay"]
+
+        run(main)
+
+    def test_opened_without_a_change_is_not_changed(self, base: FileDisk, place: Path):
+        OverlayDisk(base, place / "overlay").close()
+        before = (place / "overlay").stat().st_mtime_ns
+        OverlayDisk(base, place / "overlay").close()
+        assert (place / "overlay").stat().st_mtime_ns == before
+        with OverlayDisk(base, place / "overlay", read_only=True) as lower:
+            OverlayDisk(lower, place / "upper").close()  # so it can be a base
+            OverlayDisk(lower, place / "upper").close()
+
+    def test_without_a_close(self, base: FileDisk, place: Path):
+        """As after kill -9: from the journal, and without what was not flushed."""
+
+        async def main() -> None:
+            path = place / "overlay"
+            disk = OverlayDisk(base, path)
+            await disk.write(5000, b"stable")
+            await disk.flush()
+            await disk.write(50_000, b"lost")
+            before = await disk.read(0, 50_000)
+            copy = place / "copy"
+            copy.write_bytes(content(path))
+            for read_only in (True, False, False):
+                with OverlayDisk(base, copy, read_only=read_only) as again:
+                    assert await again.read(0, 50_000) == before
+                    assert await again.read(50_000, 4) != b"lost"
+            disk.close()
+
+        run(main)
+
+    @pytest.mark.parametrize("page", [0, 2])
+    def test_pages_torn_after_the_journal_was_written(self, base: FileDisk, place: Path, page: int):
+        async def main() -> None:
+            path = place / "overlay"
+            with OverlayDisk(base, path) as disk:
+                await disk.write(5000, b"stable")
+                assert disk._file is not None
+                if page == 0:
+                    disk._file.change_header(
+                        committing=True, base_mtime=disk._file.header.base_mtime
+                    )
+                else:
+                    await disk.flush()
+                torn = bytearray(content(path))
+                before = await read_all(disk)
+            torn[page * 4096 + 512 : page * 4096 + 1024] = random.Random(2).randbytes(512)
+            copy = place / "copy"
+            copy.write_bytes(torn)
+            with OverlayDisk(base, copy) as again:
+                assert page == 0 or await read_all(again) == before
+
+        run(main)
+
+    def test_torn_journal_is_none(self, base: FileDisk, place: Path):
+        async def main() -> None:
+            path = place / "overlay"
+            with OverlayDisk(base, path) as disk:
+                before = await read_all(disk)
+                old = content(path)
+                await disk.write(5000, b"hello")
+                await disk.flush()
+                new = content(path)
+                assert disk._file is not None
+                header = disk._file.header
+            torn = bytearray(old)
+            torn[4096:8192] = new[4096:8192]  # the head without its body
+            (place / "copy").write_bytes(torn)
+            with OverlayDisk(base, place / "copy") as again:
+                assert await read_all(again) == before
+            body = header.journal_offset
+            torn[body : body + 5000] = new[body : body + 5000]
+            (place / "copy").write_bytes(torn)
+            with OverlayDisk(base, place / "copy") as again:
+                assert await read_all(again) == before
+
+        run(main)
+
+    def test_one_flush_does_for_all_that_wait(self, base: FileDisk, place: Path):
+        async def main() -> None:
+            with OverlayDisk(base, place / "overlay") as disk:
+                writes = [disk.write(n * BLOCK, b"x" * BLOCK, fua=True) for n in range(20)]
+                await asyncio.gather(*writes)
+                assert disk._begun < 20
+                begun = disk._begun
+                await disk.write(0, b"y" * BLOCK, fua=True)  # its block is told of already
+                assert disk._begun == begun
+
+        run(main)
+
+    def test_close_under_load(self, base: FileDisk, place: Path):
+        async def main() -> None:
+            disk = OverlayDisk(base, place / "overlay")
+            done: list[int] = []
+
+            async def write(n: int) -> None:
+                await disk.write(n * BLOCK, b"x" * BLOCK)
+                done.append(n)
+
+            tasks = [asyncio.create_task(write(n)) for n in range(20)]
+            await asyncio.sleep(0)
+            await homebound.to_worker(disk.close)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(each) for each in outcomes} <= {type(None), DiskClosed}
+            disk.close()
+            with OverlayDisk(base, place / "overlay") as again:
+                for n in done:
+                    assert await again.read(n * BLOCK, BLOCK) == b"x" * BLOCK
+
+        run(main)
+
+    def test_no_state_before_its_data(self, base: FileDisk, place: Path):
+        async def main() -> None:
+            with OverlayDisk(base, place / "overlay") as disk:
+                store = disk._store
+                disk._store = faulty = FaultDisk(store, [Fault(command="write", hang=True)])
+                task = asyncio.create_task(disk.write(0, b"x" * BLOCK))
+                await settle()
+                assert faulty.hanging == 1
+                await disk.flush()
+                assert disk.info.data == 0
+                (place / "copy").write_bytes(content(place / "overlay"))
+                with OverlayDisk(base, place / "copy") as again:
+                    assert again.info.data == 0
+                faulty.release()
+                await task
+                disk._store = store
+
+        run(main)
+
+
+class TestFaults:
+    def test_no_space_in_the_middle_of_a_copy(
+        self, base: FileDisk, image: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        real = os.pwritev
+
+        def pwritev(fd: int, buffers: list[Any], offset: int, flags: int = 0) -> int:
+            raise_now = offset > 1 << 16
+            if raise_now and len(buffers[0]) > 1000:
+                real(fd, [memoryview(buffers[0])[:1000]], offset, flags)
+            if raise_now:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(fd, buffers, offset, flags)
+
+        async def main() -> None:
+            model = content(image)
+            with OverlayDisk(base, place / "overlay") as disk:
+                with monkeypatch.context() as patched:
+                    patched.setattr(os, "pwritev", pwritev)
+                    for change in (
+                        disk.write(50_000, b"x" * 10_000),
+                        disk.write(50_000, b"x", fua=True),
+                        disk.write_zeroes(50_000, 100),
+                    ):
+                        with pytest.raises(OSError, match="No space") as caught:
+                            await change
+                        assert caught.value.errno == errno.ENOSPC
+                        assert await read_all(disk) == model
+                await disk.write(50_000, b"x")
+                assert await disk.read(50_000, 2) == b"x" + model[50_001:50_002]
+            with OverlayDisk(base, place / "overlay") as disk:
+                assert await disk.read(50_000, 2) == b"x" + model[50_001:50_002]
+
+        run(main)
+
+    def test_a_flush_that_fails_is_told_and_made_good(
+        self, base: FileDisk, place: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Not on a journal that has no room: then all is still there to be written."""
+
+        def full(*_: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        async def main() -> None:
+            with OverlayDisk(base, place / "overlay") as disk:
+                await disk.write(0, b"x")
+                with monkeypatch.context() as patched:
+                    patched.setattr(os, "pwritev", full)
+                    with pytest.raises(OSError, match="No space"):
+                        await disk.flush()
+                await disk.flush()
+                assert not disk._states.has_changed()
+
+        run(main)
+
+    def test_base_that_fails(self):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as below:
+                rules = [Fault(command="read", range=range(8192, 8193), error="EIO")]
+                with FaultDisk(below, rules) as base, OverlayDisk(base) as disk:
+                    await disk.write(0, b"x")
+                    with pytest.raises(DiskError, match="on purpose"):
+                        await disk.write(8193, b"x")
+                    with pytest.raises(DiskError, match="on purpose"):
+                        await disk.read(8000, 1000)
+                    await disk.write(8192, b"y" * BLOCK)
+                    assert await disk.read(8000, 1000) == bytes(192) + b"y" * 808
+
+        run(main)
+
+    def test_cancelled_at_any_point_of_a_merge(self, place: Path):
+        """Either the old block or the new one; and no lock is left behind."""
+
+        async def main() -> None:
+            with (
+                MemoryDisk(SIZE) as below,
+                FaultDisk(below, [Fault(command="read", delay=0)]) as base,
+            ):
+                await below.write(0, b"o" * SIZE)
+                for step in range(30):
+                    with OverlayDisk(base, place / f"overlay{step}") as disk:
+                        task = asyncio.create_task(disk.write(100, b"n" * 100, fua=True))
+                        for _ in range(step):
+                            await asyncio.sleep(0)
+                        task.cancel()
+                        await asyncio.gather(task, return_exceptions=True)
+                        block = await disk.read(0, BLOCK)
+                        old = b"o" * BLOCK
+                        assert block in (old, old[:100] + b"n" * 100 + old[200:])
+                        await disk.write(0, b"m" * BLOCK, fua=True)
+                        assert await disk.read(0, BLOCK) == b"m" * BLOCK
+
+        run(main)
+
+    def test_merges_into_one_block_lose_nothing(self, overlay: OverlayDisk):
+        async def main() -> None:
+            await asyncio.gather(*(overlay.write(n * 64, bytes([n + 1]) * 64) for n in range(64)))
+            data = await overlay.read(0, BLOCK)
+            assert data == b"".join(bytes([n + 1]) * 64 for n in range(64))
+
+        run(main)
+
+
+class TestRefusals:
+    """All in words; nothing of it is served as data."""
+
+    @pytest.fixture
+    def path(self, base: FileDisk, place: Path) -> Path:
+        async def main() -> None:
+            with OverlayDisk(base, place / "overlay") as disk:
+                await disk.write(5000, b"hello")
+
+        run(main)
+        return place / "overlay"
+
+    def refused(self, base: Any, path: Path, text: str, **options: Any) -> None:
+        with pytest.raises(ImageError, match=text) as caught:
+            OverlayDisk(base, path, **options)
+        assert str(caught.value).startswith(f"cannot open overlay '{path}': ")
+
+    @pytest.mark.parametrize("length", [0, 1, 4096, 8192, 12287, 12288, 70_000, -1])
+    def test_truncated(self, base: FileDisk, path: Path, length: int):
+        os.truncate(path, length if length >= 0 else path.stat().st_size - 1)
+        self.refused(base, path, "truncated|does not say so")
+
+    def test_one_bit_flipped(self, base: FileDisk, path: Path):
+        """Anywhere in the header or the bitmap."""
+        whole = content(path)
+        rng = random.Random(3)
+        for _ in range(60):
+            bit = rng.randrange(2 * 4096 * 8)
+            byte = bit // 8 + (4096 if bit >= 4096 * 8 else 0)  # not the journal's head
+            damaged = bytearray(whole)
+            damaged[byte] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            self.refused(base, path, "is damaged|does not say so")
+        path.write_bytes(whole)
+        OverlayDisk(base, path).close()
+
+    def test_bitmap_punched(self, base: FileDisk, path: Path):
+        with path.open("r+b") as file:
+            os.pwrite(file.fileno(), bytes(4096), 8192)
+        self.refused(base, path, "page 2 is damaged")
+
+    def test_bitmap_of_another(self, base: FileDisk, path: Path, place: Path):
+        OverlayDisk(base, place / "other").close()
+        page = content(place / "other")[8192:12288]
+        with path.open("r+b") as file:
+            os.pwrite(file.fileno(), page, 8192)
+        self.refused(base, path, "page 2 is another overlay's")
+
+    def test_newer_version(self, base: FileDisk, path: Path):
+        page = bytearray(content(path)[:4096])
+        page[24] = 9
+        sealed = fmt.seal(0, bytes(page[32:48]), bytes(page[: fmt.BODY]))
+        with path.open("r+b") as file:
+            os.pwrite(file.fileno(), sealed, 0)
+        self.refused(base, path, "of version 9, which is newer")
+
+    def test_no_overlay(self, base: FileDisk, image: Path):
+        self.refused(base, image, "not an overlay")
+
+    def test_base_missing(self, base: FileDisk, path: Path, image: Path):
+        image.unlink()
+        self.refused(base, path, "its base '.*base': No such file")
+
+    def test_base_of_another_size(self, path: Path, image: Path):
+        os.truncate(image, SIZE - 1)
+        with FileDisk(image, read_only=True) as shrunk:
+            self.refused(shrunk, path, "had 100000 bytes, and '.*base' has 99999: it has changed")
+        with MemoryDisk(SIZE + 1) as other:
+            self.refused(other, path, "had 100000 bytes, and 'the base' has 100001")
+
+    def test_base_replaced(self, path: Path, image: Path):
+        data = content(image)
+        image.unlink()
+        image.write_bytes(data)
+        with FileDisk(image, read_only=True) as other:
+            self.refused(other, path, "its time of change differs")
+        with MemoryDisk(SIZE) as memory:
+            self.refused(memory, path, "its time of change differs")
+
+    def test_base_changed_below_other_disks(self, path: Path, image: Path):
+        os.utime(image, (1, 1))
+        with FileDisk(image) as file, LogDisk(file, open(os.devnull, "w")) as log:  # noqa: PTH123
+            self.refused(log, path, "its time of change differs")
+            log._stream.close()  # type: ignore[attr-defined]
+
+    def test_another_size_asked_for(self, base: FileDisk, path: Path):
+        self.refused(base, path, "it is 100000 bytes, and 5 were asked for", size=5)
+        with pytest.raises(DiskError, match="an overlay of 0 bytes"):
+            OverlayDisk(base, size=0)
+
+    def test_cannot_be_made(self, base: FileDisk, place: Path):
+        with pytest.raises(ImageError, match=r"cannot make overlay '.*': No such file"):
+            OverlayDisk(base, place / "nowhere" / "overlay")
+        with pytest.raises(ImageError, match="there is no such file"):
+            OverlayDisk(base, place / "overlay", read_only=True)
+
+    def test_no_hard_links(self, base: FileDisk, place: Path, monkeypatch: pytest.MonkeyPatch):
+        def link(*_: Any) -> None:
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", link)
+        OverlayDisk(base, place / "overlay").close()
+        OverlayDisk(base, place / "overlay").close()
+        assert names(place) == ["base", "overlay"]
+
+    def test_read_only(self, base: FileDisk, path: Path):
+        async def main() -> None:
+            before = content(path)
+            with OverlayDisk(base, path, read_only=True) as disk:
+                assert await disk.read(5000, 5) == b"hello"
+                await disk.flush()
+                for change in (disk.write(0, b"x"), disk.trim(0, 1), disk.fast_zeroes(0, 1)):
+                    with pytest.raises(DiskReadOnly):
+                        await change
+                with pytest.raises(DiskReadOnly):
+                    await disk.commit()
+            assert content(path) == before
+
+        run(main)
+
+    def test_closed(self, base: FileDisk, path: Path):
+        async def main() -> None:
+            disk = OverlayDisk(base, path)
+            disk.close()
+            disk.close()
+            for late in (disk.read(0, 1), disk.write(0, b"x"), disk.flush(), disk.commit()):
+                with pytest.raises(DiskClosed):
+                    await late
+            with pytest.raises(DiskClosed):
+                disk.try_write(0, b"x")
+            with pytest.raises(DiskClosed):
+                disk.try_read_into(0, memoryview(bytearray(1)))
+            await base.read(0, 1)
+
+        run(main)
+
+
+class TestCommit:
+    def test_moves_all_to_the_base(self, image: Path, place: Path):
+        async def main() -> None:
+            with FileDisk(image) as base, OverlayDisk(base, place / "overlay") as disk:
+                await disk.write(5000, b"hello")
+                await disk.write(SIZE - 1, b"!")
+                await disk.trim(8192, 8192)
+                before = await read_all(disk)
+                await disk.commit()
+                assert content(image) == before == await read_all(disk)
+                info = disk.info
+                assert (info.data, info.zero, info.committing) == (0, 0, False)
+                await disk.write(0, b"again")
+            with FileDisk(image) as base, OverlayDisk(base, place / "overlay") as disk:
+                assert await disk.read(0, 5) == b"again"
+
+        run(main)
+
+    def test_in_memory(self):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as base, OverlayDisk(base) as disk:
+                await disk.write(5000, b"hello")
+                await disk.commit()
+                assert await base.read(5000, 5) == b"hello"
+
+        run(main)
+
+    def test_interrupted_is_repeated(self, image: Path, place: Path):
+        async def main() -> None:
+            with FileDisk(image) as file:
+                rules = [Fault(command="write", nth=2, error="EIO")]
+                with FaultDisk(file, rules) as base, OverlayDisk(base, place / "overlay") as disk:
+                    await disk.write(0, b"one")
+                    await disk.write(50_000, b"two")
+                    before = await read_all(disk)
+                    with pytest.raises(DiskError, match="on purpose"):
+                        await disk.commit()
+                    assert disk.info.committing
+                    assert await read_all(disk) == before
+            with FileDisk(image) as file, OverlayDisk(file, place / "overlay") as disk:
+                assert disk.info.committing
+                assert await read_all(disk) == before
+                await disk.commit()
+                assert content(image) == before
+                assert not disk.info.committing
+            with FileDisk(image) as file, OverlayDisk(file, place / "overlay") as disk:
+                assert await read_all(disk) == before
+
+        run(main)
+
+    def test_requests_wait(self, image: Path):
+        async def main() -> None:
+            with FileDisk(image) as base, OverlayDisk(base) as disk:
+                await disk.write(0, b"x" * SIZE)
+                task = asyncio.create_task(disk.commit())
+                await asyncio.sleep(0)
+                await disk.write(0, b"y")
+                assert task.done()
+                await task
+                assert disk.info.data == BLOCK
+
+        run(main)
+
+    def test_refused(self, base: FileDisk):
+        async def main() -> None:
+            with OverlayDisk(base) as disk, pytest.raises(DiskReadOnly, match="FileDisk"):
+                await disk.commit()
+            with MemoryDisk(SIZE) as memory, OverlayDisk(memory, size=2 * SIZE) as disk:
+                await disk.write(SIZE - 1, b"ab")
+                with pytest.raises(DiskError, match="past the end of the base") as caught:
+                    await disk.commit()
+                assert caught.value.errno == errno.ENOSPC
+                assert await memory.read(SIZE - 1, 1) == b"\0"
+
+        run(main)
+
+
+def test_a_slice_as_base(base: FileDisk, place: Path):
+    async def main() -> None:
+        with SliceDisk(base, 10_000, 50_000) as part, OverlayDisk(part, place / "overlay") as disk:
+            assert disk.info.base_path == base.path
+            assert await disk.read(0, 100) == await base.read(10_000, 100)
+
+    run(main)
+
+
+def test_repr(base: FileDisk, place: Path):
+    with OverlayDisk(base, place / "overlay") as disk:
+        assert repr(disk) == f"<OverlayDisk '{place}/overlay' (100000 bytes) on {base!r}>"
+    with OverlayDisk(base, read_only=True) as disk:
+        assert repr(disk) == f"<OverlayDisk in memory (100000 bytes, read-only) on {base!r}>"
+
+
+@given(st.lists(st.integers(0, 2), max_size=fmt.STATES_A_PAGE), st.integers(0, 1 << 62))
+def test_pages_of_states(states: list[int], number: int):
+    body = fmt.pack_states(bytes(states))
+    page = fmt.seal(number, b"uuid" * 4, body)
+    assert len(page) == fmt.PAGE
+    found = fmt.unpack_states(fmt.unseal(number, b"uuid" * 4, page))
+    assert found == bytes(states).ljust(fmt.STATES_A_PAGE, b"\0")
+    with pytest.raises(fmt.Damaged):
+        fmt.unseal(number + 1, None, page)
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_killed_at_any_moment(place: Path):
+    """200 times: `python tests/block/kill_overlay.py 200`."""
+    file = Path(__file__).with_name("kill_overlay.py")
+    spec = importlib.util.spec_from_file_location("kill_overlay", file)
+    assert spec is not None
+    assert spec.loader is not None
+    kill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kill)
+    assert kill.run(12, place, random.randrange(1 << 30)).last
