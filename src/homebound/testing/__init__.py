@@ -7,6 +7,8 @@ from ._places import Threads as Threads
 from ._places import other_loops as other_loops
 from ._stress import Stress as Stress
 from ._suites.cases import Case as Case
+from ._suites.disk_cases import check_disk as check_disk
+from ._suites.disk_cases import disk_cases as disk_cases
 from ._suites.executor_cases import check_executor as check_executor
 from ._suites.executor_cases import executor_cases as executor_cases
 from ._suites.lock_cases import check_lock as check_lock
