@@ -16,6 +16,7 @@ from ._fault import FaultDisk as FaultDisk
 from ._file import FileDisk as FileDisk
 from ._log import LogDisk as LogDisk
 from ._memory import MemoryDisk as MemoryDisk
+from ._open import open_disk as open_disk
 from ._overlay import OverlayDisk as OverlayDisk
 from ._overlay import OverlayInfo as OverlayInfo
 from ._slice import SliceDisk as SliceDisk

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import mmap
+from typing import TYPE_CHECKING
 
 from ._disk import Buffer, Disk
 from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
-from ._extent import Extent, merged
-from ._pages import address_of, extents_of
+from ._pages import address_of, extents_of, in_steps
+
+if TYPE_CHECKING:
+    from ._extent import Extent
 
 _NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _PAGE = mmap.PAGESIZE
 # Freeing or clearing memory holds up the loop, so it is done in steps of this many bytes.
 _STEP = 64 << 20
 _ZEROES = bytes(1 << 20)
-_LOOK = 64 << 20  # bytes whose pages are looked up at a time, in about a millisecond
 
 
 class MemoryDisk(Disk):
@@ -165,12 +167,8 @@ class MemoryDisk(Disk):
         Called from: task.
         """
         self.check_range(offset, length)
-        found: list[Extent] = []
-        for start in range(offset, offset + length, _LOOK):
-            if start > offset:
-                await asyncio.sleep(0)
-            found += self._look(start, min(_LOOK, offset + length - start))
-        return merged(found)
+        self._look(offset, 0)  # is it open?
+        return await in_steps(self._look, offset, offset + length)
 
     def _look(self, offset: int, length: int) -> list[Extent]:
         pages = self._map  # held meanwhile: its pages are nothing else's

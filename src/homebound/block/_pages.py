@@ -7,6 +7,7 @@ of zeroes (it was read, never written) or shared with a forked process: its byte
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import mmap
 import os
@@ -25,6 +26,7 @@ _ENTRY = 8  # bytes
 _PRESENT, _SWAPPED, _EXCLUSIVE = 0x80, 0x40, 0x01  # bits of an entry's highest byte
 _HIGHEST = slice(_ENTRY - 1, None, _ENTRY) if sys.byteorder == "little" else slice(0, None, _ENTRY)
 _UNTOUCHED, _WRITTEN, _UNSURE = b"-", b"W", b"?"
+_STEP = 64 << 20  # bytes whose pages are looked up at a time, in about a millisecond
 _PIECE = 1 << 20  # bytes that are compared with zeroes at a time
 
 
@@ -41,6 +43,16 @@ _RUN = re.compile(rb"-+|W+|\?+")
 def address_of(pages: mmap.mmap) -> int:
     """Where the mapping begins."""
     return ctypes.addressof(ctypes.c_char.from_buffer(pages))
+
+
+async def in_steps(look: Callable[[int, int], list[Extent]], start: int, stop: int) -> list[Extent]:
+    """What `look(offset, length)` finds in a large range; other tasks get turns in between."""
+    found: list[Extent] = []
+    for offset in range(start, stop, _STEP):
+        if offset > start:
+            await asyncio.sleep(0)
+        found += look(offset, min(_STEP, stop - offset))
+    return merged(found)
 
 
 def extents_of(

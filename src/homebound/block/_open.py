@@ -1,0 +1,130 @@
+"""Disks by name: a path, memory:SIZE, overlay:PATH."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._errors import DiskError, ImageError
+from ._file import FileDisk
+from ._memory import MemoryDisk
+from ._overlay import OverlayDisk
+from ._overlay_file import base_path_of
+from ._probe import RAW, probe
+from ._to_end import to_end
+
+if TYPE_CHECKING:
+    from ._disk import Disk
+
+_MEMORY, _OVERLAY = "memory:", "overlay:"
+_URI = re.compile(r"(nbds?(\+\w+)?):", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30})\s*(?:([KMGTPE])(?:iB?|B)?|B)?", re.IGNORECASE)
+_UNITS = "KMGTPE"
+
+
+async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) -> Disk:
+    """Open the disk that `spec` names; close it in the end.
+
+    - `memory:SIZE`: a new disk in memory, `memory:64M`.
+    - `overlay:PATH`: the overlay in that file, on the base that the file names, which is opened
+      read-only and closed with it. Only what is asked for so is opened as an overlay: a guest that
+      could write one's header into a raw image would else have any file opened.
+    - Anything else is the path of a raw image. One that has the sign of another format is refused,
+      for its bytes are no disk's.
+
+    It is opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
+
+    >>> import homebound
+    >>> from homebound.block import open_disk
+    >>> homebound.run(open_disk("memory:1M"))
+    <MemoryDisk of 1048576 bytes>
+
+    Called from: task.
+    """
+    opened: list[Disk] = []
+    try:
+        await to_end(partial(_open_into, opened, os.fspath(spec), read_only=read_only))
+    except asyncio.CancelledError:
+        for disk in opened:
+            disk.close()
+        raise
+    return opened[0]
+
+
+def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
+    opened.append(_open(spec, read_only=read_only))
+
+
+def _open(spec: str, *, read_only: bool) -> Disk:
+    if spec.startswith(_MEMORY):
+        return MemoryDisk(_size(spec), read_only=read_only)
+    if spec.startswith(_OVERLAY):
+        return _open_overlay(spec.removeprefix(_OVERLAY), read_only=read_only)
+    if _URI.match(spec):
+        raise _refusal(spec, "this version has no NBD client")
+    if spec.endswith(".py") and Path(spec).is_file():
+        raise _refusal(spec, "it is a Python script, and this version runs none")
+    _check_format(spec)
+    return FileDisk(spec, read_only=read_only)
+
+
+def _check_format(path: str) -> None:
+    try:
+        found = probe(path)
+        base = base_path_of(path)
+    except OSError:
+        return  # opening it tells what is wrong, if anything but its beginning is
+    if base is not None:
+        raise _refusal(path, f"it is an overlay; open it as {_OVERLAY}{path}")
+    if found != RAW:
+        text = f"it is a {found} image, which is not read; convert it (qemu-img convert -O raw)"
+        raise _refusal(path, text)
+
+
+def _open_overlay(path: str, *, read_only: bool) -> Disk:
+    try:
+        base_path = base_path_of(path)
+    except DiskError:
+        raise
+    except OSError as error:
+        raise _refusal(path, error.strerror or "it cannot be read", error.errno) from error
+    if base_path is None:
+        raise _refusal(path, "it is not an overlay: its header does not say so")
+    if not base_path:
+        raise _refusal(path, "its base is no file; make an OverlayDisk with the base")
+    base = _open_base(base_path)
+    try:
+        disk = OverlayDisk(base, path, read_only=read_only)
+    except BaseException:
+        base.close()
+        raise
+    disk._owned = base
+    return disk
+
+
+def _open_base(path: str) -> Disk:
+    """An overlay may stand on another: its base was named when it was made, not guessed."""
+    try:
+        is_overlay = base_path_of(path) is not None
+    except DiskError:
+        raise
+    except OSError:
+        is_overlay = False  # opening it tells what is wrong
+    return _open_overlay(path, read_only=True) if is_overlay else FileDisk(path, read_only=True)
+
+
+def _size(spec: str) -> int:
+    match = _SIZE.fullmatch(spec.removeprefix(_MEMORY).strip())
+    if match is None:
+        raise _refusal(spec, "no size; write a number and perhaps K, M, G or T: memory:1G")
+    number, unit = match.groups()
+    return int(number) << (10 * (_UNITS.index(unit.upper()) + 1) if unit else 0)
+
+
+def _refusal(spec: str, text: str, number: int | None = errno.EINVAL) -> ImageError:
+    return ImageError(number or errno.EINVAL, f"cannot open {spec!r}: {text}")
