@@ -69,6 +69,10 @@ class MemoryTransport(asyncio.Transport):
             if not self.closing:
                 self.protocol.resume_writing()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert not high
+        assert not low
+
     def is_closing(self) -> bool:
         return self.closing
 
@@ -307,6 +311,7 @@ def in_memory() -> Any:
 
     class Names:
         peer = Peer
+        transport = MemoryTransport
         waiting_disk = WaitingDisk
         client = Client
 

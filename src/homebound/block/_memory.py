@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import mmap
 from typing import TYPE_CHECKING
 
 from ._disk import Buffer, Disk
 from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+from ._pace import PIECE, in_pieces
 from ._pages import address_of, extents_of, in_steps
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 _NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _PAGE = mmap.PAGESIZE
-# Freeing or clearing memory holds up the loop, so it is done in steps of this many bytes.
-_STEP = 64 << 20
-_ZEROES = bytes(1 << 20)
+_LARGEST_DROP = 32 << 20  # bytes given back at once where there is nothing to give back
+_ZEROES = bytes(PIECE)
 
 
 class MemoryDisk(Disk):
     r"""A disk of `size` bytes, at first all zeroes. Its contents end with it.
 
     Only pages that were written to take memory, so a disk may be far larger than the machine's.
-    Every operation is done at once, in the thread that asks for it; two that overlap and run in
-    different threads leave a mixture of both, as on any disk.
+    Every operation is done in the thread that asks for it. The attempts do it at once; what is
+    awaited takes at most a millisecond or two in each iteration of the loop, all operations
+    together. Two that overlap leave a mixture of both, as on any disk.
 
     Raises DiskError if the size is not positive or the address space does not have room for it.
 
@@ -104,7 +104,12 @@ class MemoryDisk(Disk):
         Called from: task.
         """
         self.check_range(offset, len(buffer))
-        self.try_read_into(offset, buffer)
+        self._check_open()
+
+        def read(start: int, stop: int) -> None:
+            self.try_read_into(start, buffer[start - offset : stop - offset])
+
+        await in_pieces(read, offset, offset + len(buffer))
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`; there is no stable storage, so `fua` changes nothing.
@@ -113,15 +118,19 @@ class MemoryDisk(Disk):
         """
         del fua
         self._check_change(offset, len(data))
-        self.try_write(offset, data)
+        view = memoryview(data)
+
+        def write(start: int, stop: int) -> None:
+            self.try_write(start, view[start - offset : stop - offset])
+
+        await in_pieces(write, offset, offset + len(data))
 
     async def flush(self) -> None:
         """Nothing to do.
 
         Called from: task.
         """
-        if self._map is None:
-            raise DiskClosed(self)
+        self._check_open()
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
         """Give back the memory of all pages that lie wholly in the range.
@@ -189,25 +198,27 @@ class MemoryDisk(Disk):
         last = (offset + length) // _PAGE * _PAGE
         if first >= last:
             return offset + length, offset + length
-        for start in range(first, last, _STEP):
-            if start > first:
-                await asyncio.sleep(0)  # let the others of this loop have a turn
-            pages = self._map
-            if pages is None:
-                raise DiskClosed(self)
-            pages.madvise(mmap.MADV_DONTNEED, start, min(_STEP, last - start))
+
+        def drop(start: int, stop: int) -> None:
+            self._check_open().madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+        await in_pieces(drop, first, last, piece=_LARGEST_DROP)
         return first, last
 
     async def _clear(self, start: int, end: int) -> None:
-        for position in range(start, end, len(_ZEROES)):
-            if position > start and (position - start) % _STEP == 0:
-                await asyncio.sleep(0)
-            length = min(len(_ZEROES), end - position)
-            self.try_write(position, _ZEROES[:length])
+        def clear(start: int, stop: int) -> None:
+            self.try_write(start, _ZEROES[: stop - start])
+
+        await in_pieces(clear, start, end)
+
+    def _check_open(self) -> mmap.mmap:
+        pages = self._map
+        if pages is None:
+            raise DiskClosed(self)
+        return pages
 
     def _check_change(self, offset: int, length: int) -> None:
-        if self._map is None:
-            raise DiskClosed(self)
+        self._check_open()
         self.check_range(offset, length)
         if self.read_only:
             raise DiskReadOnly(self)

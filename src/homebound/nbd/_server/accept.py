@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_AT_ONCE = 32  # connections accepted before others of the loop get their turn
-_RETRY_AFTER = 0.1  # seconds
+_AT_ONCE = 8  # connections accepted before others of the loop get their turn
+_RETRY_AFTER = 0.1  # seconds, when out of descriptors or memory
+_LOOK_AFTER = 0.001  # seconds, when the homes have yet to take in those accepted before
 
 
 class Acceptor:
     """Hands each connection to `take`, from now on until `stop`. Home thread of `loop` only.
 
-    The socket becomes its own, to be closed in the end.
+    The socket becomes its own, to be closed in the end. While `busy()` none is accepted: accepting
+    is quicker than taking in, so a flood of connections would pile up where clients are served.
     """
 
     def __init__(
@@ -27,10 +29,12 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         take: Callable[[socket.socket], None],
+        busy: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._take = take
+        self._busy = busy
         self._pause: asyncio.TimerHandle | None = None
         self._listen()
 
@@ -47,6 +51,9 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
+            if self._busy():
+                self._pause_for(_LOOK_AFTER)
+                return
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
@@ -54,10 +61,7 @@ class Acceptor:
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
                     continue  # that client has left before it was its turn
-                # Out of descriptors or memory: whoever waits stays readable, and looking again
-                # at once would be all that this loop does.
-                self._loop.remove_reader(self._listener)
-                self._pause = self._loop.call_later(_RETRY_AFTER, self._listen)
+                self._pause_for(_RETRY_AFTER)  # out of descriptors or memory
                 return
             try:
                 prepare(connection)
@@ -65,3 +69,9 @@ class Acceptor:
                 connection.close()  # it has left since
             else:
                 self._take(connection)
+
+    def _pause_for(self, seconds: float) -> None:
+        # A connection that waits keeps the socket readable: looking again at once would be all that
+        # this loop does.
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self._listen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ..._os.clock import perf_counter
 from .._protocol.errors import RemoteProtocolError
 from .._protocol.requests import RequestStream
 from .._protocol.transmission import (
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from .slow import Replies
 
 BATCH = 64  # requests looked at before the state of the connection is looked at again
-# What is served before others of the same home get their turn: so many requests, or so many bytes.
+# A turn: what is served before others of the same home get theirs. So many requests, or so many
+# bytes, or, if it is BATCH requests or as many bytes, what was done in so many seconds.
 TURN = 256
 TURN_BYTES = 8 << 20
+TURN_SECONDS = 0.001
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -65,11 +68,14 @@ class Connection(asyncio.BufferedProtocol):
         # Serve no further request for now.
         self._halt = False
         self._stream = RequestStream(lane.pool)
-        self._outbox = Outbox(transport, lane.pool)
+        self._outbox = Outbox(transport, lane.pool, self.resume_writing)
         self._in_flight = InFlight(disk, self._replied)
-        # Complete requests may be left in the stream, because of a limit or because it was others'
-        # turn; somebody will call _serve.
+        # Complete requests may be left in the stream. Either a limit is met, and what lifts it
+        # calls _serve; or it is others' turn, and _continue is queued in the loop. It is queued
+        # once at most, and no other turn is taken while it is, however the client cuts what it
+        # sends.
         self._stalled = False
+        self._continuing = False
         self._receiving = True
         self._eof = False
         # No request is taken any more; it is over when those in flight have been answered.
@@ -92,12 +98,16 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, size: int) -> None:
         """They are there."""
         self._stream.received(size)
-        self._serve()
+        if self._stalled:
+            self._settle()
+        else:
+            self._serve()
 
     def eof_received(self) -> bool:
         """The client says no more. What it has asked for is still answered, then we hang up."""
         self._eof = True
-        self._serve()
+        if not self._stalled:
+            self._serve()
         return True
 
     def pause_writing(self) -> None:
@@ -106,8 +116,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """The transport has sent all that it was given; go on."""
+        if self._lost:
+            return
         self._outbox.resume()
-        self._serve()
+        if not self._continuing:
+            self._serve()
 
     def connection_lost(self, _: Exception | None) -> None:
         """The client has gone. What is in flight is finished, for it is half done already."""
@@ -143,38 +156,55 @@ class Connection(asyncio.BufferedProtocol):
         """Serve what has arrived, as far as limits and the others of this home allow."""
         if self._lost:
             return
-        stream, in_flight = self._stream, self._in_flight
+        in_flight = self._in_flight
         try:
-            self._take_turn(stream)
+            self._take_turn(self._stream)
         except RemoteProtocolError:
             self._ending = True  # there is no telling where the next request begins
         self._outbox.settle()
         if in_flight.waiting:
             in_flight.start()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Receive more or not, or end, as the state after a turn or an arrival asks for."""
         if self._eof and not self._stalled:
             self._ending = True
         if self._ending:
             self._stop_receiving()
             self._end_if_done()
             return
-        receive = not stream.settle(stalled=self._stalled)
+        receive = not self._stream.settle(stalled=self._stalled)
         if receive != self._receiving:
             self._set_receiving(wanted=receive)
+
+    def _go_on(self) -> None:
+        """Have the rest served in the next iteration of the loop."""
+        if not self._continuing:
+            self._continuing = True
+            self._loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._continuing = False
+        if not self._ending:
+            self._serve()
 
     def _take_turn(self, stream: RequestStream) -> None:
         outbox, in_flight, cost = self._outbox, self._in_flight, 0
         self._stalled = False
+        began = 0.0
         while not (self._ending or stream.empty):
             if outbox.full or in_flight.full:
                 self._stalled = True  # resume_writing or _replied goes on
                 return
-            if cost >= TURN:
+            if cost >= TURN or (cost >= BATCH and perf_counter() - began > TURN_SECONDS):
                 self._stalled = True
-                self._loop.call_soon(self._serve)
+                self._go_on()
                 return
             batch = stream.peek(BATCH)
             if not batch:
                 return
+            began = began or perf_counter()
             cost += self._run(batch)
 
     def _run(self, batch: list[Request]) -> int:
@@ -209,7 +239,7 @@ class Connection(asyncio.BufferedProtocol):
             if at >= brim or self._halt:
                 at = outbox.send(at)
                 brim = at + SEND_AT
-                if self._halt or outbox.full or read >= TURN_BYTES:
+                if self._halt or outbox.full or read + written >= TURN_BYTES:
                     break
         self._stream.consume(end)
         outbox.send(at)
@@ -217,7 +247,7 @@ class Connection(asyncio.BufferedProtocol):
         lane.requests += served
         lane.bytes_read += read
         lane.bytes_written += written
-        return served + read * TURN // TURN_BYTES
+        return served + (read + written) * TURN // TURN_BYTES
 
     def _run_other(self, request: Request, out: memoryview, at: int) -> int:
         """Serve a request that is not answered at once; where to pack the next reply."""
@@ -255,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._lost:
             self._outbox.write(replies.data)
             if self._stalled:
-                self._serve()
+                self._go_on()
         self._end_if_done()
 
     def _report(self, failure: Exception) -> None:

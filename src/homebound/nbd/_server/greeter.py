@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from ..._os.clock import perf_counter
 from .._protocol.handshake import Chosen, Closed, ServerHandshake
-from .connection import Connection
+from .connection import TURN_SECONDS, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ...block._disk import Disk
     from .._protocol.export import ExportTable
     from .lane import Lane
+
+
+MAX_ANSWERS = 64  # to options, in a turn; then others of the same home get theirs
 
 
 class Greeter(asyncio.Protocol):
@@ -28,17 +32,22 @@ class Greeter(asyncio.Protocol):
         self._time_limit = time_limit
         # The client does not read; its options are not answered and not even received meanwhile.
         self._paused = False
+        # Options may be left to be answered, and _continue is queued in the loop: once at most, and
+        # nothing is received or answered before it has run.
+        self._continuing = False
+        self._receiving = True
+        self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is not one
+        self._loop = asyncio.get_running_loop()
         # Paused means "something is unsent", here and in the transmission phase.
         transport.set_write_buffer_limits(0)
         # It covers the time after a refusal too: a client that does not read it is cut off.
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._time_limit, transport.abort)
+        self._timer = self._loop.call_later(self._time_limit, transport.abort)
         transport.write(self._handshake.greeting())
         self._lane.join(self)
 
@@ -53,14 +62,13 @@ class Greeter(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Wait for the client to read."""
         self._paused = True
-        self._transport.pause_reading()
+        self._receive()
 
     def resume_writing(self) -> None:
         """It has."""
         self._paused = False
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._answer()
+        self._receive()
+        self._answer()
 
     def connection_lost(self, _: Exception | None) -> None:
         """The end of a connection that never came to anything."""
@@ -76,11 +84,19 @@ class Greeter(asyncio.Protocol):
         self._transport.abort()
 
     def _answer(self) -> None:
+        """Answer what has come, for a turn."""
+        began, answers = perf_counter(), 0
         # A write that fails closes the transport, and connection_lost comes later.
-        while not (self._paused or self._transport.is_closing()):
+        while not (self._paused or self._continuing or self._transport.is_closing()):
+            if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
+                self._continuing = True
+                self._receive()
+                self._loop.call_soon(self._continue)
+                return
             event = self._handshake.next_event()
             if event is None:
                 return
+            answers += 1
             if isinstance(event, Chosen):
                 self._begin(event)
                 return
@@ -89,6 +105,24 @@ class Greeter(asyncio.Protocol):
                 self._transport.close()
                 return
 
+    def _continue(self) -> None:
+        self._continuing = False
+        self._receive()
+        self._answer()
+
+    def _receive(self) -> None:
+        """Receive only while there is nothing left to answer."""
+        if self._transport.is_closing():
+            return
+        wanted = not (self._paused or self._continuing)
+        if wanted == self._receiving:
+            return
+        self._receiving = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
     def _begin(self, chosen: Chosen) -> None:
         self._timer.cancel()
         transport = self._transport
@@ -96,6 +130,5 @@ class Greeter(asyncio.Protocol):
         connection = Connection(self._lane, transport, disk, chosen.export)
         transport.set_protocol(connection)
         transport.write(chosen.data)
-        self._lane.join(connection)
-        self._lane.leave(self)
+        self._lane.replace(self, connection)
         connection.begin(self._handshake.trailing())

@@ -37,6 +37,9 @@ class Lane:
     def __init__(self) -> None:
         self.pool = BufferPool()
         self.connections = 0  # ever accepted
+        # How many were taken in or turned away, and how many have ended since; both only grow.
+        self.settled = 0
+        self.ended = 0
         self.requests = 0
         self.errors = 0
         self.bytes_read = 0
@@ -55,6 +58,8 @@ class Lane:
         """Take over an accepted connection; the protocol that is made for it joins by itself."""
         if self._stopping:
             connection.close()
+            self.settled += 1
+            self.ended += 1
             return
         self.connections += 1
         self._arriving += 1
@@ -63,10 +68,12 @@ class Lane:
             await loop.connect_accepted_socket(protocol_factory, connection)
         except OSError:
             connection.close()  # the client left meanwhile
+            self.ended += 1
         except BaseException:
             connection.close()
             raise
         finally:
+            self.settled += 1
             self._arriving -= 1
             self._look()
 
@@ -83,9 +90,16 @@ class Lane:
         if self._stopping:
             member.stop()
 
+    def replace(self, member: Member, successor: Member) -> None:
+        """The connection goes on as another member."""
+        self.join(successor)
+        self.members.discard(member)
+
     def leave(self, member: Member) -> None:
         """Nothing of it is left."""
-        self.members.discard(member)
+        if member in self.members:
+            self.members.discard(member)
+            self.ended += 1
         self._look()
 
     async def stop(self, grace: float) -> None:

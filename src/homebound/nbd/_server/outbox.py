@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ from .._protocol.buffers import BUFFER_SIZE
 from .._protocol.transmission import REPLY_SIZE
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
     from .._protocol.buffers import BufferPool
 
 INLINE_MAX = 2 << 20  # bytes of data in one reply that is packed here
 SEND_AT = 256 << 10  # bytes; replies worth a write, more would fall out of the processor's cache
+SEND_MAX = 4 * SEND_AT  # given to the transport at a time, before others of the home get their turn
 MAX_UNSENT = (3 << 20) // 2  # bytes that the client did not take; beyond, no request is served
 # There is room, without a look for each reply, for what is unsent, what is about to be sent, and
 # one more reply.
@@ -28,10 +30,13 @@ class Outbox:
     that ended, at the latest SEND_AT bytes later; `settle` in the end.
 
     A transport that could not send all is given no more until it has: some keep what is left in
-    one piece, which they would move with every byte that they send.
+    one piece, which they would move with every byte that they send. One that sends all that it is
+    given, for the client reads as fast, is given no more than SEND_MAX in an iteration of the loop;
+    the rest waits as if it had paused, and `go_on` is called to `resume`.
     """
 
     __slots__ = (
+        "_go_on",
         "_late",
         "_packed",
         "_pool",
@@ -43,8 +48,11 @@ class Outbox:
         "unsent",
     )
 
-    def __init__(self, transport: asyncio.Transport, pool: BufferPool) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, pool: BufferPool, go_on: Callable[[], None]
+    ) -> None:
         self._transport = transport
+        self._go_on = go_on
         self._pool = pool
         # A pool's buffer while there is anything in it. The transport may still refer to what is
         # before _sent; what is between that and _packed is held back. Both 0 unless paused.
@@ -52,8 +60,8 @@ class Outbox:
         self._sent = self._packed = 0
         # What is held back of that which is in memory of its own.
         self._late: deque[memoryview] = deque()
-        # The client does not take what we send. `unsent` counts from then on until all is sent,
-        # so it is what is left at most.
+        # The client does not take what we send, or it is others' turn. `unsent` counts from then on
+        # until all is sent, so it is what is left at most.
         self.paused = False
         self.unsent = 0
         self.full = False  # no more should be made: a function of `unsent`
@@ -86,11 +94,17 @@ class Outbox:
     def write(self, data: bytes | memoryview) -> None:
         """Send something that is in memory of its own."""
         view = memoryview(data)
-        if self.paused:
+        given = 0
+        while view and not self.paused and given < SEND_MAX:
+            part, view = view[:SEND_AT], view[SEND_AT:]
+            given += len(part)
+            if self._hand_over(part):
+                self._count(len(part))
+        if view:
             self._late.append(view)
-            self._count(len(data))
-        elif self._hand_over(view):
-            self._count(len(data))
+            self._count(len(view))
+            if not self.paused:
+                self._pause_for_others()
 
     def settle(self) -> None:
         """Nothing more is packed now: let others have the buffer if nothing is left in it."""
@@ -105,13 +119,19 @@ class Outbox:
     def resume(self) -> None:
         """Now it has. Give it the rest, as long as it sends that."""
         self.paused = False
+        given = 0
         while not self.paused:
+            if given >= SEND_MAX and self._late:
+                self._pause_for_others()
+                return
             rest = self._next()
             if rest is None:
                 self.unsent = self._sent = self._packed = 0
                 self.full = False
                 self.settle()
                 return
+            if self._sent == self._packed:  # what is packed is little
+                given += len(rest)
             self._hand_over(rest)
 
     def drop(self) -> None:
@@ -119,6 +139,10 @@ class Outbox:
         self._view = None
         self._late.clear()
         self._sent = self._packed = 0
+
+    def _pause_for_others(self) -> None:
+        self.paused = True
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _hand_over(self, data: memoryview) -> bool:
         """True if it was not all sent."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .listen import UnixPath
 
 DEFAULT_PORT = 10809
+_ARRIVING = 4  # connections on their way to a home, at most; what it takes to take in more is long
 
 
 class NBDServer:
@@ -42,7 +43,8 @@ class NBDServer:
 
     Connections are accepted in the loop that called `listen_unix` or `listen_tcp`. They are served
     by `io_threads` in turn, each connection by one of them; without any, in that same loop. A
-    client that has not chosen an export `handshake_timeout` seconds after it came is dropped.
+    client that has not chosen an export `handshake_timeout` seconds after it came is dropped; one
+    that comes while there are `max_connections` is hung up on at once.
 
     Raises ExportNameError for a name that the protocol cannot carry.
 
@@ -65,6 +67,7 @@ class NBDServer:
         default: str | None = None,
         io_threads: IOThreadPool | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
+        max_connections: int = 100,
     ) -> None:
         if isinstance(exports, (Disk, Export)):
             exports = {"": exports}
@@ -77,6 +80,7 @@ class NBDServer:
         self._disks = {name: export.disk for name, export in published.items()}
         self._table = ExportTable(infos, default)
         self._handshake_timeout = handshake_timeout
+        self._max_connections = max_connections
         threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
         # Each with its home; None stands for the loop that listens.
         self._lanes: list[tuple[IOThread | None, Lane]] = [(io, Lane()) for io in threads]
@@ -85,6 +89,7 @@ class NBDServer:
         self._turns = cycle(self._lanes)
         # The rest is used by the loop that listens only.
         self._acceptors: list[Acceptor] = []
+        self._accepted = 0  # and handed over to a lane
         self._paths: list[UnixPath] = []
         self._arriving: set[asyncio.Future[None]] = set()
         # One in each lane's home, from the first address on.
@@ -192,13 +197,23 @@ class NBDServer:
         if not self._keepers:
             keepers = [self._at_home(io, lane.keep()) for io, lane in self._lanes]
             self._keepers.extend(filter(None, keepers))
-        self._acceptors.append(Acceptor(loop, listener, self._hand_over))
+        self._acceptors.append(Acceptor(loop, listener, self._hand_over, self._busy))
+
+    def _busy(self) -> bool:
+        """The lanes have yet to take in what was handed over to them."""
+        settled = sum(lane.settled for _, lane in self._lanes)
+        return self._accepted - settled >= _ARRIVING * len(self._lanes)
 
     def _hand_over(self, connection: socket.socket) -> None:
+        if self._accepted - sum(lane.ended for _, lane in self._lanes) >= self._max_connections:
+            connection.close()
+            return
         io, lane = next(self._turns)
+        self._accepted += 1
         greeter = partial(Greeter, lane, self._table, self._disks, self._handshake_timeout)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
             connection.close()  # that thread has been stopped under us
+            self._accepted -= 1
 
     def _at_home(
         self, io: IOThread | None, work: Coroutine[Any, Any, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from .._protocol.buffers import new_buffer
 from .._protocol.transmission import REPLY_SIZE, error_of, pack_reply_into
 from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 SLICES = 4  # at most so many workers for what one connection has sent at once; more only take turns
+_LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # a slice with this much data is large enough
 
 
@@ -60,7 +62,8 @@ class Replies:
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
         room = sum(REPLY_SIZE + request.reads for request in requests)
-        self._memory = memoryview(bytearray(room))
+        # A bytearray is cleared as it is made, which takes milliseconds for a large one.
+        self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
         self.requests = len(requests)
         self.bytes_read = self.bytes_written = self.errors = 0

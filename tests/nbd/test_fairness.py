@@ -1,0 +1,226 @@
+"""What one client, or one long operation, does in an iteration of the loop, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound.block import MemoryDisk
+from homebound.block._pace import PIECE, SLICE_BYTES
+from homebound.nbd import Export, ExportTable, NBDServer
+from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType, request_head
+from homebound.nbd._server.connection import BATCH, TURN
+from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
+from homebound.nbd._server.lane import Lane
+from homebound.nbd._server.outbox import SEND_AT, SEND_MAX
+from homebound.nbd._server.published import describe
+from homebound.testing import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MIB = 1 << 20
+READ, WRITE, DISC = Command.READ, Command.WRITE, Command.DISC
+
+
+async def steps_of(count: Callable[[], int], until: int) -> list[int]:
+    """How much `count` grows in each iteration, until it is there."""
+    counts = [count()]
+    while counts[-1] < until:
+        await asyncio.sleep(0)
+        counts.append(count())
+    return [after - before for before, after in pairwise(counts)]
+
+
+CHEAP = {
+    "reads of nothing": request_head(Command.READ),
+    "unknown commands": request_head(99),
+    "unknown flags": request_head(Command.READ, 1 << 15),
+    "flushes": request_head(Command.FLUSH),
+    "trims of nothing": request_head(Command.TRIM),
+}
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_however_a_flood_is_cut_it_is_one_turn_an_iteration(in_memory: Any, kind: str):
+    async def main() -> None:
+        with MemoryDisk(MIB) as disk:
+            peer = in_memory.peer(disk)
+            request = struct.pack(">QQQI", CHEAP[kind], 1, 0, 0)
+            for _ in range(20):  # it comes in pieces, faster than turns
+                peer.send(request * 600)
+            assert peer.lane.requests < TURN + BATCH
+            steps = await steps_of(lambda: peer.lane.requests, 20 * 600)
+            assert max(steps) < TURN + BATCH
+            await settle()
+            assert len(peer.replies()) == 20 * 600
+
+    homebound.run(main())
+
+
+def test_replies_of_the_disk_do_not_bring_turns_of_their_own(in_memory: Any):
+    """A request that waits, then many that do not, again and again."""
+
+    class Mixed(in_memory.waiting_disk):  # type: ignore[misc]
+        try_read_into = MemoryDisk.try_read_into
+
+    async def main() -> None:
+        with Mixed(MIB) as disk:
+            peer = in_memory.peer(disk)
+            flood = peer.request(Command.FLUSH) + peer.request(READ) * 400
+            peer.send(flood * 80)
+            while len(disk.waiting) < 16:
+                await asyncio.sleep(0)
+            before = peer.lane.requests
+            for _ in range(16):
+                disk.go_on()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert peer.lane.requests - before <= 2 * (TURN + BATCH)
+            while disk.waiting or peer.lane.requests < 80 * 401:
+                while disk.waiting:
+                    disk.go_on()
+                await asyncio.sleep(0)
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("option", [Option.LIST, Option.INFO, 99])
+def test_the_handshake_has_turns_too(in_memory: Any, option: int):
+    async def main() -> None:
+        with MemoryDisk(MIB) as disk:
+            lane, transport = Lane(), in_memory.transport()
+            exports = ExportTable([describe("", Export(disk))])
+            greeter = Greeter(lane, exports, {"": disk}, 1e6)
+            transport.protocol = greeter
+            greeter.connection_made(transport)
+            data = b"\0\0\0\0\0\0" if option == Option.INFO else b""
+            flood = struct.pack(">QII", IHAVEOPT, option, len(data)) + data
+            last = ReplyType.ERR_UNSUP if option == 99 else ReplyType.ACK
+            answer = struct.pack(">II", option, last)
+            greeter.data_received(b"\0\0\0\3" + flood * 1000)
+            assert not transport.receiving
+            steps = await steps_of(lambda: transport.sent.count(answer), 1000)
+            assert max(steps) <= MAX_ANSWERS
+            await settle()
+            assert transport.receiving
+            greeter.connection_lost(None)
+
+    homebound.run(main())
+
+
+class Counting(MemoryDisk):
+    """A disk that knows how much was copied into it or out of it."""
+
+    bytes_done = 0
+
+    def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+        self.bytes_done += len(buffer)
+        return super().try_read_into(offset, buffer)
+
+    def try_write(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        self.bytes_done += len(data)
+        return super().try_write(offset, data)
+
+
+def test_long_operations_in_memory_share_one_slice_an_iteration():
+    async def main() -> None:
+        with Counting(64 * MIB) as disk:
+            size = 8 * MIB
+            tasks = [
+                asyncio.create_task(operation)
+                for operation in (
+                    disk.write_zeroes(0, size, no_hole=True),
+                    disk.write_zeroes(size, size, no_hole=True),
+                    disk.read_into(2 * size, memoryview(bytearray(size))),
+                    disk.write(3 * size, bytes(size)),
+                )
+            ]
+            steps = await steps_of(lambda: disk.bytes_done, 4 * size)
+            assert max(steps) <= SLICE_BYTES + PIECE
+            await asyncio.gather(*tasks)
+
+    homebound.run(main())
+
+
+def test_an_operation_that_came_later_gets_its_slice_in_turn():
+    async def main() -> None:
+        with Counting(64 * MIB) as disk:
+            order: list[str] = []
+
+            async def clear(name: str, offset: int, size: int) -> None:
+                await disk.write_zeroes(offset, size, no_hole=True)
+                order.append(name)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(clear("long", 0, 60 * MIB))
+                group.create_task(clear("short", 60 * MIB, 4096))
+            assert order == ["short", "long"]
+
+    homebound.run(main())
+
+
+def test_one_that_is_cancelled_while_it_waits_leaves_its_turn_to_the_next():
+    async def main() -> None:
+        with Counting(32 * MIB) as disk:
+            zero = [
+                asyncio.create_task(disk.write_zeroes(n * 9 * MIB, 9 * MIB, no_hole=True))
+                for n in range(3)
+            ]
+            await asyncio.sleep(0)
+            zero[1].cancel()
+            await asyncio.wait(zero)
+            assert [task.cancelled() for task in zero] == [False, True, False]
+
+    homebound.run(main())
+
+
+def test_a_large_reply_is_sent_over_several_iterations(in_memory: Any):
+    async def main() -> None:
+        with MemoryDisk(32 * MIB) as disk:
+            peer = in_memory.peer(disk)
+            for n in range(2):
+                peer.ask(READ, n, 0, 32 * MIB)
+            steps = await steps_of(lambda: len(peer.transport.sent), 2 * (16 + 32 * MIB))
+            assert max(steps) <= 2 * (SEND_MAX + SEND_AT)
+            replies = peer.replies({0: 32 * MIB, 1: 32 * MIB})
+            assert sorted(cookie for cookie, *_ in replies) == [0, 1]
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_beyond_max_connections_the_next_is_hung_up_on(
+    in_memory: Any, tmp_path: Path, threads: int
+):
+    async def main(io_threads: Any) -> None:
+        with MemoryDisk(MIB) as disk:
+            async with NBDServer(disk, io_threads=io_threads, max_connections=3) as server:
+                await server.listen_unix(tmp_path / "socket")
+                connect, uri = in_memory.client, server.uris[0]
+                clients = [await connect.ready(uri) for _ in range(2)]
+                clients.append(await connect.connect(uri))  # one in its handshake counts
+                await clients[2].greeted()
+                refused = await connect.connect(uri)
+                assert await refused.at_end()
+                await refused.close()
+                assert server.stats().clients == 3
+                for client in clients:
+                    client.writer.close()
+                while server.stats().clients:
+                    await asyncio.sleep(0.001)
+                clients += [await connect.ready(uri) for _ in range(3)]
+                for client in clients:
+                    await client.close()
+
+    if threads:
+        with homebound.IOThreadPool(threads) as pool:
+            homebound.run(main(pool))
+    else:
+        homebound.run(main(()))
