@@ -22,7 +22,7 @@ from homebound.nbd._protocol.wire import (
 )
 from homebound.nbd._server.connection import Connection
 from homebound.nbd._server.lane import Lane
-from homebound.nbd._server.published import describe
+from homebound.nbd._server.served import serve
 
 if TYPE_CHECKING:
     from typing import Self
@@ -160,8 +160,8 @@ class Peer:
     def __init__(self, disk: Disk, *, room: int | None = None, read_only: bool = False) -> None:
         self.lane = Lane()
         self.transport = MemoryTransport(room)
-        info = describe("", Export(disk, read_only=read_only))
-        self.connection = Connection(self.lane, self.transport, disk, info)
+        served = serve("", Export(disk, read_only=read_only))
+        self.connection = Connection(self.lane, self.transport, served)
         self.transport.protocol = self.connection
         self.lane.join(self.connection)
         self.connection.begin(b"")

@@ -13,7 +13,7 @@ import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd._protocol.buffers import BUFFER_SIZE
 from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command
-from homebound.nbd._server.in_flight import MAX_REQUESTS
+from homebound.nbd._server.in_flight import MAX_REQUESTS, MAX_STARTED
 from homebound.nbd._server.outbox import INLINE_MAX, MAX_UNSENT, SEND_AT
 from homebound.testing import settle
 
@@ -96,10 +96,12 @@ def test_a_disk_that_is_slow_gets_so_many_requests_and_no_more(in_memory: Any):
             for n in range(MAX_REQUESTS + 10):
                 peer.ask(FLUSH, n)
             await settle()
-            assert len(disk.waiting) == MAX_REQUESTS
+            assert peer.connection._in_flight.count == MAX_REQUESTS
+            assert len(disk.waiting) == MAX_STARTED
             disk.go_on()
             await settle()
-            assert len(disk.waiting) == MAX_REQUESTS
+            assert peer.connection._in_flight.count == MAX_REQUESTS
+            assert len(disk.waiting) == MAX_STARTED
             while disk.waiting:
                 disk.go_on()
                 await settle()

@@ -97,7 +97,7 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
             peer = in_memory.peer(disk)
             peer.ask(WRITE, 1, 10, payload=b"abc", flags=FUA)
             peer.ask(READ, 2, 11, 2)
-            peer.ask(TRIM, 3, 0, 512)
+            peer.ask(TRIM, 3, 1024, 512)
             peer.ask(ZERO, 4, 512, 512, flags=CommandFlag.NO_HOLE)
             peer.ask(FLUSH, 5)
             peer.ask(READ, 6, SIZE, 1)  # an error need not wait
@@ -105,7 +105,7 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
             assert disk.asked == [
                 ("write", 10, b"abc", True),
                 ("read", 11, 2),
-                ("trim", 0, 512, False),
+                ("trim", 1024, 512, False),
                 ("zero", 512, 512, False, True),
                 ("flush",),
             ]
@@ -260,7 +260,7 @@ class TestEnding:
                 assert not peer.transport.closing
                 while disk.waiting:
                     disk.go_on()
-                await settle()
+                    await settle()
                 assert peer.replies(dict.fromkeys(range(64), 1)) == [
                     (n, 0, b"\0") for n in range(64)
                 ]

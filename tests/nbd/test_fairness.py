@@ -18,7 +18,7 @@ from homebound.nbd._server.connection import BATCH, TURN
 from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
 from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.outbox import SEND_AT, SEND_MAX
-from homebound.nbd._server.published import describe
+from homebound.nbd._server.served import serve
 from homebound.testing import settle
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def test_the_handshake_has_turns_too(in_memory: Any, option: int):
     async def main() -> None:
         with MemoryDisk(MIB) as disk:
             lane, transport = Lane(), in_memory.transport()
-            exports = ExportTable([describe("", Export(disk))])
-            greeter = Greeter(lane, exports, {"": disk}, 1e6)
+            served = serve("", Export(disk))
+            greeter = Greeter(lane, ExportTable([served.info]), {"": served}, 1e6)
             transport.protocol = greeter
             greeter.connection_made(transport)
             data = b"\0\0\0\0\0\0" if option == Option.INFO else b""

@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homebound.nbd._protocol.wire import Command, CommandFlag, Error
-from homebound.nbd._server.slow import (
-    SLICE_BYTES,
-    SLICES,
-    SlowRequest,
-    all_failed,
-    run_slice,
-    split,
-)
+from homebound.nbd._server.ranges import Ranges
+from homebound.nbd._server.slow import SLICE_BYTES, SLICES, Slice, SlowRequest, all_failed, split
 
 if TYPE_CHECKING:
     from homebound.block._disk import Buffer
@@ -91,8 +85,7 @@ def reply(error: int, cookie: int, data: bytes = b"") -> bytes:
 def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
     log = Log()
     no_hole = int(CommandFlag.NO_HOLE)
-    replies = run_slice(
-        log,
+    replies = Slice(
         [
             SlowRequest(Command.READ, 0, 1, 2, 3),
             SlowRequest(Command.WRITE, FUA, 2, 4, 5, b"hello"),
@@ -102,7 +95,8 @@ def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
             SlowRequest(Command.WRITE_ZEROES, no_hole, 6, 8, 9),
             SlowRequest(Command.WRITE, 0, 7, 9, 2, b"ab"),  # fails
         ],
-    )
+        Ranges(),
+    ).run(log)
     assert log.calls == [
         ("read", 2, 3),
         ("write", 4, b"hello", True),
@@ -125,7 +119,7 @@ def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
     )
     counted = (replies.requests, replies.bytes_read, replies.bytes_written, replies.errors)
     assert counted == (7, 3, 5, 2)
-    assert replies.unexpected is None
+    assert [command for _, command in replies.failures] == [Command.READ, Command.WRITE]
 
 
 def test_what_no_disk_should_raise_is_remembered():
@@ -133,12 +127,14 @@ def test_what_no_disk_should_raise_is_remembered():
         def flush(self) -> None:
             raise ZeroDivisionError
 
-    replies = run_slice(Broken(), [SlowRequest(Command.FLUSH, 0, 1, 0, 0)])
+    replies = Slice([SlowRequest(Command.FLUSH, 0, 1, 0, 0)], Ranges()).run(Broken())
     assert bytes(replies.data) == reply(Error.EIO, 1)
-    assert isinstance(replies.unexpected, ZeroDivisionError)
+    ((failure, command),) = replies.failures
+    assert isinstance(failure, ZeroDivisionError)
+    assert command == Command.FLUSH
 
 
 @pytest.mark.parametrize("command", [Command.READ, Command.WRITE])
 def test_those_that_nobody_could_carry_out(command: int):
-    replies = all_failed([SlowRequest(command, 0, 5, 0, 4)], OSError(errno.ESHUTDOWN, "closing"))
+    replies = all_failed([SlowRequest(command, 0, 5, 0, 4)], error=Error.ESHUTDOWN)
     assert bytes(replies.data) == reply(Error.ESHUTDOWN, 5)

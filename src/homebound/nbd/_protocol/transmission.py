@@ -81,15 +81,16 @@ _ERRORS = {
     errno.ENOSPC: Error.ENOSPC,
     errno.EDQUOT: Error.ENOSPC,
     errno.EFBIG: Error.ENOSPC,
-    errno.ESHUTDOWN: Error.ESHUTDOWN,
 }
 
 
 def error_of(failure: BaseException) -> Error:
-    """The protocol's value for what a disk raised; EIO for all it has no name for."""
-    if isinstance(failure, OSError) and failure.errno is not None:
-        return _ERRORS.get(failure.errno, Error.EIO)
-    return Error.EIO
+    """The protocol's value for what a disk raised; EIO for all it has no name for.
+
+    ESHUTDOWN is not a disk's to say: clients take it for the end of the server.
+    """
+    number = failure.errno if isinstance(failure, OSError) else None
+    return _ERRORS.get(number, Error.EIO) if isinstance(number, int) else Error.EIO
 
 
 def pack_error(error: int, cookie: int) -> bytes:

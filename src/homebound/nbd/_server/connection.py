@@ -30,15 +30,15 @@ from .._protocol.wire import (
     Error,
     TransmissionFlag,
 )
+from .faults import is_interrupt
 from .in_flight import InFlight
 from .outbox import INLINE_MAX, SEND_AT, Outbox
 from .slow import SlowRequest
 
 if TYPE_CHECKING:
-    from ...block._disk import Disk
-    from .._protocol.export import ExportInfo
     from .._protocol.requests import Request
     from .lane import Lane
+    from .served import Served
     from .slow import Replies
 
 BATCH = 64  # requests looked at before the state of the connection is looked at again
@@ -52,12 +52,12 @@ TURN_SECONDS = 0.001
 class Connection(asyncio.BufferedProtocol):
     """One client and the disk it has chosen. Home thread only."""
 
-    def __init__(
-        self, lane: Lane, transport: asyncio.Transport, disk: Disk, export: ExportInfo
-    ) -> None:
+    def __init__(self, lane: Lane, transport: asyncio.Transport, served: Served) -> None:
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._transport = transport
+        self._served = served
+        disk, export = served.disk, served.info
         self._disk = disk
         self._size = export.size
         self._read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
@@ -69,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self._halt = False
         self._stream = RequestStream(lane.pool)
         self._outbox = Outbox(transport, lane.pool, self.resume_writing)
-        self._in_flight = InFlight(disk, self._replied)
+        self._in_flight = InFlight(served, self._replied)
         # Complete requests may be left in the stream. Either a limit is met, and what lifts it
         # calls _serve; or it is others' turn, and _continue is queued in the loop. It is queued
         # once at most, and no other turn is taken while it is, however the client cuts what it
@@ -213,6 +213,8 @@ class Connection(asyncio.BufferedProtocol):
         try_read, try_write = self._disk.try_read_into, self._disk.try_write
         size, plain_write, mask = self._size, self._plain_write, self._head_mask
         payload, outbox = self._stream.payload, self._outbox
+        ranges = self._served.ranges
+        claims = ranges.claims  # seldom any
         out, at = outbox.open()
         brim = at + SEND_AT
         served = read = written = end = 0
@@ -227,14 +229,19 @@ class Connection(asyncio.BufferedProtocol):
                     pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
                     at = data + length
                     read += length
-                elif inline and head == plain_write and try_write(offset, payload(length, end)):
+                elif (
+                    inline
+                    and head == plain_write
+                    and not (claims and ranges.overlaps(offset, length))
+                    and try_write(offset, payload(length, end))
+                ):
                     pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
                     at = data
                     written += length
                 else:
                     at = self._run_other(request, out, at)
-            except Exception as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
-                at = self._fail(failure, cookie, out, at)
+            except BaseException as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
+                at = self._fail(failure, request, out, at)
             served += 1
             if at >= brim or self._halt:
                 at = outbox.send(at)
@@ -266,10 +273,12 @@ class Connection(asyncio.BufferedProtocol):
         self._halt = self._in_flight.full
         return at
 
-    def _fail(self, failure: Exception, cookie: int, out: memoryview, at: int) -> int:
+    def _fail(self, failure: BaseException, request: Request, out: memoryview, at: int) -> int:
         """The disk has failed at once; where to pack the next reply."""
-        if not isinstance(failure, OSError):
-            self._report(failure)
+        if is_interrupt(failure):
+            self._loop.call_soon(_raise, failure)
+        head, cookie, *_ = request
+        self._tell(failure, split_head(head)[0])
         self._lane.errors += 1
         pack_reply_into(out, at, SIMPLE_REPLY_OK | error_of(failure), cookie)
         return at + REPLY_SIZE
@@ -280,17 +289,17 @@ class Connection(asyncio.BufferedProtocol):
         lane.bytes_read += replies.bytes_read
         lane.bytes_written += replies.bytes_written
         lane.errors += replies.errors
-        if replies.unexpected is not None:
-            self._report(replies.unexpected)
+        for failure, command in replies.failures:
+            self._tell(failure, command)
         if not self._lost:
             self._outbox.write(replies.data)
             if self._stalled:
                 self._go_on()
         self._end_if_done()
 
-    def _report(self, failure: Exception) -> None:
-        message = f"{self._disk!r} raised something that is no OSError; the client was told EIO"
-        self._loop.call_exception_handler({"message": message, "exception": failure})
+    def _tell(self, failure: BaseException, command: int) -> None:
+        self._lane.disk_errors += 1
+        self._served.faults.tell(failure, command, self._loop)
 
     def _refuse_rest(self) -> None:
         """Answer what has arrived and will not be served any more."""
@@ -328,3 +337,7 @@ class Connection(asyncio.BufferedProtocol):
             self._lane.leave(self)
         elif not self._outbox.holds_back:
             self._transport.close()  # what it has and could not send is sent first
+
+
+def _raise(failure: BaseException) -> None:
+    raise failure

@@ -12,9 +12,9 @@ from .connection import TURN_SECONDS, Connection
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ...block._disk import Disk
     from .._protocol.export import ExportTable
     from .lane import Lane
+    from .served import Served
 
 
 MAX_ANSWERS = 64  # to options, in a turn; then others of the same home get theirs
@@ -24,10 +24,10 @@ class Greeter(asyncio.Protocol):
     """Haggles with one client until it has chosen an export or gone. Home thread only."""
 
     def __init__(
-        self, lane: Lane, exports: ExportTable, disks: Mapping[str, Disk], time_limit: float
+        self, lane: Lane, exports: ExportTable, served: Mapping[str, Served], time_limit: float
     ) -> None:
         self._lane = lane
-        self._disks = disks
+        self._served = served
         self._handshake = ServerHandshake(exports)
         self._time_limit = time_limit
         # The client does not read; its options are not answered and not even received meanwhile.
@@ -126,8 +126,7 @@ class Greeter(asyncio.Protocol):
     def _begin(self, chosen: Chosen) -> None:
         self._timer.cancel()
         transport = self._transport
-        disk = self._disks[chosen.export.name]
-        connection = Connection(self._lane, transport, disk, chosen.export)
+        connection = Connection(self._lane, transport, self._served[chosen.export.name])
         transport.set_protocol(connection)
         transport.write(chosen.data)
         self._lane.replace(self, connection)

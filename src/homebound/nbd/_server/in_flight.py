@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..._workers.to_worker import to_worker
 from ...block._disk import BlockingDisk
-from .slow import all_failed, run_one, run_slice, split
+from .._protocol.wire import Error
+from .slow import Slice, all_failed, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from ...block._disk import Disk
+    from .served import Served
     from .slow import Replies, SlowRequest
 
 MAX_REQUESTS = 64
 MAX_BYTES = 64 << 20  # of data that they carry
+# Slices in the disk's hands at once, a quarter of the workers that a home has: a client whose
+# requests are stuck leaves the rest to others. A disk that is awaited may well use workers, too.
+MAX_STARTED = 16
 
 
 class InFlight:
-    """Home thread only. `done` is called there with the replies to some of the requests."""
+    """Home thread only. `done` is called there with the replies to some of the requests.
 
-    __slots__ = ("_bytes", "_disk", "_done", "_tasks", "count", "full", "waiting")
+    A request is first `waiting` for `start`; then, if it changes what others are changing, it is
+    held until its range is free; then in a slice of the queue; then in the disk's hands.
+    """
 
-    def __init__(self, disk: Disk, done: Callable[[Replies], None]) -> None:
-        self._disk = disk
+    __slots__ = (
+        "_bytes",
+        "_disk",
+        "_done",
+        "_held",
+        "_loop",
+        "_queue",
+        "_ranges",
+        "_started",
+        "_tasks",
+        "count",
+        "full",
+        "waiting",
+    )
+
+    def __init__(self, served: Served, done: Callable[[Replies], None]) -> None:
+        self._disk = served.disk
+        self._ranges = served.ranges
         self._done = done
-        self.count = 0  # waiting to be started, or in the disk's hands
+        self._loop = asyncio.get_running_loop()
+        self.count = 0  # taken and not answered
         self._bytes = 0  # what they carry
         self.full = False  # take no more for now: a function of the two
         self.waiting: list[SlowRequest] = []  # for `start`
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: list[SlowRequest] = []  # their ranges are claimed, but not granted yet
+        self._queue: deque[Slice] = deque()
+        self._tasks: dict[asyncio.Task[None], Slice] = {}
+        self._started = 0  # of them, those that have not answered
 
     def add(self, request: SlowRequest) -> None:
         """One more, for the next `start`."""
@@ -45,34 +72,89 @@ class InFlight:
         self.full = self.count >= MAX_REQUESTS or self._bytes >= MAX_BYTES
 
     def start(self) -> None:
-        """Begin what was added."""
+        """Begin what was added, as far as it may begin now."""
         waiting, self.waiting = self.waiting, []
-        slices = split(waiting) if isinstance(self._disk, BlockingDisk) else [[r] for r in waiting]
-        loop = asyncio.get_running_loop()
-        for part in slices:
-            task = loop.create_task(self._carry_out(part))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._enqueue([request for request in waiting if self._claim(request)])
 
     def cancel(self) -> None:
         """Stop waiting for the disk; `done` is called all the same."""
+        given_up = [Slice([request], self._ranges) for request in self._held]
+        given_up += self._queue
+        self._held.clear()
+        self._queue.clear()
+        for part in given_up:
+            self._give_up(part)
         for task in list(self._tasks):
             task.cancel()
 
-    async def _carry_out(self, requests: Sequence[SlowRequest]) -> None:
-        disk = self._disk
-        try:
-            if isinstance(disk, BlockingDisk):
-                replies = await to_worker(run_slice, disk.blocking, requests)
-            else:
-                replies = await run_one(disk, requests[0])
-        except asyncio.CancelledError:
-            self._finish(requests, all_failed(requests, OSError(errno.ESHUTDOWN, "aborted")))
-            raise
-        except Exception as failure:  # noqa: BLE001  (no worker to be had; the client gets a reply)
-            replies = all_failed(requests, failure)
-        self._finish(requests, replies)
+    def _claim(self, request: SlowRequest) -> bool:
+        """Claim what it changes, if anything; False if it has to wait for that."""
+        if not request.changes:
+            return True
+        grant = partial(self._grant, request)
+        request.claim, granted = self._ranges.claim(request.offset, request.length, grant)
+        if not granted:
+            self._held.append(request)
+        return granted
 
-    def _finish(self, requests: Sequence[SlowRequest], replies: Replies) -> None:
+    def _grant(self, request: SlowRequest) -> bool:
+        """Called from: any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._granted, request)
+        except RuntimeError:  # that loop is closed
+            return False
+        return True
+
+    def _granted(self, request: SlowRequest) -> None:
+        if request in self._held:  # else it was given up meanwhile
+            self._held.remove(request)
+            self._enqueue([request])
+
+    def _enqueue(self, requests: list[SlowRequest]) -> None:
+        blocking = isinstance(self._disk, BlockingDisk)
+        parts = split(requests) if blocking else [[request] for request in requests]
+        self._queue.extend(Slice(part, self._ranges) for part in parts)
+        self._start_next()
+
+    def _start_next(self) -> None:
+        while self._queue and self._started < MAX_STARTED:
+            part = self._queue.popleft()
+            self._started += 1
+            task = self._loop.create_task(self._carry_out(part))
+            self._tasks[task] = part
+            task.add_done_callback(self._ended)
+
+    async def _carry_out(self, part: Slice) -> None:
+        if isinstance(self._disk, BlockingDisk):
+            replies = await to_worker(part.run, self._disk.blocking)
+        else:
+            replies = await part.run_one(self._disk)
+        # Here and not in _ended, which the loop calls an iteration later.
+        part.answered = True
+        self._started -= 1
+        self._finish(part, replies)
+        self._start_next()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        part = self._tasks.pop(task)
+        if part.answered:
+            return
+        self._started -= 1
+        # It was cancelled, by `cancel` or with its home, perhaps before it had begun; or there was
+        # no worker to be had; or the disk has raised GeneratorExit.
+        failure = None if task.cancelled() else task.exception()
+        if failure is None:
+            self._give_up(part)
+        else:
+            part.drop()
+            self._finish(part, all_failed(part.requests, failure))
+        self._start_next()
+
+    def _give_up(self, part: Slice) -> None:
+        part.drop()
+        self._finish(part, all_failed(part.requests, error=Error.ESHUTDOWN))
+
+    def _finish(self, part: Slice, replies: Replies) -> None:
+        requests = part.requests
         self._count(-len(requests), -sum(request.carries for request in requests))
         self._done(replies)

@@ -42,6 +42,7 @@ class Lane:
         self.ended = 0
         self.requests = 0
         self.errors = 0
+        self.disk_errors = 0
         self.bytes_read = 0
         self.bytes_written = 0
         # Every connection from its handshake on until nothing of it is left, and how many others

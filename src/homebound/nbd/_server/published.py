@@ -47,6 +47,7 @@ class ServerStats:
     errors: int  # replies that carried one
     bytes_read: int  # by clients
     bytes_written: int
+    disk_errors: int = 0  # those of `errors` that a disk has raised
 
 
 def add_up(lanes: Iterable[Lane]) -> ServerStats:
@@ -59,6 +60,7 @@ def add_up(lanes: Iterable[Lane]) -> ServerStats:
         errors=sum(lane.errors for lane in lanes),
         bytes_read=sum(lane.bytes_read for lane in lanes),
         bytes_written=sum(lane.bytes_written for lane in lanes),
+        disk_errors=sum(lane.disk_errors for lane in lanes),
     )
 
 

@@ -19,7 +19,8 @@ from .adopt import adopt
 from .greeter import Greeter
 from .lane import Lane
 from .listen import listen_tcp, listen_unix
-from .published import Export, ServerStats, add_up, describe, tcp_uri, unix_uri
+from .published import Export, ServerStats, add_up, tcp_uri, unix_uri
+from .served import serve
 
 if TYPE_CHECKING:
     import os
@@ -75,10 +76,9 @@ class NBDServer:
             name: Export(export) if isinstance(export, Disk) else export
             for name, export in exports.items()
         }
-        infos = [describe(name, export) for name, export in published.items()]
+        self._served = {name: serve(name, export) for name, export in published.items()}
         self._default = default if default is not None else next(iter(published), "")
-        self._disks = {name: export.disk for name, export in published.items()}
-        self._table = ExportTable(infos, default)
+        self._table = ExportTable([served.info for served in self._served.values()], default)
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
@@ -99,7 +99,7 @@ class NBDServer:
 
     def __repr__(self) -> str:
         where = ", ".join(self._uris) or "not listening"
-        return f"<NBDServer of {len(self._disks)} exports: {where}>"
+        return f"<NBDServer of {len(self._served)} exports: {where}>"
 
     @property
     def uris(self) -> list[str]:
@@ -190,7 +190,7 @@ class NBDServer:
     def _accept_from(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         if self._lanes[0][0] is None and any(
-            isinstance(disk, BlockingDisk) for disk in self._disks.values()
+            isinstance(served.disk, BlockingDisk) for served in self._served.values()
         ):
             # Workers bring their results to a home; a loop that others have started may be none.
             AioContext.attach(loop)
@@ -210,7 +210,7 @@ class NBDServer:
             return
         io, lane = next(self._turns)
         self._accepted += 1
-        greeter = partial(Greeter, lane, self._table, self._disks, self._handshake_timeout)
+        greeter = partial(Greeter, lane, self._table, self._served, self._handshake_timeout)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
             connection.close()  # that thread has been stopped under us
             self._accepted -= 1
@@ -248,7 +248,7 @@ class NBDServer:
         await (self._at_home(self._lanes[0][0], self._flush()) or self._flush())
 
     async def _flush(self) -> None:
-        for disk in set(self._disks.values()):
+        for disk in {id(served.disk): served.disk for served in self._served.values()}.values():
             if not disk.read_only:
                 await disk.flush()
 

@@ -6,17 +6,20 @@ one after the other; but not all there are, for then nothing would overlap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .._protocol.buffers import new_buffer
 from .._protocol.transmission import REPLY_SIZE, error_of, pack_reply_into
-from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag
+from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag, Error
+from .faults import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...block._disk import Buffer, Disk, Operations
+    from .ranges import Claim, Ranges
 
     T = TypeVar("T")
 
@@ -25,7 +28,10 @@ _LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # a slice with this much data is large enough
 
 
-@dataclass(slots=True)
+_CHANGES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
+
+
+@dataclass(slots=True, eq=False)
 class SlowRequest:
     """A request that was found to be in order, and its payload."""
 
@@ -35,6 +41,13 @@ class SlowRequest:
     offset: int
     length: int
     payload: Buffer = b""
+    # Its claim on the range that it changes. Taken out by the thread that releases it.
+    claim: Claim | None = field(default=None, repr=False)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes a range of the disk, which is then to be claimed."""
+        return self.command in _CHANGES and self.length > 0
 
     @property
     def carries(self) -> int:
@@ -56,8 +69,8 @@ class Replies:
         "bytes_read",
         "bytes_written",
         "errors",
+        "failures",
         "requests",
-        "unexpected",
     )
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
@@ -67,8 +80,8 @@ class Replies:
         self._end = 0
         self.requests = len(requests)
         self.bytes_read = self.bytes_written = self.errors = 0
-        # What no disk should raise; the last one, to be reported.
-        self.unexpected: Exception | None = None
+        # What the disk has raised, and at which command; each is one of `errors`.
+        self.failures: list[tuple[BaseException, int]] = []
 
     @property
     def data(self) -> memoryview:
@@ -80,22 +93,23 @@ class Replies:
         start = self._end + REPLY_SIZE
         return self._memory[start : start + request.reads]
 
-    def add(self, request: SlowRequest, failure: Exception | None = None) -> None:
-        """The next reply: success, whose data is in its room, or a failure, which has none."""
-        error = SIMPLE_REPLY_OK
-        start = self._end
-        self._end += REPLY_SIZE
+    def add(self, request: SlowRequest, failure: BaseException | None = None) -> None:
+        """The next reply: success, whose data is in its room, or the disk's failure."""
         if failure is not None:
-            self.errors += 1
-            error |= error_of(failure)
-            if not isinstance(failure, OSError):
-                self.unexpected = failure
-        else:
-            self._end += request.reads
-            self.bytes_read += request.reads
-            if request.command == Command.WRITE:
-                self.bytes_written += request.length
-        pack_reply_into(self._memory, start, error, request.cookie)
+            self.failures.append((failure, request.command))
+            self.refuse(request, error_of(failure))
+            return
+        pack_reply_into(self._memory, self._end, SIMPLE_REPLY_OK, request.cookie)
+        self._end += REPLY_SIZE + request.reads
+        self.bytes_read += request.reads
+        if request.command == Command.WRITE:
+            self.bytes_written += request.length
+
+    def refuse(self, request: SlowRequest, error: Error) -> None:
+        """The next reply: an error, which has no data."""
+        self.errors += 1
+        pack_reply_into(self._memory, self._end, SIMPLE_REPLY_OK | error, request.cookie)
+        self._end += REPLY_SIZE
 
 
 def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
@@ -119,36 +133,99 @@ def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
     return slices
 
 
-def run_slice(disk: Operations[None], requests: Sequence[SlowRequest]) -> Replies:
-    """Carry out requests one after the other. Blocks; for a worker thread."""
+class Slice:
+    """Requests that are carried out one after the other, and their claims on ranges.
+
+    It is run once or dropped; if both are tried at once, by a worker and by the home whose task was
+    cancelled, the first to pop the token wins. A claim is released when its request has ended: by
+    the thread that carries it out, for it goes on when the task has been cancelled.
+    """
+
+    __slots__ = ("_ranges", "_token", "answered", "requests")
+
+    def __init__(self, requests: Sequence[SlowRequest], ranges: Ranges) -> None:
+        self.requests = requests
+        self.answered = False  # home thread only
+        self._ranges = ranges
+        self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
+
+    def run(self, disk: Operations[None]) -> Replies:
+        """Carry them out. Blocks; for a worker thread."""
+        replies = Replies(self.requests)
+        if not self._take():
+            return replies
+        for request in self.requests:
+            failure: BaseException | None = None
+            try:
+                carry_out(disk, request, replies.room(request))
+            except BaseException as error:  # noqa: BLE001  (whatever it is, the client gets a reply)
+                failure = error
+            self._release(request)
+            replies.add(request, failure)
+        return replies
+
+    async def run_one(self, disk: Disk) -> Replies:
+        """Carry out the only one, of a disk that is awaited."""
+        (request,) = self.requests
+        replies = Replies(self.requests)
+        self._take()
+        failure: BaseException | None = None
+        try:
+            await carry_out(disk, request, replies.room(request))
+        except GeneratorExit:
+            raise  # this coroutine is being closed; or the disk says so, and the task's end is told
+        except BaseException as error:
+            if _is_cancelled(error):
+                raise
+            failure = error
+            if is_interrupt(error):
+                asyncio.get_running_loop().call_soon(_raise, error)
+        finally:
+            self._release(request)
+        replies.add(request, failure)
+        return replies
+
+    def drop(self) -> None:
+        """It will not be run, unless it is being run."""
+        if self._take():
+            for request in self.requests:
+                self._release(request)
+
+    def _take(self) -> bool:
+        try:
+            return self._token.pop()
+        except IndexError:
+            return False
+
+    def _release(self, request: SlowRequest) -> None:
+        claim, request.claim = request.claim, None
+        if claim is not None:
+            self._ranges.release(claim)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it is this task that was cancelled, and not something inside the disk."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def all_failed(
+    requests: Sequence[SlowRequest],
+    failure: BaseException | None = None,
+    *,
+    error: Error = Error.EIO,
+) -> Replies:
+    """The replies to requests that could not be carried out: why, or else what to say."""
     replies = Replies(requests)
     for request in requests:
-        try:
-            carry_out(disk, request, replies.room(request))
-        except Exception as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
+        if failure is not None:
             replies.add(request, failure)
         else:
-            replies.add(request)
-    return replies
-
-
-async def run_one(disk: Disk, request: SlowRequest) -> Replies:
-    """Carry out one request of a disk that is awaited."""
-    replies = Replies([request])
-    try:
-        await carry_out(disk, request, replies.room(request))
-    except Exception as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
-        replies.add(request, failure)
-    else:
-        replies.add(request)
-    return replies
-
-
-def all_failed(requests: Sequence[SlowRequest], failure: Exception) -> Replies:
-    """The replies to requests that could not be carried out at all."""
-    replies = Replies(requests)
-    for request in requests:
-        replies.add(request, failure)
+            replies.refuse(request, error)
     return replies
 
 

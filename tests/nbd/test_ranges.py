@@ -1,0 +1,297 @@
+"""Changes of one range: one after the other, in order, whichever connection they came by."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import homebound
+from homebound.block import BlockingDisk, MemoryDisk
+from homebound.nbd import NBDServer
+from homebound.nbd._protocol.wire import Command
+from homebound.nbd._server.ranges import Claim, Ranges, ranges_of
+from homebound.testing import settle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from homebound.block._disk import Buffer
+
+READ, WRITE, TRIM, ZERO = Command.READ, Command.WRITE, Command.TRIM, Command.WRITE_ZEROES
+SIZE = 1 << 20
+
+spans = st.tuples(st.integers(0, 40), st.integers(1, 20))
+
+
+def set_event(event: threading.Event) -> bool:
+    event.set()
+    return True
+
+
+moves = st.lists(st.tuples(spans, st.integers(0, 5)), max_size=40)
+
+
+@given(moves)
+def test_against_a_model(moves: list[tuple[tuple[int, int], int]]):
+    """A claim is granted as soon as no earlier one that overlaps it is left, and not before."""
+    ranges = Ranges()
+    order: list[tuple[int, int, Claim]] = []  # those that are not over
+    granted: set[Claim] = set()
+
+    def claim(start: int, length: int) -> None:
+        def grant() -> bool:
+            granted.add(made)
+            return True
+
+        made, at_once = ranges.claim(start, length, grant)
+        if at_once:
+            granted.add(made)
+        order.append((start, start + length, made))
+
+    def check() -> None:
+        for n, (start, end, made) in enumerate(order):
+            in_the_way = any(s < end and start < e for s, e, _ in order[:n])
+            assert (made in granted) is not in_the_way
+        assert sorted(c.start for c in ranges.claims) == sorted(start for start, *_ in order)
+
+    for (start, length), release in moves:
+        claim(start, length)
+        check()
+        assert ranges.overlaps(start, 1)
+        if release < len(order):
+            ranges.release(order.pop(release)[2])
+            check()
+    while order:
+        ranges.release(order.pop()[2])
+        check()
+    assert not ranges.claims
+
+
+def test_one_that_cannot_be_carried_out_any_more_is_not_in_the_way():
+    ranges = Ranges()
+    first, _ = ranges.claim(0, 10, lambda: True)
+    for _ in range(2000):  # nor does it recurse
+        ranges.claim(0, 10, lambda: False)
+    last: list[bool] = []
+    ranges.claim(0, 10, lambda: not last.append(True))
+    ranges.release(first)
+    assert last == [True]
+
+
+def test_threads_never_hold_overlapping_ranges():
+    ranges, count = Ranges(), [0] * 8
+    problems: list[str] = []
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(300):
+            start = rng.randrange(7)
+            length = rng.randrange(1, 9 - start)
+            free = threading.Event()
+            claim, at_once = ranges.claim(start, length, partial(set_event, free))
+            if not at_once:
+                free.wait()
+            for place in range(start, start + length):
+                count[place] += 1
+                if count[place] != 1:
+                    problems.append(f"{count[place]} at {place}")
+            for place in range(start, start + length):
+                count[place] -= 1
+            ranges.release(claim)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    assert not ranges.claims
+
+
+def test_all_servers_of_a_disk_share_one():
+    with MemoryDisk(512) as disk, MemoryDisk(512) as other:
+        assert ranges_of(disk) is ranges_of(disk)
+        assert ranges_of(disk) is not ranges_of(other)
+
+
+def test_a_write_of_a_client_that_has_gone_does_not_undo_a_later_one(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            gone, other = in_memory.peer(disk), in_memory.peer(disk)
+            gone.ask(WRITE, 1, 0, payload=b"old" * 100)
+            await settle()
+            gone.lose()
+            other.ask(WRITE, 2, 150, payload=b"new" * 100)
+            other.ask(WRITE, 3, 4096, payload=b"elsewhere")
+            await settle()
+            assert [asked[1] for asked in disk.asked] == [0, 4096]
+            disk.go_on(1)
+            await settle()
+            assert other.replies() == [(3, 0, b"")]
+            disk.go_on()
+            await settle()
+            disk.go_on()
+            await settle()
+            assert other.replies() == [(2, 0, b"")]
+            data = bytearray(450)
+            MemoryDisk.try_read_into(disk, 0, memoryview(data))
+            assert data == b"old" * 50 + b"new" * 100
+
+    homebound.run(main())
+
+
+def test_what_could_be_written_at_once_waits_for_it_as_well(in_memory: Any):
+    class Eager(in_memory.waiting_disk):  # type: ignore[misc]
+        try_write = MemoryDisk.try_write
+        try_read_into = MemoryDisk.try_read_into
+
+    async def main() -> None:
+        with Eager(SIZE) as disk:
+            gone, other = in_memory.peer(disk), in_memory.peer(disk)
+            gone.ask(ZERO, 1, 0, 4096)
+            await settle()
+            gone.lose()
+            other.ask(WRITE, 2, 4096, payload=b"beside it")
+            other.ask(WRITE, 3, 4095, payload=b"x")
+            other.ask(READ, 4, 4095, 1)
+            await settle()
+            assert other.replies({4: 1}) == [(2, 0, b""), (4, 0, b"\0")]
+            disk.go_on()
+            await settle()
+            assert disk.waiting[0][0] == "write"
+            disk.go_on()
+            await settle()
+            assert other.replies() == [(3, 0, b"")]
+            assert not ranges_of(disk).claims
+            other.ask(WRITE, 5, 4095, payload=b"y")
+            assert other.replies() == [(5, 0, b"")]
+
+    homebound.run(main())
+
+
+def test_requests_that_are_given_up_release_what_they_claim(in_memory: Any):
+    """Started, held behind others, and queued behind too many."""
+
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.send(b"".join(peer.request(TRIM, n, n % 32 * 512, 512) for n in range(64)))
+            await settle()
+            assert len(ranges_of(disk).claims) == 64
+            peer.connection.abort()
+            peer.lose()
+            await settle()
+            assert not ranges_of(disk).claims
+            assert not peer.lane.members
+
+    homebound.run(main())
+
+
+class Gate:
+    """Blocking operations of which writes wait until the test lets them go on."""
+
+    def __init__(self, memory: MemoryDisk) -> None:
+        self.memory = memory
+        self.gates: list[threading.Event] = []
+        self.open = False
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        del fua
+        if not self.open:
+            gate = threading.Event()
+            self.gates.append(gate)
+            gate.wait(30)
+        self.memory.try_write(offset, data)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self.memory.try_read_into(offset, buffer)
+
+    def flush(self) -> None:
+        pass
+
+    def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        pass
+
+    def write_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        pass
+
+
+class GatedDisk(BlockingDisk):
+    read_only = False
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.memory = MemoryDisk(size)
+        self.gate = self.blocking = Gate(self.memory)
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+def test_a_worker_that_goes_on_after_its_server_has_ended_keeps_its_claim(
+    in_memory: Any, tmp_path: Path
+):
+    """The second server of the same disk, in another thread, waits for what the first left."""
+
+    async def main(pool: Any) -> None:
+        with GatedDisk(SIZE) as disk:
+            async with NBDServer(disk) as server:
+                await server.listen_unix(tmp_path / "first")
+                client = await in_memory.client.ready(server.uris[0])
+                client.send(WRITE, 1, 0, payload=b"old" * 100)
+                while not disk.gate.gates:
+                    await asyncio.sleep(0.001)
+                await client.vanish()
+                await server.stop(grace=0)
+            disk.gate.open = True
+            async with NBDServer(disk, io_threads=pool) as server:
+                await server.listen_unix(tmp_path / "second")
+                client = await in_memory.client.ready(server.uris[0])
+                client.send(WRITE, 2, 0, payload=b"new" * 100)
+                client.send(READ, 3, 0, 3)
+                assert await client.reply(3) == (3, 0, bytes(3))
+                disk.gate.gates[0].set()
+                assert await client.reply() == (2, 0, b"")
+                client.send(READ, 4, 0, 300)
+                assert await client.reply(300) == (4, 0, b"new" * 100)
+                await client.close()
+
+    with homebound.IOThreadPool(1) as pool:
+        homebound.run(main(pool))
+
+
+def test_a_client_whose_requests_are_stuck_leaves_workers_to_the_others(
+    in_memory: Any, tmp_path: Path
+):
+    async def main() -> None:
+        with GatedDisk(SIZE) as disk:
+            async with NBDServer(disk) as server:
+                await server.listen_unix(tmp_path / "socket")
+                stuck = await in_memory.client.ready(server.uris[0])
+                for n in range(64):
+                    stuck.send(WRITE, n, n * 512, payload=b"stuck")
+                while not disk.gate.gates:
+                    await asyncio.sleep(0.001)
+                other = await in_memory.client.ready(server.uris[0])
+                other.send(Command.FLUSH, 1)
+                assert await other.reply() == (1, 0, b"")
+                disk.gate.open = True
+                other.send(WRITE, 2, SIZE - 4, payload=b"data")
+                assert await other.reply() == (2, 0, b"")
+                assert len(disk.gate.gates) <= 16
+                while server.stats().bytes_written < 64 * 5 + 4:
+                    for gate in disk.gate.gates:
+                        gate.set()
+                    await asyncio.sleep(0.001)
+                await stuck.close()
+                await other.close()
+
+    homebound.run(main())
