@@ -48,8 +48,9 @@ class Greeter(asyncio.Protocol):
         transport.set_write_buffer_limits(0)
         # It covers the time after a refusal too: a client that does not read it is cut off.
         self._timer = self._loop.call_later(self._time_limit, transport.abort)
-        transport.write(self._handshake.greeting())
         self._lane.join(self)
+        if not transport.is_closing():
+            transport.write(self._handshake.greeting())
 
     def data_received(self, data: bytes) -> None:
         """Answer as much as there is."""
