@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .faults import Faults
 from .published import describe
 from .ranges import Ranges, ranges_of
+from .rounded import round_up
 
 if TYPE_CHECKING:
     from ...block._disk import Disk
@@ -25,7 +26,8 @@ class Served:
     faults: Faults
 
 
-def serve(name: str, export: Export) -> Served:
-    """Make what its connections share."""
-    disk = export.disk
-    return Served(describe(name, export), disk, ranges_of(disk), Faults(name, disk))
+def serve(name: str, export: Export, round_size: int = 1) -> Served:
+    """Make what its connections share; `round_size` is for an export without its own."""
+    disk = round_up(export.disk, round_size if export.round_size is None else export.round_size)
+    info = describe(name, export, disk)
+    return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..._core.context import AioContext
 from ..._errors import ContextClosed
 from ..._threads.io_thread_pool import IOThreadPool
-from ...block._disk import BlockingDisk, Disk
+from ...block._disk import BlockingDisk
 from .._protocol.errors import ListenError
 from .._protocol.export import ExportTable
 from .accept import Acceptor
@@ -19,7 +19,14 @@ from .adopt import adopt
 from .greeter import Greeter
 from .lane import Lane
 from .listen import listen_tcp, listen_unix
-from .published import Export, ServerStats, add_up, tcp_uri, unix_uri
+from .published import (
+    ServerStats,
+    add_up,
+    check_number,
+    publish,
+    tcp_uri,
+    unix_uri,
+)
 from .served import serve
 
 if TYPE_CHECKING:
@@ -29,7 +36,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from ..._threads.io_thread import IOThread
+    from ...block._disk import Disk
     from .listen import UnixPath
+    from .published import Export
 
 DEFAULT_PORT = 10809
 _ARRIVING = 4  # connections on their way to a home, at most; what it takes to take in more is long
@@ -45,9 +54,11 @@ class NBDServer:
     Connections are accepted in the loop that called `listen_unix` or `listen_tcp`. They are served
     by `io_threads` in turn, each connection by one of them; without any, in that same loop. A
     client that has not chosen an export `handshake_timeout` seconds after it came is dropped; one
-    that comes while there are `max_connections` is hung up on at once.
+    that comes while there are `max_connections` is hung up on at once. `round_size` is that of
+    each `Export` without its own.
 
-    Raises ExportNameError for a name that the protocol cannot carry.
+    Raises ExportNameError for a name that the protocol cannot carry, TypeError or ValueError for
+    what is no disk and for numbers that make no sense.
 
     >>> import homebound
     >>> from homebound.block import MemoryDisk
@@ -61,7 +72,7 @@ class NBDServer:
     0
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options, by keyword)
         self,
         exports: Disk | Export | Mapping[str, Disk | Export],
         *,
@@ -69,14 +80,12 @@ class NBDServer:
         io_threads: IOThreadPool | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
         max_connections: int = 100,
+        round_size: int = 1,
     ) -> None:
-        if isinstance(exports, (Disk, Export)):
-            exports = {"": exports}
-        published = {
-            name: Export(export) if isinstance(export, Disk) else export
-            for name, export in exports.items()
-        }
-        self._served = {name: serve(name, export) for name, export in published.items()}
+        check_number("max_connections", max_connections, 1)
+        check_number("round_size", round_size, 1)
+        published = publish(exports)
+        self._served = {name: serve(name, export, round_size) for name, export in published.items()}
         self._default = default if default is not None else next(iter(published), "")
         self._table = ExportTable([served.info for served in self._served.values()], default)
         self._handshake_timeout = handshake_timeout

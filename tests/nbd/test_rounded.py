@@ -1,0 +1,188 @@
+"""Disks whose size is rounded up, against a model; and other programs' copies of odd sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import homebound
+from homebound.block import Disk, FileDisk, MemoryDisk
+from homebound.nbd import Export, NBDServer
+from homebound.nbd._protocol.wire import Command, Error
+from homebound.nbd._server.rounded import round_up
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READ, WRITE, TRIM, ZERO = Command.READ, Command.WRITE, Command.TRIM, Command.WRITE_ZEROES
+SIZES = [1, 511, 1000, 4097]
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["read", "write", "zero", "trim", "try_read", "try_write"]),
+        st.integers(0, 2048),
+        st.integers(0, 2048),
+        st.sampled_from([0, 0, 7]),
+    ),
+    max_size=12,
+)
+
+
+async def against_model(disk: Disk, size: int, steps: list[tuple[str, int, int, int]]) -> None:
+    """All that is done to the rounded disk, done to a bytearray whose padding stays zero."""
+    rounded = round_up(disk, 512)
+    model = bytearray(rounded.size)
+    for what, start, length, fill in steps:
+        offset = min(start, rounded.size)
+        length = min(length, rounded.size - offset)  # noqa: PLW2901
+        end = offset + length
+        buffer = bytearray(b"?" * length)
+        if what == "read":
+            await rounded.read_into(offset, memoryview(buffer))
+            assert buffer == model[offset:end]
+        elif what == "try_read":
+            if rounded.try_read_into(offset, memoryview(buffer)):
+                assert buffer == model[offset:end]
+        elif what in {"write", "try_write"}:
+            data = bytes([fill]) * length
+            refused = fill and end > size and length
+            try:
+                if what == "write":
+                    await rounded.write(offset, data)
+                elif not rounded.try_write(offset, data):
+                    continue
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                assert refused
+            else:
+                assert not refused
+                model[offset:end] = data
+        else:
+            if what == "trim":  # what it leaves is undefined
+                await rounded.trim(offset, length)
+            await rounded.write_zeroes(offset, length)
+            model[offset:end] = bytes(length)
+    assert await rounded.read(0, rounded.size) == model
+
+
+@given(size=st.sampled_from([1, 511, 1000, 1535]), steps=operations)
+def test_one_in_memory(size: int, steps: list[tuple[str, int, int, int]]):
+    async def main() -> None:
+        with MemoryDisk(size) as disk:
+            await against_model(disk, size, steps)
+
+    homebound.run(main())
+
+
+@given(size=st.sampled_from([1, 511, 1000, 1535]), steps=operations)
+def test_one_in_a_file(
+    tmp_path_factory: pytest.TempPathFactory, size: int, steps: list[tuple[str, int, int, int]]
+):
+    path = tmp_path_factory.mktemp("rounded") / "image"
+    path.write_bytes(bytes(size))
+
+    async def main() -> None:
+        with FileDisk(path) as disk:
+            await against_model(disk, size, steps)
+
+    homebound.run(main())
+    assert path.stat().st_size == size
+
+
+def test_a_multiple_is_left_alone():
+    with MemoryDisk(1024) as disk:
+        assert round_up(disk, 512) is disk
+        assert round_up(disk, 1) is disk
+        assert round_up(disk, 1000).size == 2000
+
+
+def test_served(in_memory: Any, tmp_path: Path):
+    async def main() -> None:
+        with MemoryDisk(1000) as disk:
+            exports: dict[str, Disk | Export] = {
+                "rounded": disk,
+                "exact": Export(disk, round_size=1),
+            }
+            async with NBDServer(exports, round_size=512) as server:
+                await server.listen_unix(tmp_path / "socket")
+                client = await in_memory.client.ready(server.uris[0], b"rounded")
+                client.send(WRITE, 1, 512, payload=b"x" * 488 + bytes(24))
+                assert await client.reply() == (1, 0, b"")
+                client.send(WRITE, 2, 999, payload=b"yy")
+                assert await client.reply() == (2, Error.ENOSPC, b"")
+                client.send(READ, 3, 998, 26)
+                assert await client.reply(26) == (3, 0, b"xx" + bytes(24))
+                client.send(READ, 4, 1024, 1)
+                assert await client.reply(1) == (4, Error.EINVAL, b"")
+                await client.close()
+                client = await in_memory.client.ready(server.uris[0], b"exact")
+                client.send(READ, 5, 1000, 1)
+                assert await client.reply(1) == (5, Error.EINVAL, b"")
+                await client.close()
+
+    homebound.run(main())
+
+
+async def call(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(*command)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("size", SIZES)
+def test_qemu_img_copies_out_and_back(tmp_path: Path, size: int):
+    needs("qemu-img")
+    data = bytes(n * 7 % 251 + 1 for n in range(size))
+    image, back, copy = tmp_path / "image", tmp_path / "back", tmp_path / "copy"
+    image.write_bytes(data)
+    back.write_bytes(bytes(size))
+
+    async def main() -> None:
+        with FileDisk(image, read_only=True) as source, FileDisk(back) as target:
+            exports = {"out": source, "back": target}
+            async with NBDServer(exports, round_size=512) as server:
+                await server.listen_unix(tmp_path / "s")
+                out, into = (f"nbd+unix:///{name}?socket={tmp_path}/s" for name in exports)
+                raw = ("-f", "raw", "-O", "raw")
+                await call("qemu-img", "convert", *raw, out, str(copy))
+                await call("qemu-img", "convert", "-n", *raw, str(copy), into)
+
+    homebound.run(main())
+    assert copy.read_bytes() == data + bytes(-size % 512)
+    assert back.read_bytes() == data
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("round_size", [1, 512])
+@pytest.mark.parametrize("size", SIZES)
+def test_nbdcopy_copies_out_and_back(tmp_path: Path, size: int, round_size: int):
+    needs("nbdcopy")
+    data = bytes(n * 7 % 251 + 1 for n in range(size))
+    image, back, copy = tmp_path / "image", tmp_path / "back", tmp_path / "copy"
+    image.write_bytes(data)
+    back.write_bytes(bytes(size))
+
+    async def main() -> None:
+        with FileDisk(image, read_only=True) as source, FileDisk(back) as target:
+            exports = {"out": source, "back": target}
+            async with NBDServer(exports, round_size=round_size) as server:
+                await server.listen_unix(tmp_path / "s")
+                out, into = (f"nbd+unix:///{name}?socket={tmp_path}/s" for name in exports)
+                await call("nbdcopy", out, str(copy))
+                await call("nbdcopy", str(copy), into)
+
+    homebound.run(main())
+    assert copy.read_bytes() == data + bytes(-size % round_size)
+    assert back.read_bytes() == data
