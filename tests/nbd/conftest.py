@@ -20,6 +20,7 @@ from homebound.nbd._protocol.wire import (
     ReplyType,
     request_head,
 )
+from homebound.nbd._server.budget import Budget
 from homebound.nbd._server.connection import Connection
 from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.served import serve
@@ -157,10 +158,17 @@ class WaitingDisk(MemoryDisk):
 class Peer:
     """The client's end of a connection in memory."""
 
-    def __init__(self, disk: Disk, *, room: int | None = None, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        room: int | None = None,
+        read_only: bool = False,
+        budget: Budget | None = None,
+    ) -> None:
         self.lane = Lane()
         self.transport = MemoryTransport(room)
-        served = serve("", Export(disk, read_only=read_only))
+        served = serve("", Export(disk, read_only=read_only), budget or Budget())
         self.connection = Connection(self.lane, self.transport, served)
         self.transport.protocol = self.connection
         self.lane.join(self.connection)

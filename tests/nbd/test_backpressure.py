@@ -228,5 +228,8 @@ def test_any_mixture_reads_what_was_written(
                 await asyncio.sleep(0)
             assert peer.replies(reads) == expected
             assert await disk.read(0, len(DATA)) == model
+            peer.transport.drain()
+            await settle()
+            assert peer.connection._account.held == 0
 
     homebound.run(main())

@@ -14,6 +14,7 @@ from homebound.block import MemoryDisk
 from homebound.block._pace import PIECE, SLICE_BYTES
 from homebound.nbd import Export, ExportTable, NBDServer
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType, request_head
+from homebound.nbd._server.budget import Budget
 from homebound.nbd._server.connection import BATCH, TURN
 from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
 from homebound.nbd._server.lane import Lane
@@ -96,7 +97,7 @@ def test_the_handshake_has_turns_too(in_memory: Any, option: int):
     async def main() -> None:
         with MemoryDisk(MIB) as disk:
             lane, transport = Lane(), in_memory.transport()
-            served = serve("", Export(disk))
+            served = serve("", Export(disk), Budget())
             greeter = Greeter(lane, ExportTable([served.info]), {"": served}, 1e6)
             transport.protocol = greeter
             greeter.connection_made(transport)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from homebound.nbd import RemoteProtocolError
 from homebound.nbd._protocol.buffers import BufferPool
 from homebound.nbd._protocol.requests import MAX_SKIP, RequestStream
 from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command, request_head
+from homebound.nbd._server.budget import Account, Budget
 
 SMALL = 512  # bytes of a window, so that everything happens at its edges
 
@@ -48,11 +50,17 @@ def writes(draw: st.DrawFn) -> Asked:
     return Asked(head, draw(u64), draw(u64), len(payload), payload)
 
 
+def account() -> Account:
+    """One that never has to wait."""
+    loop: Any = None
+    return Account(Budget(1 << 62), loop, lambda: None)
+
+
 class Reader:
     """Feeds a stream and takes everything out of it."""
 
     def __init__(self, pool: BufferPool | None = None) -> None:
-        self.stream = RequestStream(pool or BufferPool(SMALL))
+        self.stream = RequestStream(pool or BufferPool(SMALL), account())
         self.found: list[Asked] = []
 
     def feed(self, data: bytes) -> None:
@@ -103,7 +111,7 @@ def test_any_splitting_gives_the_same_requests(asked: list[Asked], cuts: list[in
 def test_a_stalled_stream_loses_nothing(asked: list[Asked], takes: list[int]):
     """Requests are consumed a few at a time, and receiving stops while there is no room."""
     wire = b"".join(request.wire for request in asked)
-    stream = RequestStream(BufferPool(SMALL))
+    stream = RequestStream(BufferPool(SMALL), account())
     found: list[Asked] = []
     full = False
     takes = [*takes, 99]
@@ -139,7 +147,7 @@ def test_idle_connections_hold_no_buffer():
 
 def test_a_large_payload_takes_memory_as_it_comes():
     pool = BufferPool(SMALL)
-    stream = RequestStream(pool)
+    stream = RequestStream(pool, account())
     reader = Reader(pool)
     reader.stream = stream
     asked = Asked(request_head(Command.WRITE), 1, 2, MAX_PAYLOAD, bytes(MAX_PAYLOAD))

@@ -34,6 +34,19 @@ operations = st.lists(
 )
 
 
+async def write(disk: Disk, what: str, offset: int, data: bytes, *, refused: object) -> bool:
+    """Whether it was written."""
+    if refused:
+        with pytest.raises(OSError, match="only zeroes may be written") as caught:
+            await disk.write(offset, data) if what == "write" else disk.try_write(offset, data)
+        assert caught.value.errno == errno.ENOSPC
+        return False
+    if what == "try_write":
+        return disk.try_write(offset, data)
+    await disk.write(offset, data)
+    return True
+
+
 async def against_model(disk: Disk, size: int, steps: list[tuple[str, int, int, int]]) -> None:
     """All that is done to the rounded disk, done to a bytearray whose padding stays zero."""
     rounded = round_up(disk, 512)
@@ -51,17 +64,7 @@ async def against_model(disk: Disk, size: int, steps: list[tuple[str, int, int, 
                 assert buffer == model[offset:end]
         elif what in {"write", "try_write"}:
             data = bytes([fill]) * length
-            refused = fill and end > size and length
-            try:
-                if what == "write":
-                    await rounded.write(offset, data)
-                elif not rounded.try_write(offset, data):
-                    continue
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-                assert refused
-            else:
-                assert not refused
+            if await write(rounded, what, offset, data, refused=fill and end > size and length):
                 model[offset:end] = data
         else:
             if what == "trim":  # what it leaves is undefined

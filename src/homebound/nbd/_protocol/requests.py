@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._server.budget import ALLOWANCE
 from .buffers import new_buffer
 from .errors import RemoteProtocolError
 from .wire import MAX_PAYLOAD, PLAIN_READ, REQUEST, REQUEST_MAGIC, Command
 
 if TYPE_CHECKING:
+    from .._server.budget import Account
     from .buffers import BufferPool
 
 # head, cookie, offset, length, and the position just after the request and its payload
@@ -36,10 +38,12 @@ _NO_WINDOW = memoryview(b"")
 class RequestStream:
     """The client's half of the transmission phase, as a window on the stream of bytes.
 
-    Home thread only; `pool` is that thread's.
+    Home thread only; `pool` is that thread's. What a payload takes until it is complete is reserved
+    of the `account` before it is received.
     """
 
     __slots__ = (
+        "_account",
         "_big",
         "_big_filled",
         "_big_head",
@@ -48,13 +52,20 @@ class RequestStream:
         "_pool",
         "_refused",
         "_skip",
+        "_stalled_size",
         "_start",
         "_stop",
         "_window",
+        "reserved",
     )
 
-    def __init__(self, pool: BufferPool) -> None:
+    def __init__(self, pool: BufferPool, account: Account) -> None:
         self._pool = pool
+        self._account = account
+        # For the payload that is being received, and then for the request that is given out first:
+        # whoever takes its payload over sets it to 0.
+        self.reserved = 0
+        self._stalled_size = 0  # held for what waits in the window while nothing is served
         self._little = pool.size // _FRACTION
         # A pool's buffer while something is in it; [_start, _stop) is what has not been consumed.
         self._window = _NO_WINDOW
@@ -147,22 +158,28 @@ class RequestStream:
         else:
             self._start = end
             self._skip, self._refused = self._refused, 0
+        if self.reserved:
+            self._account.give_back(self.reserved)
+            self.reserved = 0
 
     def settle(self, *, stalled: bool) -> bool:
         """All that could be consumed has been: make room, and give back what is not needed.
 
-        `stalled`: complete requests may still be in there. True if there is no room for more.
+        `stalled`: complete requests may still be in there. True if nothing more may be received:
+        there is no room for it, or not yet.
         """
         window = self._window
+        left = self._stop - self._start
+        self._hold(left if stalled and left > self._little else 0)
         if window is _NO_WINDOW:
             return self._big is not None and self._big_filled == len(self._big)
-        left = self._stop - self._start
         if not left:
             self._close(window)
         elif stalled:
-            return len(window) - self._stop <= self._little
+            tight = left > self._little and self._account.budget.tight
+            return tight or len(window) - self._stop <= self._little
         else:
-            self._make_room(window, left)
+            return not self._make_room(window, left)
         return False
 
     def release(self) -> None:
@@ -171,6 +188,16 @@ class RequestStream:
             self._close(self._window)
         self._big = None
         self._carry = b""
+        self._hold(0)
+        self._account.give_back(self.reserved)
+        self.reserved = 0
+
+    def _hold(self, size: int) -> None:
+        more, self._stalled_size = size - self._stalled_size, size
+        if more > 0:
+            self._account.force(more)
+        elif more:
+            self._account.give_back(-more)
 
     def _open(self) -> memoryview:
         window = self._window = self._pool.take()
@@ -185,25 +212,33 @@ class RequestStream:
         self._start = self._stop = 0
         self._pool.give_back(window)
 
-    def _make_room(self, window: memoryview, left: int) -> None:
-        """The window holds the start of one request; see to it that the rest of it fits."""
+    def _make_room(self, window: memoryview, left: int) -> bool:
+        """The window holds the start of one request; see to it that the rest of it fits.
+
+        False if it has to wait for the account.
+        """
         needed = _HEADER
         if left >= _HEADER:
             head, cookie, offset, length = _unpack(window, self._start)
             needed += length  # only a WRITE can be incomplete with its header there
+            if length > ALLOWANCE and not self.reserved:
+                if not self._account.take(length):
+                    return False
+                self.reserved = length
             if needed > len(window):
                 self._big_head = (head, cookie, offset, length)
                 self._big = new_buffer(length)
                 self._big_filled = left - _HEADER
                 self._big[: self._big_filled] = window[self._start + _HEADER : self._stop]
                 self._close(window)
-                return
+                return True
         if left <= self._little:
             self._carry = bytes(window[self._start : self._stop])
             self._close(window)
         elif self._start + needed > len(window):
             window[:left] = window[self._start : self._stop]
             self._start, self._stop = 0, left
+        return True
 
     def _peek_big(self) -> list[Request]:
         assert self._big is not None

@@ -30,10 +30,11 @@ from .._protocol.wire import (
     Error,
     TransmissionFlag,
 )
+from .budget import ALLOWANCE, Account
 from .faults import is_interrupt
 from .in_flight import InFlight
 from .outbox import INLINE_MAX, SEND_AT, Outbox
-from .slow import SlowRequest
+from .slow import CARRIES, SlowRequest
 
 if TYPE_CHECKING:
     from .._protocol.requests import Request
@@ -67,8 +68,9 @@ class Connection(asyncio.BufferedProtocol):
         self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
         # Serve no further request for now.
         self._halt = False
-        self._stream = RequestStream(lane.pool)
-        self._outbox = Outbox(transport, lane.pool, self.resume_writing)
+        account = self._account = Account(served.budget, self._loop, self._go_on)
+        self._stream = RequestStream(lane.pool, account)
+        self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
         self._in_flight = InFlight(served, self._replied)
         # Complete requests may be left in the stream. Either a limit is met, and what lifts it
         # calls _serve; or it is others' turn, and _continue is queued in the loop. It is queued
@@ -127,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lost = self._ending = True
         self._stream.release()
         self._outbox.drop()
+        self._account.close()
         self._end_if_done()
 
     # What the server calls.
@@ -206,6 +209,9 @@ class Connection(asyncio.BufferedProtocol):
                 return
             began = began or perf_counter()
             cost += self._run(batch)
+            if self._short:
+                self._stalled = True  # the account calls _go_on
+                return
 
     def _run(self, batch: list[Request]) -> int:
         """Serve requests in order until a limit is met, at least one; what it cost of a turn."""
@@ -217,13 +223,14 @@ class Connection(asyncio.BufferedProtocol):
         claims = ranges.claims  # seldom any
         out, at = outbox.open()
         brim = at + SEND_AT
-        served = read = written = end = 0
-        self._halt = False
+        inline_max = ALLOWANCE if self._account.budget.tight else INLINE_MAX
+        served = read = written = consumed = 0
+        self._halt = self._short = False
         for request in batch:
             head, cookie, offset, length, end = request
             head &= mask
             data = at + REPLY_SIZE
-            inline = length <= INLINE_MAX and offset + length <= size
+            inline = length <= inline_max and offset + length <= size
             try:
                 if inline and head == PLAIN_READ and try_read(offset, out[data : data + length]):
                     pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
@@ -242,13 +249,17 @@ class Connection(asyncio.BufferedProtocol):
                     at = self._run_other(request, out, at)
             except BaseException as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
                 at = self._fail(failure, request, out, at)
+            if self._short:
+                break
             served += 1
+            consumed = end
             if at >= brim or self._halt:
                 at = outbox.send(at)
                 brim = at + SEND_AT
                 if self._halt or outbox.full or read + written >= TURN_BYTES:
                     break
-        self._stream.consume(end)
+        if served:
+            self._stream.consume(consumed)
         outbox.send(at)
         lane = self._lane
         lane.requests += served
@@ -268,7 +279,14 @@ class Connection(asyncio.BufferedProtocol):
             self._lane.errors += error != Error.OK
             pack_reply_into(out, at, SIMPLE_REPLY_OK | error, cookie)
             return at + REPLY_SIZE
-        data = self._stream.keep_payload(length, end) if command == Command.WRITE else b""
+        data: memoryview | bytes = b""
+        if command in CARRIES:
+            if not self._account.take(length - self._stream.reserved):
+                self._short = True
+                return at
+            self._stream.reserved = 0
+            if command == Command.WRITE:
+                data = self._stream.keep_payload(length, end)
         self._in_flight.add(SlowRequest(command, flags, cookie, offset, length, data))
         self._halt = self._in_flight.full
         return at
@@ -291,8 +309,11 @@ class Connection(asyncio.BufferedProtocol):
         lane.errors += replies.errors
         for failure, command in replies.failures:
             self._tell(failure, command)
-        if not self._lost:
-            self._outbox.write(replies.data)
+        self._account.give_back(replies.room_written)
+        if self._lost:
+            self._account.give_back(replies.room_read)
+        else:
+            self._outbox.write(replies.data, replies.room_read)
             if self._stalled:
                 self._go_on()
         self._end_if_done()
@@ -328,6 +349,7 @@ class Connection(asyncio.BufferedProtocol):
     def _stop_receiving(self) -> None:
         """For good. What is left in the stream is not even looked at."""
         self._stream.release()
+        self._account.close()
         self._set_receiving(wanted=False)
 
     def _end_if_done(self) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._protocol.buffers import BufferPool
+    from .budget import Account
 
 INLINE_MAX = 2 << 20  # bytes of data in one reply that is packed here
 SEND_AT = 256 << 10  # bytes; replies worth a write, more would fall out of the processor's cache
@@ -36,8 +37,11 @@ class Outbox:
     """
 
     __slots__ = (
+        "_account",
+        "_forced",
         "_go_on",
         "_late",
+        "_owed",
         "_packed",
         "_pool",
         "_sent",
@@ -49,17 +53,25 @@ class Outbox:
     )
 
     def __init__(
-        self, transport: asyncio.Transport, pool: BufferPool, go_on: Callable[[], None]
+        self,
+        transport: asyncio.Transport,
+        pool: BufferPool,
+        account: Account,
+        go_on: Callable[[], None],
     ) -> None:
         self._transport = transport
+        self._account = account
         self._go_on = go_on
         self._pool = pool
         # A pool's buffer while there is anything in it. The transport may still refer to what is
         # before _sent; what is between that and _packed is held back. Both 0 unless paused.
         self._view: memoryview | None = None
         self._sent = self._packed = 0
-        # What is held back of that which is in memory of its own.
-        self._late: deque[memoryview] = deque()
+        self._forced = 0  # what the account was made to hold for it
+        # What is held back of that which is in memory of its own, and what to give back to the
+        # account when all of it is sent. The transport still has the last part of what is _owed.
+        self._late: deque[tuple[memoryview, int]] = deque()
+        self._owed = 0
         # The client does not take what we send, or it is others' turn. `unsent` counts from then on
         # until all is sent, so it is what is left at most.
         self.paused = False
@@ -85,14 +97,17 @@ class Outbox:
             return packed
         if self.paused:
             self._packed = packed
-            self._count(size)
         elif self._hand_over(self._view[:packed]):
             self._sent = self._packed = packed
-            self._count(size)
-        return self._packed
+        else:
+            return self._packed
+        self._forced += size
+        self._account.force(size)
+        self._count(size)
+        return packed
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Send something that is in memory of its own."""
+    def write(self, data: bytes | memoryview, charge: int = 0) -> None:
+        """Send something in memory of its own, for which the account holds `charge`."""
         view = memoryview(data)
         given = 0
         while view and not self.paused and given < SEND_MAX:
@@ -101,10 +116,14 @@ class Outbox:
             if self._hand_over(part):
                 self._count(len(part))
         if view:
-            self._late.append(view)
+            self._late.append((view, charge))
             self._count(len(view))
             if not self.paused:
                 self._pause_for_others()
+        elif self.paused:
+            self._owed += charge
+        else:
+            self._account.give_back(charge)
 
     def settle(self) -> None:
         """Nothing more is packed now: let others have the buffer if nothing is left in it."""
@@ -121,6 +140,7 @@ class Outbox:
         self.paused = False
         given = 0
         while not self.paused:
+            self._settle_debts()
             if given >= SEND_MAX and self._late:
                 self._pause_for_others()
                 return
@@ -128,6 +148,7 @@ class Outbox:
             if rest is None:
                 self.unsent = self._sent = self._packed = 0
                 self.full = False
+                self._release_forced()
                 self.settle()
                 return
             if self._sent == self._packed:  # what is packed is little
@@ -137,8 +158,19 @@ class Outbox:
     def drop(self) -> None:
         """The connection has gone. The buffer is left to whoever may still refer to it."""
         self._view = None
+        self._owed += sum(charge for _, charge in self._late)
         self._late.clear()
         self._sent = self._packed = 0
+        self._settle_debts()
+        self._release_forced()
+
+    def _settle_debts(self) -> None:
+        owed, self._owed = self._owed, 0
+        self._account.give_back(owed)
+
+    def _release_forced(self) -> None:
+        forced, self._forced = self._forced, 0
+        self._account.give_back(forced)
 
     def _pause_for_others(self) -> None:
         self.paused = True
@@ -153,7 +185,7 @@ class Outbox:
 
     def _count(self, size: int) -> None:
         self.unsent += size
-        self.full = self.unsent >= MAX_UNSENT
+        self.full = self.unsent >= MAX_UNSENT or self._account.budget.tight
 
     def _next(self) -> memoryview | None:
         """What to send next of that which is held back; not too much, for the reason above."""
@@ -162,8 +194,10 @@ class Outbox:
             return self._view[start : self._sent]
         if not self._late:
             return None
-        rest = self._late.popleft()
+        rest, charge = self._late.popleft()
         if len(rest) > SEND_AT:
-            self._late.appendleft(rest[SEND_AT:])
+            self._late.appendleft((rest[SEND_AT:], charge))
             rest = rest[:SEND_AT]
+        else:
+            self._owed += charge
         return rest

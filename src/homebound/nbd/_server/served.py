@@ -13,6 +13,7 @@ from .rounded import round_up
 if TYPE_CHECKING:
     from ...block._disk import Disk
     from .._protocol.export import ExportInfo
+    from .budget import Budget
     from .published import Export
 
 
@@ -24,10 +25,11 @@ class Served:
     disk: Disk
     ranges: Ranges
     faults: Faults
+    budget: Budget  # the server's
 
 
-def serve(name: str, export: Export, round_size: int = 1) -> Served:
+def serve(name: str, export: Export, budget: Budget, round_size: int = 1) -> Served:
     """Make what its connections share; `round_size` is for an export without its own."""
     disk = round_up(export.disk, round_size if export.round_size is None else export.round_size)
     info = describe(name, export, disk)
-    return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk))
+    return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk), budget)

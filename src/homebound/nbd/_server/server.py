@@ -14,8 +14,10 @@ from ..._threads.io_thread_pool import IOThreadPool
 from ...block._disk import BlockingDisk
 from .._protocol.errors import ListenError
 from .._protocol.export import ExportTable
+from .._protocol.wire import MAX_PAYLOAD
 from .accept import Acceptor
 from .adopt import adopt
+from .budget import DEFAULT_BUDGET, Budget
 from .greeter import Greeter
 from .lane import Lane
 from .listen import listen_tcp, listen_unix
@@ -54,8 +56,10 @@ class NBDServer:
     Connections are accepted in the loop that called `listen_unix` or `listen_tcp`. They are served
     by `io_threads` in turn, each connection by one of them; without any, in that same loop. A
     client that has not chosen an export `handshake_timeout` seconds after it came is dropped; one
-    that comes while there are `max_connections` is hung up on at once. `round_size` is that of
-    each `Export` without its own.
+    that comes while there are `max_connections` is hung up on at once. The data of all clients'
+    requests and replies takes `buffer_budget` bytes at most, and 256 KiB for each client; requests
+    that would exceed that wait until others are answered. `round_size` is that of each `Export`
+    without its own.
 
     Raises ExportNameError for a name that the protocol cannot carry, TypeError or ValueError for
     what is no disk and for numbers that make no sense.
@@ -80,13 +84,18 @@ class NBDServer:
         io_threads: IOThreadPool | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
         max_connections: int = 100,
+        buffer_budget: int = DEFAULT_BUDGET,
         round_size: int = 1,
     ) -> None:
         check_number("max_connections", max_connections, 1)
         check_number("round_size", round_size, 1)
-        published = publish(exports)
-        self._served = {name: serve(name, export, round_size) for name, export in published.items()}
-        self._default = default if default is not None else next(iter(published), "")
+        check_number("buffer_budget", buffer_budget, MAX_PAYLOAD)
+        budget = Budget(buffer_budget)
+        self._served = {
+            name: serve(name, export, budget, round_size)
+            for name, export in publish(exports).items()
+        }
+        self._default = default if default is not None else next(iter(self._served), "")
         self._table = ExportTable([served.info for served in self._served.values()], default)
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections

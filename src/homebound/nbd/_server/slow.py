@@ -28,6 +28,7 @@ _LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # a slice with this much data is large enough
 
 
+CARRIES = frozenset({Command.READ, Command.WRITE})  # data, in the reply or with the request
 _CHANGES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 
 
@@ -52,7 +53,7 @@ class SlowRequest:
     @property
     def carries(self) -> int:
         """Bytes of data that it brings or its reply carries."""
-        return self.length if self.command in (Command.READ, Command.WRITE) else 0
+        return self.length if self.command in CARRIES else 0
 
     @property
     def reads(self) -> int:
@@ -71,10 +72,15 @@ class Replies:
         "errors",
         "failures",
         "requests",
+        "room_read",
+        "room_written",
     )
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
-        room = sum(REPLY_SIZE + request.reads for request in requests)
+        # What the requests were charged for: data that the replies may carry, and payloads.
+        self.room_read = sum(request.reads for request in requests)
+        self.room_written = sum(request.carries for request in requests) - self.room_read
+        room = REPLY_SIZE * len(requests) + self.room_read
         # A bytearray is cleared as it is made, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0

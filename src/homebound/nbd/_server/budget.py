@@ -1,0 +1,188 @@
+"""How much memory the data of all clients may take; a request that would exceed it waits.
+
+The server has one Budget. Each connection has an Account, in its home, with a small allowance of
+its own: small requests of a client that takes its replies take no lock and never wait for others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+DEFAULT_BUDGET = 512 << 20  # bytes
+ALLOWANCE = 256 << 10  # bytes that a connection holds without asking
+
+
+class Ask:
+    """A wish for a part of the budget, waiting to be granted."""
+
+    __slots__ = ("grant", "size")
+
+    def __init__(self, size: int, grant: Callable[[Ask], bool]) -> None:
+        self.size = size
+        self.grant = grant
+
+
+class Budget:
+    """Bytes that the accounts share. Used by all threads; wishes are granted in order."""
+
+    __slots__ = ("_lock", "_waiting", "limit", "tight", "used")
+
+    def __init__(self, limit: int = DEFAULT_BUDGET) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()  # guards the rest
+        self.used = 0  # may exceed the limit by what was forced
+        self._waiting: deque[Ask] = deque()
+        # There is nothing to spare: a function of the two, which may be looked at without the lock.
+        self.tight = False
+
+    def take(self, size: int, grant: Callable[[Ask], bool]) -> Ask | None:
+        """Take a part: None if that is done, else what waits for it.
+
+        `grant` is then called once it is taken, by the thread that made room. If it returns False,
+        for nothing is left that could use it, it is given back.
+        Called from: any thread.
+        """
+        with self._lock:
+            if not self._waiting and self.used + size <= self.limit:
+                self._add(size)
+                return None
+            ask = Ask(size, grant)
+            self._waiting.append(ask)
+            self.tight = True
+            return ask
+
+    def force(self, size: int) -> None:
+        """Take a part for data that is there already.
+
+        Called from: any thread.
+        """
+        with self._lock:
+            self._add(size)
+
+    def give_back(self, size: int) -> None:
+        """Let others have it.
+
+        Called from: any thread.
+        """
+        while size:
+            with self._lock:
+                self._add(-size)
+                granted = self._grant()
+            size = sum(ask.size for ask in granted if not ask.grant(ask))
+
+    def withdraw(self, ask: Ask) -> None:
+        """Wait no more; nothing if it was granted already, which its `grant` is told.
+
+        Called from: any thread.
+        """
+        with self._lock:
+            if ask not in self._waiting:
+                return
+            self._waiting.remove(ask)
+            granted = self._grant()
+        for other in granted:
+            if not other.grant(other):
+                self.give_back(other.size)
+
+    def _add(self, size: int) -> None:
+        self.used += size
+        self.tight = bool(self._waiting) or self.used >= self.limit
+
+    def _grant(self) -> list[Ask]:
+        granted = []
+        while self._waiting and self.used + self._waiting[0].size <= self.limit:
+            ask = self._waiting.popleft()
+            self._add(ask.size)
+            granted.append(ask)
+        self._add(0)
+        return granted
+
+
+class Account:
+    """What one connection holds of the budget. Home thread only.
+
+    `go_on` is called when a wish that was refused may be tried again.
+    """
+
+    __slots__ = ("_ask", "_credit", "_go_on", "_loop", "_wanted", "budget", "held")
+
+    def __init__(
+        self, budget: Budget, loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]
+    ) -> None:
+        self.budget = budget
+        self._loop = loop
+        self._go_on = go_on
+        self.held = 0  # of which what exceeds the allowance is the budget's
+        self._ask: Ask | None = None
+        self._wanted = 0  # what the last `take` was for
+        self._credit = 0  # granted after a wait, and not held yet
+
+    def take(self, size: int) -> bool:
+        """Hold so much more, or wait for it: False, and `go_on` is called when there is room."""
+        if self._ask is not None:
+            return False
+        self._wanted = size
+        need = _over(self.held + size) - _over(self.held) - self._credit
+        if need > 0:
+            self._ask = self.budget.take(need, self._grant)
+            if self._ask is not None:
+                return False
+        elif need < 0:
+            self.budget.give_back(-need)
+        self._credit = 0
+        self.held += size
+        return True
+
+    def force(self, size: int) -> None:
+        """Hold so much more, of what is there already."""
+        more = _over(self.held + size) - _over(self.held)
+        self.held += size
+        if more:
+            self.budget.force(more)
+
+    def give_back(self, size: int) -> None:
+        """Hold so much less."""
+        less = _over(self.held) - _over(self.held - size)
+        self.held -= size
+        if less:
+            self.budget.give_back(less)
+        ask = self._ask
+        if ask is not None and self.held + self._wanted <= ALLOWANCE:
+            self._ask = None  # it needs nothing of the others any more
+            self.budget.withdraw(ask)
+            self._go_on()
+
+    def close(self) -> None:
+        """Wait no more. What is held is still to be given back."""
+        ask, self._ask = self._ask, None
+        if ask is not None:
+            self.budget.withdraw(ask)
+        credit, self._credit = self._credit, 0
+        if credit:
+            self.budget.give_back(credit)
+
+    def _grant(self, ask: Ask) -> bool:
+        """Called from: any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._granted, ask)
+        except RuntimeError:  # that loop is closed
+            return False
+        return True
+
+    def _granted(self, ask: Ask) -> None:
+        if self._ask is not ask:  # the connection has ended meanwhile
+            self.budget.give_back(ask.size)
+            return
+        self._ask = None
+        self._credit += ask.size
+        self._go_on()
+
+
+def _over(held: int) -> int:
+    return max(0, held - ALLOWANCE)
