@@ -247,10 +247,10 @@ class Connection(asyncio.BufferedProtocol):
                     written += length
                 else:
                     at = self._run_other(request, out, at)
+                    if self._short:
+                        break
             except BaseException as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
                 at = self._fail(failure, request, out, at)
-            if self._short:
-                break
             served += 1
             consumed = end
             if at >= brim or self._halt:
