@@ -165,11 +165,12 @@ class Peer:
         room: int | None = None,
         read_only: bool = False,
         budget: Budget | None = None,
+        structured: bool = False,
     ) -> None:
         self.lane = Lane()
         self.transport = MemoryTransport(room)
         served = serve("", Export(disk, read_only=read_only), budget or Budget())
-        self.connection = Connection(self.lane, self.transport, served)
+        self.connection = Connection(self.lane, self.transport, served, structured=structured)
         self.transport.protocol = self.connection
         self.lane.join(self.connection)
         self.connection.begin(b"")

@@ -132,15 +132,37 @@ def test_served(in_memory: Any, tmp_path: Path):
     homebound.run(main())
 
 
-async def call(*command: str) -> None:
+async def call(*command: str, status: int = 0) -> None:
     process = await asyncio.create_subprocess_exec(*command)
     async with asyncio.timeout(30):
-        assert await process.wait() == 0
+        assert await process.wait() == status
 
 
 def needs(program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("size", SIZES)
+def test_qemu_img_does_not_hang_without_it(tmp_path: Path, size: int):
+    """It copies out, and is told that the last sector does not fit in when it writes back."""
+    needs("qemu-img")
+    data = bytes(n * 7 % 251 + 1 for n in range(size))
+    image, copy = tmp_path / "image", tmp_path / "copy"
+    image.write_bytes(data)
+
+    async def main() -> None:
+        with FileDisk(image) as disk:
+            async with NBDServer(disk) as server:
+                await server.listen_unix(tmp_path / "s")
+                uri = server.uris[0]
+                raw = ("-f", "raw", "-O", "raw")
+                await call("qemu-img", "convert", *raw, uri, str(copy))
+                await call("qemu-img", "convert", "-n", *raw, str(copy), uri, status=1)
+
+    homebound.run(main())
+    assert copy.read_bytes() == data + bytes(-size % 512)
 
 
 @pytest.mark.peers

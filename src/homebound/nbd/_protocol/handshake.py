@@ -37,7 +37,16 @@ MAX_OPTION_DATA = 64 << 10  # bytes kept of an option that we know
 MAX_OPTION_SKIP = 32 << 20  # bytes passed over of one that we do not; more is hung up on
 # A plain number: the complement of an IntFlag has none of the bits that have no name.
 _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
-_KNOWN = frozenset({Option.EXPORT_NAME, Option.ABORT, Option.LIST, Option.INFO, Option.GO})
+_KNOWN = frozenset(
+    {
+        Option.EXPORT_NAME,
+        Option.ABORT,
+        Option.LIST,
+        Option.INFO,
+        Option.GO,
+        Option.STRUCTURED_REPLY,
+    }
+)
 
 
 class HandshakeState(Enum):
@@ -118,6 +127,7 @@ class Chosen:
 
     data: bytes
     export: ExportInfo
+    structured: bool = False  # READs are to be answered with structured replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,15 @@ class ServerHandshake:
     'disk'
     """
 
-    __slots__ = ("_client_flags", "_exports", "_inbox", "_length", "_option", "state")
+    __slots__ = (
+        "_client_flags",
+        "_exports",
+        "_inbox",
+        "_length",
+        "_option",
+        "_structured",
+        "state",
+    )
 
     def __init__(self, exports: ExportTable) -> None:
         self._exports = exports
@@ -152,6 +170,7 @@ class ServerHandshake:
         # What has come and is not yet understood; at most MAX_OPTION_DATA and what came with it.
         self._inbox = bytearray()
         self._client_flags = 0
+        self._structured = False  # the client has agreed on structured replies
         # Of the option in hand: its number, and the bytes of its data still to come. Meaningful
         # in DATA and SKIP only.
         self._option = 0
@@ -263,7 +282,9 @@ class ServerHandshake:
         data = self._take(self._length)
         if data is None:
             return None
-        answer = answer_option(self._option, data, self._exports)
+        answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        if self._option == Option.STRUCTURED_REPLY and not data:
+            self._structured = True
         return self._event(answer)
 
     def _skip_data(self) -> Event | None:
@@ -285,7 +306,8 @@ class ServerHandshake:
             zeroes = self._option == Option.EXPORT_NAME and not (
                 self._client_flags & ClientFlag.NO_ZEROES
             )
-            return Chosen(answer.data + (EXPORT_NAME_ZEROES if zeroes else b""), answer.export)
+            data = answer.data + (EXPORT_NAME_ZEROES if zeroes else b"")
+            return Chosen(data, answer.export, self._structured)
         if self.state is HandshakeState.CLOSED:
             self._inbox.clear()
             return Closed(answer.data, answer.reason)

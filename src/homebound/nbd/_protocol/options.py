@@ -23,6 +23,7 @@ from .wire import (
     Info,
     Option,
     ReplyType,
+    TransmissionFlag,
 )
 
 if TYPE_CHECKING:
@@ -66,16 +67,35 @@ def option_label(option: int) -> str:
         return f"option {option}"
 
 
-def answer_option(option: int, data: bytes, exports: ExportTable) -> Answer:
-    """Answer an option that this server knows; `data` is all of its data."""
+def answer_option(
+    option: int, data: bytes, exports: ExportTable, *, structured: bool = False
+) -> Answer:
+    """Answer an option that this server knows; `data` is all of its data.
+
+    `structured`: the client has agreed on structured replies.
+    """
     if option == Option.ABORT:
         # The answer is sent even if the client does not wait for it; its data is ignored.
         return Answer(reply(option, ReplyType.ACK), Outcome.ABORT, reason="the client aborted")
     if option == Option.LIST:
         return Answer(_list(data, exports))
+    if option == Option.STRUCTURED_REPLY:
+        return Answer(_structured_reply(data))
     if option == Option.EXPORT_NAME:
-        return _export_name(data, exports)
-    return _info_or_go(option, data, exports)
+        return _export_name(data, exports, structured=structured)
+    return _info_or_go(option, data, exports, structured=structured)
+
+
+def _structured_reply(data: bytes) -> bytes:
+    if data:
+        text = "NBD_OPT_STRUCTURED_REPLY takes no data"
+        return error_reply(Option.STRUCTURED_REPLY, ReplyType.ERR_INVALID, text)
+    return reply(Option.STRUCTURED_REPLY, ReplyType.ACK)
+
+
+def _flags(info: ExportInfo, *, structured: bool) -> int:
+    """The transmission flags; SEND_DF makes sense only with structured replies."""
+    return info.flags | TransmissionFlag.SEND_DF if structured else info.flags
 
 
 def _list(data: bytes, exports: ExportTable) -> bytes:
@@ -90,16 +110,17 @@ def _list(data: bytes, exports: ExportTable) -> bytes:
     return b"".join(parts)
 
 
-def _export_name(data: bytes, exports: ExportTable) -> Answer:
+def _export_name(data: bytes, exports: ExportTable, *, structured: bool) -> Answer:
     name = _decode(data)
     info = None if name is None else exports.find(name)
     if info is None:
         # There is no error reply to this option: the session MUST be terminated.
         return Answer(b"", Outcome.HOPELESS, reason=f"the client wants an unknown export: {data!r}")
-    return Answer(EXPORT_NAME_REPLY.pack(info.size, info.flags), Outcome.CHOSEN, info)
+    flags = _flags(info, structured=structured)
+    return Answer(EXPORT_NAME_REPLY.pack(info.size, flags), Outcome.CHOSEN, info)
 
 
-def _info_or_go(option: int, data: bytes, exports: ExportTable) -> Answer:
+def _info_or_go(option: int, data: bytes, exports: ExportTable, *, structured: bool) -> Answer:
     request = _parse_info_request(data)
     if request is None:
         return Answer(error_reply(option, ReplyType.ERR_INVALID, "the lengths do not add up"))
@@ -112,7 +133,8 @@ def _info_or_go(option: int, data: bytes, exports: ExportTable) -> Answer:
     if info is None:
         text = f"no export is named '{name[:256]}'"
         return Answer(error_reply(option, ReplyType.ERR_UNKNOWN, text))
-    described = _describe(option, info, wanted) + reply(option, ReplyType.ACK)
+    flags = _flags(info, structured=structured)
+    described = _describe(option, info, flags, wanted) + reply(option, ReplyType.ACK)
     if option == Option.GO:
         return Answer(described, Outcome.CHOSEN, info)
     return Answer(described)
@@ -134,9 +156,9 @@ def _parse_info_request(data: bytes) -> tuple[bytes, set[int]] | None:
     return data[LENGTH.size : name_end], wanted
 
 
-def _describe(option: int, info: ExportInfo, wanted: set[int]) -> bytes:
+def _describe(option: int, info: ExportInfo, flags: int, wanted: set[int]) -> bytes:
     """NBD_REP_INFO replies; a request for information that we do not know is passed over."""
-    parts = [INFO_EXPORT.pack(Info.EXPORT, info.size, info.flags)]
+    parts = [INFO_EXPORT.pack(Info.EXPORT, info.size, flags)]
     if Info.NAME in wanted:
         parts.append(COUNT.pack(Info.NAME) + info.name.encode())
     if Info.DESCRIPTION in wanted and info.description:

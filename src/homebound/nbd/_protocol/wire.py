@@ -105,6 +105,7 @@ class Info(IntEnum):
 
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
+STRUCTURED_REPLY_MAGIC = 0x668E33EF
 
 # The first 8 bytes of a request (magic, flags, type) are read as one number, its *head*, so that
 # one comparison tells a plain READ or WRITE with the right magic from everything else. Likewise
@@ -112,6 +113,10 @@ SIMPLE_REPLY_MAGIC = 0x67446698
 REQUEST = Struct(">QQQI")  # head, cookie, offset, length
 SIMPLE_REPLY = Struct(">QQ")  # SIMPLE_REPLY_MAGIC << 32 | error, cookie
 SIMPLE_REPLY_OK = SIMPLE_REPLY_MAGIC << 32
+# "Structured reply message": head, cookie, length of what follows; of data, its offset follows.
+CHUNK = Struct(">QQI")  # STRUCTURED_REPLY_MAGIC << 32 | flags << 16 | type, cookie, length
+DATA_CHUNK = Struct(">QQIQ")
+ERROR_CHUNK = Struct(">QQIIH")  # ..., error, length of a text
 
 MAX_PAYLOAD = 32 << 20  # bytes; the least that "Size constraints" asks of a server's default
 
@@ -140,6 +145,20 @@ class CommandFlag(IntFlag):
     FAST_ZERO = 1 << 4
 
 
+class ChunkFlag(IntFlag):
+    """What a chunk of a structured reply says of the whole."""
+
+    DONE = 1 << 0
+
+
+class ChunkType(IntEnum):
+    """What a chunk holds. Errors have the top bit set."""
+
+    NONE = 0
+    OFFSET_DATA = 1
+    ERROR = 1 << 15 | 1
+
+
 class Error(IntEnum):
     """The error values a reply may carry; no others ("Error values")."""
 
@@ -161,3 +180,8 @@ def request_head(command: int, flags: int = 0) -> int:
 
 PLAIN_READ = request_head(Command.READ)
 PLAIN_WRITE = request_head(Command.WRITE)
+
+
+def last_chunk_head(kind: ChunkType) -> int:
+    """The first 8 bytes of a structured reply's only or last chunk, as a number."""
+    return STRUCTURED_REPLY_MAGIC << 32 | ChunkFlag.DONE << 16 | kind

@@ -8,15 +8,19 @@ that need not wait. Only the others become objects and get a task, in this conne
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..._os.clock import perf_counter
 from .._protocol.errors import RemoteProtocolError
 from .._protocol.requests import RequestStream
 from .._protocol.transmission import (
+    CHUNK_SIZE,
     REPLY_SIZE,
     error_of,
+    pack_data_head_into,
     pack_error,
+    pack_error_into,
     pack_reply_into,
     split_head,
     verdict,
@@ -31,7 +35,7 @@ from .._protocol.wire import (
     TransmissionFlag,
 )
 from .budget import ALLOWANCE, Account
-from .faults import is_interrupt
+from .faults import pass_on_interrupt
 from .in_flight import InFlight
 from .outbox import INLINE_MAX, SEND_AT, Outbox
 from .slow import CARRIES, SlowRequest
@@ -53,7 +57,14 @@ TURN_SECONDS = 0.001
 class Connection(asyncio.BufferedProtocol):
     """One client and the disk it has chosen. Home thread only."""
 
-    def __init__(self, lane: Lane, transport: asyncio.Transport, served: Served) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        transport: asyncio.Transport,
+        served: Served,
+        *,
+        structured: bool = False,
+    ) -> None:
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -61,11 +72,18 @@ class Connection(asyncio.BufferedProtocol):
         disk, export = served.disk, served.info
         self._disk = disk
         self._size = export.size
-        self._read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
+        read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
+        self._verdict = partial(
+            verdict, size=export.size, read_only=read_only, structured=structured
+        )
+        # READs are answered with structured replies: each with one chunk that is the last, so that
+        # DF changes nothing.
+        self._structured = structured
         # For the hot path: the head of a request that may be written at once (none is -1), and
         # the bits of a head that matter. FUA does not where there is no stable storage.
-        self._plain_write = -1 if self._read_only else PLAIN_WRITE
+        self._plain_write = -1 if read_only else PLAIN_WRITE
         self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
+        self._df_read = PLAIN_READ | CommandFlag.DF << 16 if structured else -1
         # Serve no further request for now.
         self._halt = False
         account = self._account = Account(served.budget, self._loop, self._go_on)
@@ -221,6 +239,8 @@ class Connection(asyncio.BufferedProtocol):
         payload, outbox = self._stream.payload, self._outbox
         ranges = self._served.ranges
         claims = ranges.claims  # seldom any
+        structured, df_read = self._structured, self._df_read
+        read_head = CHUNK_SIZE if structured else REPLY_SIZE
         out, at = outbox.open()
         brim = at + SEND_AT
         inline_max = ALLOWANCE if self._account.budget.tight else INLINE_MAX
@@ -229,12 +249,19 @@ class Connection(asyncio.BufferedProtocol):
         for request in batch:
             head, cookie, offset, length, end = request
             head &= mask
-            data = at + REPLY_SIZE
+            data = at + read_head
             inline = length <= inline_max and offset + length <= size
             try:
-                if inline and head == PLAIN_READ and try_read(offset, out[data : data + length]):
-                    pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
-                    at = data + length
+                if (
+                    inline
+                    and (head in (PLAIN_READ, df_read))
+                    and try_read(offset, out[data : data + length])
+                ):
+                    if structured:
+                        at = pack_data_head_into(out, at, cookie, offset, length)
+                    else:
+                        pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
+                        at = data + length
                     read += length
                 elif (
                     inline
@@ -243,7 +270,7 @@ class Connection(asyncio.BufferedProtocol):
                     and try_write(offset, payload(length, end))
                 ):
                     pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
-                    at = data
+                    at += REPLY_SIZE
                     written += length
                 else:
                     at = self._run_other(request, out, at)
@@ -274,11 +301,10 @@ class Connection(asyncio.BufferedProtocol):
         if command == Command.DISC:
             self._ending = self._halt = True
             return at
-        error = verdict(head, offset, length, size=self._size, read_only=self._read_only)
+        error = self._verdict(head, offset, length)
         if error or (command == Command.FLUSH and self._disk.volatile):
             self._lane.errors += error != Error.OK
-            pack_reply_into(out, at, SIMPLE_REPLY_OK | error, cookie)
-            return at + REPLY_SIZE
+            return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
         data: memoryview | bytes = b""
         if command in CARRIES:
             if not self._account.take(length - self._stream.reserved):
@@ -287,19 +313,25 @@ class Connection(asyncio.BufferedProtocol):
             self._stream.reserved = 0
             if command == Command.WRITE:
                 data = self._stream.keep_payload(length, end)
-        self._in_flight.add(SlowRequest(command, flags, cookie, offset, length, data))
+        self._in_flight.add(
+            SlowRequest(command, flags, cookie, offset, length, data, self._structured)
+        )
         self._halt = self._in_flight.full
         return at
 
     def _fail(self, failure: BaseException, request: Request, out: memoryview, at: int) -> int:
         """The disk has failed at once; where to pack the next reply."""
-        if is_interrupt(failure):
-            self._loop.call_soon(_raise, failure)
+        pass_on_interrupt(failure, self._loop)
         head, cookie, *_ = request
-        self._tell(failure, split_head(head)[0])
+        command, _ = split_head(head)
+        self._tell(failure, command)
         self._lane.errors += 1
-        pack_reply_into(out, at, SIMPLE_REPLY_OK | error_of(failure), cookie)
-        return at + REPLY_SIZE
+        error = error_of(failure)
+        return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
+
+    def _in_chunks(self, command: int) -> bool:
+        """Whether a reply to this command has to be structured, an error too."""
+        return self._structured and command == Command.READ
 
     def _replied(self, replies: Replies) -> None:
         """Some of the requests in flight are done."""
@@ -328,8 +360,10 @@ class Connection(asyncio.BufferedProtocol):
         try:
             while batch := stream.peek(BATCH):
                 for head, cookie, *_, end in batch:
-                    if split_head(head)[0] != Command.DISC:
-                        refused.append(pack_error(Error.ESHUTDOWN, cookie))
+                    command, _ = split_head(head)
+                    if command != Command.DISC:
+                        chunk = self._in_chunks(command)
+                        refused.append(pack_error(Error.ESHUTDOWN, cookie, chunk=chunk))
                     stream.consume(end)
         except RemoteProtocolError:
             pass  # and that is as far as it can be understood
@@ -359,7 +393,3 @@ class Connection(asyncio.BufferedProtocol):
             self._lane.leave(self)
         elif not self._outbox.holds_back:
             self._transport.close()  # what it has and could not send is sent first
-
-
-def _raise(failure: BaseException) -> None:
-    raise failure

@@ -59,11 +59,16 @@ def errno_of(failure: BaseException) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def is_interrupt(failure: BaseException) -> bool:
-    """Whether it may be Ctrl-C, which only the main thread is told of, and not the disk's."""
-    return isinstance(failure, KeyboardInterrupt) and (
+def pass_on_interrupt(failure: BaseException, loop: asyncio.AbstractEventLoop) -> None:
+    """Raise it again, from the loop, if it may be Ctrl-C: only the main thread is told of that."""
+    if isinstance(failure, KeyboardInterrupt) and (
         threading.current_thread() is threading.main_thread()
-    )
+    ):
+        loop.call_soon(_raise, failure)
+
+
+def _raise(failure: BaseException) -> None:
+    raise failure
 
 
 def safe_repr(disk: Disk) -> str:

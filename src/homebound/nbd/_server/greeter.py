@@ -127,7 +127,8 @@ class Greeter(asyncio.Protocol):
     def _begin(self, chosen: Chosen) -> None:
         self._timer.cancel()
         transport = self._transport
-        connection = Connection(self._lane, transport, self._served[chosen.export.name])
+        served = self._served[chosen.export.name]
+        connection = Connection(self._lane, transport, served, structured=chosen.structured)
         transport.set_protocol(connection)
         transport.write(chosen.data)
         self._lane.replace(self, connection)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .._protocol.buffers import BUFFER_SIZE
-from .._protocol.transmission import REPLY_SIZE
+from .._protocol.transmission import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ SEND_MAX = 4 * SEND_AT  # given to the transport at a time, before others of the
 MAX_UNSENT = (3 << 20) // 2  # bytes that the client did not take; beyond, no request is served
 # There is room, without a look for each reply, for what is unsent, what is about to be sent, and
 # one more reply.
-assert MAX_UNSENT + SEND_AT + REPLY_SIZE + INLINE_MAX <= BUFFER_SIZE
+assert MAX_UNSENT + SEND_AT + CHUNK_SIZE + INLINE_MAX <= BUFFER_SIZE
 
 
 class Outbox:

@@ -11,9 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .._protocol.buffers import new_buffer
-from .._protocol.transmission import REPLY_SIZE, error_of, pack_reply_into
+from .._protocol.transmission import (
+    CHUNK_SIZE,
+    REPLY_SIZE,
+    error_of,
+    pack_data_head_into,
+    pack_error_into,
+    pack_reply_into,
+)
 from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag, Error
-from .faults import is_interrupt
+from .faults import pass_on_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +49,7 @@ class SlowRequest:
     offset: int
     length: int
     payload: Buffer = b""
+    structured: bool = False  # the client has agreed on structured replies
     # Its claim on the range that it changes. Taken out by the thread that releases it.
     claim: Claim | None = field(default=None, repr=False)
 
@@ -49,6 +57,16 @@ class SlowRequest:
     def changes(self) -> bool:
         """Whether it changes a range of the disk, which is then to be claimed."""
         return self.command in _CHANGES and self.length > 0
+
+    @property
+    def chunk(self) -> bool:
+        """Whether its reply has to be structured."""
+        return self.structured and self.command == Command.READ
+
+    @property
+    def head_size(self) -> int:
+        """Bytes of its reply before the data, or in all."""
+        return CHUNK_SIZE if self.chunk else REPLY_SIZE
 
     @property
     def carries(self) -> int:
@@ -80,7 +98,7 @@ class Replies:
         # What the requests were charged for: data that the replies may carry, and payloads.
         self.room_read = sum(request.reads for request in requests)
         self.room_written = sum(request.carries for request in requests) - self.room_read
-        room = REPLY_SIZE * len(requests) + self.room_read
+        room = sum(request.head_size for request in requests) + self.room_read
         # A bytearray is cleared as it is made, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
@@ -96,7 +114,7 @@ class Replies:
 
     def room(self, request: SlowRequest) -> memoryview:
         """Where the data of the next reply goes."""
-        start = self._end + REPLY_SIZE
+        start = self._end + request.head_size
         return self._memory[start : start + request.reads]
 
     def add(self, request: SlowRequest, failure: BaseException | None = None) -> None:
@@ -105,8 +123,14 @@ class Replies:
             self.failures.append((failure, request.command))
             self.refuse(request, error_of(failure))
             return
-        pack_reply_into(self._memory, self._end, SIMPLE_REPLY_OK, request.cookie)
-        self._end += REPLY_SIZE + request.reads
+        at, memory = self._end, self._memory
+        if request.chunk:
+            self._end = pack_data_head_into(
+                memory, at, request.cookie, request.offset, request.length
+            )
+        else:
+            pack_reply_into(memory, at, SIMPLE_REPLY_OK, request.cookie)
+            self._end += REPLY_SIZE + request.reads
         self.bytes_read += request.reads
         if request.command == Command.WRITE:
             self.bytes_written += request.length
@@ -114,8 +138,9 @@ class Replies:
     def refuse(self, request: SlowRequest, error: Error) -> None:
         """The next reply: an error, which has no data."""
         self.errors += 1
-        pack_reply_into(self._memory, self._end, SIMPLE_REPLY_OK | error, request.cookie)
-        self._end += REPLY_SIZE
+        self._end = pack_error_into(
+            self._memory, self._end, error, request.cookie, chunk=request.chunk
+        )
 
 
 def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
@@ -184,8 +209,7 @@ class Slice:
             if _is_cancelled(error):
                 raise
             failure = error
-            if is_interrupt(error):
-                asyncio.get_running_loop().call_soon(_raise, error)
+            pass_on_interrupt(error, asyncio.get_running_loop())
         finally:
             self._release(request)
         replies.add(request, failure)
@@ -213,10 +237,6 @@ def _is_cancelled(error: BaseException) -> bool:
     """Whether it is this task that was cancelled, and not something inside the disk."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 def all_failed(
