@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from homebound import _waiters, _waitqueue
+from homebound._sync import wait_queue, waiters
 from homebound.block import _gate
 from homebound.block._gate import Gate
 
@@ -42,9 +42,9 @@ class World:
 @pytest.fixture(autouse=True)
 def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     guards = SimpleNamespace(RLock=World.allocate_lock)
-    monkeypatch.setattr(_waitqueue, "_thread", guards)
+    monkeypatch.setattr(wait_queue, "_thread", guards)
     monkeypatch.setattr(_gate, "_thread", guards)
-    monkeypatch.setattr(_waiters, "my_parker", World.my_parker)
+    monkeypatch.setattr(waiters, "my_parker", World.my_parker)
     yield
     World.run = None
 
@@ -58,7 +58,7 @@ def explore(scenario: Callable[[Any], Any], *, and_here: bool = False) -> int:
         World.run = run
         return scenario(run)
 
-    files = {_waitqueue.__file__, _gate.__file__} | ({__file__} if and_here else set())
+    files = {wait_queue.__file__, _gate.__file__} | ({__file__} if and_here else set())
     runs: int = explorer.explore(begin, files, PREEMPTIONS.get(scenario.__name__, 1))
     return runs
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._server.budget import ALLOWANCE
 from .buffers import new_buffer
 from .errors import RemoteProtocolError
 from .wire import MAX_PAYLOAD, PLAIN_READ, REQUEST, REQUEST_MAGIC, Command
@@ -28,6 +27,7 @@ _unpack = REQUEST.unpack_from
 # A payload above MAX_PAYLOAD is refused. Up to here it is passed over and the client hears about
 # it ("Size constraints": error or disconnect); beyond, the connection ends.
 MAX_SKIP = 2 * MAX_PAYLOAD
+ALLOWANCE = 256 << 10  # bytes of payload that a connection may hold without reserving them
 # A window with no more room than this fraction of it counts as full. And the start of a request
 # that waits for its rest, if not longer than that, is kept in memory of its own, so that a client
 # which stops in the middle does not hold a big buffer.

@@ -10,12 +10,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .._protocol.requests import ALLOWANCE
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
 DEFAULT_BUDGET = 512 << 20  # bytes
-ALLOWANCE = 256 << 10  # bytes that a connection holds without asking
 
 
 class Ask:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..._os.clock import perf_counter
 from .._protocol.errors import RemoteProtocolError
-from .._protocol.requests import RequestStream
+from .._protocol.requests import ALLOWANCE, RequestStream
 from .._protocol.transmission import (
     CHUNK_SIZE,
     REPLY_SIZE,
@@ -34,7 +34,7 @@ from .._protocol.wire import (
     Error,
     TransmissionFlag,
 )
-from .budget import ALLOWANCE, Account
+from .budget import Account
 from .faults import pass_on_interrupt
 from .in_flight import InFlight
 from .outbox import INLINE_MAX, SEND_AT, Outbox
