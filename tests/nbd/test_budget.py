@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd import NBDServer
+from homebound.nbd._protocol.requests import ALLOWANCE
 from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command
-from homebound.nbd._server.budget import ALLOWANCE, Account, Ask, Budget
+from homebound.nbd._server.budget import Account, Ask, Budget
 from homebound.testing import settle
 
 if TYPE_CHECKING:
