@@ -251,30 +251,63 @@ def _is_completion(token: Any) -> bool:
     return type(token) is int and token < 0
 
 
-class Waker:
-    """Wakes a task from its next suspension, once, and from no later one.
+class OneSuspension:
+    """A mixin: wakes a task from one given suspension, once, and from no later one.
 
-    Made by the running task before it suspends. For whoever completes something for a task: a
-    cancellation that came first wins, and the late completion disturbs nobody.
+    A subclass has the two fields as slots, and sets them in the running task before it suspends.
     """
 
-    __slots__ = ("_cell", "_task")
+    __slots__ = ()
 
-    def __init__(self, task: Task[Any]) -> None:
-        self._task = task
-        self._cell = task._cell
+    task: Task[Any]
+    cell: list[Any]  # that of the suspension
 
-    def wake(self, _: object = None) -> None:
-        """Wake it, unless somebody did, or its home has ended. Called from: any thread."""
-        token = -_thread.get_ident()
-        cell = self._cell
+    def wake(self, _: object = None) -> bool:
+        """Put the task into its home's mailbox, unless it is there, or not suspended yet.
+
+        False if its home has ended. Called from: any thread.
+        """
+        token = -_thread.get_ident()  # negative: for this wait, and for none to come
+        cell = self.cell
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:
-            self._task._resume()
+            task = self.task
+            home: Any = task._home
+            home._ready.append(task)
+            if home._bell:
+                try:
+                    home._ring(task)
+                except ContextClosed:
+                    # The closer found our promise and left the task to us, who cannot keep it.
+                    task._abandon("ended with it")
+                    return False
+                except BaseException:  # out of stack or memory; a signal handler's
+                    _thread.start_new_thread(home._ring, (None,))
+                    raise
+        # Else early: it will find the token. Or too late: whatever woke it was first.
+        return True
+
+    def rearm(self) -> None:
+        """The running task is about to suspend again. Called from: task."""
+        self.cell = self.task._cell  # type: ignore[misc]  # a slot of the subclass's
 
     def forget(self) -> None:
         """Its wait has failed, perhaps before the suspension: that is none of the next one's.
 
         Called from: task.
         """
-        self._task._renew_cell(self._cell)
+        self.task._renew_cell(self.cell)
+
+
+class Waker(OneSuspension):
+    """Wakes a task from its next suspension, once, and from no later one.
+
+    Made by the running task before it suspends. For whoever completes something for a task: a
+    cancellation that came first wins, and the late completion disturbs nobody.
+    """
+
+    __slots__ = ("cell", "task")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self.task = task
+        self.cell = task._cell

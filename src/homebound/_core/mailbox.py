@@ -14,6 +14,7 @@ stack or memory) must find other repairs. Each appends, then looks at `_bell`, t
 
     _core/calls.py     post_new                   Ctrl-C finds the task queued, and cancels it
     _core/cell.py      Enterable._wake_in         a wake from another thread
+    _core/cell.py      OneSuspension.wake         a completion; abandons the task if it is refused
     _core/context.py   AioContext.call_soon       the entry is cancelled if that raises
     _core/entries.py   BottomHalf.schedule        gives its token back if the context is closed
     _core/loop.py      Loop.call_soon
@@ -23,8 +24,6 @@ stack or memory) must find other repairs. Each appends, then looks at `_bell`, t
     _core/mailbox.py   Mailbox._post_first
     _core/task.py      Task._future_done          as _heard
     _core/task.py      Task._heard                a future or task that it awaits is done
-    _core/task.py      Task._resume               a completion; abandons the task if it is refused
-    _sync/waiters.py   TaskWaiter.wake            as Task._resume, no call before the append
 
 The home is awake as it appends for itself, and rings nothing:
 

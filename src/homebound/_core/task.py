@@ -6,7 +6,6 @@ other fields; the mailbox hands them over.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import inspect
 from contextvars import Context, copy_context
@@ -302,22 +301,6 @@ class Task(Enterable[T]):
                     pass
     else:
         _future_done = _heard
-
-    def _resume(self) -> bool:
-        """The promise to enter it is the caller's: queue it at home. False if that has ended."""
-        home: AioContext = self._home  # type: ignore[assignment]
-        home._ready.append(self)
-        if home._bell:
-            try:
-                home._ring(self)
-            except ContextClosed:
-                # The closer found our promise and left the task to us, who cannot keep it.
-                self._abandon("ended with it")
-                return False
-            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
-                _thread.start_new_thread(home._ring, (None,))
-                raise
-        return True
 
     # Ending. Home only.
 

@@ -15,8 +15,7 @@ import _thread
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop
-from .._core.cell import PARK
-from .._errors import ContextClosed
+from .._core.cell import OneSuspension
 from .._os.parking import my_parker
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Waiter:
         raise NotImplementedError
 
 
-class TaskWaiter(Waiter):
+class TaskWaiter(OneSuspension, Waiter):
     """A task of ours, in `suspend()`. See the head of _core/task.py for the cell."""
 
     __slots__ = ("cell", "task")
@@ -65,39 +64,12 @@ class TaskWaiter(Waiter):
     def __init__(self, queue: WaitQueue, want: Any, task: Task[Any]) -> None:
         super().__init__(queue, want)
         self.task = task
-        # Of the suspension it waits in. Under the guard, by the task, until it is granted.
-        self.cell = task._cell
+        self.cell = task._cell  # as `rearm`, without a call: each lock that is not free comes here
 
     @property
     def who(self) -> Task[Any]:
         """The task."""
         return self.task
-
-    def wake(self) -> bool:
-        """Put it into its home's mailbox, unless it is there, or not suspended yet.
-
-        Called from: any thread.
-        """
-        token = -_thread.get_ident()  # negative: for this wait, and for none to come
-        cell = self.cell
-        cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
-            task = self.task
-            home: Any = task._home
-            home._ready.append(task)  # as Task._resume, without a call that may fail before it
-            if home._bell:
-                try:
-                    home._ring(task)
-                except ContextClosed:
-                    task._abandon("ended with it")
-                    return False
-                except BaseException:
-                    _thread.start_new_thread(home._ring, (None,))
-                    raise
-            return True
-        # Early: it will find the token. Somebody was first: it runs and finds itself granted, or is
-        # cancelled and leaves, or its home ends and `abandoned` is called.
-        return True
 
     def abandoned(self) -> None:
         """Its home has ended. Called from: any thread."""
