@@ -256,9 +256,7 @@ class Loop(InheritedLoop):
             raise RuntimeError(message)
         if self._closed:
             return
-        self.__dict__.pop(
-            "call_soon_threadsafe", None
-        )  # see _threads/wind_down.py: it makes a circle
+        self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: it makes a circle
         home = self.home
         home._close()
         self._drop_signal()

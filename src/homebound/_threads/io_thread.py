@@ -14,19 +14,19 @@ from weakref import WeakSet
 from .._core.context import whereabouts
 from .._core.current import current_context, set_home
 from .._core.guest_context import GuestContext
+from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
+from .._core.wind_down import end_once, wind_down
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
 from .._os.members import members
 from .._os.parking import my_parker
 from .._os.spin import Spin
 from .block_on import exit_begins
-from .left_over import left_over
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
 from .wait_while import _place_to_wait, kick
-from .wind_down import wind_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -252,7 +252,7 @@ class IOThread:
         if context is None or self._ended:
             return
         try:
-            context.call_soon(_stop_once, context)
+            context.call_soon(end_once, context)
         except ContextError:
             pass  # it ends already
 
@@ -358,12 +358,6 @@ class IOThread:
         finally:
             asyncio.set_event_loop(None)
             set_home(None)
-
-
-def _stop_once(context: AioContext) -> None:
-    """Stop the loop, unless its end has begun: that is not to be interrupted. Home."""
-    if not context._ending:
-        context.loop.stop()
 
 
 async def _leave(thread: IOThread, back: AioContext | None) -> None:

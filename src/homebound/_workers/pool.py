@@ -13,12 +13,12 @@ from weakref import WeakSet
 
 from .._core.big_lock import big_lock_let_go
 from .._core.current import here
+from .._core.left_over import threads_left_over
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.greenlets import refuse_green_threads
 from .._os.members import members
-from .._threads.left_over import threads_left_over
 from .._threads.wait_while import Waiting, turn_while
 from .jobs import FutureJob
 from .threads import WorkerThreads
@@ -157,6 +157,10 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             await ended
         for thread in self._not_ended():  # they have told, and end: a matter of microseconds
             self._bury(thread)
+
+    def _abandon(self) -> None:
+        """Its home waits no longer for the workers, nor does the interpreter's exit."""
+        self._patience = 0.0
 
     def __repr__(self) -> str:
         state = "shut down, " if self._shut_down else ""

@@ -7,17 +7,29 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import starts_coroutine
-from .._core.current import here
-from .._core.loop import Loop
+from .._aio.tasks import be_lost_quietly
+from .current import here
 from .left_over import left_over
+from .loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from .._core.context import AioContext
+    from .context import AioContext
 
 _RECHECK = 0.05  # seconds after which a winding-down home looks again which tasks it has
 _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
+
+
+def bound_end(context: AioContext, timeout: float | None) -> None:
+    """The end of this context is to take no longer; None: as long as it needs. Home, before it."""
+    context._shutdown_timeout = timeout
+
+
+def end_once(context: AioContext) -> None:
+    """Stop the loop, unless its end has begun: that is not to be interrupted. Home."""
+    if not context._ending:
+        context.loop.stop()
 
 
 def wind_down(context: AioContext, failure: str) -> None:
@@ -92,9 +104,9 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
 
 def _abandon(context: AioContext, part: Any) -> None:
     """The time is over: say what has not ended. Those who wait for it are told by the close."""
-    part._log_destroy_pending = False
+    be_lost_quietly(part)
     if context.workers is not None:
-        context.workers._patience = 0.0
+        context.workers._abandon()
     message = (
         f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
         f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"
