@@ -20,7 +20,7 @@ from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
 from .put_off import PutOff, must_end_waits
-from .stand_in import may_run_here
+from .stand_in import StandIn, may_run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,7 @@ class _Epitaph(AioContext):
         self._closed = True
         self._forked = context._forked
         self._far_waits = set()
+        self._stand_in = StandIn(None)  # no thread sleeps here any more, nor lends anything
 
     def _ring(self, entry: Entry | None) -> None:
         self._take_back(entry)
