@@ -252,7 +252,7 @@ def _is_completion(token: Any) -> bool:
 
 
 class OneSuspension:
-    """A mixin: wakes a task from one given suspension, once, and from no later one.
+    """A mixin that wakes a task from one given suspension, once, and from no later one.
 
     A subclass has the two fields as slots, and sets them in the running task before it suspends.
     """
@@ -284,15 +284,15 @@ class OneSuspension:
                 except BaseException:  # out of stack or memory; a signal handler's
                     _thread.start_new_thread(home._ring, (None,))
                     raise
-        # Else early: it will find the token. Or too late: whatever woke it was first.
+        # Else too early, and the task will find the token; or too late, after another wake.
         return True
 
     def rearm(self) -> None:
-        """The running task is about to suspend again. Called from: task."""
+        """Wake the running task from its next suspension. Called from: task."""
         self.cell = self.task._cell  # type: ignore[misc]  # a slot of the subclass's
 
     def forget(self) -> None:
-        """Its wait has failed, perhaps before the suspension: that is none of the next one's.
+        """Leave a wait that failed, perhaps before its suspension, so that no later one is woken.
 
         Called from: task.
         """

@@ -49,7 +49,7 @@ class _Epitaph(AioContext):
         self._closed = True
         self._forked = context._forked
         self._far_waits = set()
-        self._stand_in = StandIn(None)  # no thread sleeps here any more, nor lends anything
+        self._stand_in = StandIn(None)  # no thread sleeps here any more
 
     def _ring(self, entry: Entry | None) -> None:
         self._take_back(entry)

@@ -403,7 +403,7 @@ class Task(Enterable[T]):
         return True
 
     def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:
-        """What it awaits elsewhere is done: its next step, now, throws `error` if that is one."""
+        """Run its next step, as what it awaits elsewhere is done; throw `error` if there is one."""
         self._far = None
         if cancelled:
             self._throw = CANCEL

@@ -22,12 +22,12 @@ _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_task
 
 
 def bound_end(context: AioContext, timeout: float | None) -> None:
-    """The end of this context is to take no longer; None: as long as it needs. Home, before it."""
+    """Limit the time that the end of this context may take; None: no limit. Home, before it."""
     context._shutdown_timeout = timeout
 
 
 def end_once(context: AioContext) -> None:
-    """Stop the loop, unless its end has begun: that is not to be interrupted. Home."""
+    """Stop the loop, unless its end has begun, which must not be interrupted. Home thread."""
     if not context._ending:
         context.loop.stop()
 

@@ -159,7 +159,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             self._bury(thread)
 
     def _abandon(self) -> None:
-        """Its home waits no longer for the workers, nor does the interpreter's exit."""
+        """Have neither the home nor the interpreter's exit wait for the workers any longer."""
         self._patience = 0.0
 
     def __repr__(self) -> str:
