@@ -22,7 +22,7 @@ _RECHECK = 0.05  # seconds after which a stop that is put off looks again which 
 
 def must_end_waits(loop: Loop) -> bool:
     """Whether a nested wait of the calling thread stands in the way of a stop. Home or stand-in."""
-    return (loop.is_stopping() or loop._put_off is not None) and here.home is loop.home
+    return (loop.is_stopping() or loop.put_off is not None) and here.home is loop.home
 
 
 class PutOff:
@@ -38,9 +38,9 @@ class PutOff:
     @classmethod
     def of(cls, loop: Loop) -> PutOff:
         """The stop that nested waits stand in the way of, as `must_end_waits` said."""
-        put_off = loop._put_off
+        put_off = loop.put_off
         if put_off is None:
-            put_off = loop._put_off = cls(loop)
+            put_off = loop.put_off = cls(loop)
             loop.home._end_begins()
         return put_off
 
@@ -75,7 +75,7 @@ class PutOff:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._loop._put_off is self:
+        if self._loop.put_off is self:
             self.settle()
 
     def end(self) -> None:
