@@ -1,9 +1,16 @@
-"""Coroutines with a home: one event loop per thread, every task at home in one of them."""
+"""Coroutines with a home: one event loop per thread, every task at home in one of them.
+
+Names for looking at a running program (`dump`, `watch_stalls`, `ContextStats`) are loaded when they
+are first used. All others are loaded at once: a first use may be in a process that is out of
+descriptors, in a signal handler or in a finaliser, where an import can fail or wait.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ._core.big_lock import BigLock as BigLock
 from ._core.big_lock import big_lock as big_lock
 from ._core.context import AioContext as AioContext
-from ._core.context_stats import ContextStats as ContextStats
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
@@ -13,12 +20,6 @@ from ._core.traps import current_task as current_task
 from ._core.traps import move_to as move_to
 from ._core.traps import on as on
 from ._core.traps import suspend as suspend
-from ._debug import fork as _fork  # noqa: F401 -- for its effect: what a forked process does
-from ._debug.dump import dump as dump
-from ._debug.dump import dump_on as dump_on
-from ._debug.stall import Stall as Stall
-from ._debug.stall import StallWatch as StallWatch
-from ._debug.stall import watch_stalls as watch_stalls
 from ._errors import AlreadyScheduled as AlreadyScheduled
 from ._errors import ContextClosed as ContextClosed
 from ._errors import ContextError as ContextError
@@ -47,3 +48,86 @@ from ._vcpu.vcpu import VCPU as VCPU
 from ._workers.pool import WorkerPool as WorkerPool
 from ._workers.run_in import run_in as run_in
 from ._workers.to_worker import to_worker as to_worker
+
+if TYPE_CHECKING:
+    from ._core.context_stats import ContextStats as ContextStats
+    from ._debug.dump import dump as dump
+    from ._debug.dump import dump_on as dump_on
+    from ._debug.stall import Stall as Stall
+    from ._debug.stall import StallWatch as StallWatch
+    from ._debug.stall import watch_stalls as watch_stalls
+
+# Where the other names are: the imports above are for type checkers.
+_LATER = {
+    "ContextStats": "_core.context_stats",
+    "Stall": "_debug.stall",
+    "StallWatch": "_debug.stall",
+    "dump": "_debug.dump",
+    "dump_on": "_debug.dump",
+    "watch_stalls": "_debug.stall",
+}
+
+__all__ = (
+    "VCPU",
+    "AioContext",
+    "AlreadyScheduled",
+    "Barrier",
+    "BigLock",
+    "BottomHalf",
+    "BoundedSemaphore",
+    "Condition",
+    "ContextClosed",
+    "ContextError",
+    "ContextStats",
+    "Event",
+    "IOThread",
+    "IOThreadPool",
+    "LifoQueue",
+    "Lock",
+    "NotSuspended",
+    "PriorityQueue",
+    "Queue",
+    "QueueShutDown",
+    "RWLock",
+    "Semaphore",
+    "Stall",
+    "StallWatch",
+    "Task",
+    "TaskGroup",
+    "WorkerPool",
+    "WouldDeadlock",
+    "WrongThread",
+    "big_lock",
+    "block_on",
+    "current_context",
+    "current_task",
+    "dump",
+    "dump_on",
+    "kick",
+    "main_context",
+    "move_to",
+    "new_event_loop",
+    "on",
+    "run",
+    "run_in",
+    "suspend",
+    "to_worker",
+    "wait_while",
+    "watch_stalls",
+)
+
+
+if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
+
+    def __getattr__(name: str) -> object:
+        """Load a name that has not been asked for yet."""
+        where = _LATER.get(name)
+        if where is None:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = globals()[name] = getattr(import_module(f".{where}", __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

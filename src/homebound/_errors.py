@@ -1,27 +1,27 @@
-"""The errors of homebound: each says what was called, from where, and what to call instead."""
+"""The errors of homebound. A message says what was called, from where, and what to call instead."""
 
 from __future__ import annotations
 
 
 class ContextError(RuntimeError):
-    """A call that the rules of homes forbid. It changed nothing: task and context go on."""
+    """A call that the rules about homes forbid. It changed nothing: the task and context go on."""
 
 
 class WrongThread(ContextError):
-    """The call belongs in the thread that is the context's home (or holds the big lock)."""
+    """A call made outside the context's home thread, without the big lock."""
 
 
 class AlreadyScheduled(ContextError):
-    """Somebody has promised to enter this task already; the message names who."""
+    """A wake of a task that has been woken already; the message names the first waker."""
 
 
 class NotSuspended(ContextError):
-    """Only a task that gave up control with `suspend()` can be entered or woken."""
+    """A wake of a task that has not given up control with `suspend()`."""
 
 
 class WouldDeadlock(ContextError):
-    """Waiting here could never end: the one waited for needs this thread."""
+    """A wait that could never end, because what it waits for needs the calling thread."""
 
 
 class ContextClosed(ContextError):
-    """The context has ended: nothing can run there any more."""
+    """Use of a context that has ended: nothing can run there anymore."""

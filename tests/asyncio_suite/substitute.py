@@ -21,7 +21,6 @@ import selectors
 import socket
 import sys
 from asyncio import base_events, events, selector_events, unix_events
-from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
@@ -79,10 +78,10 @@ class MockableLoop(HomeLoop):
         mocked = isinstance(self._selector, (mock.NonCallableMock, type(None)))
         return fd not in own or not mocked
 
-    def _heeding_signals(self) -> Any:
+    def _sleep_long(self, look: Any, timeout: float | None, *args: Any) -> Any:
         if isinstance(self._csock, socket.socket):
-            return super()._heeding_signals()
-        return nullcontext()  # tests mock the self-pipe, to which signals would be written
+            return super()._sleep_long(look, timeout, *args)
+        return look(timeout, *args)  # tests mock the self-pipe, to which signals would be written
 
     def _add_reader(self, fd: Any, callback: Any, *args: Any, **context: Any) -> Any:
         if self._concerns_mock(fd):

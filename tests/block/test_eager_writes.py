@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from homebound.block import FileDisk
 from homebound.block._patience import Patience
+from homebound.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 PAGE = b"x" * 4096
 
 
 @pytest.fixture
-def disk() -> Iterator[FileDisk]:
+def image(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """On a file system that can tell whether a read would wait, but not a write."""
+    pwritev = os.pwritev
+
+    def refusing(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "no such flag here")
+        return pwritev(fd, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", refusing)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         image = Path(directory, "image")
         image.write_bytes(bytes(1 << 22))
-        with FileDisk(image) as disk:
-            # As on a file system that can tell whether a read would wait, but not a write.
-            if not disk._read_flags:
-                pytest.skip("no local file system at /var/tmp")
-            disk._write_flags = None
-            yield disk
+        yield image
+
+
+@pytest.fixture
+def disk(image: Path) -> Iterator[FileDisk]:
+    with FileDisk(image) as disk:
+        if not disk._read_flags:
+            pytest.skip("no local file system at /var/tmp")
+        assert not disk.try_write(0, PAGE)  # the first attempt shows that it cannot be tried
+        yield disk
 
 
 def test_whole_pages_are_written_at_once(disk: FileDisk):
@@ -42,26 +61,49 @@ def test_parts_of_pages_and_large_pieces_are_not(disk: FileDisk):
     assert Path(disk.path).read_bytes() == bytes(1 << 22)
 
 
-def test_not_during_a_flush(disk: FileDisk):
-    disk.blocking.flushing = 1
+def test_not_during_a_flush(
+    disk: FileDisk,
+    in_thread: Callable[..., Future[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    fdatasync, begun, go_on = os.fdatasync, threading.Event(), threading.Event()
+
+    def slow(fd: int) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    flushed = in_thread(disk.blocking.flush)
+    assert begun.wait(20)
     assert not disk.try_write(0, PAGE)
-    disk.blocking.flushing = 0
+    go_on.set()
+    flushed.result(20)
     assert disk.try_write(0, PAGE)
 
 
 def test_not_if_not_wanted(disk: FileDisk):
     with FileDisk(disk.path, eager_writes=False) as careful:
-        careful._write_flags = None
-        assert not careful.try_write(0, PAGE)
+        assert not any(careful.try_write(0, PAGE) for _ in range(3))
 
 
 def test_after_a_slow_one_there_is_a_break(disk: FileDisk, monkeypatch: pytest.MonkeyPatch):
-    times = iter([10.0, 10.5, 10.55, 10.59, 10.7, 10.7])
-    monkeypatch.setattr("homebound.block._file.monotonic", lambda: next(times))
-    assert disk.try_write(0, PAGE)  # from 10.0 to 10.5, which is long
-    assert not disk.try_write(0, PAGE)
-    assert not disk.try_write(0, PAGE)
+    """The next is tried a tenth of a second after its end, or later, and none in between."""
+    pwrite = os.pwrite
+    began: list[float] = []
+    ended: list[float] = []
+
+    def slow(fd: int, data: Any, offset: int) -> int:
+        began.append(time.monotonic())
+        time.sleep(0.011)  # more than it has patience for
+        ended.append(time.monotonic())
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow)
     assert disk.try_write(0, PAGE)
+    until(lambda: disk.try_write(0, PAGE))
+    assert began[1] - ended[0] >= 0.1
+    assert len(began) == 2
 
 
 def test_breaks_grow_as_long_as_they_do_not_help():

@@ -103,3 +103,10 @@ def program() -> Callable[[str], str]:
         return done.stdout
 
     return run_it
+
+
+@pytest.fixture
+def watched() -> Iterator[None]:
+    """Who takes a lock is known while somebody watches; this one looks once in 100 seconds."""
+    with homebound.watch_stalls(200):
+        yield

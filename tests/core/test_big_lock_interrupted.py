@@ -14,6 +14,7 @@ import pytest
 import homebound
 from homebound import big_lock
 from homebound._core.big_lock import BigLock, big_lock_let_go
+from homebound._core.current import here
 from homebound._core.loop import Loop
 from homebound._core.mailbox import put_up_bell, take_bell_down
 from homebound._core.stand_in import StandIn
@@ -85,6 +86,7 @@ LENDERS = (
     StandIn.lend,
     StandIn.home_sleeps,
     StandIn.come_back,
+    StandIn.awake,
     StandIn.begins,
     StandIn.ends,
     put_up_bell,
@@ -332,7 +334,7 @@ def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
     """A wait that was cut short leaves its seat in the crowd; the loop sees that it has gone."""
 
     async def main() -> None:
-        big_lock._crowd.add(in_thread(lambda: homebound._core.current.here.seat).result(10))
+        big_lock._crowd.add(in_thread(lambda: here.seat).result(10))
         await asyncio.sleep(0)
         assert not big_lock._crowd
         await main_goes_on(in_thread, "")()

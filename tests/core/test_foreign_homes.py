@@ -95,7 +95,7 @@ def test_astop_that_is_cancelled(run: Callable[..., Any]):
 
 def test_astop_in_its_own_thread_and_in_another_one(io: IOThread, io2: IOThread):
     async def ends_itself() -> None:
-        with pytest.raises(WouldDeadlock, match="which is the one to end"):
+        with pytest.raises(WouldDeadlock, match="the thread that is to end"):
             await io.astop()
 
     homebound.block_on(io.spawn(ends_itself()))

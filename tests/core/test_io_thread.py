@@ -244,11 +244,12 @@ def test_stop_by_several_threads_at_once(in_thread: InThread):
 
     for done in [in_thread(stop) for _ in range(4)]:
         done.result(10)
+        assert "ended" in repr(io)
 
 
 def test_not_in_its_own_thread(io: IOThread):
     async def stop(act: Callable[[], None]) -> None:
-        with pytest.raises(homebound.WouldDeadlock, match="which is the one to end"):
+        with pytest.raises(homebound.WouldDeadlock, match="the thread that is to end"):
             act()
 
     for act in (io.stop, io.join):

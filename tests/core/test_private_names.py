@@ -15,6 +15,7 @@ import pytest
 import homebound
 from homebound._aio.futures import FutureParts, SharedFuture
 from homebound._aio.loop import InheritedLoop
+from homebound._aio.signals import HearingLoop
 from homebound._core.loop import Loop
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ REPLACED_OF_LOOP = {
     "_check_closed",
     "_check_running",
     "_check_thread",
+    "_process_self_data",
     "_run_once",
     "_write_to_self",
 }
@@ -201,10 +203,14 @@ def test_a_loop_replaces_what_it_means_to():
         theirs = {name for name in dir(asyncios) if is_private(name)}
         assert private_parts(Loop, asyncio.SelectorEventLoop) & theirs == REPLACED_OF_LOOP
         stored = {
-            name for file in ("_core/loop.py", "_aio/loop.py") for name in names_made(SOURCES[file])
+            name
+            for file in ("_core/loop.py", "_aio/loop.py", "_aio/signals.py")
+            for name in names_made(SOURCES[file])
         }
         fields = stored & set(vars(asyncios))
-        declared = set(inspect.get_annotations(InheritedLoop))
+        declared = {
+            name for each in (InheritedLoop, HearingLoop) for name in inspect.get_annotations(each)
+        }
         assert fields <= declared | {"_current_handle"}
         assert not {name for name in declared if is_private(name)} - theirs - {"_epoll", "_keys"}
     finally:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from homebound import AioContext, current_context, main_context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Future
-    from pathlib import Path
 
     InThread = Callable[..., Future[Any]]
     Run = Callable[..., Any]
@@ -228,7 +228,15 @@ def test_a_second_loop_in_the_same_thread_is_refused():
 
 
 def test_a_loop_made_but_never_run_leaves_nothing():
-    homebound.new_event_loop().close()
+    def descriptors() -> set[Path]:
+        return set(Path("/dev/fd").iterdir())
+
+    before = descriptors()
+    loop = homebound.new_event_loop()
+    assert descriptors() > before
+    loop.close()
+    assert descriptors() == before
+    assert current_context() is main_context() is None
 
 
 def test_call_later_order_and_cancel(run: Run):

@@ -92,12 +92,27 @@ def test_the_main_thread_waits_for_an_io_thread(io: IOThread):
 
 
 def test_an_io_thread_waits_for_itself(io: IOThread, in_thread: InThread):
-    async def wait() -> bool:
-        done: list[int] = []
-        in_thread(lambda: (done.append(1), kick()))
-        return wait_while(lambda: not done, io.context) in (True, False) and bool(done)
+    done: list[int] = []
+    looked = threading.Event()
 
-    assert homebound.block_on(io.spawn(wait()))
+    def finish() -> None:
+        assert looked.wait(20)
+        done.append(1)
+        kick()
+
+    def must_wait() -> bool:
+        answer = not done
+        looked.set()
+        return answer
+
+    async def wait() -> bool:
+        future = in_thread(finish)
+        turned = wait_while(must_wait, io.context)
+        future.result(20)
+        return turned
+
+    assert homebound.block_on(io.spawn(wait())) is True
+    assert done == [1]
 
 
 def test_a_lock_holder_waits_for_an_io_thread(io: IOThread, in_thread: InThread):
@@ -299,9 +314,17 @@ def test_elsewhere_it_would_deadlock(io: IOThread, io2: IOThread, in_thread: InT
     homebound.run(main())
 
 
-def test_a_kick_with_nobody_waiting(in_thread: InThread):
-    kick()
-    in_thread(kick).result(10)
+def test_a_kick_with_nobody_waiting(io: IOThread, in_thread: InThread):
+    """It posts nothing, and is not remembered for a wait to come."""
+
+    async def main() -> None:
+        kick()
+        in_thread(kick).result(10)
+        assert here().stats().ready == io.context.stats().ready == 0
+        with pytest.raises(TimeoutError):
+            wait_while(lambda: True, timeout=0.001)
+
+    homebound.run(main())
 
 
 def test_for_a_context_that_has_ended():

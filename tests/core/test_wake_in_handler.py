@@ -6,6 +6,7 @@ Each wake that did not raise runs its task, once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import signal
 import sys
@@ -15,16 +16,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import AioContext, ContextError
+from homebound import AioContext, AlreadyScheduled, ContextError, NotSuspended
+from homebound._aio.loop import InheritedLoop
+from homebound._core.big_lock import BigLock
 from homebound._core.cell import Enterable
 from homebound._core.chain import Chain, pour
 from homebound._core.guest_context import GuestContext
 from homebound._core.loop import Loop
 from homebound._core.loop_context import LoopContext
+from homebound._core.mailbox import put_up_bell, take_bell_down
+from homebound._core.stand_in import StandIn
 from homebound._core.task import Task
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from types import FrameType
 
 LINKS = 3  # tasks in the chain that is interrupted
@@ -172,6 +179,7 @@ def test_each_wake_that_did_not_raise_runs_its_task(how: str, turn: Callable[[],
         return came
 
     async def main() -> int:
+        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
         bytecode = 0
         while await look(bytecode):
             bytecode += 1
@@ -204,12 +212,135 @@ def test_on_a_loop_of_others(factory: Callable[[], asyncio.AbstractEventLoop]):
     async def main() -> int:
         context = AioContext.attach(asyncio.get_running_loop())
         bytecode = 0
+        await look(sys.maxsize, context)  # as above
         while await look(bytecode, context):
             bytecode += 1
         return bytecode
 
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(main()) > 200
+
+
+SLEEP = (
+    Loop.iterate,
+    Loop._sleep,
+    Loop._sleep_without_big_lock,
+    Loop.next_timer,
+    Loop.timeout_until,
+    InheritedLoop._look_until,
+    StandIn.home_sleeps,
+    StandIn.lend,
+    StandIn.awake,
+    put_up_bell,
+    take_bell_down,
+    BigLock.release,
+    BigLock._take_back,
+)
+
+
+@pytest.mark.parametrize("turn", [turn_nothing, turn_the_loop])
+def test_as_the_loop_goes_to_sleep(
+    turn: Callable[[], object], in_thread: Callable[..., Future[Any]]
+):
+    """It does not sleep over the timers and posts of a task that is woken then.
+
+    The handler may turn the loop; what runs afterwards has the big lock as ever.
+    """
+    interrupter = Interrupter(*SLEEP)
+
+    async def look(bytecode: int) -> bool:
+        loop: Any = asyncio.get_running_loop()
+        done = loop.create_future()
+        handled: list[bool] = []
+        held: list[bool] = []
+
+        async def work() -> None:
+            await homebound.suspend()
+            held.append(homebound.big_lock.held())
+            await asyncio.sleep(0.0001)
+            held.append(homebound.big_lock.held())
+            loop.call_soon(done.set_result, None)
+
+        def handle() -> None:
+            handled.append(True)
+            turn()
+            # Unless its cancellation came before.
+            with contextlib.suppress(AlreadyScheduled, NotSuspended):
+                task.wake()
+
+        def end_it() -> None:
+            """The loop sleeps, and nobody has handled anything."""
+            until(lambda: handled or loop.home._stand_in.sleeps_until is not None)
+            if not handled:
+                loop.call_soon_threadsafe(lambda: handled or (task.cancel() and done.cancel()))
+
+        task = loop.create_task(work())
+        await settle()
+        ended = in_thread(end_it)
+        interrupter.at(bytecode, handle)
+        await asyncio.wait([done])
+        came = interrupter.came()
+        assert all(held), interrupter.where
+        ended.result(10)
+        task.cancel()
+        await asyncio.wait([task])
+        return came
+
+    async def main() -> int:
+        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
+        bytecode = 0
+        while await look(bytecode):
+            bytecode += 1
+        return bytecode
+
+    assert homebound.run(main()) > 100
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_one_that_empties_the_mailbox(debug: bool):  # noqa: FBT001
+    """It runs a task that turns the loop, which was about to take what it had counted."""
+    interrupter = Interrupter(Loop._run_once, Loop.iterate, Loop._run_with_care)
+
+    async def look(bytecode: int) -> bool:
+        loop = asyncio.get_running_loop()
+        home = AioContext.attach(loop)
+        ran: list[bool] = []
+
+        async def work() -> None:
+            await homebound.suspend()
+            home.poll(blocking=False)
+            ran.append(True)
+
+        def handle() -> None:
+            promised.append(True)
+            task.wake()
+
+        promised: list[bool] = []
+        task: Any = loop.create_task(work())
+        await settle()
+        interrupter.at(bytecode, handle)
+        loop.call_soon(int)
+        await asyncio.sleep(0.001)
+        came = interrupter.came()
+        await settle()
+        assert ran == promised, interrupter.where
+        task.cancel()
+        await asyncio.wait([task])
+        return came
+
+    async def main() -> int:
+        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
+        bytecode = 0
+        while await look(bytecode):
+            bytecode += 1
+            assert not reported, interrupter.where
+        return bytecode
+
+    reported: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=homebound.new_event_loop, debug=debug) as runner:
+        runner.get_loop().set_exception_handler(lambda _, about: reported.append(about))
+        runner.get_loop().slow_callback_duration = 60
+        assert runner.run(main()) > 100
 
 
 def test_one_that_raises_in_a_chain():

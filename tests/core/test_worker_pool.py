@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import pytest
 
 import homebound
 from homebound import WorkerPool
-from homebound._os.parking import Parker
 from homebound.testing import here, until
 
 if TYPE_CHECKING:
@@ -179,23 +179,28 @@ def test_min_threads_stay():
             assert pool.submit(threading.get_ident).result(10) == first
 
 
-def test_a_thread_that_stays_is_idle_all_the_time(monkeypatch: pytest.MonkeyPatch):
-    """Its idle timeout over, it is still there for who submits: nobody else is hired for it."""
-    parked: list[float | None] = []
-    park = Parker.park
+def test_a_thread_that_stays_is_idle_all_the_time():
+    """Its idle timeout over, a submitter still finds it, and starts no other thread."""
 
-    def noting(self: Parker, timeout: float | None = None) -> bool:
-        parked.append(timeout)
-        return park(self, timeout)
+    def which() -> int:
+        time.sleep(0.002)  # a worker with brief jobs watches for a while instead
+        return threading.get_ident()
 
-    monkeypatch.setattr(Parker, "park", noting)
-    with WorkerPool(min_threads=1, idle_timeout=0.0) as pool:
-        first = pool.submit(threading.get_ident).result(10)
-        for _ in range(50):
-            until(lambda: parked[-1:] == [None])  # it has looked round, and stays
-            assert " 1 idle" in repr(pool)
-            parked.clear()
-            assert pool.submit(threading.get_ident).result(10) == first
+    def idle() -> bool:
+        time.sleep(0)  # lets the worker on
+        return " 1 idle" in repr(pool)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that a look comes between any two steps of the worker
+    try:
+        with WorkerPool(min_threads=1, idle_timeout=0.0) as pool:
+            first = pool.submit(which).result(10)
+            for _ in range(10):
+                until(idle)
+                assert all(idle() for _ in range(500))
+                assert pool.submit(which).result(10) == first
+    finally:
+        sys.setswitchinterval(interval)
     assert "0 threads" in repr(pool)
 
 
@@ -261,8 +266,11 @@ def test_shutdown_with_cancel_futures():
 
 def test_shutdown_from_a_worker_of_it():
     pool = WorkerPool(max_threads=2)
-    pool.submit(pool.shutdown).result(10)
+    assert pool.submit(pool.shutdown).result(10) is None
+    with pytest.raises(RuntimeError, match="was shut down"):
+        pool.submit(int)
     pool.shutdown()
+    assert "0 threads" in repr(pool)
 
 
 def test_shutdown_while_somebody_is_about_to_start_a_thread(

@@ -1,72 +1,16 @@
-"""Hypothesis against simple models: tasks of two loops, one ours and one asyncio's, and a thread.
-
-Both loops are run by the test's own thread, in turn, so every run can be repeated. Between a grant
-and the step in which the waiter would take it, anything may happen.
-"""
+"""Locks, by Hypothesis, against simple models; see machines.py."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 import homebound
 
-LOOPS = st.integers(0, 1)
-INDEX = st.integers(0, 20)
-STEPS = 8
-
-
-class Machine(RuleBasedStateMachine):
-    """Two loops, and the tasks that wait, in the order in which they came."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loops = [homebound.new_event_loop(), asyncio.SelectorEventLoop()]
-        self.waiting: list[Any] = []  # what the model says waits: (task, what it wants)
-        self.ended: list[Any] = []  # what the model says is over: (task, its result or "cancelled")
-
-    def spawn(self, loop: int, coro: Any) -> Any:
-        """It begins after the rule: nothing of a rule may come after it."""
-        return self.loops[loop].create_task(coro)
-
-    def settle(self) -> None:
-        for _ in range(2):
-            for loop in self.loops:
-                loop.run_until_complete(self._steps())
-
-    async def _steps(self) -> None:
-        for _ in range(STEPS):
-            await asyncio.sleep(0)
-
-    def pick(self, index: int) -> Any:
-        return self.waiting.pop(index % len(self.waiting))
-
-    @invariant()
-    def all_is_as_the_model_says(self) -> None:
-        self.settle()
-        for task, _ in self.waiting:
-            assert not task.done()
-        for task, result in self.ended:
-            assert task.done()
-            assert ("cancelled" if task.cancelled() else task.result()) == result
-        self.ended.clear()
-        self.look()
-
-    def look(self) -> None:
-        """What is fought over looks as the model says."""
-        raise NotImplementedError
-
-    def teardown(self) -> None:
-        for task, _ in self.waiting:
-            task.cancel()
-        self.settle()
-        for loop in self.loops:
-            loop.close()
+from .machines import INDEX, LOOPS, SETTINGS, Machine
 
 
 class LockMachine(Machine):
@@ -339,170 +283,11 @@ class ConditionMachine(Machine):
         assert len(self.condition._waiters) == len(self.waiting)
 
 
-class QueueMachine(Machine):
-    maxsize = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queue: Any = homebound.Queue(self.maxsize)
-        self.items: list[int] = []  # in it; `waiting` are getters, `putting` putters with items
-        self.putting: list[Any] = []
-        self.next = 0
-
-    def put_in(self, item: int) -> None:
-        self.items.append(item)
-
-    def take_out(self) -> int:
-        return self.items.pop(0)
-
-    def flow(self) -> None:
-        """What follows, until nothing does."""
-        while True:
-            if self.waiting and self.items:
-                self.ended.append((self.waiting.pop(0)[0], self.take_out()))
-            elif self.putting and len(self.items) < self.maxsize:
-                task, item = self.putting.pop(0)
-                self.ended.append((task, None))
-                self.put_in(item)
-            else:
-                return
-
-    @rule(loop=LOOPS)
-    def put(self, loop: int) -> None:
-        self.next += 1
-        self.putting.append((self.spawn(loop, self.queue.put(self.next)), self.next))
-        self.flow()
-
-    @rule(loop=LOOPS)
-    def get(self, loop: int) -> None:
-        self.waiting.append((self.spawn(loop, self.queue.get()), None))
-        self.flow()
-
-    @rule()
-    def get_nowait(self) -> None:
-        if self.items:
-            assert self.queue.get_nowait() == self.take_out()
-            self.flow()
-            return
-        try:
-            self.queue.get_nowait()
-        except asyncio.QueueEmpty:
-            return
-        raise AssertionError
-
-    @precondition(lambda self: self.waiting)
-    @rule(index=INDEX)
-    def cancel_a_getter(self, index: int) -> None:
-        task, _ = self.pick(index)
-        task.cancel()
-        self.ended.append((task, "cancelled"))
-
-    @precondition(lambda self: self.waiting)
-    @rule()
-    def put_and_cancel_whom_it_went_to(self) -> None:
-        self.next += 1
-        task, _ = self.waiting.pop(0)
-        self.queue.put_nowait(self.next)
-        task.cancel()
-        self.ended.append((task, "cancelled"))
-        self.put_in(self.next)
-        self.flow()
-
-    @precondition(lambda self: self.putting)
-    @rule(index=INDEX)
-    def cancel_a_putter(self, index: int) -> None:
-        task, _ = self.putting.pop(index % len(self.putting))
-        task.cancel()
-        self.ended.append((task, "cancelled"))
-
-    def look(self) -> None:
-        assert sorted(self.queue._queue) == sorted(self.items)
-        assert len(self.queue._getters) == len(self.waiting)
-        assert len(self.queue._putters) == len(self.putting)
-        assert all(not task.done() for task, _ in self.putting)
-
-    def teardown(self) -> None:
-        self.waiting += self.putting
-        super().teardown()
-
-
-class PriorityQueueMachine(QueueMachine):
-    """The same; the numbers that are put grow, so it gives them out as they came."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queue = homebound.PriorityQueue(self.maxsize)
-
-    def put_in(self, item: int) -> None:
-        heapq.heappush(self.items, item)
-
-    def take_out(self) -> int:
-        return heapq.heappop(self.items)
-
-
-class ShutQueueMachine(QueueMachine):
-    """A queue that is shut down at some time: nothing goes in any more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shut = False
-
-    async def told(self, call: Any) -> Any:
-        try:
-            return await call
-        except homebound.QueueShutDown:
-            return "shut"
-
-    def spawn(self, loop: int, coro: Any) -> Any:
-        return super().spawn(loop, self.told(coro))
-
-    def flow(self) -> None:
-        if self.shut:  # who waits now has come after it
-            self.ended += [(task, "shut") for task, _ in self.putting]
-            self.putting.clear()
-        super().flow()
-        if self.shut:
-            self.ended += [(task, "shut") for task, _ in self.waiting]
-            self.waiting.clear()
-
-    @precondition(lambda self: self.waiting or self.items)
-    @precondition(lambda self: self.waiting or self.items)
-    @rule(immediate=st.booleans())
-    def shutdown(self, immediate: bool) -> None:  # noqa: FBT001  (drawn)
-        self.queue.shutdown(immediate)
-        self.shut = True
-        if immediate:
-            self.items.clear()
-        self.flow()
-
-    @rule()
-    def get_nowait(self) -> None:
-        if self.items or not self.shut:
-            super().get_nowait()
-            return
-        try:
-            self.queue.get_nowait()
-        except homebound.QueueShutDown:
-            return
-        raise AssertionError
-
-    @precondition(lambda self: self.waiting and not self.shut)
-    @rule()
-    def put_and_cancel_whom_it_went_to(self) -> None:
-        super().put_and_cancel_whom_it_went_to()
-
-
-_settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLock = LockMachine.TestCase
 TestRWLock = RWLockMachine.TestCase
 TestCondition = ConditionMachine.TestCase
-TestQueue = QueueMachine.TestCase
-TestPriorityQueue = PriorityQueueMachine.TestCase
 TestSemaphore = SemaphoreMachine.TestCase
 TestBarrier = BarrierMachine.TestCase
-TestShutQueue = ShutQueueMachine.TestCase
-_locks = (TestLock, TestRWLock, TestCondition, TestSemaphore, TestBarrier)
-_queues = (TestQueue, TestPriorityQueue, TestShutQueue)
-for case in _locks + _queues:
-    case.settings = _settings
+for case in (TestLock, TestRWLock, TestCondition, TestSemaphore, TestBarrier):
+    case.settings = SETTINGS
 del case

@@ -1,4 +1,4 @@
-"""RWLock, Barrier, and a queue that is shut down: their own code, over all short interleavings.
+"""RWLock and Barrier: their own code, over all short interleavings.
 
 What the wait queue itself does is in waitqueue.pml. Here is what stands on it, run by the explorer
 beside this file; each planted bug must be found by the scenario that stands next to it.
@@ -7,67 +7,21 @@ beside this file; each planted bug must be found by the scenario that stands nex
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound._sync import barrier, queue_ends, queues, rw_lock, semaphore, wait_queue, waiters
+from homebound._sync import barrier, wait_queue
+
+from .explored import explore, keeps_what_it_was_given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-pytestmark = pytest.mark.one_python
+pytestmark = [pytest.mark.one_python, pytest.mark.usefixtures("world")]
 
-_spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
-assert _spec is not None
-assert _spec.loader is not None
-explorer: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(explorer)
-
-RWLock, Barrier, Queue = homebound.RWLock, homebound.Barrier, homebound.Queue
-LOCKS = {wait_queue.__file__, rw_lock.__file__, barrier.__file__}
-QUEUES = {wait_queue.__file__, queues.__file__, queue_ends.__file__, semaphore.__file__}
-
-
-class World:
-    """The run that is under way: what the code under test has in place of locks and parkers."""
-
-    run: Any = None
-
-    @classmethod
-    def allocate_lock(cls) -> Any:
-        return cls.run.allocate_lock()
-
-    @classmethod
-    def my_parker(cls) -> Any:
-        return cls.run.my_parker()
-
-
-@pytest.fixture(autouse=True)
-def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    guards = SimpleNamespace(RLock=World.allocate_lock)
-    monkeypatch.setattr(wait_queue, "_thread", guards)
-    monkeypatch.setattr(waiters, "my_parker", World.my_parker)
-    yield
-    World.run = None
-
-
-# How often an actor is stopped where it could go on; each time more is a hundred times the runs.
-PREEMPTIONS = {"barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
-
-
-def explore(scenario: Callable[[Any], Any]) -> int:
-    def begin(run: Any) -> Any:
-        World.run = run
-        return scenario(run)
-
-    files = QUEUES if scenario.__name__.startswith("queue") else LOCKS
-    runs: int = explorer.explore(begin, files, PREEMPTIONS.get(scenario.__name__, 1))
-    return runs
+RWLock, Barrier = homebound.RWLock, homebound.Barrier
 
 
 # RWLock.
@@ -234,10 +188,6 @@ def withdraws_and_serves_nobody(self: Any, waiter: Any) -> bool:
     return True
 
 
-def keeps_what_it_was_given(_self: Any, _waiter: Any) -> None:
-    pass
-
-
 # Barrier.
 
 
@@ -320,149 +270,6 @@ def reset_forgets_who_is_inside(self: Any) -> None:
         self._count = 0
 
 
-# Queues.
-
-
-class Traffic:
-    """Who has put what, and what has become of it."""
-
-    def __init__(self, run: Any, maxsize: int, *, immediate: bool) -> None:
-        self.queue: Any = Queue(maxsize)
-        self.run = run
-        self.immediate = immediate
-        self.put: list[str] = []
-        self.got: list[str] = []
-        self.told = False  # a getter, that nothing will come
-
-    def puts(self, item: str) -> Callable[[], None]:
-        def body() -> None:
-            try:
-                self.queue.put_sync(item)
-            except homebound.QueueShutDown:
-                return
-            self.put.append(item)
-
-        return body
-
-    def gets(self) -> None:
-        try:
-            while True:
-                self.got.append(self.queue.get_sync())
-        except homebound.QueueShutDown:
-            assert self.queue._is_shutdown
-            self.told = True
-
-    def shuts_down(self) -> None:
-        self.queue.shutdown(self.immediate)
-
-    def check(self) -> None:
-        queue = self.queue
-        left = list(queue._queue)
-        assert len(set(self.got)) == len(self.got), "an item was got twice"
-        if self.immediate:
-            assert not left, "somebody has put something into a queue that was dropped"
-            assert set(self.got) <= set(self.put)
-        else:
-            assert sorted(self.got + left) == sorted(self.put)
-            assert not (self.told and left)
-        assert queue._unfinished_tasks == len(self.got) + len(left)
-        assert not queue._getters
-        assert not queue._putters
-        assert not queue._getters_queue._handed
-        if queue._slots is not None:
-            assert queue._slots._value == queue.maxsize - len(left)
-
-
-def queue_with_a_getter(run: Any) -> Any:
-    traffic = Traffic(run, 0, immediate=False)
-    run.actor(traffic.puts("a"))
-    run.actor(traffic.gets, cancel="maybe")
-    run.actor(traffic.shuts_down)
-    return traffic.check
-
-
-def queue_with_putters(run: Any) -> Any:
-    """One has the only slot, the other waits and may be cancelled."""
-    traffic = Traffic(run, 1, immediate=False)
-    run.actor(traffic.puts("a"))
-    run.actor(traffic.puts("b"), cancel="maybe")
-    run.actor(traffic.shuts_down)
-    return traffic.check
-
-
-def queue_with_two_getters(run: Any) -> Any:
-    """What comes back from the first, the second gets first, if he has not come for the other."""
-    traffic = Traffic(run, 0, immediate=False)
-
-    def puts_both() -> None:
-        traffic.puts("a")()
-        traffic.puts("b")()
-
-    def gets_one() -> None:
-        traffic.got.append(traffic.queue.get_sync())
-
-    run.actor(gets_one, cancel="maybe")
-    run.actor(gets_one)
-    run.actor(puts_both)
-    return traffic.check
-
-
-def queue_dropped(run: Any) -> Any:
-    traffic = Traffic(run, 0, immediate=True)
-    run.actor(traffic.puts("a"))
-    run.actor(traffic.gets, cancel="maybe")
-    run.actor(traffic.shuts_down)
-    return traffic.check
-
-
-def shutdown_marks_last(self: Any, immediate: bool = False) -> None:  # noqa: FBT001, FBT002
-    self._store.close()
-    if self._slots is not None:
-        self._slots.close()
-    if immediate:
-        self._getters_queue.drop_all()
-    self._getters_queue.close()
-    self._is_shutdown = True
-
-
-def put_does_not_look_again(_self: Any, _item: Any) -> None:
-    pass
-
-
-def close_tells_nobody(self: Any) -> None:
-    with self._guard:
-        self._closed = True
-
-
-def takes_what_is_not_there(self: Any, waiter: Any) -> bool:
-    """A closed end tells the waiter before it looks for an item."""
-    if self._closed:
-        waiter.error = homebound.QueueShutDown()
-        return True
-    return bool(_take_item(self, waiter))
-
-
-_take_item = queue_ends.Getters._take
-
-
-def unpacks_and_leaves_it_there(_self: Any, waiter: Any) -> Any:
-    if waiter.error is not None:
-        raise waiter.error
-    return waiter.value.item
-
-
-def comes_back_into_a_dropped_queue(self: Any, waiter: Any) -> None:
-    with self._guard:
-        self._handed.remove(waiter.value)
-        self._items.put_back(waiter.value.item, [])
-    self._serve()
-
-
-def told_gives_a_slot(self: Any, _waiter: Any) -> None:
-    self._permits.append(None)
-    self._serve()
-
-
 SCENARIOS = [
     rwlock_of_two_writers,
     rwlock_of_a_writer_that_leaves,
@@ -470,10 +277,6 @@ SCENARIOS = [
     rwlock_downgrade,
     barrier_of_three_for_two,
     barrier_with_a_reset,
-    queue_with_a_getter,
-    queue_with_putters,
-    queue_with_two_getters,
-    queue_dropped,
 ]
 
 # (scenario, class, what of it is replaced, by what)
@@ -490,16 +293,6 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (barrier_of_three_for_two, Barrier, "_exit", last_one_wakes_nobody),
     (barrier_of_three_for_two, Barrier, "_give_back", keeps_what_it_was_given),
     (barrier_with_a_reset, Barrier, "_reset", reset_forgets_who_is_inside),
-    (queue_with_a_getter, Queue, "shutdown", shutdown_marks_last),
-    (queue_with_a_getter, queue_ends.Getters, "close", close_tells_nobody),
-    (queue_with_a_getter, queue_ends.Getters, "_give_back", keeps_what_it_was_given),
-    (queue_with_putters, queue_ends.Slots, "close", close_tells_nobody),
-    (queue_with_putters, queue_ends.Slots, "_give_back", told_gives_a_slot),
-    (queue_with_two_getters, queue_ends.Getters, "unpack", unpacks_and_leaves_it_there),
-    (queue_dropped, Queue, "shutdown", shutdown_marks_last),
-    (queue_dropped, Queue, "_too_late", put_does_not_look_again),
-    (queue_dropped, queue_ends.Getters, "_give_back", comes_back_into_a_dropped_queue),
-    (queue_with_a_getter, queue_ends.Getters, "_take", takes_what_is_not_there),
 ]
 
 

@@ -1,7 +1,4 @@
-"""asyncio's futures, with the private parts that make them fit to be awaited from several threads.
-
-One of the files that know asyncio's private names; see loop.py.
-"""
+"""asyncio's futures, with the private parts needed to await them from several threads."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ from .tasks import always_awaited
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-CFuture = Future  # asyncio.Future, unless nest_asyncio has put the one in Python into its place
+CFuture = Future  # asyncio.Future, unless nest_asyncio has replaced that by the pure Python one
 
-# A future's loop; of those without get_loop(), too.
+# Returns a future's loop, also where the future has no get_loop().
 loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
 
-# Whether the GIL is on: without it at the start, an extension module can switch it on later.
+# Returns whether the GIL is on: where it is off at first, an extension module can turn it on later.
 has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 
@@ -31,9 +28,9 @@ RECORDS_AWAITS = sys.version_info >= (3, 14)
 if not RECORDS_AWAITS:
 
     def begins_wait(yielded: Any, task: Any) -> bool | None:  # noqa: ARG001  (for 3.14)
-        """What a task's coroutine yielded: True for a future being awaited, False for a bare one.
+        """Return True if a coroutine yielded a future to await, False for a future yielded bare.
 
-        None if no future at all. (`_asyncio_future_blocking` is how asyncio tells them apart.)
+        None if it yielded no future. (asyncio tells them apart by `_asyncio_future_blocking`.)
         """
         blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
         if blocking:
@@ -46,7 +43,7 @@ else:
     _recorded: Callable[[Any], Any] = asyncio.Future._asyncio_awaited_by.__get__  # type: ignore[attr-defined]
 
     def begins_wait(yielded: Any, task: Any) -> bool | None:
-        """As above; a future being awaited remembers the task until `forget_await`."""
+        """Do as above, and have the awaited future remember the task until `forget_await`."""
         blocking: bool | None = getattr(yielded, "_asyncio_future_blocking", None)
         if blocking:
             yielded._asyncio_future_blocking = False
@@ -54,16 +51,16 @@ else:
         return blocking
 
     def record_child(child: Any, parent: Any) -> None:
-        """Have a task of asyncio's show `parent` as what awaits it, until it is done."""
+        """Have an asyncio task show `parent` as its awaiter until it is done."""
         _record(child, parent)
         child.add_done_callback(lambda _: forget_await(child, parent))
 
 
 def ask_in_vain(future: Any) -> None:
-    """Ask a future for its outcome, and drop it: its exception is not reported as never retrieved.
+    """Read a future's outcome and drop it, so that asyncio does not log it as never retrieved.
 
-    asyncio's tasks ask when they are woken, also where a cancellation has come in between and is
-    what they raise.
+    asyncio's tasks read it whenever they are woken, even if a cancellation has come in between and
+    is what they raise.
     """
     if future.done() and not future.cancelled():
         future.exception()
@@ -77,17 +74,17 @@ _cancel = CFuture.cancel
 class FutureParts(CFuture[Any]):
     """The C future that Task builds on, and those of its private parts that a task needs."""
 
-    __slots__ = ("_cancellation",)  # the CancelledError it ended with, until somebody has had it
+    __slots__ = ("_cancellation",)  # the CancelledError it ended with, until it is first raised
 
     _cancel_message: Any  # for the CancelledError to come; asyncio's cancel() and result() use it
-    _source_traceback: Any  # in debug mode, the stack in which it was made; else None
+    _source_traceback: Any  # in debug mode, the stack in which it was created; else None
 
     def _cancel_with(self, message: Any) -> None:
         """Remember the message for the CancelledError to come."""
         self._cancel_message = message
 
     def _hide_maker(self, frames: int) -> None:
-        """Debug mode shows where it was made: take so many frames off the end of that."""
+        """Take `frames` frames off the end of the stack that debug mode shows."""
         del self._source_traceback[-frames:]
 
     def _cancelled_error(self) -> asyncio.CancelledError:
@@ -100,7 +97,7 @@ class FutureParts(CFuture[Any]):
         _cancel(self, error.args[0] if error.args else None)
 
     def _make_cancelled_error(self) -> asyncio.CancelledError:
-        """The error it ended with, for its traceback. Once, as asyncio does it; then copies."""
+        """Return the error it ended with, for its traceback; later, as asyncio does, copies."""
         error: asyncio.CancelledError | None = getattr(self, "_cancellation", None)
         if error is None:
             error = super()._make_cancelled_error()  # type: ignore[misc]
@@ -117,14 +114,14 @@ class FutureParts(CFuture[Any]):
 
         @property
         def _asyncio_awaited_by(self) -> frozenset[Any] | None:
-            """The tasks that await this one: ours, those of asyncio's, and those it has recorded.
+            """The tasks that await this one: homebound's, and those that asyncio has recorded.
 
-            It records tasks of its own, and the callers of gather, wait, shield and its TaskGroup.
+            asyncio records its own tasks and the callers of gather, wait, shield and TaskGroup.
             """
             return frozenset(self._awaiters().union(_recorded(self) or ())) or None
 
     def _awaiters(self) -> set[Any]:
-        """The tasks that await this one, as far as asyncio has not recorded them."""
+        """Return the tasks that await this one and that asyncio has not recorded."""
         raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -137,15 +134,15 @@ class FutureParts(CFuture[Any]):
             try:
                 return _result(self)
             except asyncio.CancelledError:
-                pass  # raised below, so as not to be shown as the other's context
+                pass  # raised below, so that the two errors are not chained
             raise self._make_cancelled_error()
         finally:
-            del self  # the error's traceback holds this frame, and we hold the error
+            del self  # a cycle otherwise: the error's traceback holds this frame
 
     __iter__ = __await__
 
     def result(self) -> Any:
-        """What its coroutine returned, or raises what that raised. See asyncio.Future.result.
+        """Return the coroutine's result, or raise its exception. See asyncio.Future.result.
 
         Called from: any thread.
         """
@@ -159,7 +156,9 @@ class FutureParts(CFuture[Any]):
             del self
 
     def exception(self) -> BaseException | None:
-        """What its coroutine raised; of a cancelled task, raises it. See asyncio.Future.exception.
+        """Return the coroutine's exception or None; raise CancelledError if it was cancelled.
+
+        See asyncio.Future.exception.
 
         Called from: any thread.
         """
@@ -174,9 +173,9 @@ class FutureParts(CFuture[Any]):
 
 
 class SharedFuture(CFuture[Any]):
-    """A future that threads may begin to await at the same moment: the flag, once up, stays up.
+    """A future that several threads may begin to await at the same moment: its flag stays up.
 
-    Named and shown as asyncio's. Never awaited but yielded bare, it is told apart still.
+    It has asyncio's name and repr. A future that is yielded bare, never awaited, is still found.
     """
 
     __slots__ = ("_awaited",)  # True from the first await on, else unset. Any thread
@@ -202,7 +201,7 @@ class SharedFuture(CFuture[Any]):
 
 SharedFuture.__name__ = SharedFuture.__qualname__ = "Future"
 
-# With a GIL two threads must change places between two bytecodes to trip over each other's flag,
-# and a generator of Python's costs an await a tenth more. Without one they do in 2 of 100 awaits
-# that begin together, and it costs 5 of 100.
+# With a GIL two threads must switch between two bytecodes to spoil each other's flag, and __await__
+# in Python makes an await a tenth dearer. Without a GIL they spoil it in 2 of 100 awaits that begin
+# together, and __await__ costs 5 %.
 LoopFuture: type[asyncio.Future[Any]] = CFuture if has_gil() else SharedFuture

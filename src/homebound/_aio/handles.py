@@ -1,7 +1,4 @@
-"""asyncio's handles, made fit to be queued, run and cancelled by any thread.
-
-One of the files that know asyncio's private names; see loop.py.
-"""
+"""asyncio's handles, made fit to be queued, run and cancelled by any thread."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def _local_code(function: Any, name: str) -> Any:
-    """The code of a function that is defined inside another."""
+    """Return the code of a function that is defined inside another."""
     return next(c for c in function.__code__.co_consts if getattr(c, "co_name", None) == name)
 
 
 def _refuse_coroutine(callback: Any, _args: tuple[Any, ...]) -> None:
-    """run_coroutine_threadsafe's: its loop has ended before the coroutine became a task."""
+    """Refuse a coroutine of run_coroutine_threadsafe whose loop ended before it became a task."""
     names = callback.__code__.co_freevars
     parts = {
         name: cell.cell_contents for name, cell in zip(names, callback.__closure__, strict=True)
@@ -35,7 +32,7 @@ def _refuse_coroutine(callback: Any, _args: tuple[Any, ...]) -> None:
 
 
 def _chain(callback: Any, args: tuple[Any, ...]) -> None:
-    """What carries a result over to another future, a thread's or of a loop that goes on."""
+    """Pass a result on to another future, a thread's or one of a loop that goes on."""
     try:
         callback(*args)
     except RuntimeError:
@@ -44,7 +41,7 @@ def _chain(callback: Any, args: tuple[Any, ...]) -> None:
 
 _STARTS_COROUTINE = _local_code(asyncio.run_coroutine_threadsafe, "callback")
 
-# Callbacks of asyncio's on which other threads wait: what to do if the loop ends before they run.
+# asyncio's callbacks that other threads wait for: what to do if the loop ends before they run.
 _IF_NEVER_RUN: dict[Any, Callable[[Any, tuple[Any, ...]], None]] = {
     _STARTS_COROUTINE: _refuse_coroutine,
     _local_code(futures._chain_future, "_call_set_state"): _chain,  # type: ignore[attr-defined]
@@ -52,12 +49,12 @@ _IF_NEVER_RUN: dict[Any, Callable[[Any, tuple[Any, ...]], None]] = {
 
 
 def starts_coroutine(callback: object) -> bool:
-    """Whether it is run_coroutine_threadsafe's, which makes a task."""
+    """Return whether a callback is run_coroutine_threadsafe's, which makes a task."""
     return getattr(callback, "__code__", None) is _STARTS_COROUTINE
 
 
 class FastHandle(events.Handle):
-    """asyncio's Handle without asking the loop for its debug flag each time."""
+    """asyncio's Handle, which does not ask the loop for its debug flag each time."""
 
     __slots__ = ()
 
@@ -77,7 +74,7 @@ class FastHandle(events.Handle):
         self._source_traceback = None
 
     def _unrun(self) -> None:
-        """It was in the mailbox of a loop that has ended: a thread that waits for it is told."""
+        """Tell a waiting thread that the handle's loop ended with the handle in its mailbox."""
         callback = self._callback
         tell = _IF_NEVER_RUN.get(getattr(callback, "__code__", None))
         if tell is not None and not self._cancelled:
@@ -89,9 +86,10 @@ ThreadSafeHandle: Any = getattr(events, "_ThreadSafeHandle", None)  # since 3.14
 
 
 class ErrandHandle(FastHandle):
-    """A handle that any thread may cancel, also while it runs: what it calls looks for itself.
+    """A handle that any thread may cancel, even while it runs: its callback looks for itself.
 
-    asyncio's forgets its callback then, and may be about to call it. This one has it cancelled.
+    asyncio's handle forgets its callback when cancelled, and may be about to call it. This one
+    cancels the callback.
     """
 
     __slots__ = ()
@@ -103,7 +101,7 @@ class ErrandHandle(FastHandle):
 
 
 class ErrandTimer(events.TimerHandle):
-    """A timer of that kind."""
+    """An ErrandHandle with a time."""
 
     __slots__ = ()
 
@@ -116,6 +114,6 @@ class ErrandTimer(events.TimerHandle):
 
 
 def hide_last_frame(handle: Any) -> None:
-    """Debug mode remembers the stack in which a handle was made: take the last frame off it."""
+    """Take the last frame off the stack that debug mode shows for a handle."""
     if handle._source_traceback:
         del handle._source_traceback[-1]

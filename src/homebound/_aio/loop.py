@@ -1,12 +1,11 @@
-"""Every name that asyncio keeps private and that we use: what it is, and what we take it for.
+"""asyncio's selector loop: the private parts that `Loop` inherits, declared and replaced.
 
-Here are those of the loop; those of handles are in handles.py, of tasks in
-tasks.py, of futures in futures.py, of asynchronous generators in
-generators.py, and what is only read, to tell what a task waits for and where a thread
-stands, in shapes.py. Nothing else in homebound uses a private name of Python's own
-(tests/core/test_private_names.py looks). What `Loop` needs of the private parts it inherits is
-declared here, in `InheritedLoop`, and in `GeneratorLoop`. The tests in tests/core that are named
-after these files pin what each name means, on every Python we run on.
+This room holds every private name of asyncio's that we use (tests/core/test_private_names.py
+looks): those of the loop here, of signals in signals.py, of handles in handles.py, of tasks in
+tasks.py, of futures in futures.py, of asynchronous generators in generators.py, and fields that are
+only read, to tell what a task waits for and where a thread stands, in shapes.py. `Loop` takes its
+private parts from `InheritedLoop`, `HearingLoop` and `GeneratorLoop`. The tests in tests/core that
+are named after these files pin what each name means, on every Python we run on.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import contextvars
 import heapq
 import math
 import selectors
-import signal
-import threading
 from asyncio import events
 from asyncio.base_events import (  # type: ignore[attr-defined]
     _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
@@ -26,19 +23,21 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
 )
 from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
 from asyncio.log import logger
-from contextlib import contextmanager
 from inspect import signature
+from itertools import filterfalse
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from .._os.clock import clock
 from .._os.parking import Signal
 from .generators import GeneratorLoop
 from .handles import ErrandTimer
+from .signals import SHORT, HearingLoop
+from .tasks import running_loop, set_running_loop
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Coroutine, Iterator
-    from socket import socket
 
     from .._core.mailbox import Entry
 
@@ -62,7 +61,17 @@ def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
     return []
 
 
-class InheritedLoop(GeneratorLoop):
+def _run_nothing(future: Any) -> Any:
+    close = getattr(future, "close", None)
+    if close is not None:
+        close()
+
+
+def _say_nothing(_context: dict[str, Any]) -> None:
+    pass
+
+
+class InheritedLoop(HearingLoop, GeneratorLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
@@ -80,12 +89,9 @@ class InheritedLoop(GeneratorLoop):
     # A task factory that makes what create_task makes without one; set where Task is defined.
     own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
-    _signal_handlers: dict[int, Any]  # a handle for each Unix signal that has a handler
-    _csock: socket  # signals are written into it while the loop runs and has handlers...
-    _ssock: socket  # ... and the loop reads them from this, its other end
 
-    # What set_default_executor takes; set where WorkerPool is defined.
-    thread_pools: tuple[type[Any], ...]
+    # What set_default_executor takes beside asyncio's; set where WorkerPool is defined.
+    thread_pools: tuple[type[Any], ...] = ()
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         try:
@@ -94,6 +100,8 @@ class InheritedLoop(GeneratorLoop):
         except BaseException:  # out of descriptors
             self._let_go_of_parts(selector)
             raise
+        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
+        self._batch: Iterator[tuple[()]] = iter(())
         # Looks in a row that found nothing but our own signal. Home only.
         self._fruitless = 0
         self._epoll: Any = None
@@ -120,29 +128,18 @@ class InheritedLoop(GeneratorLoop):
             if part is not None and part is not given:
                 part.close()
 
-    @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        """Let a Unix signal end the main thread's sleep, whenever it comes.
+    def leave_in_child(self) -> None:
+        """Run nothing more in a forked process, if it is this loop that runs there.
 
-        A Python-level handler runs in the main thread, between bytecodes; a signal that comes
-        after the last bytecode and before the system call would be heeded when the sleep ends by
-        itself. The C-level handler writes to this descriptor.
+        Asked to end its tasks and generators, as Runner does on the way out, it has none; and what
+        becomes of the parent's tasks is told there.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """asyncio's; which, when the last one goes, has signals written to nobody."""
-        removed = super().remove_signal_handler(sig)
-        if removed and self.is_running():
-            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        return removed
+        if running_loop() is self:
+            set_running_loop(None)
+        for _ in self._batch:
+            pass  # it ends with the entry that has forked
+        self.run_until_complete = _run_nothing  # type: ignore[method-assign]
+        self.call_exception_handler = _say_nothing  # type: ignore[assignment, method-assign]
 
     def _drop_signal(self) -> None:
         """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""
@@ -163,13 +160,12 @@ class InheritedLoop(GeneratorLoop):
         self._thread_id = None
         self._ready = mailbox
         self._scheduled.clear()
-        if self._signal_handlers:
-            self._signal_handlers.clear()
-            signal.set_wakeup_fd(-1)  # the thread that forks is the main thread now, so it may
+        self._hear_nothing()
         self.signal = None  # type: ignore[assignment]
         self._selector.close()
-        self._ssock.close()
-        self._csock.close()
+        for end in (self._ssock, self._csock):
+            if end is not None:
+                end.close()
 
     # Events.
 
@@ -207,6 +203,19 @@ class InheritedLoop(GeneratorLoop):
         pairs = self._look(timeout, MOST_EVENTS)
         if pairs:
             self._serve(pairs)
+
+    def _collect_until(self, until: float | None) -> None:
+        """Sleep until there is something, or until loop time `until`, and queue it."""
+        pairs = self._look_until(until, self._look, MOST_EVENTS)
+        if pairs:
+            self._serve(pairs)
+
+    def _look_until(self, until: float | None, look: Callable[..., Any], what: Any) -> Any:
+        """`look(timeout, what)`, until there is something, or loop time `until`; heeds signals."""
+        timeout = self.timeout_until(until)
+        if not self._heeds or (timeout is not None and timeout <= SHORT):
+            return look(timeout, what)
+        return look(SHORT, what) or self._sleep_long(look, self.timeout_until(until), what)
 
     def _peek(self) -> bool:
         """Look without waiting; True if anything is ready now."""
@@ -295,12 +304,7 @@ class InheritedLoop(GeneratorLoop):
             count > _MIN_SCHEDULED_TIMER_HANDLES
             and self._timer_cancelled_count / count > _MIN_CANCELLED_TIMER_HANDLES_FRACTION
         ):
-            kept = [timer for timer in scheduled if not timer._cancelled]
-            for timer in scheduled:
-                timer._scheduled = not timer._cancelled
-            scheduled[:] = kept
-            heapq.heapify(scheduled)
-            self._timer_cancelled_count = 0
+            self._drop_cancelled()
         now = self.time()
         end = now + self._clock_resolution
         if end == now:  # a late hour, at which floats are further apart than the clock's ticks
@@ -312,6 +316,22 @@ class InheritedLoop(GeneratorLoop):
                 self._timer_cancelled_count -= 1
             else:
                 self._ready.append(timer)
+
+    def _drop_cancelled(self) -> None:
+        """Take the cancelled timers off the heap."""
+        stand_in = self.home._stand_in
+        scheduled = self._scheduled
+        lent = stand_in.lent
+        try:
+            stand_in.lent = True  # so a signal handler runs no task, which might add a timer
+            kept = list(filterfalse(attrgetter("_cancelled"), scheduled))
+            for timer in scheduled:
+                timer._scheduled = not timer._cancelled
+            scheduled[:] = kept
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+        finally:
+            stand_in.lent = lent
 
     # The end.
 

@@ -1,8 +1,8 @@
-"""What asyncio's objects hold on to inside: read by `dump` and by the search for deadlocks.
+"""Private fields of asyncio's objects that are only read, for `dump` and the search for deadlocks.
 
-Like loop.py, but nothing here changes anything, and what is not found is left out: on
-a Python, or a loop, that does it another way, less is told. tests/core/test_asyncio_shapes.py pins
-what is read. Where each thread stands is read here, too.
+A field that is not found is left out: on a Python or a loop that does things another way, less is
+reported. tests/core/test_asyncio_shapes.py pins what is read. The threads' frames are read here
+too.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-# The innermost frame of each thread, by the thread's ident: where it stands now.
+# Returns the innermost frame of each thread, keyed by the thread's ident.
 thread_frames: Callable[[], dict[int, FrameType]] = sys._current_frames
 
-# The callback of asyncio.wait, whose time limit cancels nobody.
+# The callback of asyncio.wait, whose timeout cancels nothing.
 _WAITS = "_wait.<locals>._on_completion"
 
 
 def waits_for(task: Any) -> Any:
-    """The future that a task of asyncio's awaits; None if it awaits none, or does not tell."""
+    """Return the future that an asyncio task awaits; None if it awaits none, or hides it."""
     return getattr(task, "_fut_waiter", None)
 
 
 def loop_kept_by(future: Any) -> Any:
-    """The loop that it was made for; None if it does not say so."""
+    """Return the loop that a future was made for; None if it hides it."""
     return getattr(future, "_loop", None)
 
 
 def gathered(future: Any) -> list[Any] | None:
-    """The futures that gather() has put together into this one; None if it is no such one."""
+    """Return the children of a future that gather() made; None for any other future."""
     children = getattr(future, "_children", None)
     return children if type(children) is list else None
 
 
 def timers_of(loop: Any) -> list[Any] | None:
-    """Its timers that are not cancelled; None if it hides them."""
+    """Return a loop's timers that are not cancelled; None if it hides them."""
     timers = getattr(loop, "_scheduled", None)
     return None if timers is None else [each for each in timers.copy() if not each._cancelled]
 
 
 def sleeps_until(loop: Any, future: Any) -> float | None:
-    """When a timer of `loop` ends the asyncio.sleep that waits for `future`, in loop time."""
+    """Return the loop time at which a timer ends the asyncio.sleep that waits for `future`."""
     for timer in timers_of(loop) or ():
         args = timer._args
         if args and args[0] is future:
@@ -57,7 +57,7 @@ def sleeps_until(loop: Any, future: Any) -> float | None:
 
 
 def touched_by(timer: Any) -> Iterator[object]:
-    """The objects that its callback is known to work on, if there are any."""
+    """Yield the objects that a timer's callback is known to work on."""
     callback = timer._callback
     yield from timer._args or ()
     while isinstance(callback, partial):
@@ -73,9 +73,9 @@ def touched_by(timer: Any) -> Iterator[object]:
 
 
 def cancelled_along(future: Any) -> Iterator[Any]:
-    """Those whose cancellation is passed on to `future`: who waits for it.
+    """Yield the futures that wait for `future` and pass their cancellation on to it.
 
-    A task, gather's and shield's outer futures, wait_for's, the parent of a task group.
+    A task, the outer future of gather and shield, that of wait_for, a task group's parent.
     """
     for callback, _ in tuple(getattr(future, "_callbacks", None) or ()):
         yield from _futures_of(callback)

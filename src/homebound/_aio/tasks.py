@@ -1,14 +1,12 @@
-"""asyncio's books about tasks: which are unfinished, which one runs, and what its loop is.
-
-One of the files that know asyncio's private names; see loop.py.
+"""asyncio's records of tasks: the unfinished ones, the running one, and the loop of each.
 
 An unfinished task of ours must be in a collection that `asyncio.all_tasks` reads, and something
 must keep it alive. Each Python has one strong set that does both, for about the price of a set's
 `add` and `discard`:
 
-* 3.11 has a WeakSet alone, which costs half a task to enter and leave. The set inside it takes the
-  task itself, where the WeakSet keeps its weak references: iterating, it calls each entry for the
-  object, and a Task answers as a reference to itself (Task.__call__).
+* 3.11 has only a WeakSet, whose `add` and `discard` cost half as much as a task. We put the task
+  itself into the set inside, where the WeakSet keeps its weak references: iterated, the WeakSet
+  calls each entry for its object, and a Task answers like a reference to itself (Task.__call__).
 * 3.12 and 3.13 have a strong set for tasks in their first, eager step.
 * 3.14 has that set inside its C module: `_register_eager_task` is the way in, and `all_tasks` the
   only way to read it. Without a GIL that read fails if another thread registers a task meanwhile.
@@ -33,32 +31,33 @@ set_running_loop: Callable[[Any], None] = events._set_running_loop
 enter_task: Callable[[Any, Any], None] = tasks._enter_task
 leave_task: Callable[[Any, Any], None] = tasks._leave_task
 
-# The task that the calling thread's running loop runs, or None. Never asked for another loop: since
-# 3.14 that stops every thread of a free-threaded build.
+# Returns the task that the calling thread's running loop runs, or None. Never called for another
+# loop: since 3.14 that stops every thread of a free-threaded build.
 running_task: Callable[[Any], Any]
 if sys.version_info >= (3, 12):
     running_task = asyncio.current_task
 else:
     running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
 
-# A task that ends in its first, eager step has no coroutine any more; 3.11 cannot describe such.
+# A task that ended in its first, eager step has no coroutine left; 3.11 cannot describe such a
+# task.
 FORGETS_EAGER = sys.version_info >= (3, 12)
 
 
 def task_here(loop: Any) -> Any:
-    """The task, of any make, that the calling thread runs on `loop`; None if it runs none there."""
+    """Return the task, of any kind, that the calling thread runs on `loop`, or None."""
     return running_task(loop) if running_loop() is loop else None
 
 
-# `task_here`, if the calling thread is the loop's home, or stands in for a home that runs no task:
-# then no other thread's task can be the answer. One C call less for each wake-up at home.
+# As `task_here`, for a calling thread that is the loop's home, or stands in for a home that runs no
+# task: no other thread's task can be the answer then. It saves a C call in each wake-up at home.
 running_here: Callable[[Any], Any] = running_task
 if sys.version_info >= (3, 14) and "t" in sys.abiflags:
     running_here = task_here
 
 
 def leave_if_entered(loop: Any, task: Any) -> None:
-    """`leave_task`, in a forked process: since 3.14 that has entered none of its parent's tasks."""
+    """Call `leave_task` in a forked child, which since 3.14 has entered no task of its parent."""
     if task_here(loop) is task:
         leave_task(loop, task)
 
@@ -74,23 +73,23 @@ print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_prin
 
 
 def context_in_use(error: RuntimeError) -> bool:
-    """Context.run says so of a Context that is entered already, here or in another thread."""
+    """Return whether Context.run raised because the Context is entered already, in any thread."""
     return str(error).startswith("cannot enter context")
 
 
 # The unfinished tasks.
 
-keep_alive: Callable[[Any], None]  # a task has begun, or stands in a mailbox. Any thread
-let_die: Callable[[Any], None]  # it is done. Any thread
-_copy: Callable[[], Any]  # all that are kept alive, others' too. Any thread
+keep_alive: Callable[[Any], None]  # for a task that begins, or is put in a mailbox. Any thread
+let_die: Callable[[Any], None]  # for a task that is done. Any thread
+_copy: Callable[[], Any]  # returns all that are kept alive, asyncio's too. Any thread
 
 
 class _Everywhere:
-    """A loop for which `all_tasks` finds every task of ours, whatever its home."""
+    """A stand-in for a loop for which `all_tasks` finds every task of ours, whatever its home."""
 
 
 class _Asking(threading.local):
-    """For what the calling thread asks tasks for their loop."""
+    """The purpose for which the calling thread asks tasks for their loop."""
 
     everywhere = False  # to find them all: see `_list_everywhere`
     to_await: Any = None  # the task that asyncio's C code is about to await
@@ -101,7 +100,7 @@ _asking = _Asking()
 
 
 def _list_everywhere() -> set[Any]:
-    """Read asyncio's set where only `all_tasks` can."""
+    """Return the tasks in asyncio's set, where only `all_tasks` can read it."""
     _asking.everywhere = True
     try:
         return asyncio.all_tasks(_everywhere)  # type: ignore[arg-type]
@@ -141,23 +140,35 @@ else:
 
 
 def unfinished(kind: type[Any]) -> list[Any]:
-    """The tasks of ours, instances of `kind`, that are kept alive. Called from: any thread.
+    """Return our tasks, instances of `kind`, that are kept alive. Called from: any thread.
 
-    One that is done may still be among them for a moment.
+    A task that is done may still be among them for a moment.
     """
     return [task for task in _copy() if isinstance(task, kind)]
 
 
-# Who asks for a task's loop. A task can be awaited on every loop, so to asyncio's functions that
-# insist on futures of one loop (gather, wait, shield, wait_for) it has the loop that runs there;
-# and so it has to asyncio's own Task, in C. To all_tasks, and to anyone else, it has its home's.
+# In a forked process, the unfinished tasks of its parent. They are kept: dropping them would close
+# their coroutines, which would do the parent's cleanup in the child.
+_parents: list[Any] = []
+
+
+def strike_out(kind: type[Any]) -> None:
+    """Have no unfinished tasks of `kind` in a forked process: its parent has them."""
+    _parents.extend(unfinished(kind))
+    for task in _parents:
+        let_die(task)
+
+
+# The caller of a task's get_loop(). A task can be awaited on any loop, so asyncio's functions that
+# insist on futures of one loop (gather, wait, shield, wait_for), and asyncio's own Task in C, are
+# given the loop that runs in the calling thread. all_tasks and any other caller get the home's.
 
 _GET_LOOP = futures._get_loop.__code__  # type: ignore[attr-defined]
 _IS_FUTURE = asyncio.isfuture.__code__
 
 
 def _codes_of(function: Any) -> set[Any]:
-    """The code of a function and of its comprehensions; nothing for one that is written in C."""
+    """Return the code of a function and of its comprehensions; nothing for a function in C."""
     code = getattr(function, "__code__", None)
     return set() if code is None else {code, *code.co_consts}
 
@@ -166,19 +177,19 @@ _LISTING = _codes_of(asyncio.all_tasks)
 
 
 def _looked_at(task: Any) -> bool:
-    """The value of a task's `_asyncio_future_blocking`: a look at it precedes each await in C."""
+    """Return a task's `_asyncio_future_blocking`, which C code reads before each await."""
     if sys._getframe(1).f_code is not _IS_FUTURE:
         _asking.to_await = task
     return True
 
 
-# asyncio's Future says "I am being awaited" by a flag in itself, so two threads that await one at
-# the same time trip over each other. A task is awaited from anywhere: the flag is always up.
+# asyncio marks a future as awaited by a flag in the future itself, so two threads that await one at
+# the same time spoil each other's mark. A task is awaited from anywhere: its flag is always up.
 always_awaited = property(_looked_at, lambda _task, _value: None)
 
 
 def loop_for_caller(task: Any, home_loop: Any) -> Any:
-    """The answer to `task.get_loop()`, which alone may call this; `home_loop` is its home's."""
+    """Return the answer to `task.get_loop()`, the only caller; `home_loop` is its home's loop."""
     asking = _asking
     if asking.everywhere:
         return _everywhere
@@ -191,8 +202,8 @@ def loop_for_caller(task: Any, home_loop: Any) -> Any:
     return (running_loop() if awaits else None) or home_loop
 
 
-# asyncio's own block managers are called back for the task that entered them: what is called, and
-# where in its object that task stands.
+# asyncio's timeout and TaskGroup are called back for the task that entered them: the function that
+# is called, and the attribute of its object that holds the task.
 ON_BEHALF: dict[Any, str] = {
     asyncio.Timeout._on_timeout: "_task",  # type: ignore[attr-defined]
     asyncio.TaskGroup._on_task_done: "_parent_task",
@@ -200,10 +211,10 @@ ON_BEHALF: dict[Any, str] = {
 
 
 class ParentsLoop:
-    """What an asyncio.TaskGroup then takes for its loop: that where its parent is.
+    """The loop that an asyncio.TaskGroup uses once its parent may move: the parent's own.
 
-    The group keeps the loop that it was entered on, and at its end waits for a future of that,
-    which it sets when the last child ends: in the thread of its parent, which may have moved.
+    The group keeps the loop on which it was entered, and at its end waits for a future of that
+    loop, completed when the last child ends. The parent may be in another thread by then.
     """
 
     __slots__ = ("_parent",)

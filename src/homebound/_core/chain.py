@@ -1,4 +1,4 @@
-"""Chains of wake-ups: what a task wakes runs when it suspends, before whatever else there is."""
+"""Chains of wake-ups: the tasks that a task wakes run when it suspends, before anything else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pour(
 
 
 class Chain(Mailbox):
-    """The part of a context that runs those whom its tasks wake."""
+    """The part of a context that runs the tasks which its tasks wake."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,20 +49,24 @@ class Chain(Mailbox):
         # than none if many were empty. Home only.
         self._more = 0
 
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        self._woken.clear()  # if a task of this context has forked: nothing runs after it here
+
     def _put_aside(self) -> bool:
-        """What is woken so far runs in the iterations to come; whether a chain was being run."""
+        """Leave the woken tasks to later iterations; return whether a chain was being run."""
         chained = self._chained
         self._chained = False
         pour(self._woken, deque.pop, self._ready.extendleft)
         return chained
 
     def _end_chain(self) -> None:
-        """A task raises what ends the loop: those it has woken run when the loop does."""
-        if not self._chained:  # else the chain that it is in sees to that
+        """Queue the woken tasks of a task that ends the loop by an exception."""
+        if not self._chained:  # else the chain that it is in does it
             pour(self._woken, _popleft, self._ready.extend)
 
     def _run_chain(self) -> None:
-        """Run those whom the task that just suspended or ended has woken, depth first.
+        """Run the tasks that the task which just suspended or ended has woken, depth first.
 
         No recursion: a chain of any length is this one loop. No starvation: a task may come again
         in the same chain, but after REPEATS of that the rest goes to the mailbox, so that timers,
@@ -103,7 +107,7 @@ class Chain(Mailbox):
                     break
                 if left > rest > 0:
                     woken.rotate(left - rest)
-                # Last: on 3.14 the jump back from an `if` is outside of the `try`.
+                # Last: see BigLock._wait.
                 rest = left - 1
         except IndexError:  # a task on top has emptied it
             if task is not None:

@@ -13,15 +13,22 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from .._aio.tasks import enter_task, leave_task, running_here, running_loop, unfinished
+from .._aio.tasks import (
+    enter_task,
+    leave_if_entered,
+    leave_task,
+    running_here,
+    running_loop,
+    unfinished,
+)
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
-from .._os.members import members
+from .._os.process import AtFork, at_fork
+from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
-from .context_stats import ContextStats
 from .current import current_context, here
-from .entries import BottomHalf, Posted, PostedWithArgs
+from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
 from .stand_in import StandIn
 
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .._os.parking import Parker
+    from .context_stats import ContextStats
     from .mailbox import Entry
     from .task import Task
 
@@ -359,6 +367,8 @@ class AioContext(Chain):
 
     def _report(self, entry: Entry | None, error: BaseException) -> None:
         """An entry raised: tell the loop's exception handler, and go on."""
+        if was_emptied(error):
+            return
         self.loop.call_exception_handler(
             {"message": f"Exception in {entry!r} of {self!r}", "exception": error}
         )
@@ -391,6 +401,9 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
+        # Loaded at its first use: a dataclass costs 2 ms, most of it the module `dataclasses`.
+        from .context_stats import ContextStats  # noqa: PLC0415
+
         return ContextStats(
             name=self.name,
             iterations=self._iterations,
@@ -425,6 +438,15 @@ class AioContext(Chain):
             self.workers.shutdown(wait=False)
         self._tell_watchers()
 
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        self._closing.acquire(blocking=False)  # there is nobody left to tell
+        self._home_ident = None
+        self._watchers = []
+        self._far_waits = set()
+        self._leave_task = leave_if_entered
+        self._stand_in.lent = False
+
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<AioContext {self.name!r}{state}>"
@@ -433,6 +455,16 @@ class AioContext(Chain):
 def every_context() -> list[AioContext]:
     """All there are, closed ones too, whatever other threads make or drop meanwhile."""
     return members(contexts)
+
+
+def _begin_as_child() -> None:
+    """The parent's contexts have ended in a forked process; it may make its own."""
+    for context in every_context():
+        if not context._closed:
+            context._end_in_child()
+
+
+at_fork(AtFork.CONTEXTS, _begin_as_child)
 
 
 def whereabouts() -> str:

@@ -1,4 +1,4 @@
-"""What a context says of itself in numbers."""
+"""ContextStats: the counters of a context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ContextStats:
-    """What a context has done and has to do. A snapshot: other threads go on meanwhile."""
+    """A snapshot of what a context has done and has to do; other threads go on meanwhile."""
 
     name: str
     iterations: int  # of the loop
@@ -15,5 +15,5 @@ class ContextStats:
     wakeups: int  # sleeps ended by a post from another thread
     coalesced: int  # posts that needed no wake-up of their own
     ready: int  # entries in the mailbox now
-    tasks: int  # unfinished tasks whose home it is
+    tasks: int  # unfinished tasks at home there
     closed: bool

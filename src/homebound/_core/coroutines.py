@@ -1,4 +1,4 @@
-"""What tasks run: coroutines, and what can be made one."""
+"""Coroutines, and the making of one from other awaitables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ async def _awaiting(awaitable: Awaitable[Any]) -> Any:
 
 
 def as_coroutine(coro: Any) -> Any:
-    """What is no `async def` call: suspend() and move_to() are generators, Cython has its own.
+    """Return a coroutine for what is no `async def` call: suspend(), Cython's coroutines.
 
-    Raises TypeError for what is no coroutine of any make.
+    Raises TypeError for an object that is no coroutine of any kind.
     """
     if isinstance(coro, types.GeneratorType) and inspect.isawaitable(coro):
         return _awaiting(coro)
@@ -29,12 +29,12 @@ def as_coroutine(coro: Any) -> Any:
 
 
 def coroutine_of(awaitable: Any) -> Any:
-    """A coroutine that awaits it; itself if it is one. What cannot be awaited fails as it runs."""
+    """Return a coroutine that awaits `awaitable`, or itself; a wrong object fails when run."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
     return _awaiting(awaitable)
 
 
 def state_of(coro: Any) -> str | None:
-    """Where it is, as inspect says; None for one of another make, which does not tell."""
+    """Return the state of a coroutine as inspect names it; None for one of another kind."""
     return inspect.getcoroutinestate(coro) if type(coro) is types.CoroutineType else None

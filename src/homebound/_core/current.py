@@ -11,11 +11,12 @@ The answer belongs to the thread: never keep it across an await, a task may resu
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from _thread import get_ident
 from typing import TYPE_CHECKING
+
+from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ def _begin_as_child() -> None:
     here.seat = Seat()
 
 
-os.register_at_fork(after_in_child=_begin_as_child)
+at_fork(AtFork.CURRENT, _begin_as_child)
 
 
 def current_context() -> AioContext | None:

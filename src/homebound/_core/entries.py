@@ -1,6 +1,7 @@
-"""What stands in a mailbox beside tasks: posted callbacks, errands and bottom halves.
+"""The entries of a mailbox beside tasks: posted callbacks, errands and bottom halves.
 
-`mailbox.Entry` says what each must have.
+`mailbox.Entry` says what each must have. The home calls `_run()` unless the entry was cancelled,
+and reports an exception to the loop's exception handler.
 """
 
 from __future__ import annotations
@@ -20,19 +21,29 @@ if TYPE_CHECKING:
     from .task import Task
 
 
-_NO_VARS = Context()  # nobody enters it: a callback has a copy, as of any other
+def was_emptied(error: BaseException) -> bool:
+    """Return whether the mailbox was emptied between the count of its entries and the taking.
+
+    That happens if a signal handler runs a task in between that waits in a call, and so runs the
+    loop. An exception of an entry has a frame below.
+    """
+    trace = error.__traceback__
+    return type(error) is IndexError and trace is not None and trace.tb_next is None
+
+
+_NO_VARS = Context()  # never entered: a callback gets a copy, as of any other
 
 
 class Posted:
-    """A callback on its way to its home. `cancel()` it from any thread while it has not run."""
+    """A callback on its way to a home. Any thread may `cancel()` it before it runs."""
 
     # Filled in by AioContext.call_soon: an __init__ would cost it a third of its time.
     __slots__ = ("_callback", "_cancelled", "_vars")
 
     _callback: Callable[..., object]
     _cancelled: bool
-    # A copy of the poster's contextvars. None if he has none, as most threads: what lies in the
-    # mailbox by the thousand is then half as many objects for the garbage collector to visit.
+    # A copy of the producer's contextvars. None if it has none, as most threads: then the garbage
+    # collector has half as many objects to visit in a mailbox with thousands of entries.
     _vars: Context | None
 
     def cancel(self) -> None:
@@ -43,7 +54,7 @@ class Posted:
         self._cancelled = True
 
     def cancelled(self) -> bool:
-        """True once cancelled.
+        """Return whether it was cancelled.
 
         Called from: any thread.
         """
@@ -58,7 +69,7 @@ class Posted:
 
 
 class PostedWithArgs(Posted):
-    """One whose callback takes arguments."""
+    """A posted callback with arguments."""
 
     __slots__ = ("_args",)
 
@@ -69,11 +80,11 @@ class PostedWithArgs(Posted):
 
 
 class Errand(Pursuer):
-    """A callback on behalf of a task: it runs where that is at home, and follows it if it moves.
+    """A callback on behalf of a task, which runs at the task's home and follows it if it moves.
 
-    asyncio's timeout() cancels its task and then notes that it did, and its TaskGroup looks whether
-    children are left and then says what to wake it by: both take it that their task does not run
-    meanwhile. That holds in the thread of the task's home alone, which need not be the one of the
+    asyncio's timeout() cancels its task and then notes that it did; its TaskGroup looks whether
+    children are left and then sets the future to wait for. Both assume that the task does not run
+    meanwhile. That holds only in the thread of the task's home, which need not be the thread of the
     loop that has the timer, or in which the child was made.
     """
 
@@ -89,7 +100,7 @@ class Errand(Pursuer):
 
     @staticmethod
     def task_of(callback: Any) -> Any:
-        """The task on whose behalf asyncio has this bound method called, else None."""
+        """Return the task on whose behalf asyncio has a bound method called, else None."""
         name = ON_BEHALF.get(callback.__func__)
         return None if name is None else getattr(callback.__self__, name)
 
@@ -103,7 +114,7 @@ class Errand(Pursuer):
             self._vars.run(callback, *self._args)
 
     def __call__(self) -> None:
-        """From a handle, in a Context of its own: ours is entered at the task's home."""
+        """Run from a handle, whose Context is not ours: ours is entered at the task's home."""
         self._run()
 
     def __repr__(self) -> str:
@@ -111,9 +122,9 @@ class Errand(Pursuer):
 
 
 class BottomHalf:
-    """A callback that any thread schedules: often before it runs, it runs once.
+    """A callback that any thread can schedule; scheduled many times before it runs, it runs once.
 
-    Made by `AioContext.bottom_half`. What is scheduled while it runs, runs in the next iteration.
+    `AioContext.bottom_half` makes it. Scheduled while it runs, it runs in the next iteration.
 
     >>> import asyncio, homebound
     >>> async def main():
@@ -132,7 +143,7 @@ class BottomHalf:
 
     __slots__ = ("_callback", "_closed", "_context", "_token", "_wanted")
 
-    _cancelled = False  # as a mailbox entry it is never passed over: it must leave the queue
+    _cancelled = False  # never skipped in a mailbox: it has to note that it left the queue
 
     def __init__(self, context: AioContext, callback: Callable[[], object]) -> None:
         self._context = context
@@ -143,7 +154,7 @@ class BottomHalf:
         self._token: list[None] = [None]
 
     def schedule(self) -> None:
-        """Have it called soon by the context's home; no-op while that is promised, or if closed.
+        """Have it called soon by the context's home; a no-op while scheduled, or if closed.
 
         Raises ContextClosed if the context has ended.
 
@@ -175,14 +186,14 @@ class BottomHalf:
                 raise
 
     def cancel(self) -> None:
-        """Take a schedule back, if it has not begun to run. It can be scheduled again.
+        """Undo `schedule`, unless it has begun to run. It can be scheduled again.
 
         Called from: any thread.
         """
         self._wanted = False
 
     def close(self) -> None:
-        """Never call it again, whatever was or will be scheduled.
+        """Never call it again, however it was or will be scheduled.
 
         Called from: any thread.
         """

@@ -149,14 +149,16 @@ class GuestContext(AioContext):
             self._leave_running(outer)
         chained = self._put_aside()
         try:
-            while batch and ready:  # a batch inside this one may have taken the rest
-                batch -= 1
+            while True:
+                if not batch or not ready:  # a batch inside this one may have taken the rest
+                    break
                 entry = ready.popleft()
                 if not entry._cancelled:
                     try:
                         entry._run()
                     except Exception as error:  # noqa: BLE001
                         self._report(entry, error)
+                batch -= 1  # last: see BigLock._wait
         finally:
             if outer is not None:
                 self._enter_again(outer)

@@ -1,4 +1,4 @@
-"""What still goes on where an end is waited for, with stacks: for those who will wait no longer."""
+"""A report of what has not ended, with stacks, for a wait whose time is over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def left_over(context: AioContext, part: Any = None) -> str:
-    """The home's thread, the tasks at home but `part`, and the workers, each on lines of its own.
+    """Return lines for the home's thread, the tasks at home except `part`, and the workers.
 
     Called from: any thread.
     """
@@ -34,7 +34,7 @@ def left_over(context: AioContext, part: Any = None) -> str:
 
 
 def threads_left_over(threads: Iterable[Thread]) -> str:
-    """The same, of threads. Called from: any thread."""
+    """Return lines for threads. Called from: any thread."""
     return "".join(f"\n{line}" for line in _of_threads(threads))
 
 

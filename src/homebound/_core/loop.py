@@ -32,7 +32,7 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_let_go
 from .current import current_context, here
 from .entries import Errand
-from .mailbox import put_up_bell, take_bell_down
+from .mailbox import put_up_bell
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ class Loop(InheritedLoop):
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
-        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
-        self._batch: Iterator[tuple[()]] = repeat((), 0)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self.is_main = False  # written by the home's thread as it moves in and out
         # The stop that nested waits stand in the way of; None while there is none. Home only.
@@ -225,11 +223,12 @@ class Loop(InheritedLoop):
         """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()
-        with self.home.inhabit(), self._heeding_signals():
+        with self.home.inhabit():
             greenlet = turn_here()
             try:
                 asyncio_run_forever(self)
             finally:
+                self._listen_no_more()
                 turn_in(greenlet)
                 put_off, self.put_off = self.put_off, None
                 if put_off is not None:
@@ -252,6 +251,7 @@ class Loop(InheritedLoop):
             raise RuntimeError(message)
         if self._closed:
             return
+        self._hear_no_more()
         self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: it makes a circle
         home = self.home
         home._close()
@@ -337,13 +337,14 @@ class Loop(InheritedLoop):
 
         The batch is what is ready by then: what is queued meanwhile waits for the next.
         """
-        stand_in = self.home._stand_in
+        home = self.home
+        stand_in = home._stand_in
         if stand_in.lent and stand_in.has_lent():
             stand_in.come_back()
         if blocking and not self._ready:
             self._sleep()
         else:
-            if self.is_main and big_lock._crowd and here.home is self.home:
+            if self.is_main and big_lock._crowd and here.home is home:
                 self._give_way()
             pairs = self._look(0, MOST_EVENTS)
             if pairs:
@@ -351,7 +352,6 @@ class Loop(InheritedLoop):
         if self._scheduled:
             self._collect_timers()
         count = len(self._ready)
-        home = self.home
         home._iterations += 1
         home._more += count - 1
         self._batch = batch = repeat((), count)
@@ -361,13 +361,13 @@ class Loop(InheritedLoop):
 
     def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
         """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
+        entry: Entry | None = None
         for _ in batch:
-            entry = self._ready.popleft()
-            if entry._cancelled:
-                self.home._skipped += 1
-                continue
             try:
-                if self._debug:
+                entry = self._ready.popleft()
+                if entry._cancelled:
+                    self.home._skipped += 1
+                elif self._debug:
                     self._run_timed(entry)
                 else:
                     self._run_nested(entry)
@@ -391,25 +391,31 @@ class Loop(InheritedLoop):
     def _sleep(self) -> None:
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
         home = self.home
-        until = self.next_timer()
-        spin = self.spin
-        if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
-            return
-        if not put_up_bell(home):
-            take_bell_down(home)
-            self._collect_events(0)
-            return
+        stand_in = home._stand_in
+        held = self.is_main and here.has_big_lock
         try:
+            # From here on a signal handler runs no task: it might add a timer, or a post, that we
+            # are about to sleep over. It posts the task, which rings the bell.
+            stand_in.lent = True
+            until = self.next_timer()
+            spin = self.spin
+            if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
+                return
+            if not put_up_bell(home):
+                self._collect_events(0)
+                return
             if self.is_main:
                 self._sleep_without_big_lock(until)
             elif self._depth and here.has_big_lock:
                 # A call in here waits: whoever is to end the wait may need the lock for that.
                 with big_lock_let_go():
-                    self._collect_events(self.timeout_until(until))
+                    self._collect_until(until)
             else:
-                self._collect_events(self.timeout_until(until))
+                self._collect_until(until)
         finally:
-            take_bell_down(home)
+            # Else an interrupt came before it was taken back, and it is lent yet: see `come_back`.
+            if here.has_big_lock or not held:
+                stand_in.awake()
         if self._ready:
             home._woken_by_post(len(self._ready))
         if spin is not None:
@@ -419,7 +425,6 @@ class Loop(InheritedLoop):
         """The main thread's sleep: another thread may stand in meanwhile."""
         stand_in = self.home._stand_in
         turns = stand_in.turns
-        timeout = self.timeout_until(until)
         watched = None if self._shareable else self.watched()
         pairs: list[Any] | None = None
         try:
@@ -427,11 +432,11 @@ class Loop(InheritedLoop):
                 big_lock._make_ready()
             stand_in.home_sleeps(until, watched)  # released by hand, the lock comes back as well
             if watched is None:
-                pairs = self._look(timeout, MOST_EVENTS)
+                pairs = self._look_until(until, self._look, MOST_EVENTS)
             else:
-                wait_for_any(watched, timeout)
+                self._look_until(until, wait_for_any, watched)
         finally:
-            stand_in.come_back()
+            big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
         if pairs is None or turns != stand_in.turns:
             # We have not looked at the selector; or a stand-in was here: what we saw may be served.
             pairs = self._look(0, MOST_EVENTS)

@@ -102,6 +102,7 @@ class LoopContext(AioContext):
         with self._key:
             try:
                 set_home(self)
+                self.loop.hear_here()
                 if is_main:
                     self._become_main()
                 self._home_ident = _thread.get_ident()
@@ -181,6 +182,16 @@ class LoopContext(AioContext):
         self._signal = None  # type: ignore[assignment]
         self._aside = kept = KeptQueue()
         return kept
+
+    def _end_in_child(self) -> None:
+        super()._end_in_child()
+        if self._key.acquire(blocking=False):  # it was free, or is ours: we were home
+            self._key.release()
+        else:
+            self._key = threading.RLock()
+        self._signal = None  # type: ignore[assignment]
+        self.loop.leave_in_child()
+        self.loop.close_in_child(self._ready)
 
     def _epitaph(self) -> AioContext:
         """What the closed loop has in our place."""
@@ -316,15 +327,17 @@ class LoopContext(AioContext):
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
         stand_in = self._stand_in
-        lent = stand_in.lent and stand_in.nested_begins()
+        lent = let_go = False
+        if stand_in.lent:
+            lent, let_go = stand_in.nested_begins()
         # In this order: from the first on nothing that runs adds to what the second puts aside.
-        return self.loop.begin_nested(), self._put_aside(), lent
+        return self.loop.begin_nested(), self._put_aside(), lent, let_go
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
-        loop_state, self._chained, lent = state
+        loop_state, self._chained, lent, let_go = state
         self.loop.end_nested(loop_state)
         if lent or self._stand_in.lent:
-            self._stand_in.nested_ends(lent=lent)
+            self._stand_in.nested_ends(lent=lent, let_go=let_go)
 
     def _look_again(self) -> None:
         super()._look_again()

@@ -1,23 +1,23 @@
-"""Loops of others: the context that each has, and how we hear that one has been closed.
+"""Foreign loops: the context of each, and how its end is noticed.
 
-asyncio tells nobody of a loop's end, and some loops (rloop's, qasync's) take posts after it without
-a word. So `close` of such a loop is covered, on the instance, by a `LoopEnd`, which closes the loop
-and then tells those who wait for something there. It is found by an attribute of the loop: whoever
-covers `close` once more does not hide it.
+asyncio does not announce a loop's end, and some loops (rloop's, qasync's) accept posts after it
+without an error. So `close` of such a loop is replaced, on the instance, by a `LoopEnd`, which
+closes the loop and then notifies what waits for something there. It is found by an attribute of the
+loop, so a library that replaces `close` once more does not hide it.
 
-What cannot be covered: a loop of a class without an instance `__dict__`, and a call of the class's
-`close` itself. Such an end is noticed by who posts there next, if the loop refuses posts then.
+Two ends are not noticed at once: that of a loop whose class has no instance `__dict__`, and a call
+of the class's own `close`. The next post notices them, if the loop then refuses posts.
 """
 
 from __future__ import annotations
 
 import _thread
-import os
 import weakref
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
+from .._os.process import AtFork, at_fork
 from .current import ask, here, set_home
 
 if TYPE_CHECKING:
@@ -29,31 +29,31 @@ if TYPE_CHECKING:
 
 _NAME = "_homebound_end"  # the attribute of a loop that leads to its LoopEnd
 
-_making = _thread.RLock()  # guards who makes a LoopEnd, and who gives it its context
+_making = _thread.RLock()  # held to make a LoopEnd and to give it its context
 _uncovered: WeakKeyDictionary[Any, LoopEnd] = WeakKeyDictionary()  # under _making
 
 
 class LoopEnd:
-    """Called as `loop.close()`: closes the loop, and tells whom that concerns."""
+    """A replacement for `loop.close`: closes the loop, and notifies what waits for it."""
 
     __slots__ = ("__weakref__", "_close", "_context", "_loop", "closed", "covers", "far_waits")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop: asyncio.AbstractEventLoop | None = loop  # None once it is closed
-        # Somebody else's cover, to be called in the place of the class's method.
+        # Another library's replacement, called instead of the class's method.
         self._close: Callable[[], None] | None = getattr(loop, "__dict__", {}).get("close")
-        # The loop's context; once it is closed a weak reference, so as not to make a circle.
-        # Written under _making, or by who closes the loop.
+        # The loop's context; a weak reference once it is closed, which avoids a cycle. Written
+        # under _making, or by the closing thread.
         self._context: AioContext | weakref.ref[AioContext] | None = None
-        # Those who wait for futures of the loop from elsewhere. Any thread adds; whoever takes one
-        # out answers it. Entered first, then looked at `closed`: pairs with `tell`.
+        # The waits for futures of the loop from elsewhere. Any thread adds; the thread that takes
+        # one out answers it. Added first, then `closed` is looked at: pairs with `tell`.
         self.far_waits: set[FarWait] = set()
-        self.closed = loop.is_closed()  # set once, by who closes the loop
-        self.covers = False  # whether we hear of `close`
+        self.closed = loop.is_closed()  # set once, by the closing thread
+        self.covers = False  # whether `close` is replaced
 
     @property
     def context(self) -> AioContext | None:
-        """The loop's context, if it has one, or had one that somebody still knows."""
+        """The loop's context, if it has one, or had one that is still referred to."""
         context = self._context
         return context() if isinstance(context, weakref.ref) else context
 
@@ -70,7 +70,7 @@ class LoopEnd:
             self.tell()
 
     def tell(self) -> None:
-        """The loop is closed: let who waits for something there know."""
+        """Notify what waits for something on the loop, which is closed."""
         self.closed = True
         context = self.context
         if context is not None:
@@ -81,17 +81,17 @@ class LoopEnd:
 
 
 def abandon(waits: set[FarWait]) -> None:
-    """Tell each who waits for a future of a loop that has ended, once."""
+    """Abandon each wait for a future of a loop that has ended, once."""
     while waits:
         try:
             wait = waits.pop()
         except KeyError:
-            return  # it has just been answered
+            return  # the last one has just been answered
         wait.abandon()
 
 
 def end_of(loop: asyncio.AbstractEventLoop) -> LoopEnd:
-    """The loop's LoopEnd, made now if it has none. Called from: any thread."""
+    """Return the loop's LoopEnd, made now if it has none. Called from: any thread."""
     end: LoopEnd | None = getattr(loop, _NAME, None)
     if end is not None:
         return end
@@ -118,7 +118,7 @@ def context_of(
     loop: asyncio.AbstractEventLoop,
     make: Callable[[asyncio.AbstractEventLoop, LoopEnd], AioContext],
 ) -> AioContext | None:
-    """The loop's context, made now if it has none; None if it is closed, and nobody knows it."""
+    """Return the loop's context, made now if it has none; None for a closed loop without one."""
     end = end_of(loop)
     with _making:
         context = end.context
@@ -128,10 +128,10 @@ def context_of(
 
 
 def _resident(context: AioContext | None) -> AioContext | None:
-    """Who is current in a thread that is no home, or was one with `context` of somebody's loop.
+    """Return what is current in a thread that is no home, or was a foreign loop's: `context`'s.
 
-    We are not told when a loop of somebody else's starts or stops. The loop that runs in this
-    thread is known to asyncio, so that is what counts.
+    Nothing announces when a foreign loop starts or stops, but asyncio knows the loop that runs in
+    this thread, so that decides.
     """
     loop = running_loop()
     if context is not None:
@@ -149,7 +149,7 @@ def _resident(context: AioContext | None) -> AioContext | None:
 
 
 def _stopped(context: AioContext) -> bool:
-    """Whether the loop runs nowhere. One that was told to stop may say so while it still runs."""
+    """Return whether the loop runs nowhere. One told to stop may say so while it still runs."""
     loop = context.loop
     return running_loop() is not loop and not loop.is_running()
 
@@ -163,4 +163,4 @@ def _begin_as_child() -> None:
     _making = _thread.RLock()
 
 
-os.register_at_fork(after_in_child=_begin_as_child)
+at_fork(AtFork.LOOP_ENDS, _begin_as_child)

@@ -131,6 +131,14 @@ class Mailbox:
             )
         raise ContextClosed(message)
 
+    def _end_in_child(self) -> None:
+        """Close without telling any task: this is a forked process, and they are its parent's."""
+        self._forked = self._closed = True
+        self._bell = CLOSED
+        self._ready = (
+            deque()
+        )  # a new one: a thread of the parent's may have been at work on the old
+
     def _ring_for_own(self) -> None:
         """What the home has queued for itself has rung nothing."""
         if self._ready and self._bell:

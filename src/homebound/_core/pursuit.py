@@ -1,12 +1,12 @@
-"""What must run where a task is at home, and catches the task although that keeps moving.
+"""Pursuers: entries that must run at a task's home, and catch the task although it keeps moving.
 
-An entry sent after a task can come to a home that the task has left by then, again and again: on
-several cores a task that does nothing but move was followed through 1,800 moves. So a pursuer that
-has missed its task is noted down, and then posted to where it is now. Whichever comes first runs
-it: its turn in a mailbox while the task is at home there, or the task's next move, before it goes.
+An entry sent after a task can reach a home that the task has just left, again and again: on several
+cores a task that only moved was followed through 1,800 moves. So a pursuer that has missed its task
+is noted down and then posted to the task's present home. It is run by whichever comes first: its
+turn in a mailbox while the task is at home there, or the task's next move, before it goes.
 
-It runs once. Both ways run it in the thread of the task's home, and the task's home changes after
-the look at who pursues it: whoever sees the new home sees that it was caught.
+It runs once. Both ways run it in the thread of the task's home, and a move changes the task's home
+after the look at its pursuers: a thread that sees the new home also sees that it was caught.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
+from .._os.process import AtFork, at_fork
 from .current import current_context
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Pursuer:
-    """A mailbox entry for wherever a task is at home."""
+    """A mailbox entry that runs at a task's home, wherever that is."""
 
     __slots__ = ("_caught", "_task")
 
-    _cancelled = False  # as a mailbox entry it is never passed over: it must leave `pursuing`
+    _cancelled = False  # never skipped in a mailbox: it must leave `pursuing`
 
     def __init__(self, pursued: Task[Any]) -> None:
         self._task = pursued
@@ -48,20 +49,21 @@ class Pursuer:
                 self._unrun()
 
     def _act(self) -> None:
-        """Do it: this is the task's home, and the task does not run."""
+        """Act at the task's home, while the task does not run."""
         raise NotImplementedError
 
     def _unrun(self) -> None:
-        """The task's home has ended, or the one in whose mailbox it was."""
+        """Give up, as the task's home has ended, or the one in whose mailbox it was."""
         pursuing.discard(self)
 
 
-# Those who have missed their task, until they run. Any thread; each operation is atomic.
+# The pursuers that have missed their task, until they run. Any thread; each operation is atomic.
 pursuing: set[Pursuer] = set()
+at_fork(AtFork.PURSUERS, pursuing.clear)
 
 
 def on_leaving(task: Task[Any], home: AioContext) -> None:
-    """The task is about to move, and has been left: run what pursues it. At its home."""
+    """Run the pursuers of a suspended task that is about to move. Called at its home."""
     for each in pursuing.copy():
         if each._task is task:
             try:

@@ -1,8 +1,8 @@
-"""A stop that has to wait: calls nested in `run_forever` turn the loop, and must end before it.
+"""PutOff: a stop that has to wait for the calls nested in `run_forever`.
 
-A nested wait that finds its loop told to stop cancels the task whose step it stands in, and so it
-does for the waits beneath it. The stop is put off until those tasks are done: the shutdown that
-follows a stop cancels every task, which would interrupt their cleanup with a second CancelledError.
+A nested wait whose loop was told to stop cancels the task in whose step it was called, and those of
+the waits beneath it. The stop is put off until these tasks are done: the shutdown that follows a
+stop cancels every task, and a second CancelledError would interrupt their cleanup.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-_RECHECK = 0.05  # seconds after which a stop that is put off looks again which tasks are at home
+_RECHECK = 0.05  # seconds between two looks, while a stop is put off, at the tasks at home
 
 
 def must_end_waits(loop: Loop) -> bool:
-    """Whether a nested wait of the calling thread stands in the way of a stop. Home or stand-in."""
+    """Return whether the calling thread's nested wait is in the way of a stop. Home or stand-in."""
     return (loop.is_stopping() or loop.put_off is not None) and here.home is loop.home
 
 
@@ -37,7 +37,7 @@ class PutOff:
 
     @classmethod
     def of(cls, loop: Loop) -> PutOff:
-        """The stop that nested waits stand in the way of, as `must_end_waits` said."""
+        """Return the stop that is put off, made now if there is none, after `must_end_waits`."""
         put_off = loop.put_off
         if put_off is None:
             put_off = loop.put_off = cls(loop)
@@ -54,18 +54,18 @@ class PutOff:
         return True
 
     def pending(self) -> bool:
-        """Whether a task is still at its cleanup, and has not left for another home."""
+        """Return whether a cancelled task still cleans up here, not having moved elsewhere."""
         home = self._loop.home
         return not self.over() and any(
             not task.done() and getattr(task, "_home", home) is home for task in self._asked
         )
 
     def over(self) -> bool:
-        """Whether the time for it is: each nested wait is left at once then, cleanup or not."""
+        """Return whether the time for it is over: nested waits then return at once."""
         return self._loop.home._end_is_over()
 
     def settle(self) -> None:
-        """Take the stop back while tasks are at their cleanup, and stop again afterwards."""
+        """Take the stop back while tasks clean up, and stop again afterwards."""
         pending = self.pending()
         self._loop.set_stopping(value=not pending)
         if pending and self._alarm is None:
@@ -79,6 +79,6 @@ class PutOff:
             self.settle()
 
     def end(self) -> None:
-        """`run_forever` returns: the stop has taken place."""
+        """Forget the stop as `run_forever` returns."""
         if self._alarm is not None:
             self._alarm.cancel()

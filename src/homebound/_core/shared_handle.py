@@ -1,4 +1,4 @@
-"""The handle of call_soon_threadsafe: any thread may cancel it, as asyncio's since 3.14."""
+"""The handle of call_soon_threadsafe, which any thread may cancel, as asyncio's since 3.14."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if ThreadSafeHandle is None:
 else:
 
     class SharedHandle(FastHandle, ThreadSafeHandle):  # type: ignore[no-redef, misc]
-        """A handle of which every thread knows what became of it.
+        """A handle whose state is certain in every thread.
 
-        Cancelled before it runs, it never does; `cancel` and `cancelled` wait while another thread
-        runs it. Here without the big lock, which that one may need.
+        A handle cancelled before it runs never runs; `cancel` and `cancelled` wait while another
+        thread runs it, without the big lock, which the callback may need.
         """
 
         __slots__ = ("_mutex",)  # held while it runs, or is being cancelled
@@ -33,7 +33,7 @@ else:
             loop: Any,
             context: contextvars.Context | None,
         ) -> None:
-            # As FastHandle's, without a call.
+            # As FastHandle does, without the call.
             self._context = contextvars.copy_context() if context is None else context
             self._loop = loop
             self._callback = callback
@@ -64,6 +64,6 @@ else:
                 FastHandle.cancel(self)
 
         def cancelled(self) -> bool:
-            """Whether it was cancelled; if it runs, wait until it has. Called from: any thread."""
+            """Return whether it was cancelled; wait while it runs. Called from: any thread."""
             with self._not_running_elsewhere():
                 return self._cancelled

@@ -6,16 +6,16 @@ tests/model/standin.pml searches every interleaving of it. (A context that is no
 no stand-ins: there the object only says that the home waits.)
 
 Two threads never run tasks of one context at once, because each of them holds the big lock as it
-does. The home releases it in `lend` alone, and says so beforehand (`lent`). It says that it is back
-in `come_back`, when it holds the lock again. In between it runs no task, not even in a signal
-handler or a finaliser: `may_run_here` is False. A second exception may keep `come_back` from taking
-the lock. Then `lent` stays set, and the next call that would run something at home calls
-`come_back` again first.
+does. The home releases it in `lend` alone, and says so beforehand (`lent`), from the way to its
+sleep on. It says that it is back in `awake`, when it holds the lock again. In between it runs no
+task, not even in a signal handler or a finaliser: `may_run_here` is False. A second exception may
+keep `come_back` from taking the lock. Then `lent` stays set, and the next call that would run
+something at home calls `come_back` again first.
 
 No thread sleeps over work. A thread that goes to sleep, or leaves the main context to a sleeping
 home, puts up a bell first and looks last (`put_up_bell`):
 
-    the home sleeps      bell, look; `sleeps_until`; lend; sleep; take the lock; no bell, None
+    the home sleeps      `lent`; bell, look; `sleeps_until`; lend; sleep; take the lock; `awake`
     a stand-in begins    take the lock; no bell: it looks itself, so nothing need wake the home
     a stand-in ends      if `sleeps_until`: bell, look; something: ring. Release the lock
     a stand-in sleeps    among the watchers; bell, look; nothing: release the lock, park, begin
@@ -95,24 +95,34 @@ class StandIn:
             big_lock._take_back()
         finally:
             if here.has_big_lock:
-                self.sleeps_until = self._asleep_on = None
-                self._home_must_look = False
-                take_bell_down(self._loop.home)  # a stand-in that went to sleep has left one up
-                self.lent = False
+                self.awake()
 
-    def nested_begins(self) -> bool:
-        """Have the home back before a call turns the loop; True if that interrupts its sleep."""
+    def awake(self) -> None:
+        """Note that the home no longer sleeps."""
+        self.sleeps_until = self._asleep_on = None
+        self._home_must_look = False
+        take_bell_down(self._loop.home)  # it put one up, or a stand-in that went to sleep
+        self.lent = False
+
+    def nested_begins(self) -> tuple[bool, bool]:
+        """Take the lock back for a nested run that a signal handler begins in the home's sleep.
+
+        Returns whether that is so, and whether the lock had been let go by then: what
+        `nested_ends` needs to know.
+        """
         lent = self.has_lent()
+        let_go = lent and not here.has_big_lock
         if lent:
             self.come_back()
-        return lent
+        return lent, let_go
 
-    def nested_ends(self, *, lent: bool) -> None:
-        """Return to where `nested_begins` found the home."""
+    def nested_ends(self, *, lent: bool, let_go: bool) -> None:
+        """Return to the state in which `nested_begins` found the home."""
         if lent:
             self.lent = True
             self._ring()  # it is not asleep any more, in all it says
-            big_lock._let_go()
+            if let_go:
+                big_lock._let_go()
         elif self.has_lent():
             self.come_back()
 

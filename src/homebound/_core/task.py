@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextvars import Context, copy_context
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of
-from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die
+from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out
 from .._errors import AlreadyScheduled, ContextClosed
+from .._os.process import AtFork, at_fork
 from .cell import NEW, PARK, PROMISED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
@@ -472,3 +474,4 @@ def _make_task(
 
 
 AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)
+at_fork(AtFork.TASKS, partial(strike_out, Task))

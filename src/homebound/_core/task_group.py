@@ -151,7 +151,9 @@ class TaskGroup:
         """
         cancellation = last = None
         try:
-            while self._members.exiting():
+            while True:  # not `while self._members.exiting()`: see BigLock._wait
+                if not self._members.exiting():
+                    return cancellation, last
                 self._all_ended = asyncio.get_running_loop().create_future()
                 self._look()  # a child that could not be made may have left before it was there
                 try:
@@ -162,7 +164,6 @@ class TaskGroup:
                         cancellation = cancelled
                         self._abort()
                 self._all_ended = None
-            return cancellation, last
         finally:
             cancellation = last = None
 

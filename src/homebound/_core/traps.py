@@ -1,4 +1,4 @@
-"""The functions that yield to the runner: here alone a coroutine gives up control to homebound."""
+"""The functions that yield to the task: only here does a coroutine give up control to homebound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def current_task() -> Task[Any] | None:
-    """The homebound task this thread is running now, or None.
+    """Return the homebound task that this thread is running, or None.
 
     >>> import homebound
     >>> print(homebound.current_task())
@@ -35,9 +35,9 @@ def current_task() -> Task[Any] | None:
 
 @types.coroutine
 def suspend() -> Generator[Any, Any, None]:
-    """Give up control until somebody calls `wake()` on this task.
+    """Give up control until `wake()` is called on this task.
 
-    A wake from another thread that came before takes effect at once. Raises CancelledError if the
+    A wake from another thread that came earlier takes effect at once. Raises CancelledError if the
     task is cancelled meanwhile.
 
     >>> import asyncio, homebound
@@ -79,7 +79,7 @@ def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
 
 
 def _check_runner(what: str) -> None:
-    """A runner threw what we had yielded back at us: say so if it is none of ours."""
+    """Raise ContextError if the yielded object came back because the task is not homebound's."""
     if current_task() is None:
         message = (
             f"{what} was awaited in {whereabouts()}, in a task that is not homebound's; make the "
@@ -90,10 +90,10 @@ def _check_runner(what: str) -> None:
 
 @types.coroutine
 def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
-    """Have the rest of this coroutine run in `ctx`'s thread; at once if it is there already.
+    """Run the rest of this coroutine in `ctx`'s thread; return at once if it is there already.
 
-    contextvars, timeouts and cancellation go along; a cancellation that comes during the move is
-    raised after it. Raises ContextClosed, where it was, if `ctx` has ended.
+    contextvars, timeouts and cancellation go along; a cancellation during the move is raised after
+    it. Raises ContextClosed, in the old place, if `ctx` has ended.
 
     >>> import homebound, threading
     >>> async def main(io):
@@ -117,10 +117,10 @@ def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
 
 
 class on:  # noqa: N801  (reads as a word: async with on(ctx))
-    """`async with on(ctx):` runs its body in `ctx`'s thread, and comes back at the end.
+    """Run the body of `async with on(ctx):` in `ctx`'s thread, and come back at the end.
 
-    Also if it is cancelled on its way there. Raises ContextClosed from the entry if `ctx` has
-    ended, from the exit if the home it came from has; then the rest goes on where it is.
+    It comes back, too, if it is cancelled on its way there. The entry raises ContextClosed if `ctx`
+    has ended; the exit does so if the home it came from has, and the rest then runs where it is.
 
     >>> import homebound, threading
     >>> async def main(io):
@@ -150,7 +150,7 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         try:
             yield from move_to(self._ctx)
         except asyncio.CancelledError:
-            # The move was made, and is the first to say so: there will be no exit.
+            # The move was made, and the cancellation is raised here: there will be no exit.
             if back is not None:
                 yield from move_to(back)
             raise

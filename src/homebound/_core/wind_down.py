@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .context import AioContext
 
-_RECHECK = 0.05  # seconds after which a winding-down home looks again which tasks it has
+_RECHECK = 0.05  # seconds between two looks at the tasks of a home that ends
 _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
 
 
@@ -33,10 +33,10 @@ def end_once(context: AioContext) -> None:
 
 
 def wind_down(context: AioContext, failure: str) -> None:
-    """End everything at home here, then the loop. `failure` is what to say of errors meanwhile.
+    """End everything at home here, then the loop. `failure` is the message for errors meanwhile.
 
-    A loop that is told to stop once more goes on with it. So does an I/O thread's in which
-    something raises SystemExit.
+    The end goes on if the loop is told to stop again, and, in an I/O thread, if something raises
+    SystemExit.
     """
     context._ending = True
     context._end_begins()
@@ -44,38 +44,39 @@ def wind_down(context: AioContext, failure: str) -> None:
         _refuse_coroutines(context.loop)
     try:
         for part in _parts(context, failure):
-            if not _finish(context, part, failure):
-                break
+            if _finish(context, part, failure):
+                continue
+            break  # last: see BigLock._wait
     finally:
         context.loop.close()
         context._close()
 
 
 def _refuse_coroutines(loop: Loop) -> None:
-    """From now on, until the loop is closed, other threads' run_coroutine_threadsafe raises."""
+    """Make other threads' run_coroutine_threadsafe raise, until the loop is closed."""
 
     def call_soon_threadsafe(callback: Any, *args: Any, **options: Any) -> Any:
         if here.context is not loop.home and starts_coroutine(callback):
             loop.home._refuse()
         return Loop.call_soon_threadsafe(loop, callback, *args, **options)
 
-    # On the instance: a look in the method would cost each call an eighth. `close` takes it out.
+    # On the instance: a test in the method would cost each call an eighth. `close` removes it.
     loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
 
 
 def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, None]]:
-    """The parts of the end, in order. Each is made when the one before it is done."""
+    """Yield the parts of the end, in order. Each is made when the one before it is done."""
     loop = context.loop
     yield _end_tasks(loop, failure)
     context._drained = True
     yield loop.shutdown_asyncgens()
     yield loop.shutdown_default_executor()
     yield context._end_workers()
-    yield _end_tasks(loop, failure)  # those that were on their way here
+    yield _end_tasks(loop, failure)  # tasks that were on their way here
 
 
 def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) -> bool:
-    """Run one part of the end, to its end; False if there is no time left for that."""
+    """Run one part of the end to completion; False if there is no time left for that."""
     loop = context.loop
     task = loop.create_task(part)
     while True:
@@ -94,7 +95,7 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
             if context._end_is_over():
                 _abandon(context, task)
                 return False
-            # Else somebody has stopped the loop: it does stop, when this is done.
+            # Else the loop was told to stop: it does so when this is done.
         else:
             return True
         finally:
@@ -103,7 +104,7 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
 
 
 def _abandon(context: AioContext, part: Any) -> None:
-    """The time is over: say what has not ended. Those who wait for it are told by the close."""
+    """Report what has not ended when the time is over. Closing the context tells its waiters."""
     be_lost_quietly(part)
     if context.workers is not None:
         context.workers._abandon()
@@ -115,10 +116,10 @@ def _abandon(context: AioContext, part: Any) -> None:
 
 
 async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
-    """Cancel each task at home here once, and wait until none is.
+    """Cancel each task at home here once, and wait until there is none.
 
-    Cleanup may make new tasks, which are cancelled and waited for as well; other threads may do so
-    for ever. So there is an end to it: what is left then ends with the home.
+    Cleanup may make new tasks, which are cancelled and waited for as well. Other threads could do
+    so forever, so the number of rounds is limited: the tasks left then end with the home.
     """
     me = asyncio.current_task()
     asked: set[Any] = set()
@@ -134,12 +135,12 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
                 break
             generations += 1
             generation = tasks
-        # With a time limit: one that moves away, cleanup and all, is not ours to wait for.
+        # With a timeout: a task that moves away, cleanup and all, is not waited for.
         await asyncio.wait(generation, timeout=_RECHECK)
     for task in asked:
         if task.done() and not task.cancelled():
             error = task.exception()
             if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
-                # Of those others the home was told as they were raised.
+                # The home's handler was told of SystemExit when it was raised.
                 about = {"message": failure, "exception": error, "task": task}
                 loop.call_exception_handler(about)

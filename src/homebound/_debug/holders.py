@@ -16,12 +16,12 @@ lock is taken, or, for a waiter, before it learns that it was granted. In betwee
 from __future__ import annotations
 
 import _thread
-import os
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from .._aio.tasks import running_loop, running_task
 from .._core.task import Task
+from .._os.process import AtFork, at_fork
 from .._sync.lock import Lock
 from .._sync.rw_lock import READ, RWLock, Side
 from .._sync.semaphore import Semaphore
@@ -371,4 +371,4 @@ _WATCHED: dict[type, dict[str, Any]] = {
 _PLAIN: dict[type, dict[str, Any]] = {
     owner: {name: owner.__dict__[name] for name in named} for owner, named in _WATCHED.items()
 }
-os.register_at_fork(after_in_child=_begin_as_child)
+at_fork(AtFork.WATCHES, _begin_as_child)

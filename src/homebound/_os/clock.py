@@ -1,13 +1,13 @@
-"""What time it is, and how a thread sleeps until then: the seam in which a virtual clock stands.
+"""The time, and how a thread sleeps until a time: the seam where a virtual clock is put in.
 
-Every deadline of homebound is of one clock. It is the system's monotonic one; while
-`homebound.testing.virtual_clock` is in force it is one that stands still until everything waits.
-Not of this clock are the paces of our own machinery, which no caller asked for: a worker's idle
-time, adaptive polling, the stall watch, looking again at a loop that does not tell.
+Every deadline in homebound is measured on one clock: the system's monotonic clock, or, inside
+`homebound.testing.virtual_clock`, one that stands still until every thread waits. The intervals
+that no caller asked for do not use it: a worker's idle time, adaptive polling, the stall watch, the
+repeated look at a loop that reports nothing.
 
-Libraries that freeze time for a test replace `time.monotonic`, and each global of any module that
-is this very function. A loop whose clock stands does no I/O, and a wait has no end. So what has to
-end measures time with functions that are nobody else's: those of this module.
+Libraries that freeze time for a test replace `time.monotonic` and every module global that refers
+to that function. A loop whose clock stands does no I/O, and its waits never end. So every wait that
+has to end takes the time from functions that only this module has.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def _copy_of_time() -> ModuleType:
-    """The module `time`, made once more: right also if it is frozen while we are imported."""
+    """Load the module `time` a second time; right even if time is frozen while we are imported."""
     spec = BuiltinImporter.find_spec("time")
     if spec is None or spec.loader is None:
-        return time  # a Python that has it in a file
+        return time  # on this Python it is not built in
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
     return copy
@@ -53,11 +53,12 @@ def _park(
 
 
 class Clock:
-    """The clock in force. Its fields are replaced as a whole by `install`, in tests alone.
+    """The clock in force. Only tests replace its fields, all together, by `install`.
 
-    Where it `stands`, whoever sleeps until a time sleeps for ever, and is woken by the thread that
-    moves the clock. That one moves it, then looks who sleeps; a sleeper first shows that it sleeps
-    (a loop by its bell, a thread in `park`), then looks at the clock: one of them sees the other.
+    While the clock `stands`, a sleep until a time has no timeout: the thread that moves the clock
+    wakes the sleepers. It moves the clock first and then looks for sleepers; a sleeper first shows
+    that it sleeps (a loop by its bell, a thread in `park`) and then looks at the clock. So at least
+    one of the two sees the other.
     """
 
     def __init__(self) -> None:
@@ -66,11 +67,11 @@ class Clock:
         self.stands = False
 
     def install(self, time: Callable[[], float], park: Callable[..., bool]) -> None:
-        """Have another clock in force, one that stands."""
+        """Put another clock in force, one that stands."""
         self.time, self.park, self.stands = time, park, True
 
     def restore(self) -> None:
-        """Have the system's in force again."""
+        """Put the system's clock back in force."""
         self.time, self.park, self.stands = monotonic, _park, False
 
 
@@ -78,9 +79,9 @@ clock = Clock()
 
 
 class Deadline:
-    """The end of a wait of `timeout` seconds that begins now; never, with None.
+    """The time at which a wait of `timeout` seconds, begun now, is over; None: never.
 
-    Raises ValueError for a timeout that is no number: it would be neither over nor to come.
+    Raises ValueError if the timeout is NaN, which would never be reached.
     """
 
     __slots__ = ("when",)
@@ -92,18 +93,18 @@ class Deadline:
         self.when: float | None = None if timeout is None else clock.time() + timeout
 
     def left(self) -> float | None:
-        """Seconds left, less than 0 when it is over; None: for ever."""
+        """Return the seconds left, negative once it is over; None: no limit."""
         return None if self.when is None else self.when - clock.time()
 
     def timeout(self) -> float | None:
-        """Seconds left, for a call that takes no negative ones; None: for ever."""
+        """Return the seconds left, at least 0; None: no limit."""
         left = self.left()
         return None if left is None else max(0.0, left)
 
     def over(self) -> bool:
-        """The time has come."""
+        """Return whether the time has come."""
         return self.when is not None and clock.time() >= self.when
 
     def park(self, parker: Parker, *, at_most: float | None = None) -> bool:
-        """Sleep until unparked, or until it is over; wakes may be spurious."""
+        """Sleep until unparked or until the deadline; may return early."""
         return clock.park(parker, self.when, at_most=at_most)

@@ -1,10 +1,11 @@
 """Greenlets: stacks that take turns in one thread (SQLAlchemy's, greenback's, gevent's).
 
-A step of a task may begin in one greenlet and go on in another. Turned from such a child greenlet,
-a loop would resume tasks that hand their results to the greenlet that resumed them before: values
-would reach the wrong ones. So a loop is nested only in the greenlet that runs it already.
+A task's step may begin in one greenlet and continue in another. If a loop were run from such a
+child greenlet, the tasks that it resumed would hand their results to the greenlet that had resumed
+them before, and values would reach the wrong one. So a loop is nested only in the greenlet that
+already runs it.
 
-Nothing here imports greenlet, gevent or eventlet: where they are not loaded, none of theirs runs.
+Nothing here imports greenlet, gevent or eventlet: as long as none is loaded, no greenlet exists.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from .._errors import ContextError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_Local = threading.local  # as it was before anything was patched that is patched later
+_Local = threading.local  # to see later whether a library has replaced it since our import
 
 
 class _Turned(threading.local):
-    """The greenlet in which the calling thread turns a loop, innermost; None: its first one."""
+    """The greenlet in which this thread runs its innermost loop; None: the thread's first one."""
 
     greenlet: Any = None
 
@@ -31,14 +32,14 @@ _turned = _Turned()
 
 
 def _current() -> Any:
-    """The running greenlet; None as long as the module is not loaded."""
+    """Return the running greenlet; None as long as greenlet is not loaded."""
     module = sys.modules.get("greenlet")
-    ask = getattr(module, "getcurrent", None)
-    return None if ask is None else ask()
+    getcurrent = getattr(module, "getcurrent", None)
+    return None if getcurrent is None else getcurrent()
 
 
 def turn_here() -> Any:
-    """The calling thread turns a loop in this greenlet; returns what to pass to `turn_in`."""
+    """Record that the calling greenlet runs a loop; return the value to pass to `turn_in`."""
     before, _turned.greenlet = _turned.greenlet, _current()
     return before
 
@@ -49,20 +50,20 @@ def turn_in(greenlet: Any) -> None:
 
 
 def in_child_greenlet() -> bool:
-    """Whether the code that runs here, inside a loop, left the greenlet that turns the loop."""
+    """Return whether the caller, inside a loop, is in another greenlet than the loop itself."""
     current = _current()
     if current is None:
         return False
     turned = _turned.greenlet
-    if turned is None:  # the module was loaded since: no other greenlet existed then
+    if turned is None:  # greenlet was loaded after the loop began: in the thread's first one
         return current.parent is not None
     return current is not turned
 
 
 def awaiter_here() -> Callable[[Any], Any] | None:
-    """What awaits something for the child greenlet that runs here: its library's function.
+    """Return the function with which the calling child greenlet's library awaits something.
 
-    It suspends the task whose step this is. None: it is no greenlet of a library that we know.
+    It suspends the task whose step is running. None: no library that we know made the greenlet.
     """
     greenback = sys.modules.get("greenback")
     if greenback is not None and greenback.has_portal():
@@ -73,16 +74,16 @@ def awaiter_here() -> Callable[[Any], Any] | None:
 
 
 def refusal_in_child(what: str) -> ContextError:
-    """The error for a call that would turn the loop in a child greenlet."""
+    """Return the error for a call that would run the loop in a child greenlet."""
     return ContextError(
         f"{what} was called in a greenlet ({_current()!r}) other than the one that runs the loop, "
-        "which cannot be turned from it; await it by the library whose greenlet that is "
+        "and the loop cannot be nested in it; await with the greenlet's own library "
         "(sqlalchemy.util.await_only, greenback.await_), or call it in a worker thread"
     )
 
 
 def _patched_by() -> str | None:
-    """What has replaced this process's threads by greenlets, if anything."""
+    """Return the library that has replaced this process's threads by greenlets, if any."""
     for name, asked, argument in (
         ("gevent.monkey", "is_module_patched", "threading"),
         ("eventlet.patcher", "is_monkey_patched", "thread"),
@@ -94,17 +95,18 @@ def _patched_by() -> str | None:
 
 
 def refuse_green_threads(what: str, *, only_if_late: bool = False) -> None:
-    """Raise ContextError if threading makes greenlets: they share a thread, so they are no homes.
+    """Raise ContextError if `threading` makes greenlets, which share a thread: no homes.
 
-    With `only_if_late`, what can do with greenlets: only if they came after homebound's import,
-    so that our thread-local fields are one for all of them.
+    With `only_if_late`, for what works with greenlets, raise only if they were patched in after
+    homebound was imported: then all of them share our thread-local fields.
     """
     library = _patched_by()
     if library is None or (only_if_late and threading.local is _Local):
         return
     message = (
-        f"{what}: {library} has replaced the threads of this process by greenlets, which share one "
-        "thread and its running loop; patch all but them (gevent.monkey.patch_all(thread=False), "
-        "eventlet.monkey_patch(thread=False)), or run homebound in a process of its own"
+        f"{what}: {library} has replaced this process's threads by greenlets, which share one "
+        "thread and its running loop; leave threads unpatched "
+        "(gevent.monkey.patch_all(thread=False), eventlet.monkey_patch(thread=False)), or run "
+        "homebound in a process of its own"
     )
     raise ContextError(message)

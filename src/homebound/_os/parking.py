@@ -1,10 +1,10 @@
-"""How a thread sleeps until another one wakes it: a kernel counter, not a lock.
+"""Parkers: how a thread sleeps until another wakes it. A kernel counter, not a lock.
 
 On a free-threaded build a thread that waits for a `threading.Lock` or a `SimpleQueue` is woken
 after 50-117 µs, one that reads an eventfd after 7 µs; with the GIL it is 13 against 6 µs.
 
-A process at its limit of descriptors cannot have another counter. The locks and pools of the
-standard library need none and work on there, so a thread then sleeps on a lock after all.
+A process at its limit of descriptors cannot have another counter. The standard library's locks and
+pools need none and keep working, so there a thread sleeps on a lock after all.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from _thread import allocate_lock
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .process import AtFork, at_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _EVENTFD = hasattr(os, "eventfd")
 
-# Setting a signal is one C call, `write_signal(signal.written_fd, SET)`, so that a caller on a hot
-# path, or one that must not be interrupted by a signal handler half-way, can make it inline.
+# Setting a signal is one C call, `write_signal(signal.written_fd, SET)`. A caller on a hot path, or
+# one that a signal handler must not interrupt half-way, makes it inline.
 write_signal: Callable[[int, Any], object]
 SET: object
-_HEED = 0.1  # seconds that the main thread sleeps at most before it heeds Unix signals
-# Seconds that any thread sleeps at most: poll takes milliseconds in an int, 24.8 days of them.
+_HEED = 0.1  # seconds: the longest sleep of the main thread, which then looks for Unix signals
+# Seconds: the longest sleep of any thread. poll takes milliseconds in an int, 24.8 days of them.
 _LONGEST = 24 * 3600.0
-_AT_LIMIT = 0.01  # seconds between two looks at what cannot be waited for without a descriptor
+_AT_LIMIT = 0.01  # seconds between two looks at a descriptor, where a wait cannot include it
 _MOST = 4096  # bytes taken from a pipe at a time
 if _EVENTFD:
     write_signal, SET = os.eventfd_write, 1
@@ -41,8 +43,8 @@ else:
 class Signal:
     """A kernel object that remembers being set: an eventfd, or a pipe where there is none.
 
-    The descriptor is closed when the last reference goes, never earlier: a thread about to write
-    holds one, so a write cannot hit a descriptor number that was given to somebody else.
+    The descriptor is closed when the last reference to the object goes, never earlier. A thread
+    about to write holds a reference, so it cannot write to a descriptor number that was reused.
     """
 
     __slots__ = ("fd", "written_fd")
@@ -56,7 +58,7 @@ class Signal:
             os.set_blocking(self.written_fd, False)
 
     def set(self) -> None:
-        """Wake whoever sleeps on it, or the next one to try. Called from: any thread."""
+        """Wake the thread that sleeps on it, or the next one to try. Called from: any thread."""
         try:
             write_signal(self.written_fd, SET)
         except BlockingIOError:
@@ -80,16 +82,17 @@ class Signal:
 
 
 class Parker(Signal):
-    """Where one thread sleeps. `unpark` before `park` is remembered; wakes may be spurious.
+    """The place where one thread sleeps. An `unpark` before `park` is remembered.
 
-    Every user loops over its own condition, so one parker serves whatever its thread waits for.
-    Raises OSError if the process is at its limit of descriptors; `new_parker` does not.
+    Wakes may be spurious: every user looks at its own condition again, so one parker serves all the
+    waits of its thread. Raises OSError if the process is at its limit of descriptors; `new_parker`
+    does not.
     """
 
     __slots__ = ("_asleep", "_poll", "wake")
 
-    # `unpark` in one C call, for those with no room on the stack for more. Raises BlockingIOError
-    # or RuntimeError if it is unparked already.
+    # `unpark` in one C call, for a caller that has no stack left for more. Raises BlockingIOError
+    # or RuntimeError if the parker is unparked already.
     wake: Callable[[], object]
 
     def __init__(self) -> None:
@@ -111,7 +114,7 @@ class Parker(Signal):
         return unparked
 
     def sleep(self, timeout: float | None, *, also: int | None = None) -> bool:
-        """`park`, but for the last step of it: what has unparked us is still to be seen."""
+        """Sleep as `park` does, but leave the parker set if it was unparked."""
         timeout = _capped(timeout)
         milliseconds = None if timeout is None else timeout * 1000
         if also is None and not self._asleep:
@@ -120,11 +123,11 @@ class Parker(Signal):
                 return bool(self._poll.poll(milliseconds))
             finally:
                 self._asleep = False
-        # With another descriptor; or in a signal handler that waits while its thread sleeps here.
+        # With another descriptor; or in a signal handler that waits while its thread is in `_poll`.
         poll = self._new_poll()
         if also is not None:
             poll.register(also, select.POLLIN)
-        # No generator: an interrupt that comes as one is closed would be lost.
+        # No generator here: an interrupt that arrives while one is closed would be lost.
         return self.fd in dict(poll.poll(milliseconds))
 
     def is_set(self) -> bool:
@@ -132,7 +135,7 @@ class Parker(Signal):
         return bool(self._new_poll().poll(0))
 
     def _new_poll(self) -> select.poll:
-        """Another to poll with, as each serves one call at a time."""
+        """Return another poll object, as each serves one call at a time."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return poll
@@ -141,8 +144,8 @@ class Parker(Signal):
 class LockParker(Parker):
     """A parker that needs no descriptor, and so cannot wait for one either.
 
-    Its lock is free while it is set. With `also` it sleeps a moment only: whoever waits for a
-    descriptor looks at it again when `park` returns.
+    Its lock is free while the parker is set. With `also` it sleeps only for a moment: a caller that
+    waits for a descriptor looks at it again when `park` returns.
     """
 
     __slots__ = ("_lock",)
@@ -157,7 +160,7 @@ class LockParker(Parker):
         try:
             self._lock.release()
         except RuntimeError:
-            pass  # it is free, so it is set
+            pass  # the lock is free, so the parker is set
 
     set = unpark
 
@@ -166,7 +169,7 @@ class LockParker(Parker):
         self._lock.acquire(blocking=False)
 
     def sleep(self, timeout: float | None, *, also: int | None = None) -> bool:
-        """`park`, but for the last step of it: what has unparked us is still to be seen."""
+        """Sleep as `park` does, but leave the parker set if it was unparked."""
         timeout = _capped(timeout)
         if also is not None:
             timeout = _AT_LIMIT if timeout is None else min(timeout, _AT_LIMIT)
@@ -181,23 +184,25 @@ class LockParker(Parker):
 
 
 def _capped(timeout: float | None) -> float | None:
-    """How long the calling thread may sleep at a time, of the `timeout` it wants to."""
+    """Return how much of `timeout` the calling thread may sleep at a time."""
     if threading.current_thread() is threading.main_thread():
-        # A signal that comes just before the system call does not end it: look now and then.
+        # A signal just before the system call does not interrupt it: look now and then.
         return _HEED if timeout is None else min(max(0.0, timeout), _HEED)
     return None if timeout is None else min(max(0.0, timeout), _LONGEST)
 
 
 def new_parker() -> Parker:
-    """A parker, whether or not there is a descriptor left for it. Called from: any thread."""
+    """Return a new parker, whether or not a descriptor is left. Called from: any thread."""
     try:
         return Parker()
     except OSError:
         return LockParker()
 
 
-def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -> None:
-    """Sleep until something is ready of what a selector watches, which others may use meanwhile.
+def wait_for_any(timeout: float | None, keys: Iterable[selectors.SelectorKey]) -> bool:
+    """Sleep until a descriptor of a selector is ready; other threads may use the selector.
+
+    True if one is ready.
 
     Called from: any thread.
     """
@@ -205,7 +210,7 @@ def wait_for_any(keys: Iterable[selectors.SelectorKey], timeout: float | None) -
     for key in keys:
         reads = select.POLLIN if key.events & selectors.EVENT_READ else 0
         poll.register(key.fd, reads | (select.POLLOUT if key.events & selectors.EVENT_WRITE else 0))
-    poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+    return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
 
 class _Mine(threading.local):
@@ -215,14 +220,14 @@ class _Mine(threading.local):
 
 _mine = _Mine()
 # A forked process must not sleep on its parent's counter, or take a wake meant for it.
-os.register_at_fork(after_in_child=_mine.__init__)  # type: ignore[misc]
+at_fork(AtFork.PARKERS, _mine.__init__)  # type: ignore[misc]
 
 
 def my_parker() -> Parker:
-    """The calling thread's own parker. Called from: any thread.
+    """Return the calling thread's own parker. Called from: any thread.
 
-    One that it got at the limit of descriptors is replaced as soon as there are some. Ask for it
-    once for each wait: what wakes the wait has to unpark the parker that the wait sleeps on.
+    A parker made at the limit of descriptors is replaced as soon as there are some again. Call this
+    once for each wait: the waker has to unpark the very parker that the wait sleeps on.
     """
     parker = _mine.parker
     if type(parker) is LockParker:

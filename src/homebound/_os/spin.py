@@ -1,7 +1,7 @@
 """Adaptive busy polling: an idle loop looks again for a while before it sleeps.
 
-It saves the wake-up where the next event is near, and pays where other threads have cores of their
-own, as on free-threaded builds. How long it looks follows how long the loop really had to wait, by
+This saves the wake-up when the next event is near, and pays where other threads have cores of their
+own, as on free-threaded builds. How long the loop looks follows how long it really had to wait, by
 the rules of QEMU's AioContext.
 """
 
@@ -18,7 +18,7 @@ FIRST_NS = 4000  # the first step from not spinning at all
 
 
 class Spin:
-    """How long to look before sleeping. Home only."""
+    """The time that a home looks before it sleeps. Called from the home thread only."""
 
     def __init__(self, max_ns: int, grow: int, shrink: int) -> None:
         self.max_ns = max_ns
@@ -28,7 +28,7 @@ class Spin:
         self._started = 0
 
     def begin(self, peek: Callable[[], bool], timeout: float | None) -> bool:
-        """Call `peek` until it says True, at most `now_ns` or `timeout` seconds; its answer."""
+        """Call `peek` until it returns True, at most `now_ns` or `timeout`; return its answer."""
         self._started = perf_counter_ns()
         span = self.now_ns if timeout is None else min(self.now_ns, int(timeout * 1e9))
         while perf_counter_ns() - self._started < span:
@@ -38,7 +38,7 @@ class Spin:
         return False
 
     def slept(self) -> None:
-        """The wait is over: grow or shrink by how long it was, looking and sleeping together."""
+        """Adjust after a wait: grow or shrink by how long it was, looking and sleeping together."""
         waited = perf_counter_ns() - self._started
         if waited <= self.now_ns:
             return

@@ -1,4 +1,4 @@
-"""Where threads and tasks stand, as lines of text."""
+"""The stacks of threads and tasks, as lines of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def task_stack(task: Any) -> Iterator[str]:
-    """Where the coroutine stands, and those that it awaits in turn."""
+    """Yield a line for a task's coroutine and for each one that it awaits in turn."""
     coro: Any = task.get_coro()
     for _ in range(100):
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
@@ -24,7 +24,7 @@ def task_stack(task: Any) -> Iterator[str]:
 
 
 def stack(frame: FrameType | None) -> Iterator[str]:
-    """The stack of a thread, innermost call last, without what is threading's own."""
+    """Yield the stack of a thread, innermost call last, without threading's own frames."""
     if frame is None:
         return
     for line in traceback.format_list(traceback.extract_stack(frame)):

@@ -80,7 +80,10 @@ class Getters(WaitQueue):
         later: list[Parcel] = []
         with self._guard:
             handed = self._handed
-            while (last := handed.pop()) is not waiter.value:
+            while True:  # not `while (...) is not waiter.value`: see BigLock._wait
+                last = handed.pop()
+                if last is waiter.value:
+                    break
                 later.append(last)
             later.reverse()
             self._items.put_back(last.item, later)

@@ -145,8 +145,9 @@ class WaitQueue:
     def _wake_all(self, woken: list[Waiter]) -> None:
         try:
             for waiter in woken:
-                if not waiter.wake():
-                    self._leave(waiter)
+                if waiter.wake():
+                    continue
+                self._leave(waiter)  # last: see BigLock._wait
         except BaseException:
             _thread.start_new_thread(self._wake_rest, (woken,))
             raise
@@ -204,10 +205,13 @@ class WaitQueue:
         try:
             if joined is not None:
                 joined()
-            await suspend_for(task, waiter)  # granted or not: the wake-up is for this suspension
-            while not waiter.granted:  # woken by somebody else
-                if self._rearm(waiter):
+            armed = True  # granted or not: a wake-up is for this suspension
+            while True:
+                if armed:
                     await suspend_for(task, waiter)
+                if waiter.granted:
+                    return waiter
+                armed = self._rearm(waiter)  # woken by somebody else. Last: see BigLock._wait
         except GeneratorExit:
             self._leave_unseen(waiter)
             raise
@@ -215,7 +219,6 @@ class WaitQueue:
             waiter.forget()
             self._leave(waiter)
             raise
-        return waiter
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
         """It is about to suspend again, with another cell; False if it was granted meanwhile."""
@@ -262,7 +265,9 @@ class WaitQueue:
             self._join(waiter)
             if joined is not None:
                 joined()
-            while not waiter.granted:
+            while True:  # not `while not waiter.granted`: see BigLock._wait
+                if waiter.granted:
+                    return waiter
                 if deadline.over():
                     # Handed over in the last moment, it is ours.
                     return None if self._withdraw(waiter) else waiter
@@ -276,7 +281,6 @@ class WaitQueue:
             raise
         finally:
             parked.pop(waiter.who, None)
-        return waiter
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)

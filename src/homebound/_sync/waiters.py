@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.tasks import running_loop
 from .._core.cell import OneSuspension
 from .._os.parking import my_parker
+from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # The threads that sleep until they are granted something. Each writes its own entry; one that finds
 # it gone was interrupted, in a signal handler that waited as well.
 parked: dict[int, ThreadWaiter] = {}
+at_fork(AtFork.PARKED, parked.clear)
 
 
 class Waiter:

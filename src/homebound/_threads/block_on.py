@@ -226,7 +226,9 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
         try:
             # Once more after an interrupt, which may have come first.
             tell(task, _Notify(turned, outer))
-            while not task.done():
+            while True:  # not `while not task.done()`: see BigLock._wait
+                if task.done():
+                    break
                 if must_end_waits(turned.loop):
                     end_waits(turned)
                 turned.turn_once(blocking=True)
@@ -324,15 +326,16 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
     deadline = Deadline(timeout)
     expired: _Expiry | None = None
     with Waiting("block_on", task, timed=timeout is not None):
-        while not task.done():
-            if not deadline.over():
-                _park_until_told(parker, task, deadline)
-                continue
-            deadline = Deadline(None)  # once
-            expired = _Expiry(task)
-            expired()
-            if is_run_by_nobody(task):
-                raise TimeoutError(_unheard(task))
+        while True:  # not `while not task.done()`: see BigLock._wait
+            if task.done():
+                break
+            if deadline.over():
+                deadline = Deadline(None)  # once
+                expired = _Expiry(task)
+                expired()
+                if is_run_by_nobody(task):
+                    raise TimeoutError(_unheard(task))
+            _park_until_told(parker, task, deadline)
     return expired
 
 

@@ -1,9 +1,8 @@
-"""Threads that are homes."""
+"""IOThread: a thread that is the home of one context."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -20,8 +19,9 @@ from .._core.traps import move_to
 from .._core.wind_down import end_once, wind_down
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
-from .._os.members import members
 from .._os.parking import my_parker
+from .._os.process import AtExit, AtFork, at_exit, at_fork
+from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
 from .run import new_event_loop
@@ -43,10 +43,10 @@ _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; se
 class IOThread:
     """A thread that is the home of one context, from `start` to `stop`.
 
-    `loop_factory` makes its loop (default: homebound's own; uvloop.new_event_loop for one that
-    cannot nest). `poll_max_ns` is how long, in nanoseconds, an idle loop may look again and again
-    before it sleeps: worth it on a free-threaded build with cores to spare. It adapts below that,
-    growing by the factor `poll_grow` (0: 2) and shrinking by `poll_shrink` (0: to nothing).
+    `loop_factory` makes its loop (default: homebound's own; uvloop.new_event_loop gives one that
+    cannot nest). `poll_max_ns` is the longest time, in nanoseconds, for which an idle loop polls
+    before it sleeps: worth it on a free-threaded build with cores to spare. The time adapts below
+    that, growing by the factor `poll_grow` (0: 2) and shrinking by `poll_shrink` (0: to nothing).
     Raises ValueError if one of them is negative.
 
     >>> import homebound
@@ -79,21 +79,21 @@ class IOThread:
         self.name: str = f"io{next(_numbers)}" if name is None else name
         self._loop_factory = loop_factory or new_event_loop
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
-        # Made by start(), which makes another if that one could not start.
+        # Made by start(); made again if the first one could not be started.
         self._thread: threading.Thread
         # Written by the I/O thread before it says that it has started, then constant.
         self._context: AioContext | None = None
         self._failure: BaseException | None = None
         self._started = False  # set by start(), and taken back if that fails
-        self._ended = False  # set once by the I/O thread, as its last deed
+        self._ended = False  # set once by the I/O thread, in its last step
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
-        self._at_end = Watchers()  # told of _ended
-        # Seconds that a stop waited in vain: so long, once more, waits the interpreter's exit.
+        self._at_end = Watchers()  # notified when _ended is set
+        # The timeout of a stop that failed: the interpreter's exit waits as long once more.
         self._patience: float | None = None
 
     @property
     def context(self) -> AioContext:
-        """The context whose home this thread is. Raises ContextError before `start`.
+        """The context at home in this thread. Raises ContextError before `start`.
 
         Called from: any thread.
         """
@@ -103,10 +103,10 @@ class IOThread:
         return self._context
 
     def start(self) -> None:
-        """Start the thread; when this returns it is the home of `context`.
+        """Start the thread; when this returns, it is the home of `context`.
 
-        Raises ContextError if it was started before, RuntimeError if there can be no more threads,
-        and whatever `loop_factory` raises. After such a failure it can be started again.
+        Raises ContextError if it was started before, RuntimeError if the process can have no more
+        threads, and what `loop_factory` raises. After such a failure it can be started again.
 
         Called from: any thread.
         """
@@ -125,7 +125,7 @@ class IOThread:
             if self._thread.ident is None:
                 self._started = False
                 raise
-            interrupt = error  # Ctrl-C, when it had started
+            interrupt = error  # Ctrl-C, after the thread had started
         interrupt = self._await_start() or interrupt
         if self._failure is not None:
             self._thread.join()
@@ -135,12 +135,12 @@ class IOThread:
             raise interrupt
 
     def _await_start(self) -> BaseException | None:
-        """Wait until it lives or has failed; the interrupt that came meanwhile."""
+        """Wait until the thread runs or has failed; return an interrupt that came meanwhile."""
         interrupt: BaseException | None = None
         while self._context is None and self._failure is None:
             try:
                 self._starter.park()
-            except BaseException as error:  # noqa: BLE001  (raised when it can be stopped)
+            except BaseException as error:  # noqa: BLE001  (raised once the thread can be stopped)
                 interrupt = error
         if self._failure is None:
             _running.add(self)
@@ -153,23 +153,23 @@ class IOThread:
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[Any]:
-        """Make a task of `coro` at home here: `io.context.spawn`.
+        """Make a task of `coro` at home here, as `io.context.spawn` does.
 
         Called from: any thread.
         """
         if self._context is None and asyncio.iscoroutine(coro):
-            coro.close()  # as AioContext.spawn does
+            coro.close()  # before `context` raises, as AioContext.spawn does
         return self.context.spawn(coro, name=name, context=context)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the thread and wait for it: at most `timeout` seconds, then TimeoutError.
+        """End the thread and wait for it, for at most `timeout` seconds; then TimeoutError.
 
-        Its tasks are cancelled and waited for, asynchronous generators and workers shut down. The
-        error says what has not ended, with stacks; the end goes on, and another `stop` waits for
-        the same one. The interpreter's exit does so for `timeout` seconds more, then abandons it.
-        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread and in
-        other I/O threads. `astop`, and the end of `async with IOThread()`, wait without blocking
-        (at that end a task that has moved into the thread goes back to where it began).
+        Its tasks are cancelled and waited for, asynchronous generators and workers shut down.
+        TimeoutError says what has not ended, with stacks; the end goes on, and another `stop` waits
+        for the same end. The interpreter's exit waits for `timeout` seconds more, then abandons the
+        thread. A no-op if the thread has ended or was never started. Raises WouldDeadlock in the
+        thread itself and in other I/O threads. `astop`, and the end of `async with IOThread()`,
+        wait without blocking (there a task that has moved into the thread moves back first).
 
         Called from: any thread.
         """
@@ -184,8 +184,9 @@ class IOThread:
     async def astop(self) -> None:
         """End the thread and wait for it, without blocking: `stop` for a task, on any loop.
 
-        As at the end of `async with`. Cancelled, it still waits for the end, and is cancelled then.
-        No-op if it has ended or was never started. Raises WouldDeadlock in its own thread.
+        The end of `async with` does the same. A cancelled call still waits for the end, and then
+        raises CancelledError. A no-op if the thread has ended or was never started. Raises
+        WouldDeadlock in the thread itself.
 
         >>> import asyncio, homebound
         >>> async def main():
@@ -205,9 +206,9 @@ class IOThread:
         await self._end()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
+        """Wait until the thread has ended, for at most `timeout` seconds; then TimeoutError.
 
-        A home that waits keeps turning its loop. Raises WouldDeadlock like `stop`.
+        A home that waits keeps its loop running. Raises WouldDeadlock as `stop` does.
 
         Called from: any thread.
         """
@@ -221,30 +222,30 @@ class IOThread:
             if self._context is not None:
                 message += left_over(self._context)
             raise TimeoutError(message) from None
-        self._thread.join()  # it has done its last deed: a matter of microseconds
+        self._thread.join()  # it is in its last step: a matter of microseconds
 
     def _bound_exit(self, patience: float | None) -> None:
-        """How long the interpreter's exit is to wait for it, and for its workers."""
+        """Bound the time that the interpreter's exit waits for the thread and its workers."""
         self._patience = patience
         workers = None if self._context is None else self._context.workers
         if workers is not None:
             workers._patience = patience
 
     def _check_wait(self, what: str) -> None:
-        """Before anything is done: a call that may not wait must change nothing."""
+        """Raise if the caller may not wait, before the call changes anything."""
         current = current_context()
         if current is None or self._context is None or self._ended:
             return
         if current is self._context:
             message = (
-                f"IOThread.{what} was called in {whereabouts()}, which is the one to end; "
-                f"call it in another thread: main_context().call_soon(io.{what}) does"
+                f"IOThread.{what} was called in {whereabouts()}, the thread that is to end; "
+                f"call it in another thread, as main_context().call_soon(io.{what}) does"
             )
             raise WouldDeadlock(message)
         try:
             _place_to_wait(f"IOThread.{what}", self._context)
         except ContextError as error:
-            message = f"{error}; at the end of `async with IOThread()` others go on meanwhile"
+            message = f"{error}; `await io.astop()` and `async with IOThread()` do not block"
             raise type(error)(message) from None
 
     def _ask_to_stop(self) -> None:
@@ -254,7 +255,7 @@ class IOThread:
         try:
             context.call_soon(end_once, context)
         except ContextError:
-            pass  # it ends already
+            pass  # its end has begun
 
     def __enter__(self) -> Self:
         self.start()
@@ -288,19 +289,19 @@ class IOThread:
         ended = loop.create_future()
 
         def set_ended() -> None:
-            if not ended.done():  # told twice, if it ends just now
+            if not ended.done():  # called twice, if the thread ends just now
                 ended.set_result(None)
 
         tell = partial(loop.call_soon_threadsafe, set_ended)
         self._ask_to_stop()
         self._at_end.enter(tell)
-        if self._ended:  # after we have entered: pairs with the end of _live
+        if self._ended:  # after the entry: pairs with the end of _live
             tell()
         try:
             await asyncio.shield(ended)
         finally:
             if not ended.done():
-                await ended  # cancelled: the thread ends all the same, and it is not left behind
+                await ended  # cancelled: the thread ends all the same, so wait for it
             self._thread.join()
 
     def __repr__(self) -> str:
@@ -330,10 +331,10 @@ class IOThread:
             self._ended = True
             self._starter.unpark()
             self._at_end.tell()
-            kick()  # who waits for what this context was to do is told that it has ended
+            kick()  # a wait for something that this context was to do learns of its end
 
     def _report_exit(self, context: AioContext, error: BaseException) -> None:
-        """Something here has raised SystemExit, of which threading's own excepthook is silent."""
+        """Report a SystemExit raised here, of which threading's own excepthook says nothing."""
         tasks = sorted(task.get_name() for task in asyncio.all_tasks(context.loop))
         message = f"{error!r} in IOThread {self.name!r} ends it"
         if tasks:
@@ -361,7 +362,7 @@ class IOThread:
 
 
 async def _leave(thread: IOThread, back: AioContext | None) -> None:
-    """Who is to see the thread end cannot stay there: the calling task goes back."""
+    """Move the calling task back, as it cannot stay in a thread whose end it waits for."""
     if current_context() is thread._context:
         if back is None:
             thread._check_wait("stop")
@@ -369,11 +370,21 @@ async def _leave(thread: IOThread, back: AioContext | None) -> None:
             await move_to(back)
 
 
-@atexit.register
 def _stop_all() -> None:
-    """The interpreter ends: let every I/O thread end its work in order."""
+    """End every I/O thread in an orderly way before the interpreter ends."""
     exit_begins()
     for thread in members(_running):
         thread._ask_to_stop()
     for thread in members(_running):
         thread._thread.join(thread._patience)
+
+
+def _begin_as_child() -> None:
+    """A forked process has none of its parent's I/O threads, and so none to stop at its exit."""
+    for thread in tuple(_running):
+        thread._ended = True
+    _running.clear()
+
+
+at_exit(AtExit.IO_THREADS, _stop_all)
+at_fork(AtFork.IO_THREADS, _begin_as_child)

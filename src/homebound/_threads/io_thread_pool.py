@@ -1,4 +1,4 @@
-"""Several I/O threads, and work spread over them."""
+"""IOThreadPool: several I/O threads, with work spread over them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class IOThreadPool:
-    """`n` I/O threads, work spread over them in turn.
+    """A pool of `n` I/O threads; `spawn` takes them in turn.
 
     >>> import homebound
     >>> async def work():
@@ -30,14 +30,14 @@ class IOThreadPool:
     ...     sorted(homebound.block_on(pool.spawn(work())) for _ in range(2))
     ['disk0', 'disk1']
 
-    `options` are IOThread's. Raises ValueError if `n` is less than 1.
+    `options` are those of IOThread. Raises ValueError if `n` is less than 1.
 
     Called from: any thread.
     """
 
     def __init__(self, n: int, *, name: str = "io", **options: Any) -> None:
         if n < 1:
-            message = f"IOThreadPool: {n} threads asked for; it takes at least 1"
+            message = f"IOThreadPool: n is {n}; it must be at least 1"
             raise ValueError(message)
         self._make: Callable[[], tuple[IOThread, ...]] = lambda: tuple(
             IOThread(f"{name}{index}", **options) for index in range(n)
@@ -47,7 +47,7 @@ class IOThreadPool:
         self._came_from: AioContext | None = None  # as IOThread's
 
     def start(self) -> None:
-        """Start all; if one cannot, none is left running, and the pool can be started again.
+        """Start all threads. If one fails, none is left running, and the pool can be started again.
 
         Called from: any thread.
         """
@@ -57,27 +57,27 @@ class IOThreadPool:
                     stack.enter_context(thread)
                 stack.pop_all()
         except ContextError:
-            raise  # they were started before
+            raise  # the pool was started before
         except BaseException:
             self.threads = self._make()
             raise
 
     def next(self) -> IOThread:
-        """The thread whose turn it is.
+        """Return the thread whose turn it is.
 
         Called from: any thread.
         """
         return self.threads[next(self._turn) % len(self.threads)]
 
     def spawn(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Task[Any]:
-        """Make a task of `coro` at home in the next thread; see AioContext.spawn.
+        """Make a task of `coro` at home in the next thread. See AioContext.spawn.
 
         Called from: any thread.
         """
         return self.next().spawn(coro, **options)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop all; see IOThread.stop.
+        """Stop all threads. See IOThread.stop.
 
         Called from: any thread.
         """

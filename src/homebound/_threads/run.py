@@ -1,4 +1,4 @@
-"""The main loop, and loops for those who run them by themselves."""
+"""run: the main loop. new_event_loop: a loop for any other runner."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 
 def new_event_loop(selector: selectors.BaseSelector | None = None) -> asyncio.SelectorEventLoop:
-    """A loop for asyncio.Runner, uvicorn, anyio, pytest plugins: asyncio's, with a home.
+    """Return a new loop with a home, for asyncio.Runner, uvicorn, anyio and pytest plugins.
 
-    The thread that runs it is the home of its context (`AioContext.attach(loop)` returns that
-    one). Run by the process's main thread while there is no main context, it is the main one.
+    The thread that runs the loop is the home of its context, which `AioContext.attach(loop)`
+    returns. If the process's main thread runs it while there is no main context, its context is
+    the main one.
 
     >>> import asyncio, homebound
     >>> async def main():
@@ -43,19 +44,19 @@ def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> Loo
 def run(
     main: Awaitable[T], *, debug: bool | None = None, shutdown_timeout: float | None = None
 ) -> T:
-    """Run a coroutine like asyncio.run; this thread becomes the main context's home meanwhile.
+    """Run a coroutine as asyncio.run does, with this thread as the main context's home meanwhile.
 
-    It holds the big lock at all times but while its loop sleeps. `main` may be any awaitable, as
-    asyncio's may be from Python 3.14 on. `debug` is asyncio's debug mode.
+    The thread holds the big lock at all times except while its loop sleeps. `main` may be any
+    awaitable, as in asyncio since Python 3.14. `debug` is asyncio's debug mode.
 
-    At the end its tasks are cancelled and waited for, asynchronous generators and workers shut
-    down: for `shutdown_timeout` seconds at most, if given. What has not ended by then is abandoned:
-    the loop's exception handler is told what that is, with stacks, and what waits for it gets
-    ContextClosed. (Not so a call that blocks the main thread, and the threads of a
-    concurrent.futures executor, for which Python itself waits at exit.)
+    At the end tasks are cancelled and waited for, asynchronous generators and workers shut down:
+    for at most `shutdown_timeout` seconds, if given. What has not ended by then is abandoned: the
+    loop's exception handler gets a report with stacks, and its waiters get ContextClosed. (This
+    does not help against a call that blocks the main thread, or the threads of a concurrent.futures
+    executor, for which Python itself waits at exit.)
 
     Raises ContextError if there is a main context already, RuntimeError if a loop runs in this
-    thread, ValueError if `shutdown_timeout` is negative, and what asyncio does if `main` is no
+    thread, ValueError if `shutdown_timeout` is negative, and as asyncio does if `main` is no
     awaitable: TypeError, before Python 3.14 ValueError.
 
     >>> import homebound
@@ -82,11 +83,11 @@ def run(
             try:
                 return runner.run(coro)  # type: ignore[no-any-return]
             finally:
-                # In the place of Runner.close, which gives up if something stops the loop again.
-                if not context.loop.is_closed():  # as in a forked process
+                # Instead of Runner.close, which gives up if something stops the loop again.
+                if not context.loop.is_closed():  # it is in a forked process
                     wind_down(context, "unhandled exception during asyncio.run() shutdown")
     finally:
         if asyncio.iscoroutine(coro):
-            coro.close()  # no-op unless it never began
+            coro.close()  # a no-op unless it never began
         if not context.loop.is_closed():
             context.loop.close()

@@ -1,6 +1,6 @@
-"""Waiting for a thread, whoever the caller is: a home turns its loop, and the big lock is free.
+"""A wait for a thread, from anywhere: a home keeps its loop running, and the big lock is free.
 
-Sleeps are on parkers, not on a threading.Condition; see _os/parking.py.
+A thread sleeps on its parker, not on a threading.Condition; see _os/parking.py.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .._os.parking import Parker
 
 
-Reason = tuple[str, object]  # in what a thread waits, and for what: for dump()
+Reason = tuple[str, object]  # the call that waits and what it waits for, shown by dump()
 
 
 class Watchers:
-    """Whom to tell of a change. They enter first and then look: pairs with change, then `tell`."""
+    """The waiters for a change. They enter, then look; the changer changes, then calls `tell`."""
 
     __slots__ = ("_wakes",)
 
@@ -33,21 +33,21 @@ class Watchers:
         self._wakes: list[Callable[[], object]] = []  # each operation is atomic on every build
 
     def enter(self, wake: Callable[[], object]) -> None:
-        """`wake` is called at each change from now on. Called from: any thread."""
+        """Have `wake` called at each change from now on. Called from: any thread."""
         self._wakes.append(wake)
 
     def leave(self, wake: Callable[[], object]) -> None:
-        """No more; it may be called once again, late. Called from: any thread."""
+        """Undo `enter`; a late call may still come. Called from: any thread."""
         self._wakes.remove(wake)
 
     def tell(self) -> None:
-        """Wake all who watch. Called from: any thread, holding no guard."""
+        """Wake all waiters. Called from: any thread, holding no guard."""
         for wake in tuple(self._wakes):
             wake()
 
 
 def check_may_wait(what: str) -> None:
-    """Raise, before anything has happened, where waiting is impossible: on loops of others."""
+    """Raise, before anything has changed, where the caller cannot wait: on foreign loops."""
     context = current_context()
     if context is not None:
         _place_to_wait(what, context)
@@ -56,9 +56,9 @@ def check_may_wait(what: str) -> None:
 def wait_until(
     what: Reason, done: Callable[[], object], *watched: Watchers, timeout: float | None = None
 ) -> None:
-    """Sleep, or turn the loop, until `done()`; its changes are told to `watched`.
+    """Sleep, or run the loop, until `done()`; `watched` are notified of its changes.
 
-    May raise TimeoutError. Called from: any thread, holding no guard.
+    Raises TimeoutError. Called from: any thread, holding no guard.
     """
     deadline = Deadline(timeout)
     while not done():
@@ -70,7 +70,7 @@ def wait_until(
         except ContextClosed:
             if current_context() is context:
                 raise
-            # We stood in for a main loop, and it has ended: what we wait for has not.
+            # This thread stood in for a main loop, which has ended; `done` is still to come.
 
 
 def _wait_in(
@@ -103,17 +103,19 @@ def _sleep_until(
 ) -> None:
     deadline = Deadline(timeout)
     with Waiting(*what, timed=timeout is not None):
-        while not done():
+        while True:  # not `while not done()`: see BigLock._wait
+            if done():
+                break
             if deadline.over():
                 raise TimeoutError
             deadline.park(parker)
 
 
 class _MainWait:
-    """The predicate of a wait in the main context, true while it must go on.
+    """The predicate of a wait in the main context, true while the wait must go on.
 
-    The home gives way to those who wait for the big lock at each iteration, a stand-in does not:
-    if the loop is always busy, the vCPU that needs the lock to make us done would never get it.
+    In each iteration the home gives way to the waiters for the big lock, but a stand-in does not:
+    in a busy loop, a vCPU that needs the lock to make `done` true would never get it.
     """
 
     def __init__(self, done: Callable[[], object]) -> None:
@@ -123,6 +125,6 @@ class _MainWait:
     def __call__(self) -> bool:
         if self._nested and here.home is None and len(big_lock._queue) > 1:
             with big_lock_let_go():
-                pass  # before we look: what is told to the context meanwhile tells nobody asleep
+                pass  # before the look: a notification meanwhile finds no thread asleep
         self._nested = True
         return not self._done()

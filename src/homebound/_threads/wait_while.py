@@ -21,6 +21,7 @@ from .._core.put_off import PutOff, must_end_waits
 from .._core.traps import current_task
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
+from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,15 @@ _waiting: list[LoopContext] = []
 
 # The calls each waiting thread is in, innermost last. Written by the thread itself.
 _waits: dict[int, list[Waiting]] = {}
+
+
+def _begin_as_child() -> None:
+    """Nothing waits in a forked process yet."""
+    _waiting.clear()
+    _waits.clear()
+
+
+at_fork(AtFork.WAITS, _begin_as_child)
 
 
 def waits() -> dict[int, list[Waiting]]:
@@ -206,7 +216,9 @@ def _turn_while(
     try:
         if timeout is not None:
             alarm = context.loop.call_later(max(0.0, timeout), _nothing)
-        while predicate():
+        while True:  # not `while predicate()`: see BigLock._wait
+            if not predicate():
+                break
             if other is not None:
                 check_open(other)
             if deadline.over():

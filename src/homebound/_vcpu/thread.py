@@ -12,8 +12,6 @@ pause each other, or both want to be exclusive, and none of it hangs.
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from .._core.big_lock import big_lock
 from .._core.context import whereabouts
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
+from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._threads.wait_until import Watchers, wait_until
 from .gate import Gate
 
@@ -335,7 +334,6 @@ class VCPUThread:
         self._end.tell()
 
 
-@atexit.register
 def _stop_all() -> None:
     """The interpreter ends: let vCPUs come out of guest code before their threads are frozen."""
     with gate.guard:  # one that ends by itself takes itself out
@@ -355,4 +353,5 @@ def _begin_as_child() -> None:
         cpu._stopping = cpu._ended = True
 
 
-os.register_at_fork(after_in_child=_begin_as_child)
+at_exit(AtExit.VCPUS, _stop_all)
+at_fork(AtFork.VCPUS, _begin_as_child)

@@ -1,4 +1,4 @@
-"""What a worker does: a call for a task that waits for it, or for a future."""
+"""Jobs of a worker: a call whose result a task waits for, or that completes a future."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Job:
         self.done = False  # written by the worker after the outcome, before it pops a waker
         self.result: Any = None
         self.error: BaseException | None = None
-        # At most one: of the suspension that the task is in, or about to be in. It appends, the
-        # worker pops, and so does the task in `rearm`: who pops it has it to himself.
+        # At most one: that of the suspension which the task is in, or about to enter. The task
+        # appends; the worker pops, and so does the task in `rearm`: the one that pops it owns it.
         self.wakers: list[Waker] = [waker]
-        self.worker: int | None = None  # the ident of the thread that does it, for who looks on
+        self.worker: int | None = None  # the ident of the thread that does the job, for `dump`
 
     def work(self) -> None:
-        """Do it. Called from: a worker."""
+        """Make the call and wake the task. Called from: a worker."""
         self.worker = _thread.get_ident()
         try:
             self.result = self._vars.run(self.fn, *self._args, **self._kwargs)
@@ -63,17 +63,18 @@ class Job:
             waker = self.wakers.pop()
             waker.wake()
         except IndexError:
-            pass  # the task runs, and is about to look
-        except BaseException:  # the worker dies: `fail` tells of it
+            pass  # the task runs, and is about to look at `done`
+        except BaseException:  # the worker dies, and its pool calls `fail`
             if waker is not None:
                 self.wakers.append(waker)
             raise
 
     def rearm(self, waker: Waker) -> bool:
-        """The task was woken by another, and is about to suspend again: True if it must.
+        """Put in the waker of a new suspension, after a wake by another; True: do suspend.
 
-        It must not if it would not be woken: it is done, and the wake-up was for the suspension
-        before. It must if the worker has this waker, even if it is done: the wake-up is on its way.
+        False if the task would not be woken: the job is done, and its wake-up was for the previous
+        suspension. True if the worker has taken this waker, even if the job is done: the wake-up is
+        on its way.
         """
         try:
             self.wakers.pop()
@@ -89,26 +90,26 @@ class Job:
         return False
 
     def drop(self) -> None:
-        """It will not be done: the pool shuts down."""
+        """Cancel the job, as the pool shuts down before a worker has taken it."""
         self.fail(asyncio.CancelledError("the worker pool was shut down"))
 
     def fail(self, error: BaseException) -> None:
-        """Nobody will do it, or go on with it. If it was done, tell of that once more."""
+        """Complete the job with an error, as its worker is gone; if it is done, only wake again."""
         if not self.done:
             self.error = error
         self._wake()
 
     def abandoned(self) -> None:
-        """The home of the task that waits has ended: the job is done all the same."""
+        """Do nothing: the job goes on when the home of the waiting task has ended."""
 
 
 class Outcome(concurrent.futures.Future[Any]):
-    """What a job submitted will come to. Who waits for it shows that he does."""
+    """The future of a submitted job. A thread that waits for it is seen by `dump`."""
 
-    worker: int | None = None  # the ident of the thread that does it, written by that
+    worker: int | None = None  # the ident of the thread that does the job, written by it
 
     def result(self, timeout: float | None = None) -> Any:
-        """As concurrent.futures has it."""
+        """Return the result, as concurrent.futures does."""
         try:
             if self.done():
                 return super().result(timeout)
@@ -118,7 +119,7 @@ class Outcome(concurrent.futures.Future[Any]):
             del self  # the error's traceback leads to this frame, and we have the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As concurrent.futures has it."""
+        """Return the exception, as concurrent.futures does."""
         try:
             if self.done():
                 return super().exception(timeout)
@@ -139,28 +140,28 @@ class FutureJob:
         self.future = Outcome()
 
     def work(self) -> None:
-        """Do it. Called from: a worker."""
+        """Make the call and complete the future. Called from: a worker."""
         self._begun = True
         if not self.future.set_running_or_notify_cancel():
             return
         self.future.worker = _thread.get_ident()
         try:
             result = self._call()
-        except BaseException as error:  # noqa: BLE001  (it is the future's)
+        except BaseException as error:  # noqa: BLE001  (raised by the future)
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
         del self  # as in Job.work
 
     def drop(self) -> None:
-        """It will not be done."""
+        """Cancel the future, as the pool shuts down before a worker has taken the job."""
         self.future.cancel()
         self.future.set_running_or_notify_cancel()
 
     def fail(self, error: BaseException) -> None:
-        """Nobody will do it, or go on with it."""
+        """Complete the future with an error, as the worker is gone."""
         try:
             if self._begun or self.future.set_running_or_notify_cancel():
                 self.future.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            pass  # it has its outcome, or was cancelled
+            pass  # it is complete already, or cancelled

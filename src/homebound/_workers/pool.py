@@ -1,8 +1,7 @@
-"""WorkerPool: an Executor whose threads come when needed; threads.py has these."""
+"""WorkerPool: an Executor that starts threads when needed. threads.py has the threads."""
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import contextlib
 from contextvars import copy_context
@@ -18,7 +17,8 @@ from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.greenlets import refuse_green_threads
-from .._os.members import members
+from .._os.process import AtExit, AtFork, at_exit, at_fork
+from .._os.snapshot import members
 from .._threads.wait_while import Waiting, turn_while
 from .jobs import FutureJob
 from .threads import WorkerThreads
@@ -37,11 +37,12 @@ _pools: WeakSet[WorkerPool] = WeakSet()
 
 
 class WorkerPool(WorkerThreads, concurrent.futures.Executor):
-    """Threads for blocking calls, made when needed up to `max_threads`.
+    """Threads for blocking calls, started when needed, up to `max_threads`.
 
-    `min_threads` stay when idle; others leave after `idle_timeout` seconds without work. Jobs
-    start in the order of their submission. Any library that takes an Executor takes it. Raises
-    ValueError for limits that make no sense.
+    `min_threads` of them stay when idle; the others end after `idle_timeout` seconds without work.
+    Jobs start in the order of their submission. A WorkerPool is a `concurrent.futures.Executor` and
+    can be passed wherever a library takes one. Raises ValueError for limits that contradict each
+    other.
 
     >>> import homebound
     >>> with homebound.WorkerPool(max_threads=4, name="disk") as pool:
@@ -71,17 +72,17 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         refuse_green_threads("WorkerPool", only_if_late=True)
         limits = (min_threads, max_threads)
         super().__init__(name or f"workers{next(_numbers)}", limits, idle_timeout)
-        # Seconds that a shutdown waited in vain: so long, once more, waits the interpreter's exit.
+        # The timeout of a shutdown that failed: the interpreter's exit waits as long once more.
         self._patience: float | None = None
         _pools.add(self)
 
     def submit(
         self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[T]:
-        """Have `fn(*args, **kwargs)` called by a worker, in a copy of the caller's contextvars.
+        """Call `fn(*args, **kwargs)` in a worker, in a copy of the caller's contextvars.
 
-        Raises RuntimeError after `shutdown`, and if no worker is there and no thread can be
-        started. A worker that dies, out of memory for example, has its future raise BrokenExecutor.
+        Raises RuntimeError after `shutdown`, and if there is no worker and no thread can be
+        started. If the worker dies, out of memory for example, the future raises BrokenExecutor.
 
         Called from: any thread.
         """
@@ -98,12 +99,12 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         cancel_futures: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Take no more work; what is queued is still done, or cancelled with `cancel_futures`.
+        """Refuse new jobs. Queued jobs are still done, or cancelled with `cancel_futures`.
 
-        With `wait`, returns when the last worker has ended. A home's loop keeps turning meanwhile,
-        as in `block_on`, and the big lock is free. After `timeout` seconds: TimeoutError, which
-        says what the workers do, with stacks. They go on; the interpreter's exit waits for them for
-        `timeout` seconds more, then abandons them.
+        With `wait`, return when the last worker has ended. Called at home, it keeps the home's loop
+        running meanwhile, as `block_on` does; the big lock is free. After `timeout` seconds it
+        raises TimeoutError, which says what the workers do, with stacks. They go on; the
+        interpreter's exit waits for them for another `timeout` seconds and then abandons them.
 
         Called from: any thread.
         """
@@ -118,7 +119,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             job.drop()
         for thread in threads:
             parker = thread.parker
-            if parker is not None:  # else it has not begun, and will look before it sleeps
+            if parker is not None:  # else it has not begun, and looks before it sleeps
                 parker.unpark()
         if not wait:
             return
@@ -131,7 +132,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             raise TimeoutError(message) from None
 
     def _join(self, deadline: Deadline) -> None:
-        """Wait for the workers. A job may need the home that waits, or the big lock."""
+        """Wait for the workers. Their jobs may need the calling home, or the big lock."""
         context = here.home
         if isinstance(context, LoopContext) and self._threads:
             with self._lock:
@@ -140,13 +141,17 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context, deadline.timeout())
         with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
-            while left := self._not_ended():  # again: one that dies may have sent for another
+            while True:  # again: a dying worker may have started another
+                left = self._not_ended()
+                if not left:
+                    break
                 for thread in left:
-                    if not self._bury(thread, deadline.timeout()):
-                        raise TimeoutError
+                    if self._bury(thread, deadline.timeout()):
+                        continue
+                    raise TimeoutError  # last: see BigLock._wait
 
     async def _end(self, context: AioContext) -> None:
-        """Shut down without blocking the context's home."""
+        """Shut down and wait for it as a task, without blocking the context's home."""
         ended = context.loop.create_future()
         self.shutdown(wait=False)
         with self._lock:
@@ -155,7 +160,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
                 self._when_empty.append(partial(context.call_soon, _set_ended, ended))
         if waits:
             await ended
-        for thread in self._not_ended():  # they have told, and end: a matter of microseconds
+        for thread in self._not_ended():  # they have reported and end within microseconds
             self._bury(thread)
 
     def _abandon(self) -> None:
@@ -171,21 +176,30 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
 
 
 def _set_ended(ended: asyncio.Future[None]) -> None:
-    if not ended.done():  # cancelled: Ctrl-C while it was waited for
+    if not ended.done():  # else cancelled: Ctrl-C during the wait
         ended.set_result(None)
 
 
-Loop.thread_pools = (concurrent.futures.ThreadPoolExecutor, WorkerPool)
+Loop.thread_pools = (WorkerPool,)
 
 
-@atexit.register
 def _end_all() -> None:
-    """The interpreter ends: work in flight is finished first."""
+    """Finish the jobs in flight before the interpreter ends."""
     for pool in every_pool():
-        with contextlib.suppress(TimeoutError):  # that was said before, to who set the limit
+        with contextlib.suppress(TimeoutError):  # the caller that set the limit was told
             pool.shutdown(timeout=pool._patience)
 
 
 def every_pool() -> list[WorkerPool]:
-    """All there are, whatever other threads make or drop meanwhile."""
+    """Return all pools, whatever other threads create or drop meanwhile."""
     return members(_pools)
+
+
+def _begin_as_child() -> None:
+    """A forked process has none of its parent's workers; its pools are as when they were made."""
+    for pool in tuple(_pools):
+        pool._begin_as_child()
+
+
+at_exit(AtExit.WORKERS, _end_all)
+at_fork(AtFork.WORKERS, _begin_as_child)

@@ -1,4 +1,4 @@
-"""A call through an executor of somebody else, whose completion wakes the task at its home."""
+"""run_in: a call through any executor, whose completion wakes the task at its home."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Whose futures are cancelled in this process, at once. A pool of interpreters is one of threads.
-_PROMPT = (
-    WorkerPool,
-    concurrent.futures.ThreadPoolExecutor,
-    concurrent.futures.ProcessPoolExecutor,
-)
+
+def _is_prompt(executor: concurrent.futures.Executor) -> bool:
+    """Return whether an executor's futures are cancelled at once, in this process.
+
+    A pool of interpreters is one of threads. The standard library loads each kind of pool at its
+    first use, that of processes in 10 ms; a kind that is not loaded has no instances.
+    """
+    return isinstance(executor, WorkerPool) or any(
+        isinstance(executor, getattr(sys.modules.get(f"concurrent.futures.{module}"), name, ()))
+        for module, name in (("thread", "ThreadPoolExecutor"), ("process", "ProcessPoolExecutor"))
+    )
 
 
 async def run_in(
@@ -34,19 +39,21 @@ async def run_in(
 ) -> T:
     """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
 
-    A thread pool, a process pool, a pool of interpreters (Python 3.14's InterpreterPoolExecutor), a
-    Dask cluster's executor. In a WorkerPool contextvars are carried; others carry what they carry.
-    Cancelled, it cancels the executor's future: a call that has not begun is not done; one that has
-    runs on where the executor cannot stop it, and its result is dropped. An executor of others, a
-    cluster's, may have to ask somebody for that: a worker of the home does it, and is waited for
-    unless the task is cancelled once more.
+    The executor may be a thread pool, a process pool, a pool of interpreters (Python 3.14's
+    InterpreterPoolExecutor) or that of a Dask cluster. A WorkerPool carries contextvars;
+    other executors do as they always do.
 
-    Raises what `fn` raises; what `executor.submit` raises, after a shutdown for example;
-    BrokenExecutor if the executor has lost the process or thread that ran it; asyncio's
-    CancelledError if somebody else has cancelled the future; TypeError if `executor` is none, or
-    what its `submit` returned is no concurrent.futures.Future. A pool of interpreters raises
-    NotShareableError, a TypeError, for what cannot be passed between interpreters, with a note that
-    names `fn`; ExecutionFailed for an exception of `fn` that cannot be; and
+    Cancelling the task cancels the executor's future: a call that has not begun is not made; one
+    that has begun goes on where the executor cannot stop it, and its result is dropped. Executors
+    other than Python's own, a cluster's for example, may need the network to cancel: a worker of
+    the home does that, and the task waits for it unless it is cancelled again.
+
+    Raises the exception of `fn`; that of `executor.submit`, after a shutdown for example;
+    BrokenExecutor if the executor has lost the process or thread that ran the call; asyncio's
+    CancelledError if the future was cancelled by other code; TypeError if `executor` is no Executor
+    or its `submit` returned no concurrent.futures.Future. A pool of interpreters raises
+    NotShareableError, a TypeError, for a value that cannot be passed between interpreters, with a
+    note that names `fn`; ExecutionFailed for an exception of `fn` that cannot be passed; and
     InterpreterNotFoundError if the interpreter has been closed.
 
     >>> import homebound
@@ -75,7 +82,7 @@ async def run_in(
 def _submit(
     executor: Any, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> concurrent.futures.Future[T]:
-    """Hand the call to the executor; TypeError if that is none."""
+    """Hand the call to the executor; TypeError if it is no Executor."""
     try:
         submit = executor.submit
     except AttributeError:
@@ -100,8 +107,10 @@ async def _result_at_home(
     away.add(future)
     waker: Waker | None = None
     try:
-        waits = True  # also if it is done already: a cancellation that is pending strikes here
-        while waits:
+        waits = True  # also if it is done already: a pending cancellation is raised here
+        while True:  # not `while waits`: see BigLock._wait
+            if not waits:
+                break
             waker = Waker(task)
             try:
                 future.add_done_callback(waker.wake)
@@ -109,14 +118,14 @@ async def _result_at_home(
             except BaseException:
                 waker.forget()
                 raise
-            waits = not future.done()  # woken by another
-        if future.cancelled():  # not concurrent.futures' error, which is none of cancelled tasks
+            waits = not future.done()  # else something else woke the task
+        if future.cancelled():  # concurrent.futures' own error does not cancel a task
             message = f"run_in: the future of {executor!r} was cancelled"
-            raise asyncio.CancelledError(message)  # noqa: TRY301  (what follows is right for it)
+            raise asyncio.CancelledError(message)  # noqa: TRY301  (handled just below)
         return future.result()
     except asyncio.CancelledError:
         _forgive(future)
-        if isinstance(executor, _PROMPT):
+        if _is_prompt(executor):
             future.cancel()
         else:
             await _cancel_away(future)
@@ -127,9 +136,9 @@ async def _result_at_home(
 
 
 def _note_what_was_sent(error: TypeError, fn: Callable[..., Any]) -> None:
-    """Add the call's function to an error that names a part of it, or nothing at all.
+    """Name the called function in an error that names only a part of the call.
 
-    "args not shareable" is all that an interpreter says of a function of the main script.
+    For a function of the main script, an interpreter says no more than "args not shareable".
     """
     interpreters = sys.modules.get("concurrent.interpreters")  # only Python 3.14 and later have it
     if interpreters is None or not isinstance(error, interpreters.NotShareableError):
@@ -142,19 +151,19 @@ def _note_what_was_sent(error: TypeError, fn: Callable[..., Any]) -> None:
 
 
 async def _cancel_away(future: concurrent.futures.Future[Any]) -> None:
-    """Its callbacks may wait for an answer from another machine: not in the home's thread."""
+    """Cancel a future in a worker, as its callbacks may wait for an answer from another machine."""
     if not future.done():
         try:
             await to_worker(future.cancel)
-        except (asyncio.CancelledError, RuntimeError):  # once more; or the workers have ended
-            future.cancel()  # if nobody has begun to
+        except (asyncio.CancelledError, RuntimeError):  # cancelled again, or the workers have ended
+            future.cancel()  # if the worker has not
 
 
 def _forgive(future: concurrent.futures.Future[Any]) -> None:
-    """Before it is cancelled: have it take an exception that comes too late.
+    """Make a future that is about to be cancelled accept an exception that comes too late.
 
-    When a process dies, 3.11's pool tells each future in its list, and fails at the first that was
-    cancelled: whoever waits for those behind it would wait for ever. Later Pythons go on there.
+    When a process dies, 3.11's pool sets an exception on each of its futures and fails at the first
+    cancelled one: the waiters for those behind it would wait forever. Later Pythons skip it.
     """
     if sys.version_info < (3, 12):
         future.set_exception = partial(_set_exception, future)  # type: ignore[method-assign]

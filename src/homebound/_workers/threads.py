@@ -1,23 +1,25 @@
-"""The threads of a worker pool: how they come, find jobs, rest, leave and die.
+"""The threads of a worker pool: how they start, find jobs, rest, leave and die.
 
-No future, no call_soon_threadsafe: a worker that is done puts the waiting task into the mailbox of
-its home. Jobs wait in one deque, idle workers in another, both atomic in each operation; at most
-one woken worker is *searching* at a time, and one that finds a job while there are more wakes the
-next before it begins. So a burst of short jobs runs on few threads, and long ones get one each.
+There is no future and no call_soon_threadsafe: a worker that has done its job puts the waiting task
+into the mailbox of the task's home. Jobs wait in one deque, idle workers in another; each operation
+on them is atomic. At most one woken worker is *searching* at a time, and a worker that finds a job
+while there are more wakes the next before it begins. So a burst of short jobs runs on few threads,
+and long jobs get one each.
 
-The orders that make it lossless: a submitter appends the job and then looks whether a worker
-searches; a worker that found nothing lists itself as idle, stops searching, and then looks again.
+Two orders make sure that no job is lost: a submitter appends the job and then looks whether a
+worker searches; a worker that found nothing lists itself as idle, stops searching, and then looks
+at the jobs again.
 
 Waking a thread costs more than a brief job, and with the GIL it takes the interpreter away from
-the one at work. So while jobs are brief on average, a worker that finds more of them does not send
-for help, as long as an idle one *watches*: it looks each millisecond, and if jobs wait and none was
-taken meanwhile, the pool takes its jobs to be long again. Nothing waits behind a long job for more
-than two looks.
+the worker that is busy. So while jobs are brief on average, a worker that finds more of them does
+not send for help as long as an idle one *watches*: it looks each millisecond, and if jobs wait and
+none was taken since its last look, the pool treats its jobs as long again. No job waits behind a
+long one for more than two looks.
 
-A worker may die of an exception in its own code: the process is out of memory, a debugger throws
-one into the thread. Then it is struck out, the job in its hand fails, and others do the rest. Where
-there are none and none can be had, as at the limit of threads, the jobs that wait fail as well. No
-caller waits for a worker that is gone.
+A worker may die of an exception in its own code: the process is out of memory, or a debugger throws
+one into the thread. The pool then strikes it out and fails its job, and the other workers do the
+rest. If there are none and none can be started, as at the limit of threads, the waiting jobs fail
+as well. No caller waits for a worker that is gone.
 """
 
 from __future__ import annotations
@@ -50,10 +52,10 @@ class Worker(threading.Thread):
 
     def __init__(self, live: Callable[[], None], name: str) -> None:
         super().__init__(target=live, name=name, daemon=True)
-        self.tried = threading.Event()  # whether it could be started is known
-        self.begun = False  # it lives, or has lived; written by it under the pool's lock
+        self.tried = threading.Event()  # set once it is known whether the thread could be started
+        self.begun = False  # the thread has begun; written by it under the pool's lock
         self.worked = False  # it has done a job, or found none to do; written by it
-        self.parker: Parker | None = None  # where it sleeps, while it lives; written by it
+        self.parker: Parker | None = None  # set while the thread lives; written by it
 
     def start(self) -> None:
         try:
@@ -68,7 +70,7 @@ class Worker(threading.Thread):
 
 
 class WorkerThreads:
-    """What of a `WorkerPool` its users do not call."""
+    """The part of a `WorkerPool` that its users do not call."""
 
     def __init__(self, name: str, limits: tuple[int, int], idle_timeout: float) -> None:
         self.name: str = name
@@ -77,8 +79,9 @@ class WorkerThreads:
         self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
         self._idle: deque[Parker] = deque()  # workers append themselves; the latest is woken first
         self._searching = False  # a woken worker has not found its job yet; any thread
-        # How long jobs take, in seconds, and whether that is brief; how many were taken; whether an
-        # idle worker watches. Any worker writes them; each is a hint, and _watch makes up for it.
+        # The average time of a job in seconds, and whether that is brief; how many were taken;
+        # whether an idle worker watches. Any worker writes them: they are hints, and _watch makes
+        # up for a lost update.
         self._average = _LONG
         self._brief = False
         self._taken = 0
@@ -87,24 +90,34 @@ class WorkerThreads:
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
         self._lock = _thread.RLock()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
-        self._going: list[Worker] = []  # no longer of the set, and perhaps not at their end yet
+        self._going: list[Worker] = []  # out of the set, but perhaps still in their last steps
         self._number = count()
         # Called when the last thread has left; under _lock.
         self._when_empty: list[Callable[[], object]] = []
 
+    def _begin_as_child(self) -> None:
+        """Have no workers and no jobs, as when it was made: this is a forked process."""
+        self._lock = _thread.RLock()
+        self._threads = set()
+        self._going = []
+        self._idle = deque()
+        self._jobs = deque()
+        self._searching = self._watched = False
+        self._when_empty = []
+
     # In a submitter.
 
     def _put(self, job: Any) -> None:
-        """Have it done. Raises if nobody will: the job is then in no queue."""
+        """Queue a job and see that a worker does it. Raises if none will: the job is not queued."""
         self._jobs.append(job)
-        if self._shut_down and self._take_out(job):  # else it is done all the same, or dropped
+        if self._shut_down and self._take_out(job):  # else a worker has it, or shutdown dropped it
             message = f"{self!r} was shut down: it takes no more work"
             raise RuntimeError(message)
         if self._searching:  # after the append: pairs with _rest and _send_instead
             return
         if self._brief and self._watched:
-            # A worker that is not idle looks again before it rests. It lists itself first: a pass
-            # through that list's lock before looking whether one is missing there pairs with it.
+            # A busy worker looks again before it rests, and lists itself as idle before that look.
+            # `rotate` passes through the list's own lock, so what follows sees that listing.
             self._idle.rotate(0)
             if len(self._idle) < len(self._threads):
                 return
@@ -112,7 +125,7 @@ class WorkerThreads:
             self._send_one()
         except BaseException:
             ours = self._take_out(job)
-            self._send_instead()  # other submitters have relied on our search
+            self._send_instead()  # other submitters have relied on the search that failed
             if ours:
                 raise
 
@@ -125,11 +138,12 @@ class WorkerThreads:
         return True
 
     def _send_one(self) -> None:
-        """Have one more worker look for work."""
+        """Send one more worker to look for work: wake an idle one, or start a thread."""
         self._searching = True
         parker: Parker | None = None
         try:
-            # Popped and stored in one step of the interpreter: it is woken whatever is raised here.
+            # `for` pops and stores in one step of the interpreter: whatever a signal handler raises
+            # here, the worker is woken.
             for parker in starmap(self._idle.pop, repeat((), 1)):
                 parker.unpark()
         except IndexError:
@@ -143,7 +157,7 @@ class WorkerThreads:
         self._hire()
 
     def _send_instead(self) -> None:
-        """A search has come to nothing: have another worker look, or the jobs fail."""
+        """Send another worker after a search that failed, or fail the jobs."""
         self._searching = False
         if not self._jobs:  # after that: pairs with _put
             return
@@ -155,12 +169,12 @@ class WorkerThreads:
                 self._fail_jobs(error)
 
     def _hire(self) -> None:
-        """Start one more worker. Raises if that fails and no other is there to do the work."""
+        """Start one more worker. Raises if that fails and there is no other to do the work."""
         thread: Worker | None = None
         try:
             with self._lock:
                 if len(self._threads) >= self._limits[1]:
-                    self._searching = False  # all are at work, and each looks again when it is done
+                    self._searching = False  # all are busy, and each looks again when it is done
                     return
                 thread = Worker(self._live, f"{self.name}-{next(self._number)}")
                 self._threads.add(thread)
@@ -169,17 +183,17 @@ class WorkerThreads:
             self._searching = False
             with self._lock:
                 if thread is not None and not thread.begun:
-                    self._threads.discard(thread)  # else it lives: Ctrl-C as we waited for that
+                    self._threads.discard(thread)  # else it lives: Ctrl-C came during `start`
                 alone = not self._threads
             if thread is not None:
-                thread.tried.set()  # nobody joins it in vain
+                thread.tried.set()  # so that `join` does not wait for it
             if alone:
                 raise
 
     # In a worker.
 
     def _live(self) -> None:
-        """A worker's life. However it ends, the pool gets to know."""
+        """Run a worker, from its first step to its last, and tell the pool how it ends."""
         worker: Any = threading.current_thread()
         try:
             with self._lock:
@@ -194,12 +208,12 @@ class WorkerThreads:
 
     def _work(self, worker: Worker) -> None:
         parker = worker.parker = new_parker()
-        # It takes a job and stores it in one step of the interpreter: what is thrown into this
-        # thread comes before that or after it, and no job is lost in between.
+        # `for` takes a job and stores it in one step of the interpreter: an exception thrown into
+        # this thread comes before that step or after it, and no job is lost in between.
         jobs = self._jobs
         take = starmap(jobs.popleft, repeat(()))
         job: Any = None
-        sent = True  # it is the one that was sent, and has not found a job yet
+        sent = True  # this worker is the searching one, and has not found a job yet
         try:
             while True:
                 try:
@@ -225,48 +239,48 @@ class WorkerThreads:
             raise
 
     def _send_help(self) -> None:
-        """Have another worker look for the rest. Without one, this one does it all in turn."""
+        """Send another worker for the other jobs. If that fails, this one does them in turn."""
         try:
             self._send_one()
-        except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job in hand)
+        except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job taken)
             self._searching = False
 
     def _do(self, job: Any) -> None:
         began = perf_counter()
         try:
             job.work()
-        except BaseException as error:  # noqa: BLE001  (told; the worker goes on)
-            # Not of the function that was called: telling of its outcome has failed, as where the
-            # callback of a future raises SystemExit.
+        except BaseException as error:  # noqa: BLE001  (reported; the worker goes on)
+            # Not an exception of the function called: reporting its outcome has failed, as when a
+            # future's callback raises SystemExit.
             job.fail(self._broken(error))
             _report(error)
-        del job  # the traceback of its error leads to this frame, by way of the one below
-        # Capped: one job that had to wait for the interpreter does not make all of them long.
+        del job  # the traceback of its error holds this frame, through that of `work`
+        # Capped: a single job that had to wait for the GIL does not make the average long.
         took = min(perf_counter() - began, _LONG)
         self._average += (took - self._average) / 8
         self._brief = self._average < _BRIEF
 
     def _rest(self, parker: Parker, *, sent: bool) -> bool:
-        """Found nothing: sleep until sent. False: leave for good."""
+        """Sleep until sent, having found no job. Returns False if the worker is to end."""
         self._idle.append(parker)
         if sent:
             self._searching = False
-        if self._jobs or self._shut_down:  # after listing ourselves: pairs with _put and shutdown
+        if self._jobs or self._shut_down:  # after the listing: pairs with _put and shutdown
             return not self._leave(parker)
         if self._brief and not self._watched and self._watch(parker):
             return True
         if not self._sleep(parker):
             if self._may_leave():
                 return not self._leave(parker)
-            parker.park()  # still listed: a submitter finds it now, and hires nobody
+            parker.park()  # still listed: a submitter wakes this worker and starts no thread
         self._unlist(parker)
         return True
 
     def _unlist(self, parker: Parker) -> bool:
-        """Take a worker off the list of the idle; False if it has been sent.
+        """Take a worker off the list of the idle; False if it is not on it, having been sent.
 
-        Sent just when it had found work by itself, it was not sent now and is listed still. Left
-        there twice, it would be sent when it has gone.
+        A worker whose parker was set for an earlier search has not been sent now and is still
+        listed. Left on the list twice, it would be sent after its end.
         """
         try:
             self._idle.remove(parker)
@@ -275,7 +289,7 @@ class WorkerThreads:
         return True
 
     def _sleep(self, parker: Parker) -> bool:
-        """Sleep until sent; False: the idle timeout is over. A parker may wake before that."""
+        """Sleep until sent; False: the idle timeout is over. The parker may wake before that."""
         left = self._idle_timeout
         end = monotonic() + left
         while not parker.park(left):
@@ -285,7 +299,7 @@ class WorkerThreads:
         return True
 
     def _watch(self, parker: Parker) -> bool:
-        """Idle while jobs are brief: see that they go on. True: look for work now."""
+        """Watch, idle, that brief jobs keep being taken. Returns True to look for work now."""
         self._watched = True
         quiet = 0
         while quiet < _QUIET:
@@ -294,18 +308,18 @@ class WorkerThreads:
                 break
             if self._taken != taken:
                 quiet = 0
-            elif self._jobs:  # nobody has taken one since the last look
+            elif self._jobs:  # none was taken since the last look
                 self._average = _LONG
                 self._brief = False
                 break
             else:
                 quiet += 1
         self._watched = False
-        # Then look: one that found us watching, with jobs waiting, has sent no other (pairs with
-        # _work and _put).
+        # Clear it, then look: a submitter or worker that saw `_watched`, with jobs waiting, has
+        # sent no other (pairs with _work and _put).
         if quiet == _QUIET and not self._jobs:
             return False
-        self._unlist(parker)  # unless we were sent
+        self._unlist(parker)  # unless it was sent
         return True
 
     def _may_leave(self) -> bool:
@@ -313,7 +327,7 @@ class WorkerThreads:
             return self._shut_down or len(self._threads) > self._limits[0]
 
     def _leave(self, parker: Parker) -> bool:
-        """Give up the rest unless sent meanwhile; True if this worker is to end."""
+        """Leave the pool unless sent meanwhile; True if this worker is to end."""
         if not self._unlist(parker):
             return False  # sent: there is work
         if self._jobs:
@@ -321,9 +335,9 @@ class WorkerThreads:
         worker: Any = threading.current_thread()
         with self._lock:
             if not self._shut_down and len(self._threads) <= self._limits[0]:
-                return False  # another has left meanwhile
+                return False  # another worker has left meanwhile
             self._threads.discard(worker)
-            if self._jobs:  # submitted meanwhile, and perhaps refused a new thread because of us
+            if self._jobs:  # a submitter may have started no thread because this one was there
                 self._threads.add(worker)
                 return False
             self._see_off(worker)
@@ -333,7 +347,7 @@ class WorkerThreads:
     # The end of a worker that does not leave by itself.
 
     def _lost(self, worker: Worker, error: BaseException) -> None:
-        """Do without a worker that dies, or has died. Called from: any thread."""
+        """Strike out a worker that dies, or has died. Called from: any thread."""
         if worker.parker is not None:
             self._unlist(worker.parker)
         with self._lock:
@@ -344,26 +358,26 @@ class WorkerThreads:
         if worker.worked or self._idle:
             self._send_instead()
         else:
-            # Another one would die like it, having done nothing. Those at work look for more later.
+            # Another one would die as this did, having done nothing. Busy workers look again later.
             self._searching = False
             if alone:
                 self._fail_jobs(error)
         self._tell_if_empty()
 
     def _see_off(self, worker: Worker) -> None:
-        """Remember one that goes, for `shutdown` to wait for its last deed. Under the lock."""
+        """Remember a worker that leaves, for `shutdown` to join it. Called under the lock."""
         self._going = [*(each for each in self._going if each.is_alive()), worker]
 
     def _not_ended(self) -> set[Worker]:
-        """The threads that are there, or go; but for the calling one."""
+        """Return the threads that work or leave, without the calling one."""
         me: Any = threading.current_thread()
         with self._lock:
             return {*self._threads, *(each for each in self._going if each.is_alive())} - {me}
 
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
-        """Wait for the end of a thread, in seconds; False if it has not ended by then.
+        """Join a thread for at most `timeout` seconds; False if it has not ended by then.
 
-        If it ended without a word to the pool, it is lost.
+        If it ended without telling the pool, strike it out.
         """
         thread.join(timeout)
         if thread.is_alive():
@@ -373,9 +387,9 @@ class WorkerThreads:
         return True
 
     def _fail_jobs(self, error: BaseException) -> None:
-        """No worker is there, and none can be had: the callers get an error.
+        """Fail the jobs that are queued now, as there is no worker and none can be started.
 
-        As many as are queued by now: later ones find no search going on, and send a worker.
+        The submitters of later jobs find no search going on, and send a worker themselves.
         """
         for _ in range(len(self._jobs)):
             try:
@@ -384,11 +398,11 @@ class WorkerThreads:
                 return
             try:
                 job.fail(self._broken(error))
-            except BaseException as more:  # noqa: BLE001  (told; the others fail as well)
+            except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
                 _report(more)
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
-        """What a caller gets whose job could not be done for lack of a worker."""
+        """Return the error of a job that could not be done for lack of a worker."""
         broken = concurrent.futures.BrokenExecutor(f"{self!r} has lost a worker: {error!r}")
         broken.__cause__ = error
         return broken
@@ -402,10 +416,10 @@ class WorkerThreads:
             try:
                 callback()
             except ContextClosed:
-                pass  # the home that has waited ends
+                pass  # the home that waited has ended
 
 
 def _report(error: BaseException) -> None:
-    """Tell of an exception that ends no thread."""
+    """Pass an exception that ends no thread to threading.excepthook."""
     args = (type(error), error, error.__traceback__, threading.current_thread())
     threading.excepthook(threading.ExceptHookArgs(args))

@@ -1,4 +1,4 @@
-"""A blocking call in a worker of the current context, which wakes the task at its home."""
+"""to_worker: a blocking call in a worker, whose completion wakes the task at its home."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def pool_of(context: AioContext) -> WorkerPool:
-    """The worker pool of a context, made at first use, shut down with it."""
+    """Return the worker pool of a context, made at first use and shut down with the context."""
     pool: WorkerPool | None = context.workers
     if pool is None:
         pool = context.workers = WorkerPool(name=f"{context.name}-worker")
@@ -33,10 +33,10 @@ def pool_of(context: AioContext) -> WorkerPool:
 async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Call a blocking function in a worker of the current context, and wait for its result here.
 
-    contextvars are carried. Cancelled while the job waits for a worker, it is not done; cancelled
-    while it runs, it runs on and its result is dropped. Raises what `fn` raises, ContextError where
-    there is no current context, RuntimeError if no thread can be started to do it, and
-    concurrent.futures.BrokenExecutor if its worker has died.
+    contextvars are carried along. If the task is cancelled while the job waits for a worker, the
+    call is not made; if it is cancelled while the job runs, the job goes on and its result is
+    dropped. Raises the exception of `fn`; ContextError if there is no current context; RuntimeError
+    if no thread can be started; concurrent.futures.BrokenExecutor if the worker has died.
 
     >>> import homebound
     >>> async def main():
@@ -50,7 +50,7 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     if context is None:
         message = (
             f"to_worker from {whereabouts()}: it needs the loop of a context; "
-            "AioContext.attach makes one"
+            "AioContext.attach(loop) gives a loop one"
         )
         raise ContextError(message)
     pool = pool_of(context)
@@ -61,10 +61,13 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     job = Job(fn, args, kwargs, waker)
     try:
         pool._put(job)
-        await suspend_for(task, job)
-        while not job.done:  # woken by another than the worker
-            if job.rearm(Waker(task)):
+        armed = True
+        while True:
+            if armed:
                 await suspend_for(task, job)
+            if job.done:
+                break
+            armed = job.rearm(Waker(task))  # not woken by the worker. Last: see BigLock._wait
     except BaseException:
         waker.forget()
         pool._take_out(job)
@@ -73,6 +76,6 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         try:
             raise job.error
         finally:
-            del job, task, waker  # the traceback would hold them, and they it
+            del job, task, waker  # a cycle otherwise: the traceback holds them, and they hold it
     result: T = job.result
     return result

@@ -58,7 +58,9 @@ class RawFile:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer`; an image that has become too short for that is an error."""
         with self._use(offset, len(buffer)) as fd:
-            while buffer:
+            while True:  # not `while buffer`: see BigLock._wait
+                if not buffer:
+                    break
                 done = os.preadv(fd, (buffer,), offset)
                 if not done:
                     text = f"{self.path!r} has become shorter: nothing is left at {offset}"
@@ -73,7 +75,9 @@ class RawFile:
         rest = memoryview(data)
         with self._use(offset, len(data), changes=True) as fd:
             try:
-                while rest:
+                while True:  # not `while rest`: see BigLock._wait
+                    if not rest:
+                        break
                     done = os.pwritev(fd, (rest,), offset, flags)
                     offset += done
                     rest = rest[done:]

@@ -27,7 +27,7 @@ _EVERY = 0.5  # seconds between two looks at the counters
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen: the Unix socket if there is one, else host and port."""
+    """Return where to listen: the Unix socket if there is one, else host and port."""
 
     unix: Path | None
     host: str

@@ -20,7 +20,7 @@ _PAUSE = 0.0005  # seconds between two cancellations
 
 
 class Fight:
-    """What `Stress.run` runs. All of it in the thread that calls, but for `_live`."""
+    """The machinery of `Stress.run`. All of it but `_live` runs in the calling thread."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Fight:
                 await asyncio.sleep(0)
 
     def _wait_for(self, tasks: list[Any], finish: Callable[[], object]) -> None:
-        """Everyone who is not cancelled ends by himself, when he sees that it is over."""
+        """Every party that is not cancelled ends by itself when it sees that the time is over."""
         stress = self._stress
         deadline = monotonic() + stress.patience
         while stress.alive() or not all(task.done() for task in tasks):

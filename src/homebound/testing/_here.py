@@ -1,4 +1,4 @@
-"""Where a test is."""
+"""The context of the running test, for assertions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test may leave behind: nothing."""
+"""A check that a block of code leaves nothing behind: no thread, descriptor, task or exception."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SECONDS_TO_END = 1.0  # for a thread whose work is done but which the interpret
 
 
 class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
-    """`with no_leaks():` raises AssertionError if what is begun inside is not ended there.
+    """Raise AssertionError at the end of the `with` if something begun inside has not ended.
 
-    Threads that run, open file descriptors, tasks that are not done, contexts whose loops were not
-    closed, the big lock, and exceptions that nobody could catch: in a thread, in a finaliser. An
-    exception that ends the `with` goes on, with what is left in its notes.
+    It looks for running threads, open file descriptors, unfinished tasks, contexts whose loops were
+    not closed, the big lock, and exceptions that could not be caught: in a thread, in a finaliser.
+    An exception that leaves the `with` is raised as it is, with the leaks in its notes.
 
     >>> import homebound
     >>> from homebound.testing import no_leaks
@@ -42,7 +42,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
     Called from: any thread.
     """
 
-    # Descriptors that somebody keeps for good, by number and what each is open on: no leaks.
+    # Descriptors that a library keeps for good, by number and what each is open on: no leaks.
     kept: ClassVar[dict[str, str]] = {}
 
     @staticmethod

@@ -17,9 +17,9 @@ PATIENCE = 20.0  # seconds until a thread is taken to hang
 
 
 class Threads:
-    """Plain threads, nobody's homes, that end with the `with`. The outcome of each is a future.
+    """Plain threads, homes of no context, that end with the `with`. Each one's outcome is a future.
 
-    Leaving raises AssertionError if one hangs for `patience` seconds.
+    Leaving the `with` raises AssertionError if a thread hangs for `patience` seconds.
 
     >>> from homebound.testing import Threads
     >>> with Threads() as threads:
@@ -52,7 +52,7 @@ class Threads:
         return future
 
     def alive(self) -> list[threading.Thread]:
-        """Those that have not ended.
+        """Return the threads that have not ended.
 
         Called from: any thread.
         """

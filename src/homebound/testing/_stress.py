@@ -55,7 +55,7 @@ class Stress:
         self.seconds: float = seconds
         self.seed: int = random.SystemRandom().getrandbits(32) if seed is None else seed
         self.patience: float = patience
-        # One for each thread that counts, written by that alone: counting orders nobody.
+        # One for each thread that counts, written by it alone: counting synchronises nothing.
         self._counters: list[Counter[str]] = []
         self._mine = threading.local()
         self._switch_interval = switch_interval
@@ -90,7 +90,7 @@ class Stress:
 
     @property
     def counts(self) -> Counter[str]:
-        """What was counted so far, in all threads.
+        """Return the counts so far, of all threads together.
 
         Called from: any thread.
         """
@@ -198,14 +198,14 @@ class Stress:
         deaths: float = 0.0,
         finish: Callable[[], object] | None = None,
     ) -> None:
-        """Have everyone fight over something until the time is over; raise what went wrong.
+        """Have many parties use one object until the time is over; raise what went wrong.
 
         `tasks` tasks call `await task(rng)` again and again in each of `contexts` I/O threads, and
         in each loop that the factories `loops` make; `threads` plain threads call `thread(rng)`.
-        With `cancel` a task is cancelled now and then, and another one comes. `deaths` is how
-        likely it is, each time, that an I/O thread is stopped and another one comes. At the end
-        `finish()` is called until all have ended who wait for something that nobody would bring.
-        `counts` has the turns of each kind of party, those that were cancelled, and the deaths.
+        With `cancel`, tasks are cancelled now and then and replaced. `deaths` is the probability,
+        each time, that an I/O thread is stopped and replaced. At the end `finish()` is called until
+        the last party has ended: it brings what the remaining ones wait for. `counts` has the turns
+        of each kind of party, the cancellations and the deaths.
 
         Called from: any thread.
         """

@@ -1,7 +1,7 @@
 """The test kit for pytest: `pytest_plugins = ["homebound.testing.pytest_plugin"]` in a conftest.py.
 
-It is loaded by who asks for it, there or with `-p homebound.testing.pytest_plugin`. Nothing happens
-to a test that uses none of its fixtures or markers, unless `homebound_no_leaks = true` is set.
+It is loaded only on request, there or with `-p homebound.testing.pytest_plugin`. It leaves a test
+alone that uses none of its fixtures or markers, unless `homebound_no_leaks = true` is set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._time.clock import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__: list[str] = []  # pytest finds what is here; nobody imports it
+__all__: list[str] = []  # pytest finds what is here; nothing is to be imported
 
 _STRESS_ASKED_FOR = "HOMEBOUND_STRESS_SECONDS" in os.environ
 _STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """How to have the same random choices again."""
+    """Return the header line that says how to repeat the random choices."""
     return (
         f"HOMEBOUND_SEED={_SEED} HOMEBOUND_STRESS_SECONDS={_STRESS_SECONDS} "
         f"GIL={'on' if has_gil() else 'off'}"
@@ -69,7 +69,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What each race counted, for who asked for races of a certain length."""
+    """Print what each race counted, if races of a certain length were asked for."""
     races = terminalreporter.config.stash.get(_races, [])
     if _STRESS_ASKED_FOR and races:
         terminalreporter.section("homebound stress")
@@ -111,7 +111,7 @@ def _steady_process(_test_numbers: Iterator[int]) -> None:
 def no_leaks(_steady_process: None) -> Iterator[None]:
     """Fail the test if it leaves threads, descriptors, tasks, contexts or the big lock behind.
 
-    Also if something was raised where nobody could catch it, in a thread or a finaliser.
+    It fails, too, if an exception was raised where it cannot be caught: in a thread, a finaliser.
     """
     with _no_leaks():
         yield

@@ -1,4 +1,4 @@
-"""What a conformance suite is made of: named cases, and one call that runs them all."""
+"""The parts of a conformance suite: named cases, and one call that runs them all."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class _Pair(NamedTuple):
 
 
 class Case(_Pair):
-    """One thing that an implementation must do: a pair of its name, and `check(factory)`.
+    """A requirement on an implementation: a pair of its name and `check(factory)`.
 
-    `check` raises AssertionError if what the factory makes does not do it. Calling the case is the
-    same; pytest, which parametrizes a test with cases, shows their names.
+    `check` raises AssertionError if the object that the factory makes fails it; calling the case
+    does the same. pytest shows the names of the cases that parametrize a test.
 
     >>> import homebound
     >>> from homebound.testing import lock_cases
@@ -103,7 +103,7 @@ async def all_of(*tasks: asyncio.Task[Any]) -> list[Any]:
 
 
 def wait_for(tasks: list[Task[Any]], there: list[Future[Any]], patience: float) -> None:
-    """Until tasks in I/O threads, and what goes on in other places, have ended."""
+    """Wait until tasks in I/O threads, and calls in other places, have ended."""
     for task in tasks:
         block_on(task, timeout=patience)
     for future in there:

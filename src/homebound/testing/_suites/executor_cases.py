@@ -1,4 +1,4 @@
-"""What every executor must do, whoever made it: the contract of concurrent.futures."""
+"""The requirements on any executor: the contract of concurrent.futures."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class NotHeldError(Exception):
 
 
 class Blockers:
-    """Jobs that hold all threads of an executor: what is submitted after them waits.
+    """Jobs that occupy all threads of an executor, so that later jobs wait.
 
-    So it seems, for nobody says how many threads there are. What runs before a thread was freed,
-    or in two threads when one was, is no fault of the executor's, but a NotHeldError.
+    The number of threads is a guess, as an executor does not tell it. A later job that runs before
+    a thread was freed, or in two threads when one was, shows a wrong guess and raises NotHeldError:
+    that is no fault of the executor's.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -106,7 +107,7 @@ def gives_exceptions_with_their_traceback(executor: Executor, patience: float) -
 
 
 def goes_on_after_an_error(executor: Executor, patience: float) -> None:
-    """Of a job, of any kind, and of somebody who is told that one is done."""
+    """Run later jobs although earlier ones have raised SystemExit."""
 
     def leave() -> None:
         raise SystemExit
@@ -151,7 +152,7 @@ def cancels_what_has_not_begun(executor: Executor, patience: float, start: float
 
 
 def executor_job(blockers: Blockers) -> Future[int]:
-    """One that runs."""
+    """Shut down an executor while a job runs."""
     return blockers.jobs[0][0]
 
 
@@ -273,7 +274,7 @@ def _check(case: Callable[..., None], factory: Factory) -> None:
 
 
 def _check_held(case: Callable[..., None], patience: float, factory: Factory) -> None:
-    """Where a thread was slow to start, all over again, with more time for that."""
+    """Repeat a case in which a thread was slow to start, with more time for that."""
     start = _START
     while True:
         try:
@@ -287,7 +288,7 @@ def _check_held(case: Callable[..., None], patience: float, factory: Factory) ->
 
 
 def executor_cases(*, patience: float = 20.0) -> list[Case]:
-    """What an executor must do, as cases: pairs of a name and `check(factory)`.
+    """Return the requirements on an executor as cases: pairs of a name and `check(factory)`.
 
     See `check_executor` for the option, `lock_cases` for the use.
 

@@ -1,4 +1,4 @@
-"""What every lock must do, whoever made it."""
+"""The requirements on any lock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def serves_in_order(lock: Any) -> None:
 
 
 async def lets_nobody_overtake(lock: Any) -> None:
-    """Who releases and wants it again comes behind those who wait."""
+    """Queue the releasing task behind the waiters when it acquires the lock again."""
     order: list[str] = []
 
     async def waiter() -> None:
@@ -129,7 +129,7 @@ async def _cancel_and_release(
 
 
 class Inside:
-    """How many are in there. Not atomic, so that an intruder spoils the count."""
+    """A count of the parties inside. Not atomic, so that an intruder spoils it."""
 
     def __init__(self) -> None:
         self.now: list[None] = []
@@ -252,7 +252,7 @@ EVERYWHERE = [
 def lock_cases(
     *, run: Run = run_here, one_loop: bool = False, patience: float = 20.0
 ) -> list[Case]:
-    """What a lock must do, as cases: pairs of a name and `check(factory)`.
+    """Return the requirements on a lock as cases: pairs of a name and `check(factory)`.
 
     For a framework that shows each: `@pytest.mark.parametrize("case", lock_cases())`, and in the
     test `case(factory)`. See `check_lock` for the options.

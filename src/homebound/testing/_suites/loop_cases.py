@@ -1,4 +1,4 @@
-"""What every asyncio event loop must do, whoever made it."""
+"""The requirements on any asyncio event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POSTS = 200  # of each thread, where several post
 
 
 def limited(loop: Loop, main: Any, patience: float) -> Any:
-    """Run a coroutine, not for ever."""
+    """Run a coroutine with a time limit."""
 
     async def run() -> Any:
         async with asyncio.timeout(patience):
@@ -368,7 +368,7 @@ CASES = [
 
 
 def loop_cases(*, patience: float = 20.0) -> list[Case]:
-    """What an event loop must do, as cases: pairs of a name and `check(factory)`.
+    """Return the requirements on an event loop as cases: pairs of a name and `check(factory)`.
 
     See `check_loop` for the option, `lock_cases` for the use.
 

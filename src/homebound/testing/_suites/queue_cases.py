@@ -1,4 +1,4 @@
-"""What every queue must do, whoever made it."""
+"""The requirements on any queue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHUT_DOWN: tuple[type[BaseException], ...] = (
 
 
 def drained(items: list[Any], order: Order) -> list[Any]:
-    """In which order a queue gives what was put."""
+    """The order in which a queue gives out its items."""
     if order == "fifo":
         return items
     return items[::-1] if order == "lifo" else sorted(items)
@@ -163,7 +163,7 @@ async def loses_no_slot(new: Callable[..., Any], _order: Order) -> None:
 
 
 async def shuts_down(new: Callable[..., Any], _order: Order) -> None:
-    """Who waits is told; what is in can still be got. Queues without `shutdown` need not."""
+    """Notify the waiters on shutdown and keep the items; only for queues with `shutdown`."""
     queue = new(1)
     if not hasattr(queue, "shutdown"):
         return
@@ -279,7 +279,7 @@ def queue_cases(
     one_loop: bool = False,
     patience: float = 20.0,
 ) -> list[Case]:
-    """What a queue must do, as cases: pairs of a name and `check(factory)`.
+    """Return the requirements on a queue as cases: pairs of a name and `check(factory)`.
 
     See `check_queue` for the options, `lock_cases` for the use.
 

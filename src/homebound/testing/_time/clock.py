@@ -32,7 +32,7 @@ _ROUNDING = 1e-6  # seconds by which two ways to the same moment may differ
 
 
 class VirtualClock:
-    """A clock that stands while anybody is at work, and jumps when all wait; see `virtual_clock`.
+    """A clock that stands while anything runs, and jumps when all wait; see `virtual_clock`.
 
     Called from: any thread.
     """
@@ -60,7 +60,7 @@ class VirtualClock:
         self._idle: Cut | None = None
         self._idle_since = 0.0
         self._stuck: dict[int, tuple[int, int]] = {}
-        self._why: Busy | None = None  # who keeps it from jumping
+        self._why: Busy | None = None  # what keeps it from jumping
 
     def now(self) -> float:
         """Virtual seconds since it began, in whole microseconds.
@@ -71,7 +71,7 @@ class VirtualClock:
 
     @property
     def autojump(self) -> bool:
-        """Whether it jumps by itself when all wait; may be changed at any time.
+        """True if the clock jumps by itself when all wait; may be changed at any time.
 
         Called from: any thread.
         """
@@ -142,7 +142,7 @@ class VirtualClock:
         watch.leave()
         self._party.__exit__(None, None, None)
         self._idle = self._why = None  # they hold what others would like to drop
-        _wake_all()  # whoever sleeps for ever now has until a time to sleep
+        _wake_all()  # sleeps without a timeout now get one
         for sleeper in self._sleepers.copy():
             sleeper.parker.unpark()
         for advance in self._advances.copy():
@@ -174,14 +174,14 @@ class VirtualClock:
         finally:
             self._sleepers.discard(me)
         if unparked:
-            parker.clear()  # not before: with nothing to wake it, who wakes would seem to sleep on
+            parker.clear()  # only now: cleared before, it would seem to sleep on
         return unparked
 
     # In the watch's thread.
 
     def _tick(self) -> bool:
-        """Nobody waits in `settle`: jump if all wait. True if it has."""
-        asked = tuple(self._advances)  # before the look: who asks later has been at work since
+        """Jump if all wait and no `settle` is under way. Returns True if it has."""
+        asked = tuple(self._advances)  # before the look: a later caller has run since
         found = cut(None, self._sleepers)
         if isinstance(found, Busy):
             self._idle, self._why = None, found
@@ -222,7 +222,7 @@ class VirtualClock:
         loops = [each.loop for each in found.contexts if isinstance(each, LoopContext)]
         timers = [each.earliest_timer() for each in loops if type(each).time is Loop.time]
         sleepers = [each.until for each in found.sleepers]
-        # A wait for ever, but with a number (`asyncio.sleep(math.inf)`), is no time to go to.
+        # An endless wait given as a number (`asyncio.sleep(math.inf)`) is no time to jump to.
         deadlines = [
             each for each in (*timers, *sleepers) if each is not None and not math.isinf(each)
         ]
@@ -240,11 +240,11 @@ class VirtualClock:
         return True
 
     def _take_out(self, advance: _Advance) -> None:
-        with suppress(ValueError):  # who has asked was interrupted, or the clock was first
+        with suppress(ValueError):  # the caller was interrupted, or the clock was first
             self._advances.remove(advance)
 
     def _wake_due(self, contexts: list[AioContext]) -> None:
-        """The clock has moved; now look who sleeps (see `Clock`)."""
+        """Wake all sleepers after the clock has moved (see `Clock`)."""
         for context in contexts:
             if isinstance(context, LoopContext):
                 timer = context.loop.earliest_timer()
@@ -256,7 +256,7 @@ class VirtualClock:
 
 
 class _Advance:
-    """Somebody waits for a time to come."""
+    """A call that waits for a time to come."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -264,7 +264,7 @@ class _Advance:
 
 
 def _instruction(ident: int) -> tuple[int, int] | None:
-    """Where a thread is; None if it has ended."""
+    """Return the line at which a thread stands; None if it has ended."""
     frame = thread_frames().get(ident)
     return None if frame is None else (id(frame), frame.f_lasti)
 
@@ -290,7 +290,7 @@ def _ring(context: AioContext) -> None:
 
 
 def _wake_all() -> None:
-    """Another clock is in force: whoever sleeps until a time looks again."""
+    """Make every sleep until a time look at the clock again, as another one is in force."""
     for context in every_context():
         if isinstance(context, LoopContext) and not context._closed:
             _ring(context)

@@ -1,26 +1,26 @@
-"""Is everybody idle? A consistent cut through contexts, worker pools and threads that sleep.
+"""Is everything idle? A consistent cut through contexts, worker pools and sleeping threads.
 
-One look goes from one to the next, and what was idle a moment ago may be busy by the time the look
-has come to the last: asked in turn, two that throw a ball to each other may both be seen without
-it. So we look twice, and compare. What a look sees of each is a *witness* that it was idle without
-a break from the first look to the second:
+A look goes from one to the next, and what was idle a moment ago may be busy by the time it reaches
+the last: two contexts that throw a ball to each other may both be seen without it. So there are two
+looks, which are compared. What a look sees of each is a *witness*: if it is the same in both looks,
+its owner was idle from the first to the second without a break.
 
-    a context   its bell, the list made for one sleep. The same list, still unrung, is the same
-                sleep: who wakes a home takes the bell's element first, and a home that wakes by
-                itself hangs up another. With it, an empty mailbox, and nothing to read in its
-                selector: what another one has written to a socket is busy, though nobody is yet.
+    a context   its bell, the list made for one sleep. The same list, still unrung, means the same
+                sleep: a waker takes the bell's element first, and a home that wakes by itself hangs
+                up another bell. Besides, its mailbox is empty and its selector has nothing to read:
+                bytes that another context has written to a socket count as busy.
     a pool      no job waits, each worker is listed as idle, and so many jobs were ever taken. From
-                an idle pool that count can only grow: unchanged, nothing was taken in between.
-    a thread    that sleeps in `clock.park` (with a virtual clock only): the record of one sleep,
-                its parker not set. A record is made for a sleep and dropped with it.
+                an idle pool that count can only grow: unchanged, none was taken in between.
+    a thread    in `clock.park` (with a virtual clock only): the record of one sleep, its parker not
+                set. A record is made for a sleep and dropped with it.
 
-All were idle at the moment between the two looks, each one's span reaching over it. Was anything on
-its way then? A post: it is in the mailbox before the bell is rung; in at that moment, it is still
-in at the second look (a home asleep takes nothing out), or its producer has rung the bell. A job:
-it is queued, or its worker is not listed. A result: it is posted before its worker lists itself as
-idle. What an executor of others does: the context that waits says so, and changes that at home
-only, awake. So there was nothing; and whatever begins after that moment comes from outside: a plain
-thread at work, another process, a loop of others. Those are not seen.
+All were idle at the moment between the two looks, as each one's span reaches over it. Could
+anything be on its way at that moment? A post is in the mailbox before the bell is rung; in the
+mailbox at that moment, it is still there at the second look (a sleeping home takes nothing out), or
+its producer has rung the bell. A job is queued, or its worker is not listed. A result is posted
+before its worker lists itself as idle. A call through a foreign executor is noted by the context
+that waits for it, which changes that only when awake. So there was nothing, and whatever begins
+later comes from outside: a plain thread, another process, a foreign loop. Those are not seen.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Sleeper:
-    """One sleep of a thread under a virtual clock. Made and dropped by that thread."""
+    """A record of one sleep of a thread under a virtual clock, made and dropped by that thread."""
 
     __slots__ = ("ident", "parker", "until")
 
@@ -57,7 +57,7 @@ class Sleeper:
 
 
 class Busy(NamedTuple):
-    """Somebody is not idle."""
+    """A context, pool or thread is not idle."""
 
     who: object
     why: str
@@ -74,7 +74,7 @@ class Cut(NamedTuple):
     witnesses: list[Any]
 
     def same(self, other: Cut) -> bool:
-        """Nobody has woken between the two looks."""
+        """Return whether nothing woke between the two looks."""
         mine, its = self.witnesses, other.witnesses
         return len(mine) == len(its) and all(
             one is two or (one == two and type(one) is int)
@@ -136,7 +136,7 @@ def _register(poll: select.poll, fd: int | None) -> None:
 
 
 def _lives(context: AioContext) -> bool:
-    """Somebody runs its loop. Of a loop of others we know no more than what was posted there."""
+    """Return whether its loop runs. Of a foreign loop only our own posts are known."""
     if context._closed:
         return False
     if isinstance(context, LoopContext):
@@ -145,7 +145,7 @@ def _lives(context: AioContext) -> bool:
 
 
 def _taken_when_idle(pool: WorkerPool) -> int | None:
-    """How many jobs its workers have ever taken, if they have nothing to do; else None."""
+    """Return how many jobs its workers ever took if they have nothing to do, else None."""
     taken = pool._taken
     idle = not pool._jobs and len(pool._idle) >= len(pool._threads)
     return taken if idle and pool._taken == taken else None

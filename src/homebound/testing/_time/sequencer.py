@@ -20,13 +20,14 @@ class SequenceBroken(RuntimeError):  # noqa: N818  (as asyncio.BrokenBarrierErro
 
 
 class Sequencer:
-    """Parties take their turns in order: 0, then 1, then 2, whoever comes first.
+    """A fixed order of turns, 0, then 1, then 2, whichever party arrives first.
 
-    `async with seq(n):` in a task of any loop, `with seq.sync(n):` in a thread; a home's loop keeps
-    turning in the latter. The body of turn n runs when that of turn n - 1 has ended. A number is
-    used once: RuntimeError. A party that is cancelled, or raises in its turn, breaks the sequence:
-    who waits and who comes gets SequenceBroken. So does, for the others, one whose turn does not
-    come in `timeout` seconds (None: for ever); itself gets TimeoutError.
+    Use `async with seq(n):` in a task of any loop and `with seq.sync(n):` in a thread; a home's
+    loop keeps running in the latter. The body of turn n runs when that of turn n - 1 has ended. A
+    number is used once, or RuntimeError is raised. A party that is cancelled, or raises in its
+    turn, breaks the sequence: the parties that wait or arrive later get SequenceBroken. A party
+    whose turn does not come within `timeout` seconds (None: no limit) gets TimeoutError, and breaks
+    the sequence for the others.
 
     >>> import asyncio, homebound
     >>> from homebound.testing import Sequencer
@@ -45,9 +46,9 @@ class Sequencer:
 
     def __init__(self, *, timeout: float | None = 10.0) -> None:
         self._timeout = timeout
-        self._guard = threading.Lock()  # for the fields below; nobody is woken under it
-        self._turn = 0  # whose it is
-        self._waiting: dict[int, Event] = {}  # those whose turn has not come
+        self._guard = threading.Lock()  # for the fields below; no waiter is woken under it
+        self._turn = 0  # the number of the running, or next, turn
+        self._waiting: dict[int, Event] = {}  # the parties whose turn has not come
         self._used: set[int] = set()
         self._broken: str | None = None  # why; set once
 
@@ -101,7 +102,7 @@ class Sequencer:
             come.set()
 
     def _give_up(self, number: int, error: BaseException) -> None:
-        """It does not wait any more. Raises what to raise instead of its error, if anything."""
+        """Take a party out of the wait. Raises the error to raise instead of its own, if any."""
         with self._guard:
             turn = self._turn
             others = sorted(set(self._waiting) - {number})
@@ -139,7 +140,7 @@ class _Numbered:
 
 
 class Turn(_Numbered):
-    """What `Sequencer(n)` gives: a turn for `async with`."""
+    """A turn for `async with`, made by `Sequencer(n)`."""
 
     __slots__ = ()
 
@@ -164,7 +165,7 @@ class Turn(_Numbered):
 
 
 class SyncTurn(_Numbered):
-    """What `Sequencer.sync(n)` gives: a turn for `with`."""
+    """A turn for `with`, made by `Sequencer.sync(n)`."""
 
     __slots__ = ()
 

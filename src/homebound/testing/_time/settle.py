@@ -16,12 +16,12 @@ async def settle(
 ) -> None:
     """Wait until `contexts`, by default all that run, are idle.
 
-    Idle is who has nothing ready and sleeps, for timers and events if it waits for any, without a
-    job of its workers in flight; and nothing is on its way between them, by mailbox or by socket.
-    The caller counts as asleep. Under a virtual clock, time does not go on before this returns.
+    A context is idle when it has nothing ready and sleeps, until a timer or event at most, with no
+    job of its workers in flight; and nothing may be on its way between contexts, by mailbox or by
+    socket. The caller counts as asleep. Under a virtual clock, time stands until this returns.
 
-    Raises TimeoutError, naming who is busy, after `timeout` seconds of real time. Not seen: what
-    plain threads do, what runs on loops of others, other processes.
+    Raises TimeoutError, naming what is busy, after `timeout` seconds of real time. Plain threads,
+    foreign loops and other processes are not seen.
 
     >>> import asyncio, homebound
     >>> from homebound.testing import settle

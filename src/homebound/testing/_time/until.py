@@ -1,4 +1,4 @@
-"""For plain threads: waiting for what nobody announces."""
+"""until: a plain thread's wait for a condition that nothing announces."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PAUSE = 0.0002  # seconds between two looks
 
 
 def until(predicate: Callable[[], object], *, patience: float = 20.0) -> None:
-    """Wait in this thread until `predicate()` is true; it is asked again and again.
+    """Wait in this thread until `predicate()` is true, calling it again and again.
 
-    For what other threads are about to do and nobody tells; where somebody does, wait for that, and
-    for contexts to be idle there is `settle`. Raises AssertionError after `patience` seconds.
+    It is meant for what another thread is about to do without an event to wait for; to wait for
+    idle contexts there is `settle`. Raises AssertionError after `patience` seconds.
 
     >>> import threading
     >>> from homebound.testing import until

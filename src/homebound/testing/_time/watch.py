@@ -1,8 +1,8 @@
-"""The thread that looks whether all are idle, and tells those who wait for that.
+"""The thread that looks whether all are idle, and notifies the callers that wait for that.
 
-Nobody tells it anything: it looks, and looks again, soon after something has happened and each
-millisecond after a while. So who is looked at pays nothing, now or when no test is run. It lives
-while somebody waits in `settle`, or a virtual clock is in force.
+It polls: soon after something has happened, and after a while each millisecond. So the threads and
+contexts that it looks at pay nothing, in a test or outside. It lives while a call of `settle`
+waits, or a virtual clock is in force.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LATER = 1e-3  # when nothing has for a while
 
 
 class Request:
-    """Somebody waits until `contexts` (None: all) are idle, at most until `end`, real time."""
+    """A call that waits until `contexts` (None: all) are idle, at most until `end`, real time."""
 
     def __init__(self, contexts: Collection[AioContext] | None, timeout: float | None) -> None:
         self.contexts = contexts
         self.end = None if timeout is None else monotonic() + timeout
         self.served = Event()
-        self.busy: Busy | None = None  # who was, when the time was over. Written before `served`
-        self.error: BaseException | None = None  # a bug of ours, told to who waits. As `busy`
+        self.busy: Busy | None = None  # what was busy at the end. Written before `served`
+        self.error: BaseException | None = None  # a bug of ours, raised by the call. As `busy`
 
 
 class Watch:
@@ -46,7 +46,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         # Set under the guard by the clock in force; called by the thread; True: it did something.
         self._clock: Callable[[], bool] | None = None
-        self.sleepers: set[Sleeper] = set()  # the clock's, who writes it
+        self.sleepers: set[Sleeper] = set()  # written by the clock
         self._parker = new_parker()
 
     def ask(self, request: Request) -> None:
@@ -57,7 +57,7 @@ class Watch:
         self._parker.unpark()
 
     def withdraw(self, request: Request) -> None:
-        """It has been served, or nobody waits for it any more."""
+        """Drop a call that has been served, or that no longer waits."""
         with self._guard:
             if request in self._requests:
                 self._requests.remove(request)
@@ -72,7 +72,7 @@ class Watch:
         return True
 
     def leave(self) -> None:
-        """No clock any more. When this returns, it is not being called."""
+        """Forget the clock. When this returns, the clock is not being called."""
         with self._guard:
             self._clock, self.sleepers = None, set()
             thread = self._thread

@@ -1,0 +1,84 @@
+"""`run` and `IOThread` where no thread runs signal handlers: without a main thread, as asyncio."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+
+import homebound
+
+SOURCE = Path(homebound.__file__).parents[1]
+INSIDE = """
+import sys
+sys.path[:] = {path!r}
+import asyncio, homebound
+async def main():
+    await asyncio.sleep(0.1)
+    async with homebound.IOThread() as io:
+        assert await io.spawn(asyncio.sleep(0.01, 3)) == 3
+    with homebound.IOThread() as io:
+        return await homebound.to_worker(lambda: 5)
+assert homebound.run(main()) == 5
+loop = homebound.new_event_loop()
+loop.run_until_complete(asyncio.sleep(0.1))
+loop.close()
+"""
+
+
+def test_in_a_subinterpreter():
+    """That of the legacy kind, which has threads like the main one. asyncio runs there."""
+    program = f"""
+        try:
+            import _interpreters as subs
+            made = subs.create("legacy")
+        except ImportError:
+            import _xxsubinterpreters as subs
+            made = subs.create(isolated=False)
+        execute = getattr(subs, "exec", None) or subs.run_string
+        failure = execute(made, {INSIDE.format(path=[str(SOURCE), *sys.path])!r})
+        assert failure is None, failure
+        subs.destroy(made)
+        print("ran")
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("ran\n", "")
+
+
+def test_in_a_thread_that_threading_takes_for_the_main_one():
+    """A host program imports it there first. `-S`: so that nothing else has."""
+    paths = [str(SOURCE), sysconfig.get_path("purelib")]
+    program = textwrap.dedent(f"""
+        import _thread, sys
+        assert "threading" not in sys.modules
+        failures, done = [], _thread.allocate_lock()
+        done.acquire()
+        def host():
+            try:
+                exec({INSIDE.format(path=[*paths, *sys.path])!r}, {{}})
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                done.release()
+        _thread.start_new_thread(host, ())
+        assert done.acquire(timeout=20)
+        print(failures)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr

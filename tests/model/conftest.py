@@ -1,0 +1,25 @@
+"""The world in which code is explored."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homebound._sync import wait_queue, waiters
+
+from .explored import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The locks and parkers of the run under way stand in for those of the code under test."""
+    guards = SimpleNamespace(RLock=World.allocate_lock)
+    monkeypatch.setattr(wait_queue, "_thread", guards)
+    monkeypatch.setattr(waiters, "my_parker", World.my_parker)
+    yield
+    World.run = None

@@ -1,0 +1,53 @@
+"""How the code of locks and queues is explored: what stands in for raw locks and parkers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from homebound._sync import barrier, queue_ends, queues, rw_lock, semaphore, wait_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
+assert _spec is not None
+assert _spec.loader is not None
+explorer: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(explorer)
+
+LOCKS = {wait_queue.__file__, rw_lock.__file__, barrier.__file__}
+QUEUES = {wait_queue.__file__, queues.__file__, queue_ends.__file__, semaphore.__file__}
+
+
+class World:
+    """The run that is under way: what the code under test has in place of locks and parkers."""
+
+    run: Any = None
+
+    @classmethod
+    def allocate_lock(cls) -> Any:
+        return cls.run.allocate_lock()
+
+    @classmethod
+    def my_parker(cls) -> Any:
+        return cls.run.my_parker()
+
+
+# How often an actor is stopped where it could go on; each time more is a hundred times the runs.
+PREEMPTIONS = {"barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
+
+
+def explore(scenario: Callable[[Any], Any]) -> int:
+    def begin(run: Any) -> Any:
+        World.run = run
+        return scenario(run)
+
+    files = QUEUES if scenario.__name__.startswith("queue") else LOCKS
+    runs: int = explorer.explore(begin, files, PREEMPTIONS.get(scenario.__name__, 1))
+    return runs
+
+
+def keeps_what_it_was_given(_self: Any, _waiter: Any) -> None:
+    pass
