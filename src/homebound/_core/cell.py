@@ -262,7 +262,7 @@ class OneSuspension:
     task: Task[Any]
     cell: list[Any]  # that of the suspension
 
-    def wake(self, _: object = None) -> bool:
+    def wake(self) -> bool:
         """Put the task into its home's mailbox, unless it is there, or not suspended yet.
 
         False if its home has ended. Called from: any thread.
@@ -311,3 +311,7 @@ class Waker(OneSuspension):
     def __init__(self, task: Task[Any]) -> None:
         self.task = task
         self.cell = task._cell
+
+    def __call__(self, _: object) -> None:
+        """Wake it, as a future's callback. Called from: any thread."""
+        self.wake()
