@@ -80,8 +80,8 @@ def test_a_job_blocks_on_a_home_that_waits_for_the_job():
     io.context.call_soon(lambda: pool.submit(job).result())
     threading.Event().wait()
     """) == (
-        "deadlock: task 'inner' is at home with the home in thread 'io'; "
-        "the home in thread 'io' is kept busy in a Future.result by thread 'io'; "
+        "deadlock: task 'inner' runs in the home thread 'io'; "
+        "the home thread 'io' is kept busy in a Future.result by thread 'io'; "
         "thread 'io' waits in Future.result for thread 'pool-0'; "
         "thread 'pool-0' waits in block_on for task 'inner'"
     )
@@ -104,8 +104,8 @@ def test_the_big_lock_is_kept_by_a_home_that_waits_for_a_job():
         await io.spawn(block())
     homebound.run(main())
     """) == (
-        "deadlock: task 'visitor' is at home with the home in thread 'MainThread'; "
-        "the home in thread 'MainThread' waits for the big lock, held by thread 'io'; "
+        "deadlock: task 'visitor' runs in the home thread 'MainThread'; "
+        "the home thread 'MainThread' waits for the big lock, held by thread 'io'; "
         "thread 'io' waits in Future.result for thread 'pool-0'; "
         "thread 'pool-0' waits in block_on for task 'visitor'"
     )

@@ -45,7 +45,7 @@ def test_it_names_contexts_tasks_and_what_they_wait_for():
         return text
 
     text = homebound.run(main())
-    assert "big lock: held by thread 'MainThread', nobody waits" in text
+    assert "big lock: held by thread 'MainThread', no thread waits" in text
     assert "context 'main' (main), home thread 'MainThread', running" in text
     assert "context 'disk', home thread 'disk', asleep" in text
     assert "task 'far': suspended" in text

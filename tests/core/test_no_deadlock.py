@@ -17,9 +17,9 @@ from homebound import (
     big_lock,
     block_on,
 )
-from homebound._debug import holders as _holders
 from homebound._debug.deadlock import look_twice
 from homebound._debug.stall import Look
+from homebound._sync import holders as _holders
 from homebound.testing import settle_sync
 
 from .deadlocks import (
@@ -200,7 +200,7 @@ def test_a_lock_taken_before_anybody_watched_is_none(io: IOThread):
     _holders.begin()
     second = io.spawn(take(lock), name="second")
     waits(lock)
-    assert "'second': waits for the Lock, held by somebody: who takes a lock" in dumped()
+    assert "'second': waits for the Lock, held by an unknown holder: holders are" in dumped()
     nothing_told()
     first.wake()
     block_on(second)

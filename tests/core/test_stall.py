@@ -236,8 +236,8 @@ def test_a_deadlock_through_the_big_lock():
     threads, message = done.stdout.splitlines()
     assert threads == "['MainThread', 'io', 'pool-0'] True"
     assert message == (
-        "deadlock: task 'visitor' is at home with the home in thread 'MainThread'; "
-        "the home in thread 'MainThread' waits for the big lock, held by thread 'io'; "
+        "deadlock: task 'visitor' runs in the home thread 'MainThread'; "
+        "the home thread 'MainThread' waits for the big lock, held by thread 'io'; "
         "thread 'io' waits in Future.result for thread 'pool-0'; "
         "thread 'pool-0' waits in block_on for task 'visitor'"
     )
@@ -266,7 +266,7 @@ def test_a_task_that_stands_below_who_waits_for_it():
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    told = "deadlock: task 'lower' stands below a block_on for task 'lower'\n"
+    told = "deadlock: task 'lower' cannot go on before a nested block_on for task 'lower'\n"
     assert (done.returncode, done.stdout, done.stderr) == (5, told, "")
 
 
@@ -278,8 +278,8 @@ def test_waiting_is_no_deadlock(io: IOThread, in_thread: InThread):
     waiter = in_thread(block_on, task)
     until(lambda: WaitGraph().calls)
     assert look_twice() == []
-    [way] = WaitGraph().needs[task].ways
-    assert (way.how, describe(way.node)) == ("is at home with", "the home in thread 'io'")
+    [edge] = WaitGraph().needs[task].edges
+    assert (edge.how, describe(edge.node)) == ("runs in", "the home thread 'io'")
     block_on(io.spawn(nothing()))
     task.wake()
     waiter.result(20)

@@ -21,6 +21,7 @@ from homebound import (
     kick,
     wait_while,
 )
+from homebound._threads.wait_while import turn_while
 from homebound.testing import here, until
 
 if TYPE_CHECKING:
@@ -290,6 +291,14 @@ def test_a_timeout_of_a_lock_holder(in_thread: InThread):
         await asyncio.wrap_future(in_thread(work))
 
     homebound.run(main())
+
+
+def test_the_message_names_the_call_that_waits(io: IOThread, io2: IOThread):
+    async def one_for_another() -> None:
+        with pytest.raises(WouldDeadlock, match=r"^WorkerPool\.shutdown: .*'io2'"):
+            turn_while(("WorkerPool.shutdown", None), lambda: True, io2.context)
+
+    homebound.block_on(io.spawn(one_for_another()))
 
 
 def test_elsewhere_it_would_deadlock(io: IOThread, io2: IOThread, in_thread: InThread):

@@ -148,11 +148,11 @@ byte at_work;           /* plain threads */
 #define bit(c) (1 << (c))
 #define is_in(c) (running & bit(c))
 #define must_stay_out(c) (paused[c] && !stopping[c])
-#define has_entry(c) (queue ?? [eval(c)])
+#define has_ticket(c) (queue ?? [eval(c)])
 #if CPUS > 2
-#define is_wanted_alone (ticketed[0] || ticketed[1] || ticketed[2])
+#define is_claimed (ticketed[0] || ticketed[1] || ticketed[2])
 #else
-#define is_wanted_alone (ticketed[0] || ticketed[1])
+#define is_claimed (ticketed[0] || ticketed[1])
 #endif
 
 /* Under the guard: used inside a d_step. They leave in `w` the vCPUs to be woken after it. */
@@ -173,7 +173,7 @@ inline let_in(c)
     :: else
     fi;
 #if !defined(BROKEN_LET_IN_FOR_GOOD) && !defined(BROKEN_BARGING)
-    interrupt[c] = interrupt[c] || is_wanted_alone
+    interrupt[c] = interrupt[c] || is_claimed
 #endif
 }
 
@@ -276,14 +276,14 @@ inline tell_them(what)          /* inside a d_step */
     t = 0
 }
 
-inline leave(c)         /* `b`: it was inside */
+inline take_out(c)         /* `b`: it was inside */
 {
     d_step {
         b = is_in(c) != 0;
         guests = guests & ~bit(c);
         running = running & ~bit(c);
         if
-        :: has_entry(c) -> queue ?? eval(c); fresh[c] = false
+        :: has_ticket(c) -> queue ?? eval(c); fresh[c] = false
         :: else
         fi;
         serve();
@@ -301,7 +301,7 @@ inline leave(c)         /* `b`: it was inside */
 #endif
 }
 
-inline enter(c, new)    /* `b`: it is inside */
+inline admit(c, new)    /* `b`: it is inside */
 {
     d_step {
         if
@@ -309,10 +309,10 @@ inline enter(c, new)    /* `b`: it is inside */
         :: else ->
             if
 #ifdef BROKEN_BARGING
-            :: !has_entry(c) && owner == NOBODY -> fresh[c] = new; let_in(c)
-            :: !has_entry(c) && owner != NOBODY -> queue ! c; fresh[c] = new
+            :: !has_ticket(c) && owner == NOBODY -> fresh[c] = new; let_in(c)
+            :: !has_ticket(c) && owner != NOBODY -> queue ! c; fresh[c] = new
 #else
-            :: !has_entry(c) -> queue ! c; fresh[c] = new
+            :: !has_ticket(c) -> queue ! c; fresh[c] = new
 #endif
             :: else
             fi;
@@ -403,7 +403,7 @@ inline ask_to_stop(c)
     (what) == TURN -> (!ticketed[me] || owner == me) : \
     ((what) >= OUT -> (!paused[(what) - OUT] || !is_in((what) - OUT)) : done[what]))
 
-#define worth_entering (is_in(me) || (!has_entry(me) && !must_stay_out(me)))
+#define worth_asking (is_in(me) || (!has_ticket(me) && !must_stay_out(me)))
 
 /* What pause() has promised when it returns. Inside a d_step */
 inline promised(what)
@@ -535,7 +535,7 @@ inline push(what, with)         /* inside a d_step */
 
 inline pop() { kind[sp] = 0; arg[sp] = 0; pc[sp] = 0; was[sp] = false; sp-- }   /* the same */
 
-inline leave_round() { leave(me); d_step { pop(); b = false } }
+inline leave_round() { take_out(me); d_step { pop(); b = false } }
 
 /* inside a d_step */
 inline over_or_back()
@@ -637,15 +637,15 @@ proctype vcpu(byte me)
 #endif
         if
         :: n == 0 -> ONE {
-                enter(me, true);
+                admit(me, true);
                 if
                 :: b -> d_step { push(EXEC, 0); b = false }
                 :: else -> sleep()
                 fi
             }
-        :: n == 1 -> ONE { leave(me); d_step { push(WORKS, len(work[me])); n = 0; b = false } }
-        :: n == 2 -> leave(me); break
-        :: n == 3 -> ONE { leave(me); d_step { n = 0; b = false }; sleep() }
+        :: n == 1 -> ONE { take_out(me); d_step { push(WORKS, len(work[me])); n = 0; b = false } }
+        :: n == 2 -> take_out(me); break
+        :: n == 3 -> ONE { take_out(me); d_step { n = 0; b = false }; sleep() }
         fi
 
     :: atomic { top == EXEC && at == 0 ->
@@ -673,7 +673,7 @@ proctype vcpu(byte me)
 
     :: top == WAIT && at == 0 -> ONE {
 #ifndef BROKEN_WAITS_INSIDE
-            leave(me);
+            take_out(me);
 #endif
             d_step { was[sp] = b; b = false; at = 1 }
         };
@@ -701,9 +701,9 @@ proctype vcpu(byte me)
 
     :: ONE { top == BACK && at == 0 ->
 #ifdef BROKEN_BACK_IS_FRESH
-            enter(me, true);
+            admit(me, true);
 #else
-            enter(me, false);
+            admit(me, false);
 #endif
             if
             :: b -> d_step { pop(); b = false }
@@ -715,7 +715,7 @@ proctype vcpu(byte me)
             top == BACK && at == 2 ->
             if
             :: len(work[me]) > 0 -> at = 0; unwatch_here(); push(WORKS, len(work[me]))
-            :: !len(work[me]) && worth_entering -> at = 0; unwatch_here()
+            :: !len(work[me]) && worth_asking -> at = 0; unwatch_here()
             :: else -> at = 3
             fi
         }
@@ -752,7 +752,7 @@ proctype vcpu(byte me)
 
     :: ONE { top == EXCL && at == 0 && claimed[me] -> at = 1 }
     :: ONE { top == EXCL && at == 0 && !claimed[me] ->
-        leave(me);
+        take_out(me);
         d_step { was[sp] = b; b = false; arg[sp] = 1; claimed[me] = true; at = 1 } }
     :: atomic { top == EXCL && at == 1 && ticketed[me] && owner == me -> calls[me]++; at = 2 }
     :: ONE { top == EXCL && at == 1 && !ticketed[me] ->

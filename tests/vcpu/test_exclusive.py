@@ -100,7 +100,7 @@ def test_who_is_let_in_before_one_that_waits_to_be_exclusive_comes_out(
     go_on = threading.Event()
     runs, owns, waits = machine.cpus
     first = in_thread(owns.exclusive, go_on.wait, 20)
-    until(lambda: runs._entry)  # out, and queues for its next round
+    until(lambda: runs._ticket)  # out, and queues for its next round
     second = in_thread(waits.exclusive, lambda: list(machine.inside))
     until(lambda: queues_to_be_exclusive(waits))
     go_on.set()

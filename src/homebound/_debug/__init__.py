@@ -1,5 +1,5 @@
-"""What a program is doing, and where it hangs: dump, stall watch and the search for deadlocks.
+"""Views of what a program does and where it hangs: dump, stall watch, search for deadlocks.
 
-It reads every room below; nothing depends on it but `homebound` itself and the command line.
-Its code runs on the thread of the caller, or on the watch's own.
+It reads every room below, in private_state.py; only `homebound` itself and the command line import
+from it. Its code runs on the caller's thread, or on the watch's own.
 """

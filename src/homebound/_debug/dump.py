@@ -1,7 +1,7 @@
-"""What everybody is doing: contexts, tasks, what each waits for, who holds the big lock.
+"""dump(): what all contexts, tasks and threads do, what each waits for, and the big lock's holder.
 
-Looks without stopping anything, so that it works when the program hangs: other threads go on
-meanwhile, and the picture may be a moment old in one place and not in another.
+It stops nothing, so that it works when the program hangs: other threads go on meanwhile, and parts
+of the picture may be a moment apart.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ import sys
 from typing import TYPE_CHECKING
 
 from .._aio.shapes import thread_frames
-from .._core.big_lock import big_lock, thread_name
+from .._core.big_lock import thread_name
 from .._core.context import every_context
 from .._core.current import main_context
-from .._os.snapshot import snapshot
 from .._os.stacks import stack, task_stack
-from .._sync.waiters import parked
+from .._sync.waiters import foreign_waits, parked
 from .._threads.wait_while import waits
 from .deadlock import look_twice
-from .holders import elsewhere
-from .wait_graph import home_thread
-from .words import doing, wait
+from .descriptions import describe_task, describe_wait
+from .private_state import (
+    big_lock_queue,
+    home_thread,
+    is_asleep,
+    is_closed,
+    ready_entries,
+    tasks_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,16 +40,16 @@ if TYPE_CHECKING:
 def dump(file: TextIO | None = None) -> None:
     """Print what every context, task and waiting thread is doing, with stacks.
 
-    First the deadlocks, each with what everybody in it waits for. Who has taken which lock is known
-    only while `watch_stalls` watches, and of locks taken meanwhile. `file` is where to, by default
-    standard error. For the moment when a program hangs: it takes no lock that could make it hang as
-    well.
+    Deadlocks come first, each with what all tasks and threads in it wait for. The holders of a lock
+    are known only while `watch_stalls` watches, and only of locks acquired meanwhile. Prints to
+    `file`, by default standard error. Made for the moment when a program hangs: it acquires no lock
+    that could make it hang too.
 
     >>> import homebound, sys
     >>> async def main():
     ...     homebound.dump(sys.stdout)
     >>> homebound.run(main())  # doctest: +ELLIPSIS
-    big lock: held by thread 'MainThread', nobody waits
+    big lock: held by thread 'MainThread', no thread waits
     ...context 'main' (main), home thread 'MainThread', running...
 
     Called from: any thread.
@@ -54,7 +59,7 @@ def dump(file: TextIO | None = None) -> None:
 
 
 def dump_on(number: int) -> Callable[[], None]:
-    """`dump()` to standard error whenever the process gets signal `number`; returns what undoes it.
+    """Call `dump()` whenever the process gets signal `number`; returns a callable to undo that.
 
     Raises ValueError outside the main thread of the process, as signal.signal does.
 
@@ -81,7 +86,7 @@ def describe() -> Iterator[str]:
     homes = set()
     calls = waits()
     for context in sorted(every_context(), key=lambda each: each.name):
-        if context._closed:
+        if is_closed(context):
             continue
         homes.add(home_thread(context))
         yield from _describe_context(context, frames, calls)
@@ -91,18 +96,18 @@ def describe() -> Iterator[str]:
                 yield f"thread {thread_name(ident)} waits in {call!r}"
             yield from stack(frames.get(ident))
     for ident, waiter in parked.copy().items():
-        yield f"thread {thread_name(ident)} {wait(waiter)}"
+        yield f"thread {thread_name(ident)} {describe_wait(waiter)}"
         yield from stack(frames.get(ident))
-    for task, far in elsewhere.copy().items():
+    for task, far in foreign_waits.copy().items():
         if not far.granted and not far.left:
-            yield f"task {task.get_name()!r} of {far.loop!r} {wait(far)}"
+            yield f"task {task.get_name()!r} of {far.loop!r} {describe_wait(far)}"
 
 
 def _describe_big_lock() -> Iterator[str]:
-    owner, *waiters = snapshot(big_lock._queue) or (None,)
+    owner, waiters = big_lock_queue()
     held = "free" if owner is None else f"held by thread {thread_name(owner.ident)}"
     queue = [thread_name(waiter.ident) for waiter in waiters]
-    waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "nobody waits"
+    waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "no thread waits"
     yield f"big lock: {held}, {waiting}"
 
 
@@ -110,15 +115,15 @@ def _describe_context(
     context: AioContext, frames: dict[int, FrameType], calls: dict[int, list[Waiting]]
 ) -> Iterator[str]:
     ident = home_thread(context)
-    state = "not running" if ident is None else "asleep" if context._bell else "running"
+    state = "not running" if ident is None else "asleep" if is_asleep(context) else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
     is_main = " (main)" if main_context() is context else ""
-    ready = len(context._ready)
+    ready = ready_entries(context)
     yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
     for call in calls.get(ident, ()):  # type: ignore[arg-type]
         yield f"  its home waits in {call!r}"
     if ident is not None and state == "running":
         yield from stack(frames.get(ident))
-    for task in context._tasks():
-        yield f"  task {task.get_name()!r}: {doing(task)}"
+    for task in tasks_at(context):
+        yield f"  task {task.get_name()!r}: {describe_task(task)}"
         yield from task_stack(task)

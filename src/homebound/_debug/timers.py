@@ -1,7 +1,8 @@
-"""What will end by itself: what the timers of the loops are about to touch.
+"""The waits that a timer of a loop will end.
 
-asyncio.timeout cancels a task by a timer of its loop, asyncio.wait_for lets go of a future, others
-call `task.cancel` or `lock.release` later. Nobody is stuck for good who waits below one of these.
+asyncio.timeout cancels a task by a timer of its loop, asyncio.wait_for ends the wait for a future,
+other code calls `task.cancel` or `lock.release` later. A task that waits below one of these is not
+stuck forever.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Timers:
-    """What the timers of some loops touch, and `others` that end by themselves, as of now."""
+    """The objects that the timers of some loops touch now, and `others` that end by themselves."""
 
     def __init__(self, loops: Iterable[Any], others: Iterable[object] = ()) -> None:
-        self._blind: set[Any] = set()  # the loops that do not show their timers
-        self._touched: dict[int, object] = {}  # by id; kept alive, so that no other gets the id
+        self._blind: set[Any] = set()  # the loops whose timers cannot be seen
+        self._touched: dict[int, object] = {}  # by id; kept alive, so that the id stays its
         self._touched.update((id(each), each) for each in others)
         for loop in loops:
             timers = timers_of(loop)
@@ -30,11 +31,11 @@ class Timers:
                 self._touched.update((id(each), each) for each in touched_by(timer))
 
     def touch(self, thing: object) -> bool:
-        """A timer is about to do something to it."""
+        """True if a timer is going to do something to `thing`."""
         return id(thing) in self._touched
 
     def end(self, task: Any) -> bool:
-        """A timer is about to cancel the task, or who waits for it; or that cannot be told."""
+        """True if a timer is going to cancel the task, or one that awaits it, or may be."""
         seen: set[int] = set()
         ahead = [task]
         while ahead:

@@ -92,14 +92,9 @@ class Deadline:
             raise ValueError(message)
         self.when: float | None = None if timeout is None else clock.time() + timeout
 
-    def left(self) -> float | None:
-        """Return the seconds left, negative once it is over; None: no limit."""
-        return None if self.when is None else self.when - clock.time()
-
     def timeout(self) -> float | None:
-        """Return the seconds left, at least 0; None: no limit."""
-        left = self.left()
-        return None if left is None else max(0.0, left)
+        """Return the seconds left, 0.0 when it is over, as a timeout for a call; None: no limit."""
+        return None if self.when is None else max(0.0, self.when - clock.time())
 
     def over(self) -> bool:
         """Return whether the time has come."""

@@ -1,4 +1,4 @@
-"""Barrier: who completes the group lets it go. The next one gathers when all of it have left."""
+"""Barrier: the last waiter of a group releases it. The next group forms once all have left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 FILLING, DRAINING, RESETTING, BROKEN = "filling", "draining", "resetting", "broken"
-INSIDE = object()  # the `want` of who is counted
+INSIDE = object()  # the `want` of a waiter that is counted
 
 
 class Barrier(WaitQueue):
@@ -40,13 +40,13 @@ class Barrier(WaitQueue):
             raise ValueError("parties must be > 0")
         super().__init__()
         self._parties = parties
-        # Under the guard. While a group leaves, who comes stands outside: queued, not counted.
+        # Under the guard. While a group leaves, new waiters stay outside: queued, not counted.
         self._state = FILLING
-        self._count = 0  # how many are inside: they wait, or were let go and have not left yet
+        self._count = 0  # how many are inside: waiting, or released and not gone yet
 
     @property
     def parties(self) -> int:
-        """How many pass together.
+        """The number of waiters that pass together.
 
         Called from: any thread.
         """
@@ -54,7 +54,7 @@ class Barrier(WaitQueue):
 
     @property
     def n_waiting(self) -> int:
-        """How many wait for the rest.
+        """The number of waiters that wait for the rest of their group.
 
         Called from: any thread.
         """
@@ -69,10 +69,10 @@ class Barrier(WaitQueue):
         return self._state == BROKEN
 
     async def wait(self) -> int:
-        """Wait until `parties` wait; a number of one's own from 0 to parties - 1.
+        """Wait for `parties` to be waiting; returns a number of its own, from 0 to parties - 1.
 
-        Cancelled, it counts no more. Raises asyncio.BrokenBarrierError if the barrier is, or
-        becomes, broken, or is reset meanwhile.
+        A cancelled wait is no longer counted. Raises asyncio.BrokenBarrierError if the barrier is
+        or becomes broken, or is reset meanwhile.
 
         Called from: task.
         """
@@ -82,7 +82,7 @@ class Barrier(WaitQueue):
         return number
 
     def wait_sync(self, timeout: float | None = None) -> int:
-        """`wait` in this thread, at most `timeout` seconds: TimeoutError, and it counts no more.
+        """Do `wait` in this thread; after `timeout` seconds, TimeoutError, and it is not counted.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -91,35 +91,35 @@ class Barrier(WaitQueue):
         deadline = Deadline(timeout)
         number = None
         while number is None:
-            waiter = self._wait_sync(deadline.left())
+            waiter = self._wait_sync(deadline.timeout())
             if waiter is None:
                 raise TimeoutError
             number = self._pass(waiter)
         return number
 
     async def reset(self) -> None:
-        """Make it as new: who waits gets asyncio.BrokenBarrierError.
+        """Return it to its initial state; current waits raise asyncio.BrokenBarrierError.
 
         Called from: task.
         """
         self._reset()
 
     def reset_sync(self) -> None:
-        """`reset` in a thread; it does not wait.
+        """Do `reset` in a thread, without waiting.
 
         Called from: any thread.
         """
         self._reset()
 
     async def abort(self) -> None:
-        """Break it: who waits, and who comes, gets asyncio.BrokenBarrierError, until `reset`.
+        """Break it: current and later waits raise asyncio.BrokenBarrierError, until `reset`.
 
         Called from: task.
         """
         self._abort()
 
     def abort_sync(self) -> None:
-        """`abort` in a thread; it does not wait.
+        """Do `abort` in a thread, without waiting.
 
         Called from: any thread.
         """
@@ -157,7 +157,7 @@ class Barrier(WaitQueue):
         return any(each is waiter for each in woken)
 
     def _let_go(self) -> list[Waiter]:
-        """Grant those inside if they are to leave. Under the guard; whom to wake."""
+        """Grant the waiters inside if they are to leave; returns them. Under the guard."""
         if self._state == FILLING:
             return []
         woken = [waiter for waiter in self._waiters if waiter.want is INSIDE]
@@ -167,7 +167,7 @@ class Barrier(WaitQueue):
         return woken
 
     def _pass(self, waiter: Waiter) -> int | None:
-        """It goes on: its number, or an error; None if it stood outside and may try again."""
+        """End a wait: returns its number, or raises; None if it was outside and may try again."""
         state = self._exit(waiter)
         if waiter.want is not INSIDE:
             if state == BROKEN:
@@ -179,9 +179,9 @@ class Barrier(WaitQueue):
         return number
 
     def _exit(self, waiter: Waiter) -> str:
-        """It is inside no more; the state it leaves. After the last one, who stands outside comes.
+        """Take it out of the group; returns the state before. After the last, let outsiders try.
 
-        As in asyncio they enter one by one as they run, so a `reset` before that concerns none.
+        As in asyncio, they enter one by one as they run, so a `reset` before that affects none.
         """
         with self._guard:
             state = self._state
@@ -201,7 +201,7 @@ class Barrier(WaitQueue):
         return True
 
     def _take(self, _waiter: Waiter) -> bool:
-        return False  # only the last to come ends a wait
+        return False  # only the last waiter of a group ends a wait
 
     def _give_back(self, waiter: Waiter) -> None:
         self._exit(waiter)
@@ -216,7 +216,7 @@ class Barrier(WaitQueue):
         return self.wait_sync()
 
     def __exit__(self, *_error: object) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
     def __repr__(self) -> str:
         return f"<{object.__repr__(self)[1:-1]} [{self._describe()}]>"

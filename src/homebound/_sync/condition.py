@@ -1,4 +1,4 @@
-"""Condition: a lock, and a queue of those who gave it up until they are notified."""
+"""Condition: a lock, and a queue of waiters that have released it until they are notified."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ T = TypeVar("T")
 class Condition(WaitQueue):
     """asyncio.Condition for tasks of any loop and for threads, all at once.
 
-    `lock` is the Lock it goes with, by default one of its own. Who waits has it again when the wait
-    is over, however it ended. A notification that reaches somebody who is cancelled goes on to the
-    next.
+    `lock` is the Lock it uses, by default a new one. A waiter holds it again when its wait is over,
+    however the wait ended. A notification for a waiter that is cancelled goes to the next one.
 
     >>> import asyncio, homebound
     >>> async def main():
@@ -53,7 +52,8 @@ class Condition(WaitQueue):
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
         self.locked: Callable[[], bool] = self._lock.locked
-        # One entry for each wait that was closed without having the lock again. Atomic operations.
+        # One entry for each wait whose coroutine was closed before it held the lock again. Atomic
+        # operations.
         self._unheld: list[None] = []
 
     def release(self) -> None:
@@ -68,10 +68,10 @@ class Condition(WaitQueue):
             raise RuntimeError(f"cannot {what} on un-acquired lock")
 
     async def wait(self) -> bool:
-        """Give up the lock until notified, and take it again; True.
+        """Release the lock until notified, and acquire it again; True.
 
-        Cancelled, it has the lock again before CancelledError is raised. Raises RuntimeError if
-        nobody has the lock.
+        If cancelled, it holds the lock again before CancelledError is raised. Raises RuntimeError
+        if the lock is free.
 
         Called from: task.
         """
@@ -85,7 +85,7 @@ class Condition(WaitQueue):
                 await self._reacquire(None)
                 raise
             await self._reacquire(waiter)
-        except GeneratorExit:  # it can wait for nothing more: it must not release what it has not
+        except GeneratorExit:  # it cannot wait any more; `__aexit__` must release nothing
             self._unheld.append(None)
             raise
         return True
@@ -99,7 +99,7 @@ class Condition(WaitQueue):
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            if waiter is not None:  # notified, and it will not look: the next one should
+            if waiter is not None:  # notified, but it will not look: notify the next one
                 self._notify(1)
             try:
                 raise cancelled
@@ -107,7 +107,7 @@ class Condition(WaitQueue):
                 del cancelled  # its traceback holds this frame
 
     async def wait_for(self, predicate: Callable[[], T]) -> T:
-        """Wait until `predicate()` is true, which is asked with the lock held; what it returned.
+        """Wait until `predicate()`, called with the lock held, is true; returns its result.
 
         Called from: task.
         """
@@ -118,10 +118,10 @@ class Condition(WaitQueue):
         return result
 
     def wait_sync(self, timeout: float | None = None) -> bool:
-        """Give up the lock in this thread until notified, at most `timeout` seconds; if it was.
+        """Release the lock in this thread until notified; False after `timeout` seconds.
 
-        It has the lock again when it returns. A home's loop keeps turning meanwhile, as in
-        `block_on`. Raises RuntimeError if nobody has the lock.
+        It holds the lock again when it returns. A home's loop keeps turning meanwhile, as in
+        `block_on`. Raises RuntimeError if the lock is free.
 
         Called from: any thread.
         """
@@ -148,19 +148,19 @@ class Condition(WaitQueue):
             raise interrupt
 
     def wait_for_sync(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        """`wait_for` in this thread, at most `timeout` seconds; what `predicate()` last returned.
+        """Do `wait_for` in this thread, at most `timeout` seconds; returns the last result.
 
         Called from: any thread.
         """
         deadline = Deadline(timeout)
         result = predicate()
         while not result and not deadline.over():
-            self.wait_sync(deadline.left())
+            self.wait_sync(deadline.timeout())
             result = predicate()
         return result
 
     def notify(self, n: int = 1) -> None:
-        """Wake the `n` that have waited longest. Raises RuntimeError if nobody has the lock.
+        """Notify the `n` waiters that have waited longest. Raises RuntimeError if the lock is free.
 
         Called from: any thread.
         """
@@ -168,7 +168,7 @@ class Condition(WaitQueue):
         self._notify(n)
 
     def notify_all(self) -> None:
-        """Wake everyone who waits. Raises RuntimeError if nobody has the lock.
+        """Notify all waiters. Raises RuntimeError if the lock is free.
 
         Called from: any thread.
         """

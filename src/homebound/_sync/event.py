@@ -1,4 +1,4 @@
-"""Event: a flag, and those who wait for it. All under the guard: setting it is what is rare."""
+"""Event: a flag, and a queue of waiters for it. All under the guard, as setting it is rare."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Event(WaitQueue):
         self._value = False  # written under the guard, read by all
 
     def is_set(self) -> bool:
-        """True if it is set.
+        """True while it is set.
 
         Called from: any thread.
         """
         return self._value
 
     def set(self) -> None:
-        """Set it: everyone who waits goes on, also if it is cleared at once.
+        """Set it, and wake all waiters; they go on even if it is cleared at once.
 
         Called from: any thread.
         """
@@ -56,7 +56,7 @@ class Event(WaitQueue):
             self._wake_all(woken)
 
     def clear(self) -> None:
-        """Reset it: who comes from now on waits for the next `set`.
+        """Reset it: later calls of `wait` wait for the next `set`.
 
         Called from: any thread.
         """
@@ -72,7 +72,7 @@ class Event(WaitQueue):
         return True
 
     def wait_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is set, at most `timeout` seconds; False if it is not.
+        """Wait in this thread until it is set, at most `timeout` seconds; True if it was.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -84,7 +84,7 @@ class Event(WaitQueue):
         return self._value
 
     def _give_back(self, _waiter: Waiter) -> None:
-        """An event is not used up."""
+        """Do nothing: a wait does not use an event up."""
 
     def _describe(self) -> str:
         return "set" if self._value else "unset"

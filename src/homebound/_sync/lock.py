@@ -1,4 +1,4 @@
-"""Lock: one token, and a queue for it."""
+"""Lock: one token, and a queue of waiters for it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import _thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .wait_queue import DONE, WaitQueue
+from .holders import all_known, record_of, record_of_caller, watched
+from .tokens import TokenQueue
+from .wait_queue import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .holders import Record
     from .waiters import Waiter
 
 
-class Lock(WaitQueue):
+class Lock(TokenQueue):
     """asyncio.Lock for tasks of any loop and for threads, all at once.
 
-    `async with lock:` in a task, `with lock:` in a thread. Fair: handed straight to the longest
-    waiting, and who releases it and wants it again queues behind. Not recursive; like asyncio's it
-    has no owner, anybody may release it.
+    `async with lock:` in a task, `with lock:` in a thread. Fair: it is handed over to the waiter
+    that has waited longest, and a task that releases it and acquires it again queues behind the
+    others. Not recursive. Like asyncio's, it has no owner: any task or thread may release it.
 
     >>> import homebound
     >>> lock = homebound.Lock()
@@ -37,45 +40,18 @@ class Lock(WaitQueue):
 
     __slots__ = (
         "_free",
-        "_holder",  # who has taken it, where somebody watches; else unset. See _debug/holders.py
+        "_holder",  # a record of its holder, kept while a watch is on; else unset. See holders.py
     )
 
-    _holder: tuple[Any, bool, object] | None
+    _holder: Record | None
 
     def __init__(self) -> None:
-        # The token lies in here while nobody has the lock. Atomic operations; never more than one.
+        # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)
 
-    async def acquire(self) -> bool:
-        """Wait until it is ours; True.
-
-        Called from: task.
-        """
-        if not self._acquire_now():
-            await self._wait()
-        return True
-
-    def acquire_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours, at most `timeout` seconds; False if it is not.
-
-        A home's loop keeps turning meanwhile, as in `block_on`.
-
-        Called from: any thread.
-        """
-        return self._acquire_now() or self._wait_sync(timeout) is not None
-
-    def _acquire_now(self) -> bool:
-        if self._free and not self._waiters:
-            try:
-                self._free.pop()
-            except IndexError:
-                return False
-            return True
-        return False
-
     def release(self) -> None:
-        """Hand it to the longest waiting. Raises RuntimeError if nobody has it.
+        """Release it, or hand it over to the next waiter. Raises RuntimeError if it is free.
 
         Called from: any thread.
         """
@@ -91,8 +67,15 @@ class Lock(WaitQueue):
                 _thread.start_new_thread(self._serve, ())
                 raise
 
+    _plain_release = release
+
+    @watched(release)
+    def _watched_release(self) -> None:
+        self._holder = None
+        self._plain_release()
+
     def _hand_over(self) -> bool:
-        """As appending the token and serving, in one: nobody can come between."""
+        """Append the token and serve, in one step, so that no other caller comes in between."""
         if self._guard._is_owned():
             return False
         with self._guard:
@@ -108,8 +91,12 @@ class Lock(WaitQueue):
             raise
         return True
 
+    @watched(_hand_over)
+    def _watched_hand_over(self) -> bool:
+        return False  # so that `_serve` does it, by way of `_take`, which records the holder
+
     def locked(self) -> bool:
-        """True if somebody has it.
+        """True while it is held.
 
         Called from: any thread.
         """
@@ -122,6 +109,15 @@ class Lock(WaitQueue):
             self._free.pop()
         except IndexError:
             return False
+        return True
+
+    _plain_take = _take
+
+    @watched(_take)
+    def _watched_take(self, _waiter: Waiter) -> bool:
+        if not self._plain_take(_waiter):
+            return False
+        self._holder = record_of(_waiter)
         return True
 
     def _give_back(self, _waiter: Waiter) -> None:
@@ -137,18 +133,21 @@ class Lock(WaitQueue):
                 return DONE
         return self._enter_waiting()
 
-    async def _enter_waiting(self) -> None:
-        await self._wait()
-
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
-        self.release()
+    @watched(__aenter__)
+    def _watched_aenter(self) -> Awaitable[Any]:
+        if not self._plain_acquire_now():
+            return self._enter_waiting()
+        self._note_holder(scoped=True)
         return DONE
 
-    def __enter__(self) -> None:
-        self.acquire_sync()
+    def _note_holder(self, *, scoped: bool) -> None:
+        self._holder = record_of_caller(scoped=scoped)
 
-    def __exit__(self, *_error: object) -> None:
-        self.release()
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        record = getattr(self, "_holder", None)
+        if record is None or self._free:
+            return ()
+        return (record,) if all_known((record,), 1) else ()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"

@@ -1,4 +1,4 @@
-"""The three waits of a queue: for an item, for a free slot, for all work to be done."""
+"""The three wait queues of a Queue: for an item, for a free slot, for all work to be done."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ if sys.version_info >= (3, 13):
 else:
 
     class QueueShutDown(Exception):  # noqa: N818  (asyncio's name, from 3.13 on)
-        """The queue was shut down: nothing can be put, or it is empty and nothing will come."""
+        """Raised after `shutdown`, by a put, or by a get that finds the queue empty."""
 
 
-MOST = 1024  # how many marks of unfinished work lie in the deque before they become a number
+MOST = 1024  # how many marks of unfinished work the deque holds before most become a number
 
 
 class Getters(WaitQueue):
-    """Those who wait for an item. It is handed to them: what they get is theirs before they run.
+    """The waiters for an item. A waiter owns an item handed over to it before it runs.
 
-    A getter that was handed one has *come* when it calls `unpack`. Until then it may leave, and its
-    item goes to those behind it, each passing its own on: so items are got in the order in which
-    they lay, whoever was cancelled. Under the guard, whenever it is free:
+    It *collects* its item by `unpack`. Until then it may leave: its item then goes to the waiters
+    behind it, each passing its own on. So items are got in the order in which they lay, whichever
+    waiters were cancelled. Whenever the guard is free:
 
         the items in `_handed`, and then those in the store, are in the order in which they lay
 
-    A grant moves the first of the store to the end of `_handed`; who comes takes his out; for one
-    who leaves the later ones are passed on, and the last goes back to the front of the store. What
-    others take from the store meanwhile, without the guard, lay behind all that was handed.
+    A grant moves the first item of the store to the end of `_handed`. A waiter that collects takes
+    its own out. When a waiter leaves, the later items are passed on, and the last one goes back to
+    the front of the store. Items that other getters take from the store meanwhile, without the
+    guard, lay behind all that were handed over.
 
-    Whoever takes a parcel out of `_handed` has it to himself: its getter as it comes, or he who
-    passes on, under the guard, and puts it in again. Taking out is one operation of a deque, atomic
-    by its own lock, or by the GIL.
+    The taker of a parcel from `_handed` has it to itself: its waiter, which collects it, or the
+    thread that passes items on, under the guard, and puts it in again. Taking one out is a single
+    operation of a deque, atomic by its own lock, or by the GIL.
     """
 
-    __slots__ = ("_closed", "_dropping", "_handed", "_items", "_of", "_slots", "_unfinished")
-
-    _of: int  # the id of the queue that it is an end of, for dump(); so in the other two
+    __slots__ = ("_closed", "_dropping", "_handed", "_items", "_slots", "_unfinished", "queue_id")
 
     def __init__(
-        self, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None = None
+        self, queue_id: int, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None
     ) -> None:
-        super().__init__(items)  # type: ignore[arg-type]  # what it needs of a stock both have
+        super().__init__(items)  # type: ignore[arg-type]  # both have what it needs of a stock
+        self.queue_id = queue_id  # the id of the Queue that it is a part of, for dump()
         self._items = items
         self._unfinished = unfinished
         self._slots = slots
-        self._handed: deque[Parcel] = deque()  # to who has not come, in order. Others only remove
+        self._handed: deque[Parcel] = deque()  # not collected yet, in order; see above
         self._closed = False  # under the guard
-        self._dropping = False  # what comes back is dropped, too. Under the guard
+        self._dropping = False  # items that come back are dropped, too. Under the guard
 
     def _take(self, waiter: Waiter) -> bool:
         try:
@@ -95,21 +95,21 @@ class Getters(WaitQueue):
             self._serve()
 
     def unpack(self, waiter: Waiter) -> Any:
-        """It has come for what it was granted: the item. Raises QueueShutDown if it is that."""
+        """Collect the item handed over to `waiter`; QueueShutDown if it was woken for that."""
         if waiter.error is not None:
             raise waiter.error
         parcel: Parcel = waiter.value
         try:
             self._handed.remove(parcel)
-        except ValueError:  # somebody passes on at this moment
+        except ValueError:  # another thread passes items on at this moment
             with self._guard:
                 self._handed.remove(parcel)
         return parcel.item
 
     def get_now(self) -> Any:
-        """The next item. Raises asyncio.QueueEmpty or QueueShutDown if there is none."""
+        """Take the next item. Raises asyncio.QueueEmpty or QueueShutDown if there is none."""
         with self._guard:
-            if not self._waiters:  # else what there is, is theirs
+            if not self._waiters:  # else the items are theirs
                 try:
                     return self._items.pop_next()
                 except IndexError:
@@ -119,14 +119,14 @@ class Getters(WaitQueue):
         raise asyncio.QueueEmpty
 
     def retract(self, item: Any) -> bool:
-        """Take an item out that was put too late; False if somebody has it."""
+        """Take out an item that was put too late; False if a getter has it."""
         with self._guard:
             return self._items.retract(item)
 
     def drop_all(self) -> None:
-        """Drop what there is, and what comes back: it counts as done."""
+        """Drop all items, and those that come back later; they count as done."""
         dropped = 0
-        with self._guard:  # else a `retract` in between hides a part
+        with self._guard:  # else a `retract` in between hides some items
             self._dropping = True
             while self._items:
                 try:
@@ -135,27 +135,26 @@ class Getters(WaitQueue):
                     break
                 dropped += 1
         for _ in range(dropped):
-            with suppress(ValueError):  # it was reported done before anybody got it
+            with suppress(ValueError):  # it was reported done before it was got
                 self._unfinished.done()
             if self._slots is not None:
                 self._slots.release()
 
     def close(self) -> None:
-        """Nothing will come any more: who waits, and who comes and finds nothing, is told."""
+        """Have waiters, and later gets, raise QueueShutDown where there is no item."""
         with self._guard:
             self._closed = True
         self._serve()
 
 
 class Slots(Semaphore):
-    """Those who wait for room. A free slot is handed to them, and they put their item into it."""
+    """The waiters for room. Each is handed a free slot, and then puts its item into it."""
 
-    __slots__ = ("_closed", "_of")
+    __slots__ = ("_closed", "queue_id")
 
-    _of: int
-
-    def __init__(self, value: int) -> None:
+    def __init__(self, value: int, queue_id: int) -> None:
         super().__init__(value)
+        self.queue_id = queue_id
         self._closed = False  # under the guard
 
     def _take(self, waiter: Waiter | None) -> bool:
@@ -169,40 +168,39 @@ class Slots(Semaphore):
             super()._give_back(waiter)
 
     def take_now(self) -> bool:
-        """Take a slot; False if there is none, for certain."""
+        """Take a slot; False if there is certainly none."""
         if self._acquire_now():
             return True
         with self._guard:
             return not self._waiters and self._take(None)
 
     def close(self) -> None:
-        """Nothing can be put any more: who waits is told."""
+        """Have all waiters raise QueueShutDown."""
         with self._guard:
             self._closed = True
         self._serve()
 
 
 class Unfinished(WaitQueue):
-    """What was put and not reported done, and those who wait for there to be none.
+    """The count of items put and not reported done, and the waiters for it to be 0.
 
-    A mark in a deque for each, because adding and taking one is atomic, and a number for most of
-    them where nobody reports.
+    Each has a mark in a deque, because adding and taking one is atomic. Where there are many marks,
+    because no item is ever reported, most are turned into a number.
     """
 
-    __slots__ = ("_marks", "_more", "_of")
+    __slots__ = ("_marks", "_more", "queue_id")
 
-    _of: int
-
-    def __init__(self) -> None:
+    def __init__(self, queue_id: int) -> None:
         self._marks: deque[None] = deque()
-        self._more = 0  # under the guard
+        self._more = 0  # items counted here instead of by a mark. Under the guard
         super().__init__(self._marks)
+        self.queue_id = queue_id
 
     def __len__(self) -> int:
         return len(self._marks) + self._more
 
     def stow(self) -> None:
-        """There are many marks: make a number of most."""
+        """Turn most of the marks into a number."""
         taken: list[None] = []
         with self._guard:
             try:  # a loop in C: this is half of what a mark costs
@@ -212,7 +210,7 @@ class Unfinished(WaitQueue):
             self._more += len(taken)
 
     def done(self) -> None:
-        """One is done. Raises ValueError if there is none."""
+        """Count one item less. Raises ValueError if there is none."""
         try:
             self._marks.pop()
         except IndexError:
@@ -234,4 +232,4 @@ class Unfinished(WaitQueue):
         return not self._marks and not self._more
 
     def _give_back(self, _waiter: Waiter) -> None:
-        """Knowing that all is done is not used up."""
+        """Do nothing: a wait uses nothing up."""

@@ -1,8 +1,8 @@
-"""Queue, PriorityQueue, LifoQueue: a store of items, and those who wait at its two ends.
+"""Queue, PriorityQueue, LifoQueue: a store of items, and the waiters at its two ends.
 
-Putting: get a slot if there is a limit, mark the work as unfinished, push the item, and then look
-whether a getter waits. Getting: the next item, and then its slot goes back. Where nobody has to
-wait all of these are single operations on deques, and nothing is locked.
+A put acquires a slot if there is a limit, marks the work as unfinished, pushes the item, and then
+looks whether a getter waits. A get takes the next item, and then releases its slot. Where neither
+has to wait, these are single operations of deques, and no lock is held.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Queue(Generic[T]):
     """asyncio.Queue for tasks of any loop and for threads, all at once.
 
     `await queue.put(item)` and `await queue.get()` in a task, `put_sync` and `get_sync` in a
-    thread. At most `maxsize` items, or any number if it is 0. An item goes straight to who waits
-    longest.
+    thread. Holds at most `maxsize` items, or any number if it is 0. An item is handed over to the
+    getter that has waited longest.
 
     >>> import homebound
     >>> queue = homebound.Queue()
@@ -55,7 +55,7 @@ class Queue(Generic[T]):
         "_pop",
         "_push",
         "_putting",
-        "_queue",  # what asyncio's subclasses have in it
+        "_queue",  # the items, as subclasses written for asyncio expect
         "_slots",
         "_store",
         "_unfinished",
@@ -79,20 +79,16 @@ class Queue(Generic[T]):
             self._store = Ordered(items, self._put, self._get)
         self._push: Callable[[Any], None] = self._store.push
         self._pop: Callable[[], Any] = self._store.pop_next
-        self._unfinished = Unfinished()
-        self._unfinished._of = id(self)
+        self._unfinished = Unfinished(id(self))
         self._marks = self._unfinished._marks
-        # The slots, and what of them is looked at on the way: None if there is no limit.
-        self._slots = Slots(math.ceil(maxsize)) if maxsize > 0 else None
-        if self._slots is not None:
-            self._slots._of = id(self)
-        self._getters_queue = Getters(self._store, self._unfinished, self._slots)
-        self._getters_queue._of = id(self)
+        # The slots, and the parts of them that each put looks at; None if there is no limit.
+        self._slots = Slots(math.ceil(maxsize), id(self)) if maxsize > 0 else None
+        self._getters_queue = Getters(id(self), self._store, self._unfinished, self._slots)
         self._waiting = self._getters_queue._waiters
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 
-    # asyncio's subclasses bring their own order by these three.
+    # Subclasses written for asyncio override these three to have an order of their own.
 
     def _init(self, _maxsize: int) -> None:
         self._queue = Fifo()
@@ -105,28 +101,28 @@ class Queue(Generic[T]):
 
     @property
     def maxsize(self) -> int:
-        """How many items it takes; 0 or less: any number.
+        """The number of items that it can hold; 0 or less: any number.
 
         Called from: any thread.
         """
         return self._maxsize
 
     def qsize(self) -> int:
-        """How many items are in it.
+        """The number of items in it.
 
         Called from: any thread.
         """
         return len(self._queue)
 
     def empty(self) -> bool:
-        """True if there is no item in it.
+        """True while there is no item in it.
 
         Called from: any thread.
         """
         return not self._queue
 
     def full(self) -> bool:
-        """True if nothing can be put into it now.
+        """True while there is no room for an item.
 
         Called from: any thread.
         """
@@ -135,7 +131,7 @@ class Queue(Generic[T]):
     # Putting.
 
     async def put(self, item: T) -> None:
-        """Put an item in; wait until there is room. Raises QueueShutDown after `shutdown`.
+        """Put an item in, waiting until there is room. Raises QueueShutDown after `shutdown`.
 
         Called from: task.
         """
@@ -145,10 +141,10 @@ class Queue(Generic[T]):
         if permits is not None:
             try:
                 if self._putting:
-                    raise IndexError  # noqa: TRY301  (behind those who wait, as if there were none)
+                    raise IndexError  # noqa: TRY301  (it queues behind the waiters)
                 permits.pop()
             except IndexError:
-                _raise_if_told(await self._slots._wait())  # type: ignore[union-attr]
+                _raise_error_of(await self._slots._wait())  # type: ignore[union-attr]
         marks = self._marks  # from here on as _put_now, without the call
         marks.append(None)
         if len(marks) > MOST:
@@ -175,7 +171,7 @@ class Queue(Generic[T]):
         self._put_now(item)
 
     def put_sync(self, item: T, timeout: float | None = None) -> None:
-        """`put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
+        """Do `put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -187,13 +183,13 @@ class Queue(Generic[T]):
             waiter = self._slots._wait_sync(timeout)
             if waiter is None:
                 raise asyncio.QueueFull
-            _raise_if_told(waiter)
+            _raise_error_of(waiter)
         self._put_now(item)
 
     def _put_now(self, item: T) -> None:
-        """There is room, and it is ours."""
+        """Put an item into a slot that the caller has acquired."""
         marks = self._marks
-        marks.append(None)  # before the item: who gets it may report it done at once
+        marks.append(None)  # before the item: its getter may report it done at once
         if len(marks) > MOST:
             self._unfinished.stow()
         try:
@@ -211,13 +207,13 @@ class Queue(Generic[T]):
             self._too_late(item)
 
     def _refused(self, error: BaseException) -> None:
-        """The store did not take the item."""
+        """Undo a put whose push has failed."""
         self._unput()
         if type(error) is ValueError and self._is_shutdown:
             raise QueueShutDown from None
 
     def _too_late(self, item: T) -> None:
-        """It was shut down while the item was put in: take it out, if nobody has it."""
+        """Undo a put during which the queue was shut down, unless a getter has the item."""
         if self._getters_queue.retract(item):
             self._unput()
             raise QueueShutDown
@@ -230,7 +226,7 @@ class Queue(Generic[T]):
     # Getting.
 
     async def get(self) -> T:
-        """Take the next item out; wait for it. Raises QueueShutDown if none will come.
+        """Take the next item out, waiting for one. Raises QueueShutDown if none will come.
 
         Called from: task.
         """
@@ -259,7 +255,7 @@ class Queue(Generic[T]):
         return item
 
     def get_sync(self, timeout: float | None = None) -> T:
-        """`get` in this thread; asyncio.QueueEmpty if nothing comes for `timeout` seconds.
+        """Do `get` in this thread; asyncio.QueueEmpty if no item comes for `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -276,14 +272,14 @@ class Queue(Generic[T]):
     # Finishing.
 
     def task_done(self) -> None:
-        """What was got is dealt with. Raises ValueError if called more often than items were put.
+        """Report one item done. Raises ValueError if called more often than items were put.
 
         Called from: any thread.
         """
         self._unfinished.done()
 
     async def join(self) -> None:
-        """Wait until all that was put is got and reported by `task_done`.
+        """Wait until every item put has been reported done by `task_done`.
 
         Called from: task.
         """
@@ -291,7 +287,7 @@ class Queue(Generic[T]):
             await self._unfinished._wait()
 
     def join_sync(self, timeout: float | None = None) -> bool:
-        """`join` in this thread, at most `timeout` seconds; False if not all is done.
+        """Do `join` in this thread, at most `timeout` seconds; True if all is done.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -300,9 +296,10 @@ class Queue(Generic[T]):
         return not self._unfinished or self._unfinished._wait_sync(timeout) is not None
 
     def shutdown(self, immediate: bool = False) -> None:  # noqa: FBT001, FBT002  (asyncio's)
-        """Let nothing in any more; who waits to put, or to get and finds nothing, is told.
+        """Reject further items; puts, and gets that find the queue empty, raise QueueShutDown.
 
-        What is in it can still be got; with `immediate` it is dropped, and counts as done.
+        Waiting ones do too. The items left can still be got; with `immediate` they are dropped, and
+        count as done.
 
         Called from: any thread.
         """
@@ -317,7 +314,7 @@ class Queue(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # Telling, with asyncio's names.
+    # For repr, with asyncio's names.
 
     @property
     def _getters(self) -> Any:
@@ -353,7 +350,7 @@ class Queue(Generic[T]):
 
 
 class PriorityQueue(Queue[T]):
-    """A Queue whose next item is the smallest; usually a tuple of a priority and the thing.
+    """A Queue whose next item is the smallest one; usually a tuple of a priority and the data.
 
     Called from: any thread.
     """
@@ -371,7 +368,7 @@ class PriorityQueue(Queue[T]):
 
 
 class LifoQueue(Queue[T]):
-    """A Queue whose next item is the one put last.
+    """A Queue whose next item is the last one put.
 
     Called from: any thread.
     """
@@ -388,6 +385,6 @@ class LifoQueue(Queue[T]):
         return self._queue.pop()
 
 
-def _raise_if_told(waiter: Waiter) -> None:
+def _raise_error_of(waiter: Waiter) -> None:
     if waiter.error is not None:
         raise waiter.error

@@ -7,22 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.current import current_context
 from .._threads.block_on import block_on
+from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .holders import Record
     from .waiters import Waiter
 
 READ, WRITE = "read", "write"
 
 
-class RWLock(WaitQueue):
-    """A lock that many readers may have together, or one writer alone.
+class RWLock(SharedHold, WaitQueue):
+    """A lock held by many readers at a time, or by one writer.
 
     `async with rw.read():` and `async with rw.write():` in a task, `with` in a thread. FIFO:
-    readers that stand next to each other are let in together, a reader that comes while a writer
-    waits stands behind it, so neither kind starves. Not recursive. Like Lock it has no owner.
+    readers next to each other in the queue acquire it together, and a reader that comes while a
+    writer waits queues behind it, so neither kind starves. Not recursive. Like Lock, it has no
+    owner.
 
     >>> import homebound
     >>> rw = homebound.RWLock()
@@ -38,35 +41,34 @@ class RWLock(WaitQueue):
     """
 
     __slots__ = (
-        "_holders",  # who has taken it, where somebody watches; else unset. See _debug/holders.py
+        "_holders",  # records of its holders, kept while a watch is on; else unset. See holders.py
         "_owners",
         "_unheld",
     )
 
-    _holders: list[tuple[Any, bool, object]]
-
     def __init__(self) -> None:
         super().__init__()
-        self._owners = 0  # how many readers have it; -1: a writer. Under the guard
-        # One entry for each upgrade that was closed while it had nothing. Atomic operations.
+        self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
+        # One entry for each upgrade whose coroutine was closed while it held neither side. Atomic
+        # operations.
         self._unheld: list[None] = []
 
     def read(self) -> Side:
-        """To be used with `async with` or `with`: its body shares the lock with other readers.
+        """A context manager for `async with` or `with` that holds the lock for reading.
 
         Called from: any thread.
         """
         return Side(self, READ)
 
     def write(self) -> Side:
-        """To be used with `async with` or `with`: its body has the lock alone.
+        """A context manager for `async with` or `with` that holds the lock for writing.
 
         Called from: any thread.
         """
         return Side(self, WRITE)
 
     async def acquire_read(self) -> bool:
-        """Wait until it is ours for reading; True.
+        """Acquire it for reading, waiting as long as it takes; True.
 
         Called from: task.
         """
@@ -75,7 +77,7 @@ class RWLock(WaitQueue):
         return True
 
     async def acquire_write(self) -> bool:
-        """Wait until it is ours for writing; True.
+        """Acquire it for writing, waiting as long as it takes; True.
 
         Called from: task.
         """
@@ -84,7 +86,7 @@ class RWLock(WaitQueue):
         return True
 
     def acquire_read_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours for reading; False if `timeout` seconds were over.
+        """Acquire it for reading in this thread; False after `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -93,7 +95,7 @@ class RWLock(WaitQueue):
         return self._acquire_now(READ) or self._wait_sync(timeout, READ) is not None
 
     def acquire_write_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread until it is ours for writing; False if `timeout` seconds were over.
+        """Acquire it for writing in this thread; False after `timeout` seconds.
 
         A home's loop keeps turning meanwhile, as in `block_on`.
 
@@ -106,39 +108,47 @@ class RWLock(WaitQueue):
             return not self._waiters and self._take_as(want)
 
     def release(self) -> None:
-        """Let go of it, as reader or as writer; the next in the queue come in.
+        """Release it, as reader or as writer, and hand it over to the next waiters.
 
-        Raises RuntimeError if nobody has it.
+        Raises RuntimeError if it is free.
 
         Called from: any thread.
         """
         with self._guard:
             if not self._owners:
                 raise RuntimeError("RWLock is not acquired.")
-            # A finaliser may release it under our guard: no call between the look and the change.
+            # A finaliser may release it under this guard: no call between the look and the change.
             self._owners -= 1 if self._owners > 0 else -1
         self._serve()
 
-    def downgrade(self) -> None:
-        """Its writer goes on as a reader, and readers that are next in the queue come in.
+    _plain_release = release
 
-        Nobody writes in between. Raises RuntimeError if no writer has it.
+    @watched(release)
+    def _watched_release(self) -> None:
+        with self._guard:
+            self._holder_list().drop(record_of_caller(scoped=False)[0])
+        self._plain_release()
+
+    def downgrade(self) -> None:
+        """Turn the writer that holds it into a reader; readers next in the queue acquire it too.
+
+        No other writer holds it in between. Raises RuntimeError if no writer holds it.
 
         Called from: any thread.
         """
         with self._guard:
             if self._owners >= 0:
-                raise RuntimeError("RWLock.downgrade(): no writer has it")
+                raise RuntimeError("RWLock.downgrade(): no writer holds it")
             self._owners = 1
         self._serve()
 
     async def upgrade(self) -> bool:
-        """A reader of it becomes its writer; True if nobody else wrote in between.
+        """Turn the calling reader into a writer; True if no other writer held it in between.
 
-        It does at once if it is the only reader and nobody waits. Else it lets go and queues behind
-        those who wait, some of whom may write: then False, and what was read before may be stale.
-        Cancelled, it is a reader again before CancelledError is raised. Raises RuntimeError if no
-        reader has it.
+        This happens at once if there is no other reader and no waiter. Else it releases the lock
+        and queues behind the waiters, some of which may write: then it returns False, and what was
+        read before may be stale. If cancelled, it is a reader again before CancelledError is
+        raised. Raises RuntimeError if no reader holds it.
 
         Called from: task.
         """
@@ -152,7 +162,7 @@ class RWLock(WaitQueue):
             except BaseException:
                 await self._read_again()
                 raise
-        except GeneratorExit:  # it can wait for nothing more: it must not release what it has not
+        except GeneratorExit:  # it cannot wait any more; `__aexit__` must release nothing
             self._unheld.append(None)
             raise
         return False
@@ -162,11 +172,11 @@ class RWLock(WaitQueue):
             try:
                 await self.acquire_read()
             except asyncio.CancelledError:
-                continue  # the first one is raised, once it has the lock
+                continue  # the first one is raised, once it holds the lock
             return
 
     def upgrade_sync(self, timeout: float | None = None) -> bool:
-        """`upgrade` in this thread, at most `timeout` seconds: TimeoutError, as a reader again.
+        """Do `upgrade` in this thread; after `timeout` seconds, TimeoutError, as a reader again.
 
         Called from: any thread.
         """
@@ -187,14 +197,14 @@ class RWLock(WaitQueue):
     def _upgrade_now(self) -> bool:
         with self._guard:
             if self._owners <= 0:
-                raise RuntimeError("RWLock.upgrade(): no reader has it")
+                raise RuntimeError("RWLock.upgrade(): no reader holds it")
             if self._owners > 1 or self._waiters:
                 return False
             self._owners = -1
             return True
 
     def locked(self) -> bool:
-        """True if somebody has it.
+        """True while it is held, by readers or a writer.
 
         Called from: any thread.
         """
@@ -202,6 +212,15 @@ class RWLock(WaitQueue):
 
     def _take(self, waiter: Waiter) -> bool:
         return self._take_as(waiter.want)
+
+    @watched(_take)
+    def _watched_take(self, waiter: Waiter) -> bool:
+        if not self._plain_take_as(waiter.want):
+            return False
+        record = record_of(waiter)
+        if record is not None:
+            self._holder_list().add(record)
+        return True
 
     def _take_as(self, want: str) -> bool:
         if want is READ and self._owners >= 0:
@@ -212,8 +231,42 @@ class RWLock(WaitQueue):
             return False
         return True
 
+    _plain_take_as = _take_as
+
+    @watched(_take_as)
+    def _watched_take_as(self, want: str) -> bool:
+        if not self._plain_take_as(want):
+            return False
+        self._holder_list().add(record_of_caller(scoped=False))
+        return True
+
     def _give_back(self, _waiter: Waiter) -> None:
         self.release()
+
+    @watched(_give_back)
+    def _watched_give_back(self, _waiter: Waiter) -> None:
+        with self._guard:
+            self._holder_list().drop(_waiter.who)
+        self._plain_release()
+
+    # For the watched twins.
+
+    def _note_scoped_holder(self) -> None:
+        """Record that the caller has acquired it by `with`."""
+        record = record_of_caller(scoped=True)
+        with self._guard:
+            self._holder_list().replace(record[0], record)
+
+    def _note_waited_sync(self, waiter: Waiter) -> None:
+        with self._guard:
+            self._holder_list().replace(waiter.who, record_of_caller(scoped=False))
+
+    def _known_holders(self, want: Any) -> tuple[Record, ...]:
+        known = self._recorded()
+        owners = self._owners
+        if want is READ and owners > 0:
+            return ()  # readers keep no reader out
+        return known if all_known(known, abs(owners)) else ()
 
     def _describe(self) -> str:
         owners = self._owners
@@ -221,7 +274,7 @@ class RWLock(WaitQueue):
 
 
 class Side:
-    """One of the two ways to have a RWLock, as a context manager."""
+    """A context manager that holds one side of an RWLock: reading or writing."""
 
     __slots__ = ("_lock", "_want")
 
@@ -233,6 +286,17 @@ class Side:
         lock = self._lock
         return DONE if lock._acquire_now(self._want) else lock._wait(self._want)
 
+    @watched(__aenter__)
+    def _watched_aenter(self) -> Awaitable[Any]:
+        if not self._lock._acquire_now(self._want):
+            return self._watched_enter_waiting()
+        self._lock._note_scoped_holder()
+        return DONE
+
+    async def _watched_enter_waiting(self) -> None:
+        await self._lock._wait(self._want)
+        self._lock._note_scoped_holder()
+
     def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
         if kind is GeneratorExit and self._lock._unheld:
             self._lock._unheld.pop()
@@ -243,6 +307,13 @@ class Side:
     def __enter__(self) -> None:
         if not self._lock._acquire_now(self._want):
             self._lock._wait_sync(None, self._want)
+
+    _plain_enter = __enter__
+
+    @watched(__enter__)
+    def _watched_enter(self) -> None:
+        self._plain_enter()
+        self._lock._note_scoped_holder()
 
     def __exit__(self, *_error: object) -> None:
         self._lock.release()

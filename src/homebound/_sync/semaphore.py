@@ -1,4 +1,4 @@
-"""Semaphores: permits in a deque, and a queue for them."""
+"""Semaphores: permits in a deque, and a queue of waiters for them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .wait_queue import DONE, WaitQueue
+from .holders import SharedHold, all_known, record_of_caller, watched
+from .tokens import TokenQueue
+from .wait_queue import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .holders import Record
     from .waiters import Waiter
 
-MOST = 1024  # permits laid out at a time: a semaphore of a million is not a million entries
+MOST = 1024  # permits in the deque at first: a semaphore of a million is not a million entries
 
 
-class Semaphore(WaitQueue):
+class Semaphore(SharedHold, TokenQueue):
     """asyncio.Semaphore for tasks of any loop and for threads, all at once.
 
-    `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed straight to
-    the longest waiting. Raises ValueError for a `value` below 0.
+    `async with semaphore:` in a task, `with semaphore:` in a thread. A permit is handed over to the
+    waiter that has waited longest. Raises ValueError for a `value` below 0.
 
     >>> import homebound
     >>> semaphore = homebound.Semaphore(2)
@@ -35,57 +38,28 @@ class Semaphore(WaitQueue):
     """
 
     __slots__ = (
-        "_holders",  # who has entered it, where somebody watches; else unset. See _debug/holders.py
+        "_holders",  # records of its holders, kept while a watch is on; else unset. See holders.py
         "_initial",
         "_permits",
         "_reserve",
     )
-
-    _holders: list[tuple[Any, bool, object]]
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
             raise ValueError("Semaphore initial value must be >= 0")
         self._initial = value  # constant
         now = min(value, MOST)
-        # One None for each permit that is free. Atomic operations.
+        # One None for each free permit. Atomic operations.
         self._permits: deque[None] = deque(repeat(None, now))
-        self._reserve = value - now  # free as well, not laid out yet. Under the guard
+        self._reserve = value - now  # free too, but not in the deque yet. Under the guard
         super().__init__(self._permits)
 
     @property
     def _value(self) -> int:
         return len(self._permits) + self._reserve
 
-    async def acquire(self) -> bool:
-        """Wait for a permit; True.
-
-        Called from: task.
-        """
-        if not self._acquire_now():
-            await self._wait()
-        return True
-
-    def acquire_sync(self, timeout: float | None = None) -> bool:
-        """Wait in this thread for a permit, at most `timeout` seconds; False if there was none.
-
-        A home's loop keeps turning meanwhile, as in `block_on`.
-
-        Called from: any thread.
-        """
-        return self._acquire_now() or self._wait_sync(timeout) is not None
-
-    def _acquire_now(self) -> bool:
-        if self._permits and not self._waiters:
-            try:
-                self._permits.pop()
-            except IndexError:
-                return False
-            return True
-        return False
-
     def release(self) -> None:
-        """Give a permit to the longest waiting, or put it back.
+        """Release a permit, or hand it over to the next waiter.
 
         Called from: any thread.
         """
@@ -98,7 +72,7 @@ class Semaphore(WaitQueue):
                 raise
 
     def locked(self) -> bool:
-        """True if who wants a permit now has to wait.
+        """True if `acquire` would have to wait now.
 
         Called from: any thread.
         """
@@ -122,28 +96,47 @@ class Semaphore(WaitQueue):
         self._permits.append(None)
         self._serve()
 
-    def __aenter__(self) -> Awaitable[Any]:
-        return DONE if self._acquire_now() else self._enter_waiting()
-
-    async def _enter_waiting(self) -> None:
-        await self._wait()
+    # Any task or thread may release a permit, so only holders that use `with` are recorded, and
+    # `release` has no twin: the exits have.
 
     def __aexit__(self, *_error: object) -> Awaitable[None]:
         self.release()
         return DONE
 
-    def __enter__(self) -> None:
-        self.acquire_sync()
+    @watched(__aexit__)
+    def _watched_aexit(self, *_error: object) -> Awaitable[None]:
+        self._forget_holder()
+        self.release()
+        return DONE
 
     def __exit__(self, *_error: object) -> None:
         self.release()
+
+    @watched(__exit__)
+    def _watched_exit(self, *_error: object) -> None:
+        self._forget_holder()
+        self.release()
+
+    def _note_holder(self, *, scoped: bool) -> None:
+        if scoped:
+            with self._guard:
+                self._holder_list().add(record_of_caller(scoped=True))
+
+    def _forget_holder(self) -> None:
+        """Remove the caller's record; it is about to release."""
+        with self._guard:
+            self._holder_list().drop(record_of_caller(scoped=False)[0])
+
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        known = self._recorded()
+        return known if not self._value and all_known(known, self._initial) else ()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else f"unlocked, value:{self._value}"
 
 
 class BoundedSemaphore(Semaphore):
-    """A Semaphore that refuses to be released above its initial value.
+    """A Semaphore whose value never exceeds its initial value.
 
     Called from: any thread.
     """
@@ -154,11 +147,11 @@ class BoundedSemaphore(Semaphore):
         super().__init__(value)
 
     def release(self) -> None:
-        """Give a permit to the longest waiting, or put it back. Raises ValueError if none is out.
+        """Release a permit, or hand it over. Raises ValueError if none has been acquired.
 
         Called from: any thread.
         """
-        with self._guard:  # looked at and put back in one
+        with self._guard:  # checked and released in one region
             if self._value >= self._initial:
                 raise ValueError("BoundedSemaphore released too many times")
             self._permits.append(None)

@@ -1,7 +1,7 @@
-"""Where a queue's items lie. Putting and taking one is atomic, so a queue needs no lock for it.
+"""The stores of a queue's items. Putting and taking one is atomic, so a queue needs no lock for it.
 
-`close` and `push` make one thing of "is it shut down" and "put it in": once `close` has returned,
-nothing comes in any more.
+`close` and `push` together make one atomic step of "is it shut down?" and "put it in": once `close`
+has returned, nothing gets in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Parcel:
-    """An item on its way to a getter. Of its own, so that a queue keeps no waiting task alive."""
+    """An item on its way to a getter; an object apart, so that a queue keeps no task alive."""
 
     __slots__ = ("item",)
 
@@ -31,23 +31,24 @@ class Fifo(deque[Any]):
     pop_next = deque.popleft
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
-        """Who was handed it has left: those behind him pass on what they have, the last to us.
+        """Put back `item`, whose getter has left; each of `later` passes its item on to the next.
 
-        Nothing of theirs lies in here meanwhile, where somebody might take it.
+        The last item goes to the front of the store. Meanwhile none of them lies in here, where
+        another getter might take it.
         """
         for parcel in later:
             parcel.item, item = item, parcel.item
         self.appendleft(item)
 
     def close(self) -> None:
-        """The shut-down mark is up: who pushes from now on sees it after his push.
+        """Make sure that each later push sees the shut-down mark, which is set, after its push.
 
         Pairs with Queue._put_now: push, look at the mark, `retract`.
         """
         self.rotate(0)
 
     def retract(self, item: Any) -> bool:
-        """Take out what was pushed after `close`; False if somebody has it."""
+        """Take out an item that was pushed after `close`; False if a getter has it."""
         behind: list[Any] = []
         found = False
         try:
@@ -63,7 +64,7 @@ class Fifo(deque[Any]):
 
 
 class Ordered:
-    """A queue that keeps its own order, through its `_put` and `_get`: one at a time."""
+    """A store with an order of its own, by the queue's `_put` and `_get`, called one at a time."""
 
     __slots__ = ("_busy", "_closed", "_get", "_items", "_lock", "_nested", "_put")
 
@@ -73,13 +74,13 @@ class Ordered:
         self._get = get
         self._closed = False  # under the lock
         self._lock = _thread.RLock()  # held for one `_put` or `_get`
-        # A finaliser may come in amidst that, on the same queue: what it puts lies here until the
-        # operation that it interrupts is done, and it finds the queue empty.
+        # A finaliser may interrupt that, on the same queue. An item that it puts lies here until
+        # the interrupted operation is done; to its `pop_next`, the store is empty.
         self._busy = False
         self._nested: deque[Any] = deque()
 
     def push(self, item: Any) -> None:
-        """Put it in; raises ValueError if closed."""
+        """Put an item in. Raises ValueError if closed."""
         with self._lock:
             if self._closed:
                 raise ValueError
@@ -95,12 +96,12 @@ class Ordered:
                 self._put_nested()
 
     def _put_nested(self) -> None:
-        """Put in what finalisers have put meanwhile; those that come now do so themselves."""
+        """Put in the items of finalisers that came meanwhile; later ones put theirs in directly."""
         while self._nested:
             self.push(self._nested.popleft())
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
-        """Who was handed it has left: those behind him choose again."""
+        """Put back `item`, whose getter has left; the getters of `later` choose again."""
         with self._lock:
             self._put(item)
             for parcel in later:
@@ -108,7 +109,7 @@ class Ordered:
                 parcel.item = self._get()
 
     def pop_next(self) -> Any:
-        """Take the next one out; raises IndexError if there is none."""
+        """Take the next item out. Raises IndexError if there is none."""
         with self._lock:
             if self._busy or not self._items:
                 raise IndexError
@@ -127,12 +128,12 @@ class Ordered:
             pass
 
     def close(self) -> None:
-        """Let nothing in any more."""
+        """Reject all later items."""
         with self._lock:
             self._closed = True
 
     def retract(self, _item: Any) -> bool:
-        """Nothing gets in once it is closed, so there is nothing to retract."""
+        """False: nothing gets in once it is closed, so there is nothing to retract."""
         return False
 
     def __len__(self) -> int:

@@ -1,38 +1,37 @@
 """The one wait queue under every lock, event and queue.
 
-A FIFO of waiters and a *guard*, a C lock held for a few lines and never while somebody is woken.
-Waiters come, go and are granted under the guard, so all of that is sequential:
+A FIFO of waiters, and a *guard*: a C lock held for a few lines, never while a waiter is woken.
+Waiters join, are granted and leave under the guard, so all of that is sequential:
 
-    join     under the guard: append; if at the head: take; it may be granted at once
-    serve    under the guard: while there is a head and it can take: remove it, granted = True
-             each is woken after the guard was let go
-    leave    under the guard: if not granted, remove it; else what it was given goes back
+    join     under the guard: append; at the head, take: it may be granted at once
+    serve    under the guard: while there is a head and it can take: remove it, granted = True;
+             each is woken after the guard was released
+    leave    under the guard: if not granted, remove it; else what it was granted is given back
              (a cancelled task, a thread's timeout, a task whose home has ended)
 
-`granted` is what passes ownership on; it is written before the wake-up, and there is no second
-state between "in the queue" and "granted". So a waiter that leaves either was never given anything,
-or gives it back, which serves the next: nothing is lost or given twice, whoever comes first.
+`granted` passes ownership on. It is written before the wake-up, and there is no state between "in
+the queue" and "granted". So a waiter that leaves either was given nothing, or gives it back, which
+serves the next waiter. Nothing is lost or given twice, in whatever order they come.
 
-Where something is to be had at once, the guard is not needed. What can be had then lies in a deque,
-the *stock* (the token of a free lock, a semaphore's permits, a queue's items and its free slots),
-whose single operations are atomic by its own lock, or by the GIL where there is one:
+What can be had at once needs no guard. It lies in a deque, the *stock* (the token of a free lock, a
+semaphore's permits, a queue's items and its free slots), whose single operations are atomic by its
+own lock, or by the GIL where there is one:
 
-    take     somebody waits: join. Else pop from the stock; nothing there: join
-    give     append to the stock, *then* look whether somebody waits: serve
+    take     if there are waiters: join. Else pop from the stock; if it is empty: join
+    give     append to the stock, *then* look whether there are waiters: serve
     join     append to the waiters, pass through the stock's lock (`rotate(0)`), *then* try to take
 
-The append of `give` and the pass of `join` go through one lock, so one is first. The append: the
-joiner's try finds what was given. The pass: `give` sees the waiter that was appended before, and
-serves it. tests/model/waitqueue.pml searches every interleaving, with the cancellations and the
-homes that end, and catches the variants that look first.
+The append of `give` and the pass of `join` go through one lock, so one of them is first. If it is
+the append, the joiner's try finds what was given. If it is the pass, `give` sees the waiter, which
+was appended before, and serves it. tests/model/waitqueue.pml searches every interleaving, with
+cancellations and ending homes, and catches the variants that look first.
 
-The garbage collector or a signal handler may come in anywhere, also under the guard, and what it
-calls may give, set or release the same thing. The guard knows its thread, so such a call sees that
-it stands on top of a half-done one, and leaves what it would do to a thread of its own (`_later`),
-which waits for the guard.
+A finaliser or a signal handler may run at any point, also under the guard, and may give, set or
+release the same object. The guard knows its thread, so such a call sees that it stands on top of a
+half-done one. It leaves its own action to a new thread (`_later`), which waits for the guard.
 
-Nobody barges: who comes while somebody waits joins behind. Only who looked before the first of them
-had joined may still get what is given after; he came first.
+There is no barging: a task or thread that comes while there are waiters joins behind them. One that
+looked before the first of them joined may still get what is given afterwards; it came first.
 """
 
 from __future__ import annotations
@@ -47,14 +46,17 @@ from .._core.current import current_context, here
 from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
+from .holders import watched
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .holders import Record
+
 
 class _Done(tuple[()]):
-    """Awaiting it is over at once, without a Python frame. What `__aenter__` returns if it can."""
+    """An awaitable that is done at once, without a Python frame; for `__aenter__`."""
 
     __slots__ = ()
 
@@ -65,38 +67,38 @@ DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is 
 
 
 def no_copy(what: object) -> TypeError:
-    """The error of copying or pickling it: half of it would be shared, and no longer agree."""
+    """The error of copying or pickling it: the copy would share half of its state."""
     name = type(what).__name__
     return TypeError(f"cannot copy or pickle {name!r} object: share it, or make another {name}")
 
 
 class WaitQueue:
-    """Waiters, and the way in and out of them. A subclass says what there is to take."""
+    """A queue of waiters. A subclass defines what they wait for."""
 
     __slots__ = ("__weakref__", "_guard", "_stock", "_waiters")
 
     def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
         self._guard: Any = guard or _thread.RLock()
-        self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, looked at by all
-        # What `give` appends to without the guard; where there is no such thing, no matter what.
+        self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, read without it
+        # The deque that `give` appends to without the guard. If there is none, any deque will do.
         self._stock: deque[Any] = self._waiters if stock is None else stock
 
     def _take(self, waiter: Waiter) -> bool:
-        """Give the waiter at the head what it wants, if that is there. Under the guard."""
+        """Give the waiter at the head what it wants, if there is any. Under the guard."""
         raise NotImplementedError
 
     def _give_back(self, waiter: Waiter) -> None:
-        """A waiter that was granted will not come: undo `_take`, and serve. Any thread."""
+        """Undo the `_take` of a granted waiter that has left, and serve. Any thread."""
         raise NotImplementedError
 
-    # Under the guard, or taking it.
+    # Under the guard, or acquiring it.
 
     def _later(self, act: Callable[..., object], *args: Any) -> None:
-        """Act once this thread has let go of the guard, which it has further up its stack."""
+        """Act once this thread, which holds the guard further up its stack, has released it."""
         _thread.start_new_thread(act, args)
 
     def _join(self, waiter: Waiter) -> bool:
-        """Queue it, or grant it at once: True, and it will not be woken."""
+        """Queue a waiter, or grant it at once; True if granted, and then it is not woken."""
         waiters = self._waiters
         if self._guard._is_owned():
             waiters.append(waiter)
@@ -104,15 +106,22 @@ class WaitQueue:
             return False
         with self._guard:
             waiters.append(waiter)
-            self._stock.rotate(0)  # pairs with whoever gives: append to the stock, look
+            self._stock.rotate(0)  # pairs with `give`: append to the stock, look
             if waiters[0] is waiter and self._take(waiter):
                 waiters.popleft()
                 waiter.granted = True
                 return True
         return False
 
+    _plain_join = _join
+
+    @watched(_join)
+    def _watched_join(self, waiter: Waiter) -> bool:
+        waiter.show()
+        return self._plain_join(waiter)
+
     def _serve(self) -> None:
-        """Hand over to the head, and the next, while there is something for it."""
+        """Grant and wake the waiters at the head, while there is something to give them."""
         waiters = self._waiters
         if waiters and self._guard._is_owned():
             self._later(self._serve)
@@ -134,7 +143,7 @@ class WaitQueue:
                 raise
 
     def _grant_all(self) -> list[Waiter]:
-        """Take everyone out, granted. The caller has the guard, and wakes them after it."""
+        """Grant and remove all waiters. The caller holds the guard, and wakes them afterwards."""
         waiters, woken = self._waiters, []
         while waiters:  # one by one: another may join in between, from a finaliser
             waiter = waiters.popleft()
@@ -153,25 +162,25 @@ class WaitQueue:
             raise
 
     def _wake_rest(self, woken: list[Waiter]) -> None:
-        """The thread that has granted them was cut short: wake them, and serve whom it has not.
+        """Wake granted waiters, and serve the rest, for a thread that was interrupted in that.
 
-        In a thread of its own: there is stack there. Being woken twice changes nothing.
+        In a new thread, which has stack left. Waking a waiter twice changes nothing.
         """
         self._wake_all(woken)
         self._serve()
 
     def _withdraw(self, waiter: Waiter) -> bool:
-        """Take it out of the queue; False if it was granted first."""
+        """Remove a waiter from the queue; False if it was granted first."""
         with self._guard:
             if waiter.granted or waiter.left:
                 return False
             waiter.left = True
             self._waiters.remove(waiter)
-        self._serve()  # who stood behind it may be content with less
+        self._serve()  # the waiter behind it may need less
         return True
 
     def _leave(self, waiter: Waiter) -> None:
-        """It will not come any more; what it was handed goes to the next. Once, whoever asks."""
+        """Have a waiter leave; what it was granted goes to the next. No-op a second time."""
         if self._guard._is_owned():
             self._later(self._leave, waiter)
             return
@@ -184,17 +193,17 @@ class WaitQueue:
         self._give_back(waiter)
 
     def _leave_unseen(self, waiter: Waiter) -> None:
-        """`_leave`, from a finaliser, often of one that has left."""
+        """Do `_leave`, from a finaliser; often the waiter has left before."""
         if not waiter.left:
             self._leave(waiter)
 
     # Waiting.
 
     async def _wait(self, want: Any = None, joined: Callable[[], object] | None = None) -> Waiter:
-        """Join, call `joined`, and suspend until granted. Cancelled, it leaves.
+        """Join, call `joined`, and suspend until granted; leave if cancelled.
 
-        Granted right after it joined, it still calls `joined`, and takes the wake-up: a condition
-        passes notifications on without its lock, also to a waiter that is about to release it.
+        A waiter that is granted right after it joined still calls `joined` and takes the wake-up: a
+        condition passes notifications on without its lock, also to a waiter about to release it.
         """
         task = current_task()
         if task is None:
@@ -211,7 +220,7 @@ class WaitQueue:
                     await suspend_for(task, waiter)
                 if waiter.granted:
                     return waiter
-                armed = self._rearm(waiter)  # woken by somebody else. Last: see BigLock._wait
+                armed = self._rearm(waiter)  # woken for another reason. Last: see BigLock._wait
         except GeneratorExit:
             self._leave_unseen(waiter)
             raise
@@ -221,7 +230,7 @@ class WaitQueue:
             raise
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
-        """It is about to suspend again, with another cell; False if it was granted meanwhile."""
+        """Prepare it to suspend again, with a new cell; False if it was granted meanwhile."""
         with self._guard:
             if waiter.granted:
                 return False
@@ -229,7 +238,7 @@ class WaitQueue:
         return True
 
     async def _wait_elsewhere(self, want: Any, joined: Callable[[], object] | None) -> Waiter:
-        """In a task that is not ours."""
+        """Do `_wait` in a foreign task."""
         waiter = FutureWaiter(self, want, asyncio.get_running_loop())
         if self._join(waiter):
             return waiter
@@ -246,7 +255,7 @@ class WaitQueue:
         return waiter
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
-        """Wait in this thread; None if the time is over. A home keeps its loop turning."""
+        """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
         if current_context() is not None:
             try:
                 waiter: Waiter = block_on(self._wait(want), timeout=timeout)
@@ -254,6 +263,15 @@ class WaitQueue:
                 return None
             return waiter
         return self._wait_parked(timeout, want)
+
+    _plain_wait_sync = _wait_sync
+
+    @watched(_wait_sync)
+    def _watched_wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
+        waiter = self._plain_wait_sync(timeout, want)
+        if waiter is not None:
+            self._note_waited_sync(waiter)
+        return waiter
 
     def _wait_parked(
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
@@ -269,9 +287,9 @@ class WaitQueue:
                 if waiter.granted:
                     return waiter
                 if deadline.over():
-                    # Handed over in the last moment, it is ours.
+                    # If it was granted at the last moment, it has what it waited for.
                     return None if self._withdraw(waiter) else waiter
-                if here.has_big_lock:  # who would grant it may need that
+                if here.has_big_lock:  # the thread that would grant it may need that
                     with big_lock_let_go():
                         deadline.park(waiter.parker)
                 else:
@@ -285,10 +303,17 @@ class WaitQueue:
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # Telling.
+    # What dump() and the stall watch read. A lock whose holders are recorded overrides both.
+
+    def _note_waited_sync(self, waiter: Waiter) -> None:
+        """Record that the calling thread holds it; at home a task has waited in its place."""
+
+    def _known_holders(self, _want: Any) -> tuple[Record, ...]:
+        """See `holders.holders`."""
+        return ()
 
     def _describe(self) -> str:
-        """For repr."""
+        """Its state in words, for repr."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

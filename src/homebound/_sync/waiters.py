@@ -1,20 +1,20 @@
-"""Those who wait in a queue: a task of ours, a task of asyncio's, a thread. Each knows its wake-up.
+"""The waiters of a queue: a homebound task, a foreign task, a thread. Each has its own wake-up.
 
-A waiter is *granted* what it waits for before it is woken, so waking is only telling: one that is
-told twice, late, or for another reason looks at `granted` and knows.
+A waiter is *granted* what it waits for before it is woken, so a wake-up carries no decision: a
+waiter that is woken twice, late, or for another reason looks at `granted`.
 
-Whether a waiter can still come is found out in two ways. Its home has ended before the wake-up:
-`wake` says False. It ends after: a task of ours is abandoned, and tells its waiter so; of other
-loops we are told nothing, but they drop the callbacks that they will not run, and `_Delivery`
-notices being dropped.
+A waiter whose home has ended can never run again. If the home ended before the wake-up, `wake`
+returns False. If it ends after, a homebound task is abandoned, and tells its waiter. A foreign loop
+tells nothing, but it drops the callbacks that it will not run, and `_Delivery` notices that.
 """
 
 from __future__ import annotations
 
 import _thread
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from .._aio.tasks import running_loop
+from .._aio.tasks import running_loop, running_task
 from .._core.cell import OneSuspension
 from .._os.parking import my_parker
 from .._os.process import AtFork, at_fork
@@ -26,46 +26,61 @@ if TYPE_CHECKING:
     from .wait_queue import WaitQueue
 
 
-# The threads that sleep until they are granted something. Each writes its own entry; one that finds
-# it gone was interrupted, in a signal handler that waited as well.
+# The threads that sleep in a wait queue. Each writes its own entry. A thread finds its entry gone
+# if a signal handler that interrupted it has waited as well.
 parked: dict[int, ThreadWaiter] = {}
 at_fork(AtFork.PARKED, parked.clear)
 
+# The waits of foreign tasks, by task, kept while a watch is on. Any thread writes, by single
+# operations; `drop_ended_waits` drops those that are over.
+foreign_waits: dict[Any, FutureWaiter] = {}
+
+
+def drop_ended_waits() -> None:
+    """Drop the foreign tasks' waits that are over. Called from: a thread that watches."""
+    for task, waiter in foreign_waits.copy().items():
+        if waiter.granted or waiter.left:
+            foreign_waits.pop(task, None)
+
 
 class Waiter:
-    """One who waits. The first three fields are written under the guard of the queue."""
+    """A task or thread in a queue. The first three fields are written under the queue's guard."""
 
     __slots__ = ("error", "granted", "left", "queue", "value", "want")
 
     def __init__(self, queue: WaitQueue, want: Any) -> None:
-        self.granted = False  # it has what it waits for; nobody takes that back
-        self.left = False  # it will not come for it; True once, whoever finds it out
-        self.error: BaseException | None = None  # instead: to be raised where it waits
-        self.value: Any = None  # what it was given, if that is a thing
+        self.granted = False  # it has what it waits for; never reset
+        self.left = False  # it will never run again, or has given up; set once
+        self.error: BaseException | None = None  # raised in the wait, in place of a grant
+        self.value: Any = None  # what it was granted, if that is an object
         self.queue = queue
-        self.want = want  # what it waits for, where there is a choice
+        self.want = want  # what it waits for, if the queue has a choice
 
     @property
     def who(self) -> Any:
-        """The task, a weak reference to one that is not ours, or the thread's ident; None: unknown.
+        """The task, a weak reference to a foreign one, or the thread's ident; None: unknown.
 
         Called from: any thread.
         """
         raise NotImplementedError
 
     def wake(self) -> bool:
-        """Tell it that it is granted; False if it can never come. Called from: any thread."""
+        """Wake it, as it was granted; False if it can never run. Called from: any thread."""
         raise NotImplementedError
+
+    def show(self) -> None:
+        """Make it known which task waits, if it is not. Called from: the thread that waits."""
 
 
 class TaskWaiter(OneSuspension, Waiter):
-    """A task of ours, in `suspend()`. See the head of _core/task.py for the cell."""
+    """A homebound task in `suspend()`. The head of _core/cell.py explains the cell."""
 
     __slots__ = ("cell", "task")
 
     def __init__(self, queue: WaitQueue, want: Any, task: Task[Any]) -> None:
         super().__init__(queue, want)
         self.task = task
+        # That of the suspension it waits in. Written under the guard, by the task, until granted.
         self.cell = task._cell  # as `rearm`, without a call: each lock that is not free comes here
 
     @property
@@ -74,23 +89,23 @@ class TaskWaiter(OneSuspension, Waiter):
         return self.task
 
     def abandoned(self) -> None:
-        """Its home has ended. Called from: any thread."""
+        """Leave the queue, as its home has ended. Called from: any thread."""
         self.queue._leave(self)
 
 
 class FutureWaiter(Waiter):
-    """A task that is not ours: it awaits a future of its own loop."""
+    """A foreign task: it awaits a future of its own loop."""
 
     __slots__ = ("future", "loop", "who")
 
     def __init__(self, queue: WaitQueue, want: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(queue, want)
         self.loop = loop
-        self.who: Any = None  # set where somebody watches; see _debug/holders.py
+        self.who: Any = None  # set while a watch is on
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
-        """Have the future done in its loop's thread. Called from: any thread."""
+        """Complete the future in its loop's thread. Called from: any thread."""
         if running_loop() is self.loop:
             self.deliver()
             return True
@@ -100,14 +115,21 @@ class FutureWaiter(Waiter):
             return False  # it is closed
         return True
 
+    def show(self) -> None:
+        """Record it in `foreign_waits`."""
+        task = running_task(self.loop)
+        if task is not None:
+            self.who = ref(task)
+            foreign_waits[task] = self
+
     def deliver(self) -> None:
-        """In its loop's thread."""
+        """Complete the future. Called from: its loop's thread."""
         if not self.future.done():
             self.future.set_result(None)
 
 
 class _Delivery:
-    """A wake-up on its way to a loop of others. Dropped without being called, it goes back."""
+    """A wake-up on its way to a foreign loop. If it is dropped uncalled, its waiter leaves."""
 
     __slots__ = ("_waiter",)
 
@@ -126,7 +148,7 @@ class _Delivery:
 
 
 class ThreadWaiter(Waiter):
-    """A thread that is nobody's home."""
+    """A thread that is no home."""
 
     __slots__ = ("parker", "timed", "who")
 
@@ -134,7 +156,7 @@ class ThreadWaiter(Waiter):
         super().__init__(queue, want)
         self.parker = my_parker()
         self.who: int = _thread.get_ident()
-        self.timed = timed  # it ends by itself
+        self.timed = timed  # it has a timeout
 
     def wake(self) -> bool:
         """Unpark it. Called from: any thread."""

@@ -63,10 +63,8 @@ def wait_until(
     deadline = Deadline(timeout)
     while not done():
         context = current_context()
-        left = deadline.left()
-        timeout = None if left is None else max(0.0, left)
         try:
-            _wait_in(context, what, done, *watched, timeout=timeout)
+            _wait_in(context, what, done, *watched, timeout=deadline.timeout())
         except ContextClosed:
             if current_context() is context:
                 raise

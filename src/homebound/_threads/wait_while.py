@@ -187,7 +187,7 @@ def turn_while(
     It does not heed cancellation: what it waits for is an end that is under way. Neither does it
     heed a stop of the loop, unless `cancel` says how.
     """
-    turned = _place_to_wait("wait_while", context)
+    turned = _place_to_wait(what[0], context)
     _waiting.append(turned)  # counted, then looked: no kick is missed
     try:
         if not predicate():
@@ -214,8 +214,9 @@ def _turn_while(
     state = context.begin_nested()
     alarm = None
     try:
-        if timeout is not None:
-            alarm = context.loop.call_later(max(0.0, timeout), _nothing)
+        left = deadline.timeout()
+        if left is not None:
+            alarm = context.loop.call_later(left, _nothing)
         while True:  # not `while predicate()`: see BigLock._wait
             if not predicate():
                 break

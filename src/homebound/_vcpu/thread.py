@@ -1,19 +1,18 @@
 """The thread of a vCPU: how it decides what to do, and how it waits.
 
-It decides one thing at a time, under the gate's guard (`gate.py`, which has the argument for
-it), and then does it: run work items, run guest code, sleep, or end. Whoever changes what such a
-decision rests on does so under the guard and wakes the thread afterwards; its parker remembers a
-wake that comes before the sleep. So no change is slept over.
+It makes one decision at a time under the gate's guard (the head of gate.py has the argument), and
+then acts on it: it runs work items, runs guest code, sleeps, or ends. Another thread changes what
+such a decision depends on under the guard, and wakes this one afterwards; the parker remembers a
+wake that comes before the sleep. So no change is missed.
 
-A vCPU that waits for something in here (another's work item, its turn to be exclusive) is out of
-guest code meanwhile, and serves its own work items. So two vCPUs may wait for each other's items,
-pause each other, or both want to be exclusive, and none of it hangs.
+A vCPU that waits for another one, or for its turn to be exclusive, is out of guest code meanwhile
+and runs its own work items. So two vCPUs may wait for each other's items, pause each other, or both
+claim to be exclusive, without a deadlock.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._core.big_lock import big_lock
@@ -21,17 +20,19 @@ from .._core.context import whereabouts
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
 from .._os.process import AtExit, AtFork, at_exit, at_fork
+from .._os.snapshot import snapshot
 from .._threads.wait_until import Watchers, wait_until
-from .gate import Gate
+from .gate import Entrant, Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .._os.parking import Parker
     from .._threads.wait_until import Reason
     from .gate import Ticket
 
 _PATIENCE = 1.0  # seconds that a vCPU has at interpreter exit to come out of `execute`
+_EXCLUSIVE = "being exclusive"  # as the reason of a wait, in dumps
 gate = Gate()
 
 
@@ -43,14 +44,14 @@ mine = _Mine()
 
 
 class Work:
-    """A call to be made in a vCPU's thread; the outcome is written before `done`."""
+    """A call to make in a vCPU's thread. The outcome is written before `done`."""
 
     __slots__ = ("args", "cpu", "done", "error", "exclusive", "finished", "fn", "result")
 
     def __init__(
         self, cpu: VCPUThread, fn: Callable[..., Any], args: tuple[Any, ...], *, exclusive: bool
     ) -> None:
-        self.cpu = cpu  # in whose thread
+        self.cpu = cpu
         self.fn = fn
         self.args = args
         self.exclusive = exclusive  # with all other vCPUs stopped, and without the big lock
@@ -60,6 +61,7 @@ class Work:
         self.finished = Watchers()
 
     def finish(self) -> None:
+        """Mark it done, and notify the waiters. Called from: the vCPU's thread."""
         self.done = True
         self.finished.tell()
 
@@ -68,35 +70,37 @@ class Work:
 
 
 class Claim:
-    """A vCPU's wish to be exclusive. Touched by its own thread only.
+    """A vCPU's claim to be exclusive. Used by its own thread only.
 
-    While it waits for its turn the thread may be led into another wait: by a work item, or by a
-    task of the main loop, which a stand-in turns. If its turn came now, nobody would take it, and
-    all others would wait for the one that waits for them. So a wait inside gives the place up, and
-    the wait outside queues again when it is looked at next.
+    While the thread waits for its turn, it may enter another wait: in a work item, or in a task of
+    the main loop that it turns as a stand-in. A turn granted now would not be used, and all other
+    vCPUs would wait for one that waits for them. So the inner wait gives the place up, and the
+    outer wait queues again when it next looks.
     """
 
     __slots__ = ("calls", "ticket")
 
     def __init__(self) -> None:
         self.ticket: Ticket | None = None
-        self.calls = 0  # that are being made now: then the turn is in use
+        self.calls = 0  # in progress; while there are any, the turn is in use
 
     def granted(self) -> bool:
+        """True while it is this vCPU's turn."""
         return self.ticket is not None and self.ticket.granted
 
     def settled(self) -> bool:
-        """It is our turn, or the place in the queue was given up meanwhile."""
+        """True once it is this vCPU's turn, or its place in the queue was given up meanwhile."""
         return self.ticket is None or self.ticket.granted
 
     def give_up(self) -> None:
+        """End the turn, or the wait for it."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None:
             gate.give_up(ticket)
 
 
-class VCPUThread:
-    """What of a `VCPU` its users do not call."""
+class VCPUThread(Entrant):
+    """The thread's half of a `VCPU`: what its users do not call."""
 
     # Given by the constructor of VCPU.
     index: int
@@ -106,23 +110,13 @@ class VCPUThread:
     _interrupt: Callable[[], object] | None
 
     def __init__(self) -> None:
-        # Under the gate's guard, by any thread; read without it by `execute` and for messages.
-        self.interrupt_requested: bool = False  # `execute` is to return; see gate.py
-        self._kicked = False  # by kick(), since the round that runs now began: it may not halt
-        self._halted = False
-        self._paused = False
-        self._started = False  # these three are set once; `_stopping` refuses new work items
-        self._stopping = False
-        self._ended = False
-        self._work: deque[Work] = deque()  # FIFO; appended by any thread, popped by the vCPU's
-        self._entry: Ticket | None = None  # its place in the queue for running guest code
+        super().__init__()
         # The vCPU's thread only.
-        self._claim: Claim | None = None  # its wish to be exclusive, or its turn
+        self._claim: Claim | None = None  # to be exclusive, waiting or granted
         self._failure: BaseException | None = None  # constant once `_ended`
         # Where the thread sleeps when it has nothing to do; None before `start` and at the end.
         self._parker: Parker | None = None
-        self._nudged = Watchers()  # told with the parker: the thread, when it waits elsewhere
-        self._out = Watchers()  # told when it has left guest code, or may not be paused any more
+        self._nudged = Watchers()  # told with the parker: for a thread that sleeps elsewhere
         self._end = Watchers()  # told when it has ended
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
 
@@ -135,22 +129,18 @@ class VCPUThread:
         because = "" if failure is None else f" (execute raised {failure!r})"
         return ContextClosed(
             f"VCPU.{what} from {whereabouts()}: {self!r} has been stopped{because} and runs no "
-            "more work items; make another vCPU, or ask before stop()"
+            "more work items; make another vCPU, or submit it before stop()"
         )
 
-    def _must_stay_out(self) -> bool:
-        """No guest code for now. Under the gate's guard."""
-        return self._paused and not self._stopping
-
     def _wake(self) -> None:
-        """Its thread looks again. Called from: any thread, without the guard."""
+        """Have its thread look again. Called from: any thread, without the guard."""
         parker = self._parker
         if parker is not None:
             parker.unpark()
         self._nudged.tell()
 
-    def _call_out(self) -> None:
-        """After setting `interrupt_requested`: out of guest code, out of sleep."""
+    def _interrupt_and_wake(self) -> None:
+        """Bring the thread out of guest code and out of sleep, after `interrupt_requested`."""
         self._interrupt_execute()
         self._wake()
 
@@ -162,13 +152,13 @@ class VCPUThread:
         with gate.guard:
             self._stopping = True
             self.interrupt_requested = True
-        self._call_out()
+        self._interrupt_and_wake()
 
     @staticmethod
     def _wait(
         what: Reason, done: Callable[[], object], watched: Watchers, timeout: float | None = None
     ) -> None:
-        """Wait, as whatever this thread is: perhaps a vCPU."""
+        """Wait in the calling thread, which may be that of a vCPU."""
         cpu = mine.cpu
         if cpu is None:
             wait_until(what, done, watched, timeout=timeout)
@@ -182,19 +172,18 @@ class VCPUThread:
         watched: Watchers,
         timeout: float | None = None,
     ) -> None:
-        """A wait of this vCPU: it is out of guest code, and serves its work items."""
+        """Wait in this vCPU's thread, out of guest code, running its work items meanwhile."""
         deadline = Deadline(timeout)
-        was_inside = gate.leave(self)
+        was_inside = gate.take_out(self)
         try:
             while not done():
                 self._pass_turn(waits_for_it=watched is self._nudged)
-                left = deadline.left()
                 wait_until(
                     what,
                     lambda: done() or self._work,
                     watched,
                     self._nudged,
-                    timeout=None if left is None else max(0.0, left),
+                    timeout=deadline.timeout(),
                 )
                 self._run_work()
         finally:
@@ -202,29 +191,29 @@ class VCPUThread:
                 self._go_back_in()
 
     def _pass_turn(self, *, waits_for_it: bool = False) -> None:
-        """Before each sleep, work items may have claimed a turn: nobody takes it while we sleep."""
+        """Give up a turn that was claimed for another wait, as it cannot be used in a sleep."""
         claim = self._claim
         if claim is not None and not claim.calls and not waits_for_it:
             claim.give_up()
 
     def _go_back_in(self) -> None:
-        """On with the round that was left for a wait; not while paused, or others are exclusive."""
+        """Continue the round that a wait has left, once no pause or exclusive vCPU forbids it."""
         what = ("running guest code again", self)
-        while not gate.enter(self, fresh=False):
+        while not gate.admit(self, fresh=False):
             self._pass_turn()
-            wait_until(what, lambda: self._work or gate.worth_entering(self), self._nudged)
+            wait_until(what, lambda: self._work or gate.worth_asking(self), self._nudged)
             self._run_work()
 
     def _run_work(self) -> None:
-        """As many items as there are now: one that asks for more does not keep us from the rest."""
+        """Run as many items as there are now; items that queue others do not keep it here."""
         for _ in range(len(self._work)):
             with gate.guard:
                 if not self._work:
-                    return  # an item has waited, and so served the others
+                    return  # an item has waited, and so has run the others
                 work = self._work.popleft()
             try:
                 work.result = self._call(work)
-            except BaseException as error:  # noqa: BLE001  (raised where it was asked for)
+            except BaseException as error:  # noqa: BLE001  (raised in the caller)
                 work.error = error
             work.finish()
 
@@ -238,9 +227,9 @@ class VCPUThread:
 
     def _call_exclusively(self, work: Work) -> Any:
         claim = self._claim
-        if claim is not None:  # inside another exclusive call of ours, which may have to wait yet
+        if claim is not None:  # inside another exclusive call, which may still wait
             return self._call_in_turn(claim, work)
-        was_inside = gate.leave(self)
+        was_inside = gate.take_out(self)
         claim = self._claim = Claim()
         try:
             return self._call_in_turn(claim, work)
@@ -251,7 +240,7 @@ class VCPUThread:
                 self._go_back_in()
 
     def _call_in_turn(self, claim: Claim, work: Work) -> Any:
-        what = ("being exclusive", self)
+        what = (_EXCLUSIVE, self)
         while not claim.granted():
             if claim.ticket is None:
                 claim.ticket = gate.claim(self)
@@ -280,18 +269,18 @@ class VCPUThread:
             work, stopping = bool(self._work), self._stopping
             idle = self._paused or self._halted
         if work or stopping or idle:
-            gate.leave(self)  # it may have queued for running guest code, or got there by now
+            gate.take_out(self)  # it may have queued to run guest code, or been let in by now
             if work:
                 self._run_work()
             elif stopping:
-                return False  # no item can come any more: `_submit` refuses since `_stopping`
+                return False  # `_submit` refuses items since `_stopping`: none can follow
             elif not self._has_got_work():
                 self._sleep()
-        elif gate.enter(self, fresh=True):
+        elif gate.admit(self, fresh=True):
             try:
                 self._execute(self)
             finally:
-                gate.leave(self)
+                gate.take_out(self)
         else:
             self._sleep()
         return True
@@ -301,7 +290,7 @@ class VCPUThread:
         self._parker.park()
 
     def _has_got_work(self) -> bool:
-        """The halt condition, looked at after whatever has woken us."""
+        """Check the halt condition, after each wake-up; if there is work, end the halt."""
         if self._has_work is None or self._paused or not self._has_work(self):
             return False
         with gate.guard:
@@ -325,18 +314,54 @@ class VCPUThread:
             gate.cpus.discard(self)
             left = list(self._work)
             self._work.clear()
-        gate.leave(self)
-        self._parker = None  # who is about to unpark it holds a reference, and so its descriptor
-        for work in left:  # the thread could not start, or threading.excepthook has raised
+        gate.take_out(self)
+        self._parker = (
+            None  # a thread about to unpark it has a reference, so the descriptor stays open
+        )
+        for work in left:  # the thread could not start, or threading.excepthook raised
             work.error = self._refusal("run_on_cpu")
             work.finish()
         self._out.tell()
         self._end.tell()
 
 
+def thread_of(subject: VCPUThread | Work) -> int | None:
+    """The ident of the thread that a wait for `subject` is for. Called from: any thread."""
+    cpu = subject.cpu if isinstance(subject, Work) else subject
+    return cpu._thread.ident
+
+
+def threads_needed(what: str, subject: VCPUThread | Work, *, serves: bool) -> Iterable[int]:
+    """The threads, by ident, that must get on before the wait `what` for `subject` ends.
+
+    `serves`: the vCPU's thread is itself in a wait of this kind, and so runs queued work items.
+
+    Called from: any thread.
+    """
+    return [each for each in _needed(what, subject, serves=serves) if each is not None]
+
+
+def _needed(what: str, subject: VCPUThread | Work, *, serves: bool) -> Iterable[int | None]:
+    own = [thread_of(subject)]
+    owner = gate.owner
+    if isinstance(subject, Work):
+        # A waiting vCPU runs what is queued. An item that it runs already is further up its stack.
+        is_served = serves and subject in snapshot(subject.cpu._work)
+        return [] if subject.done or is_served else own
+    if what == "VCPU.join":
+        return [] if subject._ended else own
+    if what == "VCPU.pause":
+        return [] if gate.is_out(subject) or not subject._paused else own
+    if owner is not None and owner.cpu is not subject:
+        return [thread_of(owner.cpu)]
+    if what == _EXCLUSIVE:
+        return [thread_of(each) for each in gate.running.copy()]
+    return []
+
+
 def _stop_all() -> None:
-    """The interpreter ends: let vCPUs come out of guest code before their threads are frozen."""
-    with gate.guard:  # one that ends by itself takes itself out
+    """Bring all vCPUs out of guest code before the interpreter's exit freezes their threads."""
+    with gate.guard:  # a vCPU that ends removes itself
         cpus = tuple(gate.cpus)
     for cpu in cpus:
         cpu._ask_to_stop()
@@ -345,12 +370,8 @@ def _stop_all() -> None:
 
 
 def _begin_as_child() -> None:
-    """A forked process has none of its parent's vCPU threads, and perhaps a guard left locked."""
-    cpus = tuple(gate.cpus)
-    gate.__init__()  # type: ignore[misc]
+    gate.begin_as_child()
     mine.cpu = None
-    for cpu in cpus:
-        cpu._stopping = cpu._ended = True
 
 
 at_exit(AtExit.VCPUS, _stop_all)

@@ -1,4 +1,4 @@
-"""Threads that run guest code without the big lock, and take it for device access."""
+"""VCPU: a thread that runs guest code without the big lock, and acquires it for device access."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ T = TypeVar("T")
 class VCPU(VCPUThread):
     """A thread that calls `execute(vcpu)` again and again, without the big lock.
 
-    `execute` runs guest code, and returns soon after `vcpu.interrupt_requested` has become true: it
-    looks at it now and then, or `interrupt()`, called in the thread that wants it out, makes it
-    look (perhaps a little late, or when it has returned already). It calls `halt()` when the guest
-    has nothing to do; the thread then sleeps until `kick()`, or, with `has_work`, until a kick
-    finds that `has_work(vcpu)` is true. An exception in it stops the vCPU, is reported to
+    `execute` runs guest code, and returns soon after `vcpu.interrupt_requested` has become true. It
+    looks at the flag now and then, or `interrupt()`, called in the interrupting thread, makes it
+    look (perhaps a little late, or after it has returned). It calls `halt()` when the guest has
+    nothing to do; the thread then sleeps until `kick()`, or, with `has_work`, until a kick finds
+    `has_work(vcpu)` true. An exception in `execute` stops the vCPU, is reported to
     `threading.excepthook`, and is raised again by `join` and `stop`.
 
-    As a context manager it starts, and stops at the end.
+    As a context manager, it starts on entry and stops on exit.
 
-    Ctrl-C ends each of the waits in here with KeyboardInterrupt, and only the wait: what was asked
-    for happens all the same. (As in asyncio, the first one under `homebound.run` cancels the main
-    task, which heeds it when it awaits something; the second is raised at once.)
+    Ctrl-C during a wait in one of the methods raises KeyboardInterrupt and ends only the wait: the
+    requested action still happens. (As in asyncio, the first Ctrl-C under `homebound.run` cancels
+    the main task, which notices when it next awaits; the second is raised at once.)
 
     >>> import homebound
     >>> def execute(vcpu):
@@ -69,13 +69,13 @@ class VCPU(VCPUThread):
     # Life.
 
     def start(self) -> None:
-        """Start the thread. Raises ContextError if it was started before.
+        """Start the thread. Raises ContextError if it has been started before.
 
         Called from: any thread.
         """
         with gate.guard:
             if self._started:
-                message = f"VCPU.start(): {self!r} was started before; make another one"
+                message = f"VCPU.start(): {self!r} has been started before; make another one"
                 raise ContextError(message)
             refuse_green_threads("VCPU.start()")
             self._parker = new_parker()
@@ -89,11 +89,11 @@ class VCPU(VCPUThread):
             raise
 
     def stop(self, timeout: float | None = None) -> None:
-        """End the thread and wait for it: at most `timeout` seconds, then TimeoutError.
+        """Stop the thread and wait until it has ended; TimeoutError after `timeout` seconds.
 
         Work items queued so far are run, later ones refused. In its own thread it does not wait:
-        the thread ends when `execute` has returned. Raises what `execute` has raised. No-op if it
-        was never started. After Ctrl-C, or the timeout, it ends all the same.
+        the thread ends when `execute` has returned. Raises what `execute` raised. No-op if it was
+        never started. After Ctrl-C, or the timeout, the thread still ends.
 
         Called from: any thread.
         """
@@ -107,10 +107,10 @@ class VCPU(VCPUThread):
             self.join(timeout)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended: at most `timeout` seconds, then TimeoutError.
+        """Wait until the thread has ended; TimeoutError after `timeout` seconds.
 
-        Raises what `execute` has raised, WouldDeadlock in the vCPU's own thread, ContextError
-        before `start`.
+        Raises what `execute` raised, WouldDeadlock in the vCPU's own thread, ContextError before
+        `start`.
 
         Called from: any thread.
         """
@@ -129,15 +129,15 @@ class VCPU(VCPUThread):
                 message = f"VCPU.join(): {self!r} has not ended after {timeout} s"
                 raise TimeoutError(message) from None
         if self._thread.ident is not None:
-            self._thread.join()  # it has done its last deed: a matter of microseconds
+            self._thread.join()  # its last step is done: this takes microseconds
         if self._failure is not None:
             raise self._failure
 
     def kick(self) -> None:
-        """Make `execute` return at its next look, and wake the vCPU if it has halted.
+        """Interrupt `execute`, and wake the vCPU if it has halted.
 
-        `execute` is then called again. One that halts while a kick arrives does not: what you have
-        done before the kick, the next `execute` sees.
+        `execute` is then called again. A kick that arrives while `execute` halts cancels the halt,
+        so the next `execute` sees what the kicking thread did before.
 
         Called from: any thread.
         """
@@ -146,14 +146,14 @@ class VCPU(VCPUThread):
             self.interrupt_requested = True
             if self._has_work is None:
                 self._halted = False
-        self._call_out()
+        self._interrupt_and_wake()
 
     def pause(self) -> None:
-        """Have it out of `execute`, and keep it out until `resume()`; waits until it is.
+        """Bring it out of `execute`, wait until it is, and keep it out until `resume()`.
 
-        It goes on serving work items. In its own thread it does not wait: it pauses when `execute`
-        has returned. Pausing a paused vCPU changes nothing: one `resume()` is enough. After Ctrl-C,
-        too, it is out or on the way, and stays so until `resume()`.
+        It still runs work items. In its own thread it does not wait: the pause begins when
+        `execute` has returned. Pausing a paused vCPU changes nothing: one `resume()` is enough.
+        After Ctrl-C it still comes out, and stays out until `resume()`.
 
         Called from: any thread.
         """
@@ -163,7 +163,7 @@ class VCPU(VCPUThread):
         with gate.guard:
             self._paused = True
             self.interrupt_requested = True
-        self._call_out()
+        self._interrupt_and_wake()
         if not own:
             what = ("VCPU.pause", self)
             self._wait(what, lambda: not self._paused or gate.is_out(self), self._out)
@@ -176,13 +176,13 @@ class VCPU(VCPUThread):
         with gate.guard:
             self._paused = False
         self._wake()
-        self._out.tell()  # who waits for it to pause waits in vain
+        self._out.tell()  # ends the waits of `pause`, which would be in vain
 
     def halt(self) -> None:
-        """It has nothing to run until the next `kick()`; unless there was one during this round.
+        """Have it run nothing until the next `kick()`; no-op after a kick during this round.
 
-        Called by `execute`, which then returns. In other threads: it halts when `execute` returns
-        by itself; if it is not in `execute` now, at once, also before `start()`.
+        `execute` calls it and then returns. Called in another thread, it takes effect when
+        `execute` returns by itself, or at once outside `execute`, also before `start()`.
 
         Called from: any thread.
         """
@@ -192,7 +192,7 @@ class VCPU(VCPUThread):
 
     @property
     def halted(self) -> bool:
-        """It sleeps, or is about to, until the next kick.
+        """True while it sleeps, or is about to, until the next kick.
 
         Called from: any thread.
         """
@@ -201,12 +201,12 @@ class VCPU(VCPUThread):
     # Work.
 
     def run_on_cpu(self, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(*args)` in the vCPU's thread under the big lock, and wait; its result.
+        """Run `fn(*args)` in the vCPU's thread under the big lock, and wait; returns its result.
 
-        In that thread itself it is called at once. Otherwise between two rounds of `execute`, in
-        the order asked for. The caller's big lock is free while it waits, and a home that waits
-        keeps turning its loop. Raises what `fn` raises, ContextClosed if the vCPU has stopped,
-        ContextError if it was not started. After Ctrl-C `fn` is called all the same.
+        In that thread itself, `fn` is called at once; else between two rounds of `execute`, in the
+        order of the calls. The caller's big lock is released while it waits, and a home that waits
+        keeps its loop turning. Raises what `fn` raises, ContextClosed if the vCPU has stopped,
+        ContextError if it was not started. After Ctrl-C `fn` is still called.
 
         >>> import homebound, threading
         >>> def where():
@@ -221,11 +221,11 @@ class VCPU(VCPUThread):
         return self._do("run_on_cpu", work)  # type: ignore[no-any-return]
 
     def async_run_on_cpu(self, fn: Callable[..., object], *args: Any) -> None:
-        """Have `fn(*args)` run in the vCPU's thread under the big lock; does not wait.
+        """Have `fn(*args)` run in the vCPU's thread under the big lock, without waiting.
 
-        It runs between two rounds of `execute`, in the order asked for. What it raises is reported
-        to `threading.excepthook`. Raises ContextClosed if the vCPU has stopped, ContextError if it
-        was not started.
+        It runs between two rounds of `execute`, in the order of the calls. An exception in it is
+        reported to `threading.excepthook`. Raises ContextClosed if the vCPU has stopped,
+        ContextError if it was not started.
 
         Called from: any thread.
         """
@@ -234,11 +234,12 @@ class VCPU(VCPUThread):
         self._submit("async_run_on_cpu", work)
 
     def exclusive(self, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(*args)` in the vCPU's thread with all other vCPUs out of `execute`; its result.
+        """Run `fn(*args)` in the vCPU's thread with all other vCPUs out of `execute`, and wait.
 
-        In that thread itself at once, else as a work item that is waited for as in `run_on_cpu`. A
-        work item runs without the big lock, unless the vCPU holds it as it waits for something. The
-        others may run work items meanwhile. Raises what `fn` raises, and as `run_on_cpu` does.
+        Returns the result of `fn`. In that thread itself, it is called there; else as a work item,
+        as in `run_on_cpu`. The work item runs without the big lock, unless the vCPU holds it while
+        it waits for something. Other vCPUs may run work items meanwhile. Raises what `fn` raises,
+        and what `run_on_cpu` does.
 
         Called from: any thread.
         """
@@ -289,4 +290,4 @@ class VCPU(VCPUThread):
                 self._work.append(work)
         if refused:
             raise self._refusal(what)
-        self._call_out()
+        self._interrupt_and_wake()

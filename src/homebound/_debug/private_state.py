@@ -1,0 +1,184 @@
+"""The private state of other rooms that `_debug` reads; no other file in here touches any.
+
+It is read without stopping anything, so each function takes what it finds in one operation, or by a
+snapshot, and its result may be out of date when it is used. Functions are called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._aio.tasks import unfinished
+from .._core.big_lock import big_lock
+from .._core.task import Task
+from .._os.snapshot import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._core.context import AioContext
+    from .._core.current import Seat
+    from .._sync.wait_queue import WaitQueue
+    from .._sync.waiters import Waiter
+    from .._threads.io_thread import IOThread
+    from .._workers.jobs import Job
+    from .._workers.pool import WorkerPool
+
+_PLAIN_FUTURE = (asyncio.Future, type(None))
+
+
+def big_lock_queue() -> tuple[Seat | None, list[Seat]]:
+    """The holder of the big lock, or None, and the threads that wait for it, in order."""
+    holder, *waiters = snapshot(big_lock._queue) or (None,)
+    return holder, waiters
+
+
+# Contexts.
+
+
+def home_thread(context: AioContext | None) -> int | None:
+    """The ident of a context's home thread; None if it has none, or a foreign loop does not run.
+
+    A foreign loop does not tell when it stops, and the ident may belong to a new thread by then.
+    """
+    if context is None or (context._is_guest and not context.loop.is_running()):
+        return None
+    return context._home_ident
+
+
+def is_alive(context: AioContext) -> bool:
+    """True while the context's home turns its loop; its ident alone may be that of a new thread."""
+    return not context._closed and context.loop.is_running()
+
+
+def is_closed(context: AioContext) -> bool:
+    """True once the context is closed."""
+    return context._closed
+
+
+def is_asleep(context: AioContext) -> bool:
+    """True while the home sleeps, or is about to."""
+    return bool(context._bell)
+
+
+class Progress(NamedTuple):
+    """The point that a context's home has reached, compared by identity, field by field.
+
+    The count of iterations is the object in the context itself: a large int made anew is another.
+    """
+
+    context: AioContext
+    ident: int | None
+    bell: Any  # a new object for each sleep
+    iterations: int
+
+
+def progress(context: AioContext) -> Progress:
+    """The point that a context's home has reached now."""
+    return Progress(context, context._home_ident, context._bell, context._iterations)
+
+
+def home_sleeps(context: AioContext) -> bool:
+    """Return whether the main context's home sleeps, whether or not a thread stands in for it."""
+    return context._stand_in.sleeps_until is not None
+
+
+def tasks_at(context: AioContext) -> Sequence[Task[Any]]:
+    """The unfinished tasks at home in a context."""
+    return context._tasks()
+
+
+def ready_entries(context: AioContext) -> int:
+    """The number of entries in a context's mailbox."""
+    return len(context._ready)
+
+
+# Tasks.
+
+
+def wait_of(task: Task[Any]) -> Waiter | Job | None:
+    """The waiter by which a task waits in a wait queue, or the job that it waits for, or None."""
+    return getattr(task, "_wait", None)
+
+
+def awaited_by(task: Task[Any]) -> Any:
+    """The future or task that a task awaits, or None."""
+    return task._fut_waiter
+
+
+def blocked_tasks() -> Iterator[Task[Any]]:
+    """The unfinished tasks that do not just wait for a plain future, as most do."""
+    for task in unfinished(Task):
+        if type(task._fut_waiter) not in _PLAIN_FUTURE or getattr(task, "_wait", None):
+            yield task
+
+
+def is_to_be_cancelled(task: Task[Any]) -> bool:
+    """True if a CancelledError will be raised in the task's next step."""
+    return task._must_cancel
+
+
+def is_cleaning_up(task: Task[Any]) -> bool:
+    """True if a CancelledError was raised in the task, and it goes on."""
+    return bool(task._num_cancels_requested) and not task._must_cancel
+
+
+def is_ready(task: Task[Any]) -> bool:
+    """True if the task stands in its home's mailbox."""
+    home = task.home
+    return home is not None and task in snapshot(home._ready)
+
+
+def is_suspended(task: Task[Any]) -> bool:
+    """True while the task is suspended."""
+    return bool(task._parked)
+
+
+# Waiters, threads and pools.
+
+
+def waiters_of(queue: WaitQueue) -> tuple[Waiter, ...]:
+    """The waiters of a queue, in order."""
+    return snapshot(queue._waiters)
+
+
+def state_of(queue: WaitQueue) -> str:
+    """The state of a lock as its repr shows it."""
+    return queue._describe()
+
+
+class Ending(NamedTuple):
+    """An I/O thread that is ending, or will be."""
+
+    ident: int
+    tasks: Sequence[Task[Any]]  # its tasks that have been cancelled, and clean up
+
+
+def end_of(thread: IOThread) -> Ending | None:
+    """The needs of a wait for an I/O thread's end; None if it has ended, or has not started."""
+    ident, context = thread._thread.ident, thread._context
+    if ident is None or context is None or thread._ended:
+        return None
+    tasks = context._tasks() if context._ending else ()  # then each was cancelled once
+    return Ending(ident, [task for task in tasks if is_cleaning_up(task)])
+
+
+def live_workers(pool: WorkerPool) -> list[int]:
+    """The idents of a pool's workers that have not ended."""
+    threads = [thread for thread in pool._threads.copy() if thread.is_alive()]
+    return [thread.ident for thread in threads if thread.ident is not None]
+
+
+def busy_workers(pool: WorkerPool) -> list[int]:
+    """The idents of a pool's workers if all are busy and it may start no other; else []."""
+    threads = tuple(pool._threads.copy())
+    if len(threads) < pool._limits[1] or pool._idle:
+        return []
+    return [thread.ident for thread in threads if thread.ident is not None]
+
+
+def pool_with(job: Job, task: Task[Any]) -> WorkerPool | None:
+    """The pool in whose queue a task's job stands, or None."""
+    pool = None if task.home is None else task.home.workers
+    return pool if pool is not None and job in snapshot(pool._jobs) else None
