@@ -71,8 +71,8 @@ def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
 
     Called from: task.
     """
-    task._wait = wait
     try:
+        task._wait = wait
         yield PARK
     finally:
         task._wait = None
