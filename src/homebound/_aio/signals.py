@@ -119,6 +119,10 @@ class HearingLoop(asyncio.SelectorEventLoop):
         # While ours is set for signal handlers: the same.
         self._owner = _NONE
 
+    def hear_here(self) -> None:
+        """Note whether the calling thread, which lives here now, runs signal handlers."""
+        self._heeds = runs_signal_handlers()
+
     def _ours(self) -> int:
         return _CLOSED if self._csock is None else self._csock.fileno()
 

@@ -62,6 +62,11 @@ def leave_if_entered(loop: Any, task: Any) -> None:
         leave_task(loop, task)
 
 
+def be_lost_quietly(task: Any) -> None:
+    """Have asyncio say nothing if the task is collected before it is done."""
+    task._log_destroy_pending = False
+
+
 describe_task: Callable[[Any], str] = base_tasks._task_repr
 task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
 print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack

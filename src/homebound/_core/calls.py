@@ -1,8 +1,8 @@
-"""Waiting for a task in a call and not in a coroutine: what `block_on` and `wait_while` need of it.
+"""The parts of tasks and contexts that `block_on` and `wait_while` need, to wait in a call.
 
-A task in whose step such a call stands awaits what the call waits for, as far as others can see:
-its `_fut_waiter` says so, and cancelling the one cancels the other. Here alone that is written.
-Functions, and no methods: Task and AioContext are public.
+A task in whose step such a call runs awaits what the call waits for: its `_fut_waiter` says so, and
+cancelling the one cancels the other. Only this module writes that. They are functions and not
+methods, as Task and AioContext are public classes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
 
 
 def never_posted(task: Task[Any]) -> None:
-    """It was refused, or an interrupt came before. Called from: any thread."""
+    """Abandon a task that was refused, or whose post was interrupted. Called from: any thread."""
     task._abandon("was never started")
 
 
 def begin(task: Task[Any], target: AioContext) -> None:
-    """Have a task begin that was made without being queued, at home or there; else no-op.
+    """Start a task that was made without being queued, at home or in `target`; else no-op.
 
     Called from: any thread.
     """
@@ -62,7 +62,7 @@ def tell(task: Task[Any], listener: Any) -> None:
 
 
 def is_run_by_nobody(task: Task[Any]) -> bool:
-    """Its cancellation leads to nothing that could be waited for, until a thread runs its loop.
+    """Return whether no thread runs its loop, so that waiting for its cleanup leads to nothing.
 
     Called from: any thread.
     """
@@ -74,13 +74,13 @@ def is_run_by_nobody(task: Task[Any]) -> bool:
 
 
 def wait_in_call(outer: Any, inner: Task[Any] | None) -> None:
-    """The running task, of any make, waits for `inner` in a call; None: it does no more."""
+    """Note what the running task, of any make, waits for in a call; None: for nothing more."""
     if isinstance(outer, Task):
         outer._fut_waiter = inner  # cancelling the outer task cancels the inner one; see ends_with
 
 
 def run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
-    """Run it inline. Most of what is run so never waits: it needs no nested loop."""
+    """Run its first step inline. Most tasks run so never wait, and need no nested loop."""
     if type(outer) is Task:
         outer._fut_waiter = task  # the step may itself block in here
     try:
@@ -91,7 +91,7 @@ def run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
 
 
 def ends_with(task: Task[Any], running: Any) -> bool:
-    """True if it cannot end before the running task does: it is that, or waits for it in turn."""
+    """Return whether it is the running task, or waits for it in turn, and so ends no earlier."""
     waiting: Any = task
     seen: set[Any] = set()
     while isinstance(waiting, Task) and waiting not in seen:
@@ -103,7 +103,7 @@ def ends_with(task: Task[Any], running: Any) -> bool:
 
 
 def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
-    """The tasks in whose `block_on` it runs its first step, outermost first."""
+    """Return the tasks in whose `block_on` it runs its first step, outermost first."""
     callers: list[Task[Any]] = []
     while isinstance(task, Task):
         inner = task
@@ -123,10 +123,10 @@ def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
 
 
 def is_cancelled(task: Task[Any]) -> bool:
-    """A cancellation waits for what the task awaits next."""
+    """Return whether a cancellation is pending, for what the task awaits next."""
     return task._throw is CANCEL
 
 
 def take_cancellation(task: Task[Any]) -> BaseException:
-    """What is to be raised in the task for it; it does not wait any more."""
+    """Take the pending cancellation; the exception to raise in the task."""
     return task._to_throw()

@@ -251,30 +251,67 @@ def _is_completion(token: Any) -> bool:
     return type(token) is int and token < 0
 
 
-class Waker:
+class OneSuspension:
+    """A mixin that wakes a task from one given suspension, once, and from no later one.
+
+    A subclass has the two fields as slots, and sets them in the running task before it suspends.
+    """
+
+    __slots__ = ()
+
+    task: Task[Any]
+    cell: list[Any]  # that of the suspension
+
+    def wake(self) -> bool:
+        """Put the task into its home's mailbox, unless it is there, or not suspended yet.
+
+        False if its home has ended. Called from: any thread.
+        """
+        token = -_thread.get_ident()  # negative: for this wait, and for none to come
+        cell = self.cell
+        cell.append(token)
+        if cell[0] is PARK and cell[1] is token:
+            task = self.task
+            home: Any = task._home
+            home._ready.append(task)
+            if home._bell:
+                try:
+                    home._ring(task)
+                except ContextClosed:
+                    # The closer found our promise and left the task to us, who cannot keep it.
+                    task._abandon("ended with it")
+                    return False
+                except BaseException:  # out of stack or memory; a signal handler's
+                    _thread.start_new_thread(home._ring, (None,))
+                    raise
+        # Else too early, and the task will find the token; or too late, after another wake.
+        return True
+
+    def rearm(self) -> None:
+        """Wake the running task from its next suspension. Called from: task."""
+        self.cell = self.task._cell  # type: ignore[misc]  # a slot of the subclass's
+
+    def forget(self) -> None:
+        """Leave a wait that failed, perhaps before its suspension, so that no later one is woken.
+
+        Called from: task.
+        """
+        self.task._renew_cell(self.cell)
+
+
+class Waker(OneSuspension):
     """Wakes a task from its next suspension, once, and from no later one.
 
     Made by the running task before it suspends. For whoever completes something for a task: a
     cancellation that came first wins, and the late completion disturbs nobody.
     """
 
-    __slots__ = ("_cell", "_task")
+    __slots__ = ("cell", "task")
 
     def __init__(self, task: Task[Any]) -> None:
-        self._task = task
-        self._cell = task._cell
+        self.task = task
+        self.cell = task._cell
 
-    def wake(self, _: object = None) -> None:
-        """Wake it, unless somebody did, or its home has ended. Called from: any thread."""
-        token = -_thread.get_ident()
-        cell = self._cell
-        cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
-            self._task._resume()
-
-    def forget(self) -> None:
-        """Its wait has failed, perhaps before the suspension: that is none of the next one's.
-
-        Called from: task.
-        """
-        self._task._renew_cell(self._cell)
+    def __call__(self, _: object) -> None:
+        """Wake it, as a future's callback. Called from: any thread."""
+        self.wake()

@@ -32,7 +32,7 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_let_go
 from .current import current_context, here
 from .entries import Errand
-from .mailbox import KeptQueue, put_up_bell
+from .mailbox import put_up_bell
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class Loop(InheritedLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
-        self._is_main = False  # written by the home's thread as it moves in and out
+        self.is_main = False  # written by the home's thread as it moves in and out
         # The stop that nested waits stand in the way of; None while there is none. Home only.
-        self._put_off: PutOff | None = None
+        self.put_off: PutOff | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if asked for
 
     # What any thread may call.
@@ -181,11 +181,7 @@ class Loop(InheritedLoop):
             outer = task_here(self)
             if type(outer) is not self.task_type:
                 return self._create_by_factory(coro, name, context, options)
-            home._outer = outer
-            try:
-                return self._create_by_factory(coro, name, context, options)
-            finally:
-                home._outer = None
+            return home.call_in(outer, self._create_by_factory, coro, name, context, options)
         eager = options.pop("eager_start", False) and home._may_begin_inside(context)
         if options:
             message = f"create_task() got an unexpected keyword argument {min(options)!r}"
@@ -234,13 +230,13 @@ class Loop(InheritedLoop):
             finally:
                 self._listen_no_more()
                 turn_in(greenlet)
-                put_off, self._put_off = self._put_off, None
+                put_off, self.put_off = self.put_off, None
                 if put_off is not None:
                     put_off.end()
 
     def stop(self) -> None:
         """asyncio's stop; nested waits are ended first. A stand-in has to wake the home thread."""
-        put_off = self._put_off
+        put_off = self.put_off
         if put_off is not None and put_off.pending():
             return  # it follows by itself
         super().stop()
@@ -256,17 +252,14 @@ class Loop(InheritedLoop):
         if self._closed:
             return
         self._hear_no_more()
-        self.__dict__.pop(
-            "call_soon_threadsafe", None
-        )  # see _threads/wind_down.py: it makes a circle
+        self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: it makes a circle
         home = self.home
         home._close()
         self._drop_signal()
-        home._signal = None  # type: ignore[assignment]
         # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
         # late, is its to take back; if it were not there, its end would seem to have been told.
         mailbox = self._ready
-        self._ready = home._aside = KeptQueue()
+        self._ready = home.set_aside()
         super().close()
         self._ready = mailbox
         self.home = home._epitaph()  # type: ignore[assignment]
@@ -289,7 +282,7 @@ class Loop(InheritedLoop):
             self.iterate(blocking=not self._stopping)
             return
         home = self.home
-        if self._is_main and big_lock._crowd:
+        if self.is_main and big_lock._crowd:
             self._give_way()
         # A look is a system call, and costs more than a task's step. A loop that found nothing at
         # so many looks in a row is busy with itself: it may run batches for a moment between two.
@@ -351,7 +344,7 @@ class Loop(InheritedLoop):
         if blocking and not self._ready:
             self._sleep()
         else:
-            if self._is_main and big_lock._crowd and here.home is home:
+            if self.is_main and big_lock._crowd and here.home is home:
                 self._give_way()
             pairs = self._look(0, MOST_EVENTS)
             if pairs:
@@ -399,7 +392,7 @@ class Loop(InheritedLoop):
         """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
         home = self.home
         stand_in = home._stand_in
-        held = self._is_main and here.has_big_lock
+        held = self.is_main and here.has_big_lock
         try:
             # From here on a signal handler runs no task: it might add a timer, or a post, that we
             # are about to sleep over. It posts the task, which rings the bell.
@@ -411,7 +404,7 @@ class Loop(InheritedLoop):
             if not put_up_bell(home):
                 self._collect_events(0)
                 return
-            if self._is_main:
+            if self.is_main:
                 self._sleep_without_big_lock(until)
             elif self._depth and here.has_big_lock:
                 # A call in here waits: whoever is to end the wait may need the lock for that.

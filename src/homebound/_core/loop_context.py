@@ -11,7 +11,6 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from .._aio.generators import set_hooks
-from .._aio.signals import runs_signal_handlers
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
 from .._os.greenlets import in_child_greenlet, refusal_in_child
@@ -20,11 +19,12 @@ from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
+from .mailbox import KeptQueue
 from .put_off import PutOff, must_end_waits
-from .stand_in import may_run_here
+from .stand_in import StandIn, may_run_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .loop import Loop
     from .mailbox import Entry
@@ -50,6 +50,7 @@ class _Epitaph(AioContext):
         self._closed = True
         self._forked = context._forked
         self._far_waits = set()
+        self._stand_in = StandIn(None)  # no thread sleeps here any more
 
     def _ring(self, entry: Entry | None) -> None:
         self._take_back(entry)
@@ -101,7 +102,7 @@ class LoopContext(AioContext):
         with self._key:
             try:
                 set_home(self)
-                self.loop._heeds = runs_signal_handlers()
+                self.loop.hear_here()
                 if is_main:
                     self._become_main()
                 self._home_ident = _thread.get_ident()
@@ -118,7 +119,7 @@ class LoopContext(AioContext):
         self._home_ident = None
         if main.context is self:
             set_main(None)
-            self.loop._is_main = False
+            self.loop.is_main = False
         self._stand_in.lent = False
         if took and here.has_big_lock:
             big_lock._let_go()
@@ -134,7 +135,7 @@ class LoopContext(AioContext):
             )
             raise ContextError(message)
         set_main(self)
-        self.loop._is_main = True
+        self.loop.is_main = True
 
     def _enter_vacant(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
@@ -176,6 +177,12 @@ class LoopContext(AioContext):
             if stand_ins:
                 big_lock._let_go()
 
+    def set_aside(self) -> KeptQueue:
+        """Return a queue for asyncio to empty as it closes the loop, in place of the mailbox."""
+        self._signal = None  # type: ignore[assignment]
+        self._aside = kept = KeptQueue()
+        return kept
+
     def _end_in_child(self) -> None:
         super()._end_in_child()
         if self._key.acquire(blocking=False):  # it was free, or is ours: we were home
@@ -205,6 +212,14 @@ class LoopContext(AioContext):
         finally:
             set_running_loop(before)
             set_hooks(hooks)
+
+    def call_in(self, outer: Task[Any], make: Callable[..., Any], *args: Any) -> Any:
+        """Call a task factory in the step of `outer`; see `_outer`."""
+        self._outer = outer
+        try:
+            return make(*args)
+        finally:
+            self._outer = None
 
     def _may_begin_inside(self, context: Context | None) -> bool:
         """Whether a new task may run its first step in the calling thread: where it is at home.

@@ -8,12 +8,13 @@ The protocol, on every loop:
 so a burst of posts to a sleeping home costs one wake, and posts to one that is awake cost none; see
 `bell.py`. Model: tests/model/bell.pml.
 
-`Mailbox._post` is the producer's side. It is written out once more, without the call, where that
-would be felt, and where an exception between the append and the ring (a signal handler's; out of
-stack or memory) must find other repairs. Each appends, then looks at `_bell`, then rings:
+`Mailbox._post` is the producer's side. It is written out again where a call would cost too much,
+and where an exception between the append and the ring (from a signal handler, or for lack of stack
+or memory) needs another repair. Each place appends, then looks at `_bell`, then rings:
 
     _core/calls.py     post_new                   Ctrl-C finds the task queued, and cancels it
     _core/cell.py      Enterable._wake_in         a wake from another thread
+    _core/cell.py      OneSuspension.wake         a completion; abandons the task if it is refused
     _core/context.py   AioContext.call_soon       the entry is cancelled if that raises
     _core/entries.py   BottomHalf.schedule        gives its token back if the context is closed
     _core/loop.py      Loop.call_soon
@@ -21,12 +22,10 @@ stack or memory) must find other repairs. Each appends, then looks at `_bell`, t
     _core/loop.py      Loop.create_task
     _core/mailbox.py   Mailbox._post
     _core/mailbox.py   Mailbox._post_first
-    _core/task.py      Task._future_done          as _heard
+    _core/task.py      Task._future_done          as _heard, on Python 3.14 and later
     _core/task.py      Task._heard                a future or task that it awaits is done
-    _core/task.py      Task._resume               a completion; abandons the task if it is refused
-    _sync/waiters.py   TaskWaiter.wake            as Task._resume, no call before the append
 
-The home is awake as it appends for itself, and rings nothing:
+The home is awake when it appends for itself, and rings nothing:
 
     _aio/loop.py       InheritedLoop._collect_timers
     _aio/loop.py       InheritedLoop._serve
@@ -37,7 +36,7 @@ The home is awake as it appends for itself, and rings nothing:
     _core/task.py      Task._resume_with
     _core/task.py      Task._run
 
-tests/core/test_post_sites.py finds any other place, and any of these that looks first.
+tests/core/test_post_sites.py finds any other place, and checks the order in these.
 """
 
 from __future__ import annotations
@@ -53,16 +52,16 @@ from .bell import AWAKE, CLOSED
 class Entry(Protocol):
     """What stands in a mailbox: a task, a handle, a bottom half, a message between homes.
 
-    One that has `_unrun()` as well is told by it that its context has ended, and drops or answers
-    what waits for it: whoever takes it out of the mailbox calls one of the two, once.
+    An entry may also have `_unrun()`, called in place of `_run()` when its context has ended. The
+    thread that takes an entry out of the mailbox calls one of the two, once.
     """
 
     @property
     def _cancelled(self) -> bool:
-        """The home passes it over. Written by any thread, where it can be true at all."""
+        """True if the home is to pass it over. Any thread may write it."""
 
     def _run(self) -> object:
-        """Do it. Called by the home, which reports what it raises to the loop."""
+        """Do it. Called by the home, which reports an exception to the loop."""
 
 
 class KeptQueue(deque[Any]):
@@ -171,16 +170,16 @@ def check_open(mailbox: Mailbox) -> None:
         mailbox._refuse()
 
 
-# Functions, as whoever goes to sleep is not the mailbox: the loop, a stand-in. A function of
-# this module costs a call less than a method that makes the bell by another.
+# Functions and not methods: the loop and a stand-in, which call them, are other objects.
 
 
 def put_up_bell(mailbox: Mailbox) -> bool:
     """Put up a bell, pass through the deque's own lock, and only then look: True if it is empty.
 
     A producer passes through the same lock with its append before it looks for a bell, so one of
-    us sees the other (pairs with Mailbox._post). Model: tests/model/bell.pml. Called from: home,
-    or its stand-in.
+    the two sees the other (pairs with Mailbox._post). Model: tests/model/bell.pml.
+
+    Called from: home, or its stand-in.
     """
     mailbox._bell = [None]
     ready = mailbox._ready
@@ -189,6 +188,6 @@ def put_up_bell(mailbox: Mailbox) -> bool:
 
 
 def take_bell_down(mailbox: Mailbox) -> None:
-    """A thread looks after the mailbox: no producer need wake one. Called from: as above."""
+    """Have no producer ring: a thread looks after the mailbox. Called from: as above."""
     if not mailbox._closed:
         mailbox._bell = AWAKE

@@ -22,7 +22,7 @@ _RECHECK = 0.05  # seconds between two looks, while a stop is put off, at the ta
 
 def must_end_waits(loop: Loop) -> bool:
     """Return whether the calling thread's nested wait is in the way of a stop. Home or stand-in."""
-    return (loop.is_stopping() or loop._put_off is not None) and here.home is loop.home
+    return (loop.is_stopping() or loop.put_off is not None) and here.home is loop.home
 
 
 class PutOff:
@@ -38,9 +38,9 @@ class PutOff:
     @classmethod
     def of(cls, loop: Loop) -> PutOff:
         """Return the stop that is put off, made now if there is none, after `must_end_waits`."""
-        put_off = loop._put_off
+        put_off = loop.put_off
         if put_off is None:
-            put_off = loop._put_off = cls(loop)
+            put_off = loop.put_off = cls(loop)
             loop.home._end_begins()
         return put_off
 
@@ -75,7 +75,7 @@ class PutOff:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._loop._put_off is self:
+        if self._loop.put_off is self:
             self.settle()
 
     def end(self) -> None:

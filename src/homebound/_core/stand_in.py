@@ -1,34 +1,35 @@
-"""The home of a loop of ours and its stand-ins: which of them may run its tasks, and which sleeps.
+"""The home of a loop of ours and its stand-ins: which of them runs its tasks, and which sleeps.
 
-The main context is lived in by one thread, but while that sleeps it lends the big lock, and a
-thread that takes the lock stands in for it. `StandIn` is what they tell each other by, and
-tests/model/standin.pml searches every interleaving of it. (On a context that is not the main one
-nobody stands in; the same object then only says that its home waits.)
+The main context has one home thread. While that sleeps it lends the big lock, and a thread that
+takes the lock stands in for it. `StandIn` is the state by which they tell each other;
+tests/model/standin.pml searches every interleaving of it. (A context that is not the main one has
+no stand-ins: there the object only says that the home waits.)
 
-Why no two threads run tasks of one context at once: each of them holds the big lock as it does. The
-home lets go of it in `lend` alone, and before that it says that it does (`lent`); it says that it
-is back in `come_back`, when the lock is its own again. In between it runs nothing, not even in a
-signal handler or a finaliser that comes in: `may_run_here` is False. A second exception may keep
-`come_back` from taking the lock; then `lent` stays, and whatever would run something at home next
-calls it again first.
+Two threads never run tasks of one context at once, because each of them holds the big lock as it
+does. The home releases it in `lend` alone, and says so beforehand (`lent`), from the way to its
+sleep on. It says that it is back in `awake`, when it holds the lock again. In between it runs no
+task, not even in a signal handler or a finaliser: `may_run_here` is False. A second exception may
+keep `come_back` from taking the lock. Then `lent` stays set, and the next call that would run
+something at home calls `come_back` again first.
 
-Why nothing is slept over: who goes to sleep, or leaves the main context to a home that sleeps, puts
-up a bell first and looks last (`put_up_bell`), in between all that the other might have left.
+No thread sleeps over work. A thread that goes to sleep, or leaves the main context to a sleeping
+home, puts up a bell first and looks last (`put_up_bell`):
 
-    the home sleeps      bell, look; `sleeps_until`; lend; sleep; take the lock; no bell, None
-    a stand-in begins    take the lock; no bell: it looks itself, so nobody need wake the home
-    a stand-in ends      if `sleeps_until`: bell, look; something: ring. Let the lock go
-    a stand-in sleeps    among the watchers; bell, look; nothing: let the lock go, park, and begin
+    the home sleeps      `lent`; bell, look; `sleeps_until`; lend; sleep; take the lock; `awake`
+    a stand-in begins    take the lock; no bell: it looks itself, so nothing need wake the home
+    a stand-in ends      if `sleeps_until`: bell, look; something: ring. Release the lock
+    a stand-in sleeps    among the watchers; bell, look; nothing: release the lock, park, begin
 
-A producer that saw no bell has appended before the look of whoever put the next one up. A timer of
-the stand-in's that is due before `sleeps_until`, a notification it has taken or a stop it has made
-(`tell_home`), a descriptor it has begun to watch where the selector is not told of those: each
-counts as something. The ring is repeated at the end of each turn until the home has come, as
-another stand-in may take the notification before it wakes. The home compares `turns`: if there was
-a stand-in, what it saw in its sleep may have been served, and it looks once more.
+A producer that saw no bell has appended before the look that follows the next bell. These count as
+something: an entry; a timer that is due before `sleeps_until`; a notification that a stand-in has
+taken, or a stop that it has made (`tell_home`); a descriptor that it has begun to watch, where the
+selector does not learn of it. The ring is repeated at the end of each turn until the home has come,
+as another stand-in may take the notification before the home wakes. The home compares `turns`: if
+there was a stand-in, the events that the home saw in its sleep may have been served, and it looks
+once more.
 
-Every field is written under the big lock: by the home before it lends and after it has come back,
-by a stand-in as long as it holds it. (`lent` is the home's own, which nobody else reads.)
+Every field but `lent` is written under the big lock: by the home before it lends and after it has
+come back, by a stand-in while it holds the lock. `lent` is for the home's thread alone.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
 
 
 class StandIn:
-    """How a home and its stand-ins share a loop. Home, or with the big lock, except for `lent`."""
+    """The state by which a home and its stand-ins share a loop. Home, or under the big lock."""
 
     __slots__ = ("_asleep_on", "_home_must_look", "_loop", "lent", "sleeps_until", "turns")
 
     def __init__(self, loop: Any) -> None:
-        # One of ours; of others' no more is used than `lent`. It leads to the context as well.
+        # A loop of ours, which leads to its context. On a foreign loop only `lent` is used.
         self._loop = loop
         # The home waits, and has let go of the big lock, or is about to. Written by its thread.
         self.lent = False
@@ -70,7 +71,7 @@ class StandIn:
     # The home.
 
     def lend(self) -> None:
-        """Let go of the big lock until `come_back`; the caller has a `finally` that calls that."""
+        """Release the big lock until `come_back`, which the caller calls in a `finally`."""
         self.lent = True
         big_lock._let_go()
 
@@ -81,14 +82,14 @@ class StandIn:
         self.lend()
 
     def has_lent(self) -> bool:
-        """The calling thread is the main home, and is about to take the big lock back."""
+        """Return whether the calling thread is the main home, and has yet to take the lock back."""
         return self.lent and here.home is self._loop.home and here.home is main.context
 
     def come_back(self) -> None:
-        """The home, awake again, takes the big lock back that it has lent; raises as that does.
+        """Take the big lock back, in the home that has woken; raise what came meanwhile.
 
-        A signal handler that raises may come before the lock's own care has begun. It is lent yet
-        then; whatever would run something here next looks for that first, and calls this again.
+        A signal handler may raise before the lock's own care has begun. The lock is still lent
+        then; the next call that would run something here looks for that, and calls this again.
         """
         try:
             big_lock._take_back()
@@ -128,7 +129,7 @@ class StandIn:
     # A stand-in: called by the big lock in a thread that is no home, while it holds the lock.
 
     def begins(self) -> None:
-        """The calling thread holds the lock: it looks after the mailbox now."""
+        """Look after the mailbox from now on, in the thread that has taken the lock."""
         self.turns += 1
         take_bell_down(self._loop.home)
 
@@ -149,7 +150,7 @@ class StandIn:
         """Sleep without the big lock: until events, a timer, a post, or unparked.
 
         It collects nothing: it learns that there is something, and looks for itself under the lock.
-        The home may be asleep in the same selector; whoever comes first serves it.
+        The home may be asleep in the same selector; the first of them to come serves it.
         """
         loop = self._loop
         until = loop.next_timer()
@@ -159,7 +160,7 @@ class StandIn:
         also = loop.selector_fd()
         if self._must_ring() and self.sleeps_until is not None:
             loop.home._ring(None)
-            also = None  # the ring is for the home, who tells us of its iteration
+            also = None  # the ring is for the home, which unparks us after its iteration
         try:
             big_lock._make_ready()
             big_lock._let_go()
@@ -173,12 +174,12 @@ class StandIn:
                 self.begins()
 
     def tell_home(self) -> None:
-        """What just happened here is for the home as well, if the caller is not that."""
+        """Have the home look as well at what just happened, unless the caller is the home."""
         if here.home is not self._loop.home:
             self._home_must_look = True
 
     def _must_ring(self) -> bool:
-        """The home has something to look at, or does not know of all that is watched."""
+        """Return whether the home must look, or does not know of all that is watched."""
         asleep_on = self._asleep_on
         return self._home_must_look or (asleep_on is not None and asleep_on != self._loop.watched())
 
@@ -188,14 +189,14 @@ class StandIn:
 
 
 def may_run_here(context: AioContext) -> bool:
-    """Whether the calling thread may run tasks of `context` in its stack now.
+    """Return whether the calling thread may run tasks of `context` in its stack now.
 
-    It must be current, and the thread must not be in the midst of a wait of its home in which
-    others may stand in (in a signal handler, or a finaliser). The main context takes the big lock
-    beside, which its home may have let go by hand. On a loop of others the lock guards nothing of
-    the tasks': no holder is ever at home there.
+    The context must be current, and the thread not in a wait of its home in which others may stand
+    in (as in a signal handler or a finaliser). The main context also needs the big lock, which its
+    home may have released by hand. On a foreign loop the lock guards no task: its holder is never
+    at home there.
 
-    A wake at home asks the part that can fail there itself, without a call: see
+    A wake at home tests the part that can fail there without a call: see
     AioContext._enter_here. Called from: any thread.
     """
     # The first half of this is current_context() for a loop of ours, without the call.

@@ -6,7 +6,6 @@ other fields; the mailbox hands them over.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import inspect
 from contextvars import Context, copy_context
@@ -305,22 +304,6 @@ class Task(Enterable[T]):
     else:
         _future_done = _heard
 
-    def _resume(self) -> bool:
-        """The promise to enter it is the caller's: queue it at home. False if that has ended."""
-        home: AioContext = self._home  # type: ignore[assignment]
-        home._ready.append(self)
-        if home._bell:
-            try:
-                home._ring(self)
-            except ContextClosed:
-                # The closer found our promise and left the task to us, who cannot keep it.
-                self._abandon("ended with it")
-                return False
-            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
-                _thread.start_new_thread(home._ring, (None,))
-                raise
-        return True
-
     # Ending. Home only.
 
     def _fail(self, error: BaseException) -> bool:
@@ -422,7 +405,7 @@ class Task(Enterable[T]):
         return True
 
     def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:
-        """What it awaits elsewhere is done: its next step, now, throws `error` if that is one."""
+        """Run its next step, as what it awaits elsewhere is done; throw `error` if there is one."""
         self._far = None
         if cancelled:
             self._throw = CANCEL

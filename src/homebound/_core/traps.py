@@ -63,16 +63,16 @@ def suspend() -> Generator[Any, Any, None]:
 
 @types.coroutine
 def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
-    """`suspend` of the running task, which queues for something: `wait` is what stands for it.
+    """Suspend the running task, which queues for something; `wait` is its place in that queue.
 
-    If its home ends meanwhile, `wait.abandoned()` is called; in dumps it says what that is. Here
-    alone a task is given one: no more than `suspend` and an assignment, as each lock that is not
-    free passes through.
+    If its home ends meanwhile, `wait.abandoned()` is called. Dumps show it. Only this function
+    writes `Task._wait`; it costs no more than `suspend` and an assignment, as every wait for a lock
+    comes through here.
 
     Called from: task.
     """
-    task._wait = wait
     try:
+        task._wait = wait
         yield PARK
     finally:
         task._wait = None

@@ -225,7 +225,7 @@ class WaitQueue:
             self._leave_unseen(waiter)
             raise
         except BaseException:
-            task._renew_cell(waiter.cell)
+            waiter.forget()
             self._leave(waiter)
             raise
 
@@ -234,7 +234,7 @@ class WaitQueue:
         with self._guard:
             if waiter.granted:
                 return False
-            waiter.cell = waiter.task._cell
+            waiter.rearm()
         return True
 
     async def _wait_elsewhere(self, want: Any, joined: Callable[[], object] | None) -> Waiter:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from .._aio.tasks import running_loop, running_task
-from .._core.cell import PARK
-from .._errors import ContextClosed
+from .._core.cell import OneSuspension
 from .._os.parking import my_parker
 from .._os.process import AtFork, at_fork
 
@@ -73,7 +72,7 @@ class Waiter:
         """Make it known which task waits, if it is not. Called from: the thread that waits."""
 
 
-class TaskWaiter(Waiter):
+class TaskWaiter(OneSuspension, Waiter):
     """A homebound task in `suspend()`. The head of _core/cell.py explains the cell."""
 
     __slots__ = ("cell", "task")
@@ -82,38 +81,12 @@ class TaskWaiter(Waiter):
         super().__init__(queue, want)
         self.task = task
         # That of the suspension it waits in. Written under the guard, by the task, until granted.
-        self.cell = task._cell
+        self.cell = task._cell  # as `rearm`, without a call: each lock that is not free comes here
 
     @property
     def who(self) -> Task[Any]:
         """The task."""
         return self.task
-
-    def wake(self) -> bool:
-        """Post it to its home, unless it has been posted, or is not suspended yet.
-
-        Called from: any thread.
-        """
-        token = -_thread.get_ident()  # negative: for this wait and no later one
-        cell = self.cell
-        cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
-            task = self.task
-            home: Any = task._home
-            home._ready.append(task)  # as Task._resume, without a call that may fail before it
-            if home._bell:
-                try:
-                    home._ring(task)
-                except ContextClosed:
-                    task._abandon("ended with it")
-                    return False
-                except BaseException:
-                    _thread.start_new_thread(home._ring, (None,))
-                    raise
-            return True
-        # Not suspended yet: it will find the token. Woken before: it runs and finds itself granted,
-        # or is cancelled and leaves, or its home ends and calls `abandoned`.
-        return True
 
     def abandoned(self) -> None:
         """Leave the queue, as its home has ended. Called from: any thread."""

@@ -13,8 +13,10 @@ from weakref import WeakSet
 from .._core.context import whereabouts
 from .._core.current import current_context, set_home
 from .._core.guest_context import GuestContext
+from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
+from .._core.wind_down import end_once, wind_down
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import my_parker
@@ -22,11 +24,9 @@ from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
-from .left_over import left_over
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
 from .wait_while import _place_to_wait, kick
-from .wind_down import wind_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -253,7 +253,7 @@ class IOThread:
         if context is None or self._ended:
             return
         try:
-            context.call_soon(_stop_once, context)
+            context.call_soon(end_once, context)
         except ContextError:
             pass  # its end has begun
 
@@ -359,12 +359,6 @@ class IOThread:
         finally:
             asyncio.set_event_loop(None)
             set_home(None)
-
-
-def _stop_once(context: AioContext) -> None:
-    """Stop the loop, unless its end has begun, which must not be interrupted. Home thread."""
-    if not context._ending:
-        context.loop.stop()
 
 
 async def _leave(thread: IOThread, back: AioContext | None) -> None:

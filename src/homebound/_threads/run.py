@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.coroutines import coroutine_of
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
-from .wind_down import wind_down
+from .._core.wind_down import bound_end, wind_down
 
 if TYPE_CHECKING:
     import selectors
@@ -73,7 +73,7 @@ def run(
         message = f"run: shutdown_timeout is {shutdown_timeout}; it must be 0 or more seconds"
         raise ValueError(message)
     context = _home_loop(None, "main")
-    context._shutdown_timeout = shutdown_timeout
+    bound_end(context, shutdown_timeout)
     coro: Any = main
     if inspect.isawaitable(coro):
         coro = coroutine_of(coro)

@@ -12,13 +12,13 @@ from weakref import WeakSet
 
 from .._core.big_lock import big_lock_let_go
 from .._core.current import here
+from .._core.left_over import threads_left_over
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.greenlets import refuse_green_threads
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
-from .._threads.left_over import threads_left_over
 from .._threads.wait_while import Waiting, turn_while
 from .jobs import FutureJob
 from .threads import WorkerThreads
@@ -162,6 +162,10 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             await ended
         for thread in self._not_ended():  # they have reported and end within microseconds
             self._bury(thread)
+
+    def _abandon(self) -> None:
+        """Have neither the home nor the interpreter's exit wait for the workers any longer."""
+        self._patience = 0.0
 
     def __repr__(self) -> str:
         state = "shut down, " if self._shut_down else ""

@@ -113,7 +113,7 @@ async def _result_at_home(
                 break
             waker = Waker(task)
             try:
-                future.add_done_callback(waker.wake)
+                future.add_done_callback(waker)
                 await suspend()
             except BaseException:
                 waker.forget()

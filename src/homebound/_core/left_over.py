@@ -6,14 +6,14 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import thread_frames
-from .._core.big_lock import thread_name
 from .._os.stacks import stack, task_stack
+from .big_lock import thread_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from threading import Thread
 
-    from .._core.context import AioContext
+    from .context import AioContext
 
 
 def left_over(context: AioContext, part: Any = None) -> str:

@@ -7,17 +7,29 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import starts_coroutine
-from .._core.current import here
-from .._core.loop import Loop
+from .._aio.tasks import be_lost_quietly
+from .current import here
 from .left_over import left_over
+from .loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from .._core.context import AioContext
+    from .context import AioContext
 
 _RECHECK = 0.05  # seconds between two looks at the tasks of a home that ends
 _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
+
+
+def bound_end(context: AioContext, timeout: float | None) -> None:
+    """Limit the time that the end of this context may take; None: no limit. Home, before it."""
+    context._shutdown_timeout = timeout
+
+
+def end_once(context: AioContext) -> None:
+    """Stop the loop, unless its end has begun, which must not be interrupted. Home thread."""
+    if not context._ending:
+        context.loop.stop()
 
 
 def wind_down(context: AioContext, failure: str) -> None:
@@ -93,9 +105,9 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
 
 def _abandon(context: AioContext, part: Any) -> None:
     """Report what has not ended when the time is over. Closing the context tells its waiters."""
-    part._log_destroy_pending = False
+    be_lost_quietly(part)
     if context.workers is not None:
-        context.workers._patience = 0.0
+        context.workers._abandon()
     message = (
         f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
         f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"
