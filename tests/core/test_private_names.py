@@ -29,9 +29,9 @@ SOURCES = {
 KNOWING = {name for name in SOURCES if name.startswith("_aio/")}
 
 # Accepted elsewhere: pytest's, which has no public way to a test's own arguments; the mailbox of a
-# Loop, of which the name is ours as well; os._exit, which is documented; a mark of ours on functions
-# that users write; and whether this thread holds a guard, an RLock, which is asked on hot paths
-# (tests/core/test_asyncio_shapes.py pins the answer).
+# Loop, of which the name is ours as well; os._exit, which is documented; a mark of ours on
+# functions that users write; and whether this thread holds a guard, an RLock, which is asked on hot
+# paths (tests/core/test_asyncio_shapes.py pins the answer).
 ACCEPTED = {
     *(
         (name, "self._guard._is_owned")
