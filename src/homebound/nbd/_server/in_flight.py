@@ -7,14 +7,18 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..._workers.to_worker import to_worker
+from ..._core.current import current_context
+from ..._errors import ContextError
+from ..._workers.to_worker import pool_of
 from ...block._disk import BlockingDisk
 from .._protocol.wire import Error
 from .slow import Slice, all_failed, split
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
+    from ...block._disk import Disk
     from .served import Served
     from .slow import Replies, SlowRequest
 
@@ -30,10 +34,15 @@ class InFlight:
 
     A request is first `waiting` for `start`; then, if it changes what others are changing, it is
     held until its range is free; then in a slice of the queue; then in the disk's hands.
+
+    A worker's slice is a future and no task: a task would take two iterations of the loop more, one
+    to begin and one to tell that it is over.
     """
 
     __slots__ = (
         "_bytes",
+        "_calls",
+        "_context",
         "_disk",
         "_done",
         "_held",
@@ -58,8 +67,11 @@ class InFlight:
         self.waiting: list[SlowRequest] = []  # for `start`
         self._held: list[SlowRequest] = []  # their ranges are claimed, but not granted yet
         self._queue: deque[Slice] = deque()
+        # Those in the disk's hands: in a worker's, and those that are awaited.
+        self._calls: dict[concurrent.futures.Future[Replies], Slice] = {}
         self._tasks: dict[asyncio.Task[None], Slice] = {}
-        self._started = 0  # of them, those that have not answered
+        self._started = 0  # slices of either kind that are not answered
+        self._context = current_context()
 
     def add(self, request: SlowRequest) -> None:
         """One more, for the next `start`."""
@@ -80,8 +92,14 @@ class InFlight:
         """Stop waiting for the disk; `done` is called all the same."""
         given_up = [Slice([request], self._ranges) for request in self._held]
         given_up += self._queue
+        given_up += self._calls.values()
+        calls = list(self._calls)
         self._held.clear()
         self._queue.clear()
+        self._calls.clear()
+        self._started -= len(calls)
+        for call in calls:
+            call.cancel()
         for part in given_up:
             self._give_up(part)
         for task in list(self._tasks):
@@ -120,15 +138,51 @@ class InFlight:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            task = self._loop.create_task(self._carry_out(part))
-            self._tasks[task] = part
-            task.add_done_callback(self._ended)
+            if isinstance(self._disk, BlockingDisk):
+                self._call(self._disk, part)
+            else:
+                task = self._loop.create_task(self._carry_out(self._disk, part))
+                self._tasks[task] = part
+                task.add_done_callback(self._ended)
 
-    async def _carry_out(self, part: Slice) -> None:
-        if isinstance(self._disk, BlockingDisk):
-            replies = await to_worker(part.run, self._disk.blocking)
+    # In a worker.
+
+    def _call(self, disk: BlockingDisk, part: Slice) -> None:
+        try:
+            if self._context is None:
+                raise ContextError("an NBD connection outside of a context has no workers")
+            call = pool_of(self._context).submit(part.run, disk.blocking)
+        except RuntimeError as failure:  # there is no worker to be had
+            self._started -= 1
+            self._fail(part, failure)
+            return
+        self._calls[call] = part
+        call.add_done_callback(self._called)
+
+    def _called(self, call: concurrent.futures.Future[Replies]) -> None:
+        """Called from: any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._returned, call)
+        except RuntimeError:
+            pass  # that loop is closed, and its connections were aborted before
+
+    def _returned(self, call: concurrent.futures.Future[Replies]) -> None:
+        part = self._calls.pop(call, None)
+        if part is None:
+            return  # it was given up
+        self._started -= 1
+        if call.cancelled():  # with the workers of a home that ends
+            self._give_up(part)
+        elif failure := call.exception():  # its worker has died
+            self._fail(part, failure)
         else:
-            replies = await part.run_one(self._disk)
+            self._finish(part, call.result())
+        self._start_next()
+
+    # Awaited.
+
+    async def _carry_out(self, disk: Disk, part: Slice) -> None:
+        replies = await part.run_one(disk)
         # Here and not in _ended, which the loop calls an iteration later.
         part.answered = True
         self._started -= 1
@@ -140,15 +194,18 @@ class InFlight:
         if part.answered:
             return
         self._started -= 1
-        # It was cancelled, by `cancel` or with its home, perhaps before it had begun; or there was
-        # no worker to be had; or the disk has raised GeneratorExit.
+        # It was cancelled, by `cancel` or with its home, perhaps before it had begun; or the disk
+        # has raised GeneratorExit.
         failure = None if task.cancelled() else task.exception()
         if failure is None:
             self._give_up(part)
         else:
-            part.drop()
-            self._finish(part, all_failed(part.requests, failure))
+            self._fail(part, failure)
         self._start_next()
+
+    def _fail(self, part: Slice, failure: BaseException) -> None:
+        part.drop()
+        self._finish(part, all_failed(part.requests, failure))
 
     def _give_up(self, part: Slice) -> None:
         part.drop()
