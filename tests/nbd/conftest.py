@@ -45,6 +45,7 @@ class MemoryTransport(asyncio.Transport):
         self.receiving = True
         self.closing = False
         self.aborted = False
+        self.resuming = False
         self.protocol: Any = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -68,7 +69,9 @@ class MemoryTransport(asyncio.Transport):
                 self.sent += data
             self.unsent = []
             if not self.closing:
+                self.resuming = True
                 self.protocol.resume_writing()
+                self.resuming = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert not high
@@ -78,6 +81,7 @@ class MemoryTransport(asyncio.Transport):
         return self.closing
 
     def close(self) -> None:
+        assert not self.resuming  # asyncio's would tell of the connection's end twice
         self.closing = True
 
     def abort(self) -> None:

@@ -225,3 +225,32 @@ def test_beyond_max_connections_the_next_is_hung_up_on(
             homebound.run(main(pool))
     else:
         homebound.run(main(()))
+
+
+def test_a_client_that_ends_while_it_does_not_read_is_hung_up_on_once(run: Any, in_memory: Any):
+    """Whatever it ends with: the transport is not closed while it tells that all is sent."""
+
+    async def main() -> None:
+        reported: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        with MemoryDisk(8 * MIB) as disk:
+            async with NBDServer(disk) as server:
+                await server.listen_tcp(port=0)
+                for end in (b"garbage!" * 4, in_memory.peer.request(DISC), b""):
+                    client = await in_memory.client.ready(server.uris[0])
+                    client.writer.transport.pause_reading()
+                    for n in range(12):
+                        client.send(READ, n, 0, MIB)
+                    client.writer.write(end)
+                    if not end:
+                        client.writer.write_eof()
+                    await settle()
+                    client.writer.transport.resume_reading()
+                    for n in range(12):
+                        assert (await client.reply(MIB))[0] == n
+                    assert await client.at_end()
+                    await client.close()
+        assert not reported
+
+    run(main())

@@ -91,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
         self._in_flight = InFlight(served, self._replied)
         # Complete requests may be left in the stream. Either a limit is met, and what lifts it
-        # calls _serve; or it is others' turn, and _continue is queued in the loop. It is queued
+        # calls _go_on; or it is others' turn, and _continue is queued in the loop. It is queued
         # once at most, and no other turn is taken while it is, however the client cuts what it
         # sends.
         self._stalled = False
@@ -139,8 +139,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             return
         self._outbox.resume()
-        if not self._continuing:
-            self._serve()
+        # Not here: closing a transport of asyncio's that calls this has it end twice.
+        if self._ending:
+            self._loop.call_soon(self._end_if_done)
+        elif self._stalled:
+            self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
         """The client has gone. What is in flight is finished, for it is half done already."""
@@ -216,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         began = 0.0
         while not (self._ending or stream.empty):
             if outbox.full or in_flight.full:
-                self._stalled = True  # resume_writing or _replied goes on
+                self._stalled = True  # resume_writing or _replied calls _go_on
                 return
             if cost >= TURN or (cost >= BATCH and perf_counter() - began > TURN_SECONDS):
                 self._stalled = True

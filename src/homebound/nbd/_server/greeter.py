@@ -66,10 +66,9 @@ class Greeter(asyncio.Protocol):
         self._receive()
 
     def resume_writing(self) -> None:
-        """It has."""
+        """It has. Go on, but not here: the transport that calls this must not be closed."""
         self._paused = False
-        self._receive()
-        self._answer()
+        self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
         """The end of a connection that never came to anything."""
@@ -90,9 +89,8 @@ class Greeter(asyncio.Protocol):
         # A write that fails closes the transport, and connection_lost comes later.
         while not (self._paused or self._continuing or self._transport.is_closing()):
             if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
-                self._continuing = True
+                self._go_on()
                 self._receive()
-                self._loop.call_soon(self._continue)
                 return
             event = self._handshake.next_event()
             if event is None:
@@ -105,6 +103,12 @@ class Greeter(asyncio.Protocol):
             if isinstance(event, Closed):
                 self._transport.close()
                 return
+
+    def _go_on(self) -> None:
+        """Have the rest answered in the next iteration of the loop."""
+        if not self._continuing:
+            self._continuing = True
+            self._loop.call_soon(self._continue)
 
     def _continue(self) -> None:
         self._continuing = False

@@ -167,9 +167,9 @@ def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
 class Slice:
     """Requests that are carried out one after the other, and their claims on ranges.
 
-    It is run once or dropped; if both are tried at once, by a worker and by a home that gives it up,
-    the first to pop the token wins. A claim is released when its request has ended: by the thread
-    that carries it out, for that goes on when the home has given it up.
+    It is run once or dropped; if both are tried at once, by a worker and by a home that gives it
+    up, the first to pop the token wins. A claim is released when its request has ended: by the
+    thread that carries it out, for that goes on when the home has given it up.
     """
 
     __slots__ = ("_ranges", "_token", "answered", "requests")
