@@ -89,6 +89,7 @@ class TestLocks:
         if shutil.which("qemu-nbd") is None:
             pytest.skip("qemu-nbd (Debian: qemu-utils) is not installed")
         served = serve(image, "--port", "0")
+        assert served.uri
         command = ["qemu-nbd", "-f", "raw", "-t", "-k", str(image.with_suffix(".sock")), str(image)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 1
