@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from ..._core.context import AioContext
 from ..._errors import ContextClosed
 from ..._threads.io_thread_pool import IOThreadPool
-from ...block._disk import BlockingDisk
+from ...block._disk import BlockingDisk, Disk
 from .._protocol.errors import ListenError
 from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD
 from .accept import Acceptor
-from .adopt import adopt
 from .budget import DEFAULT_BUDGET, Budget
 from .greeter import Greeter
+from .inherited import adopt
 from .lane import Lane
 from .listen import listen_tcp, listen_unix
 from .published import (
