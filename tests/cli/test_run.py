@@ -64,7 +64,7 @@ def test_a_signal_ends_it_too(serve: Serve):
 
 
 def test_it_takes_signals_as_ever():
-    """What blocks signals for the server's sake does not for the command's."""
+    """The signals that the server has blocked are not blocked in the command."""
     done = run("--size", "1M", "--run", "grep Sig[BI] /proc/self/status")
     blocked, ignored = (int(line.split()[1], 16) for line in done.stdout.splitlines())
     assert blocked == 0

@@ -125,7 +125,7 @@ def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
 
 
 def is_in(calls_wanted: set[str], pid: int) -> bool:
-    """Whether a thread of the process is in such a system call."""
+    """Tell whether a thread of the process is in such a system call."""
     calls = [
         (thread / "syscall").read_text().split()[0]
         for thread in Path(f"/proc/{pid}/task").iterdir()

@@ -42,7 +42,7 @@ def _name(process: int) -> str:
 
 
 def _processes(fd: int, byte: int) -> Iterator[int]:
-    """Those with a lock on the byte that belongs to a descriptor other than this one."""
+    """Find the processes with a lock on the byte by a descriptor other than this one."""
     inode = os.fstat(fd).st_ino
     ours = _PROC / str(os.getpid()) / "fdinfo" / str(fd)
     for directory in _PROC.iterdir():

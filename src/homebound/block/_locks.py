@@ -67,7 +67,7 @@ def _lock(fd: int, set_: int, byte: int, name: str) -> None:
     try:
         fcntl.fcntl(fd, set_, struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):  # somebody's write lock, over the byte
+        if error.errno in (errno.EAGAIN, errno.EACCES):  # another program's write lock
             assert _GET is not None
             pid = _find_lock(fd, _GET, byte, fcntl.F_RDLCK) or 0
             raise _refusal(fd, name, byte, pid) from error

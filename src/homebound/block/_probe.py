@@ -32,9 +32,9 @@ _SIGNS = (
 def probe(path: str | os.PathLike[str]) -> str:
     """The format of the image at `path`, `raw` if it has no sign of another.
 
-    A raw image may have such a sign too: whoever writes to a disk can put one there, a guest for
-    instance. So a format that was guessed must give its writer no more than raw bytes would: no
-    access to another file that the image names. Raises OSError if it cannot be read.
+    A raw image may have such a sign too: its user, a guest for instance, can write one there. So a
+    format that was guessed must give that user no more than raw bytes would: no access to another
+    file that the image names, such as a backing file. Raises OSError if it cannot be read.
 
     Called from: any thread.
     """

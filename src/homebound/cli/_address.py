@@ -1,4 +1,4 @@
-"""Where to listen: a Unix socket, a TCP port, or sockets that another program has opened."""
+"""Places to listen: a Unix socket, a TCP port, or sockets that another program has opened."""
 
 from __future__ import annotations
 

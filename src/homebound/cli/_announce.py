@@ -1,4 +1,4 @@
-"""Where clients find what is served."""
+"""The announcement of a server: the URIs at which clients find its exports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Served:
 
     @property
     def size(self) -> int:
-        """What clients are told, in bytes: that of the disk, rounded up."""
+        """The size that clients are told, in bytes: that of the disk, rounded up."""
         return -(-self.disk.size // self.round_size) * self.round_size
 
 

@@ -22,7 +22,7 @@ _DEFAULT_SIZE = 1 << 30
 
 @dataclass
 class Progress:
-    """How far the program has come; click's `obj`."""
+    """The state of the program, as click's `obj`."""
 
     began: bool = False  # to do what it was asked for
 
@@ -164,7 +164,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
 def _address(
     unix: str | None, host: str | None, port: int | None, descriptors: tuple[int, ...]
 ) -> Address | None:
-    """Where to listen, None if nothing has been said of it."""
+    """The place to listen, None if nothing has been said of it."""
     tcp = host is not None or port is not None
     activated = take_activated()
     said = {

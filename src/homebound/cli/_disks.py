@@ -58,7 +58,7 @@ class Opener:
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
 
     def overdue(self, seconds: float) -> str | None:
-        """Why the program does not end so long after a signal, while it opens disks."""
+        """Say why the program does not end so long after a signal, while it opens disks."""
         late = seconds > _LONGEST_OPENING
         return f"opening {self._opening!r} has not ended" if late else None
 
@@ -80,7 +80,7 @@ def _not_read(path: str, name: str) -> ImageError:
 
 
 def label_of(spec: str) -> str:
-    """What people call it: its name as it was given, or as Python writes it if it is no text."""
+    """The name for people: as it was given, or as Python writes it if it is no text."""
     if spec.startswith(MEMORY):
         return "memory"
     return spec if spec.isprintable() else repr(spec)

@@ -37,7 +37,7 @@ class End:
             raise ServeError(f"cannot flush {self._what}: {error.strerror or error}") from error
 
     def overdue(self, seconds: float) -> str | None:
-        """Why the server does not end by itself, so long after the signal; None if it may yet.
+        """Say why the server does not end by itself, so long after the signal; None if it may yet.
 
         A request that the kernel does not answer holds its thread, and with it the process.
         """

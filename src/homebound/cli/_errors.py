@@ -1,4 +1,4 @@
-"""What ends a command with a line on standard error and status 1."""
+"""Errors that end a command with a line on standard error and status 1."""
 
 from __future__ import annotations
 

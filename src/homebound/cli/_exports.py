@@ -1,4 +1,4 @@
-"""What is served under which name: IMAGE, `--export NAME=SPEC`, the files of `--dir DIR`."""
+"""The exports by name: IMAGE, `--export NAME=SPEC`, the files of `--dir DIR`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def open_exports(
 
 
 def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[Served]:
-    """Its images by their names. One that cannot be served is left out, and told of."""
+    """Open its images, by their names. One that cannot be served is left out, and told of."""
     where = _place_of(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), close=True)
     exports = []
     for name in _names_in(directory):

@@ -58,7 +58,7 @@ def _one_line(text: str) -> str:
 
 
 def _words(error: OSError, progress: Progress) -> str:
-    """An error of the system that has not been given words where it came up."""
+    """Word an error of the system that has been given no words where it came up."""
     words = error.strerror or str(error)
     if not progress.began:  # so it is click that writes, such as the help
         if sys.stdout is not None:

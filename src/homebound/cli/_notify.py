@@ -1,4 +1,4 @@
-"""What systemd wants to hear from a service, by sd_notify's protocol."""
+"""Notifications to systemd, by sd_notify's protocol."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def variables(uris: Sequence[str], unix: str | None, exports: Sequence[Served]) -> dict[str, str]:
-    """What the command may use of the first export: uri, unixsocket, port, size, exportname."""
+    """Describe the first export to the command: uri, unixsocket, port, size, exportname."""
     first = exports[0]
     uri = uri_of(uris[0], first.name) if uris else ""
     port = None if unix is not None else urlsplit(uri).port

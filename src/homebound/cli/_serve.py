@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """What to serve, where, and what goes with it."""
+    """A server to be: its exports, its address, and all that goes with it."""
 
     exports: Sequence[Served]
     address: Address

@@ -23,11 +23,11 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Signals:
-    """While entered: a signal that stops sets `stopped`; SIGUSR1 calls `show_statistics`.
+    """Take the process's signals while entered: SIGUSR1 calls `show_statistics`, others stop it.
 
-    Once stopped, `overdue(seconds)` is asked now and then, with the time since: it returns why the
-    program cannot end by itself, and then the process is ended with that reason and status 1.
-    All of them are called in the thread of this class.
+    Once one has come that stops, `overdue(seconds)` is asked now and then, with the time
+    since: it returns why the program cannot end by itself, and then the process is ended with that
+    reason and status 1. Both are called in the thread of this class.
 
     Threads that are started meanwhile do not get these signals. A program that is executed
     meanwhile must be given back the old mask: see `before`.
@@ -83,10 +83,9 @@ class Signals:
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
-        # They stay blocked: the program ends here, and a late one must not change its status.
+        # They stay blocked: the program ends here, and a late signal must not change its status.
 
     def _wait(self) -> None:
-        self._take(signal.sigwait(self._taken))
         while not self._ended:
             if self.stopped is None:
                 self._take(signal.sigwait(self._taken))

@@ -1,4 +1,4 @@
-"""What a server has done: a live line on a terminal, and a line whenever SIGUSR1 asks for it."""
+"""The counters of a server: a live line on a terminal, and a line whenever SIGUSR1 asks."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ else:  # click 8.1's takes no type
 
 
 class Parsed(_Type):
-    """What `parse` makes of the text. It raises ValueError, which says what is wrong."""
+    """An argument that `parse` makes of a text; it raises ValueError for one that is wrong."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name

@@ -9,7 +9,7 @@ from .published import tcp_uri, unix_uri
 
 
 def adopt(listener: socket.socket, name: str) -> str | None:
-    """Take a listening socket of somebody else's; the URI of an export there, if there is a way.
+    """Take over a listening socket; return the URI of an export there, if it has one.
 
     Raises ListenError, and closes it, if it does not listen.
     """
