@@ -119,6 +119,16 @@ class TestSlice:
         with MemoryDisk(SIZE) as disk, pytest.raises(DiskError, match="are not inside <MemoryDisk"):
             SliceDisk(disk, offset, size)
 
+    def test_has_to_be_of_whole_blocks(self):
+        class Blocks(MemoryDisk):
+            minimum_block = 512
+
+        with Blocks(SIZE) as disk:
+            SliceDisk(disk, 512, 1024).close()
+            for offset, size in ((1, 512), (512, 1)):
+                with pytest.raises(DiskError, match="has blocks of 512"):
+                    SliceDisk(disk, offset, size)
+
 
 class TestThrottle:
     def timed(self, requests: Any, **limits: Any) -> list[float]:

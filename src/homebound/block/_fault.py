@@ -131,7 +131,7 @@ class _Rule:
 
 
 class FaultDisk(Filter):
-    """`disk`, with the faults that `rules` describe: `Fault`s, or mappings of their fields.
+    """`disk`, with the faults that `rules` describe: `Fault` objects, or mappings of their fields.
 
     Every rule that covers a request counts it; the faults of all that strike happen, one after the
     other. Other requests are the disk's own. It does not close `disk`.

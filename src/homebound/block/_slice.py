@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class SliceDisk(Filter):
     """The `size` bytes of `disk` from `offset` on. It does not close `disk`.
 
-    Raises DiskError if they are not inside `disk`, or there are none.
+    Raises DiskError if they are not inside `disk`, there are none, or they do not begin and end
+    where a block of `disk.minimum_block` bytes does.
 
     >>> import homebound
     >>> from homebound.block import MemoryDisk, SliceDisk
@@ -31,6 +32,12 @@ class SliceDisk(Filter):
     def __init__(self, disk: Disk, offset: int, size: int) -> None:
         if size <= 0 or offset < 0 or offset + size > disk.size:
             text = f"cannot make a disk of {size} bytes at {offset}: they are not inside {disk!r}"
+            raise DiskError(errno.EINVAL, text)
+        granule = disk.minimum_block
+        if (offset | size) % granule:
+            text = (
+                f"cannot make a disk of {size} bytes at {offset}: {disk!r} has blocks of {granule}"
+            )
             raise DiskError(errno.EINVAL, text)
         super().__init__(disk, start=offset, size=size)
 
