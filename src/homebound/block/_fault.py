@@ -154,7 +154,7 @@ class FaultDisk(Filter):
         faults = [each if isinstance(each, Fault) else Fault(**each) for each in rules]
         self._rules = [_Rule(fault) for fault in faults]
         self._released = Event()
-        self.hanging = 0  # requests that hang at this moment; written under the lock
+        self.hanging: int = 0  # requests that hang at this moment; written under the lock
         self._lock = threading.Lock()
 
     def release(self) -> None:

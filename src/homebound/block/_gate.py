@@ -34,10 +34,10 @@ class Request:
     __slots__ = ("gate", "live", "outer", "owner")
 
     def __init__(self, gate: Gate, outer: Request | None) -> None:
-        self.gate = gate
-        self.owner = owner_here()
-        self.outer = outer  # of another disk, on top of this one; a chain
-        self.live = True  # until it has left; then a task that it began is on its own
+        self.gate: Gate = gate
+        self.owner: object = owner_here()
+        self.outer: Request | None = outer  # of another disk, on top of this one; a chain
+        self.live: bool = True  # until it has left; then a task that it began is on its own
 
 
 _current: ContextVar[Request | None] = ContextVar("homebound_disk_request", default=None)
@@ -51,7 +51,7 @@ class Gate:
     def __init__(self) -> None:
         self.inside: deque[None] = deque()  # an entry for each request; atomic operations
         # Drained, or requests queue. Written under the guard, read by all.
-        self.closed = False
+        self.closed: bool = False
         self._guard: Any = _thread.RLock()
         self._drains = 0  # sections begun and not ended. Under the guard
         self._owners: list[object] = []  # whose they are, for the error. Under the guard
