@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import homebound
-from homebound.block import Disk, FileDisk, MemoryDisk
+from homebound.block import Disk, FileDisk, MemoryDisk, OverlayDisk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,20 @@ Step = tuple[str, tuple[int, int], bool, bool]
 steps = st.lists(st.tuples(kinds, ranges, st.booleans(), st.booleans()), max_size=20)
 
 
-@pytest.fixture(scope="module", params=["MemoryDisk", *PLACES])
+@pytest.fixture(scope="module", params=["MemoryDisk", "OverlayDisk", *PLACES])
 def disk(request: pytest.FixtureRequest) -> Iterator[Disk]:
     if request.param == "MemoryDisk":
         with MemoryDisk(SIZE) as disk:
             yield disk
+        return
+    if request.param == "OverlayDisk":
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            MemoryDisk(SIZE - 50_000) as base,
+            OverlayDisk(base, Path(directory, "overlay"), size=SIZE) as overlay,
+        ):
+            base.try_write(0, b"base" * (base.size // 4))
+            yield overlay
         return
     with tempfile.TemporaryDirectory(dir=PLACES[request.param]) as directory:
         image = Path(directory, "image")

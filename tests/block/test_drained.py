@@ -223,6 +223,32 @@ class TestRequests:
 
         homebound.run(main())
 
+    def test_a_request_that_begins_here_and_ends_in_a_worker(self):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                order: list[str] = []
+
+                async def drain() -> None:
+                    async with disk.drained():
+                        order.append("drained")
+                        assert not disk.try_begin()
+                        waits = asyncio.create_task(disk.begin())
+                        await turn()
+                        assert not waits.done()
+                    await waits
+                    disk.end()
+
+                assert disk.try_begin()
+                task = asyncio.create_task(drain())
+                await turn()
+                order.append("ends")
+                await homebound.to_worker(disk.end)
+                await task
+                assert order == ["ends", "drained"]
+                assert not disk._gate.inside
+
+        homebound.run(main())
+
 
 class TestNesting:
     def test_in_one_task(self):

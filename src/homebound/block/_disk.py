@@ -214,6 +214,31 @@ class Disk(ABC):
         """
         return Inside(self._gate)
 
+    def try_begin(self) -> bool:
+        """Count a request until `end`, at once; False, and it is not counted, while drained.
+
+        As `request`, for code that begins in one thread and ends in another: a server that hands
+        calls on `BlockingDisk.blocking` to workers.
+
+        Called from: any thread.
+        """
+        return self._gate.enter()
+
+    async def begin(self) -> None:
+        """Count a request until `end`, after waiting for its turn while drained.
+
+        Called from: task.
+        """
+        if not self._gate.enter():
+            await self._gate.wait()
+
+    def end(self) -> None:
+        """A request that has begun by `begin` or `try_begin` is over.
+
+        Called from: any thread.
+        """
+        self._gate.leave()
+
     # Calls that block, by the rule of `homebound.block_on`: a home turns its loop meanwhile, a
     # thread without a context sleeps. `timeout` is in seconds; TimeoutError after it.
 
