@@ -90,7 +90,7 @@ def _run_here(name: str, options: argparse.Namespace) -> None:
 
 
 def _run_apart(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """In a process of its own; None if it failed."""
+    """Run a benchmark in a process of its own; return None if it failed."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "results.json")
         command = [sys.executable, "-m", "benchmarks", name, "--here", "--json", str(file)]
@@ -114,7 +114,7 @@ def _headline(rounds: int) -> str:
 
 
 def _summary(cases: list[dict[str, Any]]) -> str:
-    """One line for each target."""
+    """Return one line for each target."""
     lines = [f"{'':50} {'ours':>9} {'peer':>9} {'share':>7} {'faster':>7}  wanted"]
     for case in cases:
         for ratio in case["ratios"]:
