@@ -1,7 +1,7 @@
 /*
- * The wait queue: hand-over to the longest waiter, while waiters are cancelled and their homes end.
- * Modelled as a lock: one token in the stock. A semaphore has more of them; a queue's items and free
- * slots are no different.
+ * The wait queue: hand-over to the longest waiter, while waiters are cancelled and their homes
+ * end. Modelled as a lock: one token in the stock. A semaphore has more of them; a queue's items
+ * and free slots are no different.
  *
  * What it models: src/homebound/_sync/wait_queue.py, _sync/lock.py
  *   acquire   1. no waiter, and the token can be popped: own it

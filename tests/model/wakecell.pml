@@ -1,6 +1,6 @@
 /*
- * The wake cell: which thread posts a task that is woken from several threads, perhaps before it has
- * suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
+ * The wake cell: which thread posts a task that is woken from several threads, perhaps before it
+ * has suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
  *
  * What it models: src/homebound/_core/cell.py, Task._run in _core/task.py
  *   wake(task, ctx), any thread     cell = task.cell; append a token of its own; look at entries
@@ -33,7 +33,8 @@
  * A wait may end without a suspension that others can wake it from. If it was cancelled before it
  * gave up control, the home appends a token of its own in place of PARK, and the winner posts the
  * task. If it failed before that, the home appends LEFT and looks at entry 0; if that is LEFT or a
- * completion, task.cell = the next list, and a waker that finds itself in the old one goes on there.
+ * completion, task.cell = the next list, and a waker that finds itself in the old one goes on
+ * there.
  *
  * Claims
  *   1. the task is never entered while another thread has it, nor after its end;
