@@ -88,7 +88,7 @@ def last_line(function: object) -> str:
     return (inspect.getdoc(function) or "").rpartition("\n")[2]
 
 
-def test_public_callables_say_who_may_call_them():
+def test_public_callables_say_where_they_may_be_called_from():
     untagged = sorted(
         name for name, function in public_callables() if last_line(function) not in TAGS
     )

@@ -213,7 +213,7 @@ def test_woken_by_a_stand_in(rows: Rows, in_thread: InThread):
     assert rows.closed == ["MainThread"]
 
 
-def test_what_runs_elsewhere_is_not_closed():
+def test_a_generator_that_runs_elsewhere_is_not_closed():
     """A generator begun by a task that has ended is iterated elsewhere as its first home ends."""
     go_on = homebound.Event()
 

@@ -36,7 +36,7 @@ async def wait(future: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_future_says_that_it_is_awaited(loop: Any, kind: Any):
+def test_a_future_has_a_flag_that_it_is_awaited(loop: Any, kind: Any):
     future = kind(loop=loop)
     assert future._asyncio_future_blocking is False
     coro = wait(future)
@@ -137,7 +137,7 @@ def test_a_message_may_be_set_before_the_error_is_made(loop: Any):
         future.result()
 
 
-def test_a_future_may_be_told_that_its_exception_was_read(loop: Any):
+def test_an_exception_may_be_marked_as_retrieved(loop: Any):
     reports: list[Any] = []
     loop.set_exception_handler(lambda _, report: reports.append(report))
     for read in (True, False):

@@ -328,7 +328,7 @@ def test_cancelled_timers_are_counted_and_dropped_when_they_are_many(loop: Any):
     assert not timers[-1]._scheduled
 
 
-def test_a_cancelled_timer_tells_the_loop(loop: Any):
+def test_a_cancelled_timer_notifies_the_loop(loop: Any):
     timer = events.TimerHandle(loop.time() + 3600, print, (), loop)
     loop._timer_handle_cancelled(timer)
     assert loop._timer_cancelled_count == 0  # it stands in no heap

@@ -60,7 +60,7 @@ def test_enter_and_leave_decide_the_current_task(running: Any):
     assert asyncio.current_task(running) is running_task(running) is task_here(running) is None
 
 
-def test_a_forked_process_leaves_what_it_has_entered(running: Any):
+def test_a_forked_process_leaves_the_running_task(running: Any):
     task: Any = object()
     enter_task(running, task)
     leave_if_entered(running, object())
@@ -210,7 +210,7 @@ def test_a_context_that_is_entered_twice():
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
-def test_a_task_tells_what_it_awaits(loop_factory: Any):
+def test_a_task_shows_what_it_awaits(loop_factory: Any):
     async def wait(future: Any) -> None:
         await future
         assert waits_for(asyncio.current_task()) is None

@@ -179,7 +179,7 @@ def test_task_group_cancels_children_that_have_moved(io: IOThread):
     homebound.run(main())
 
 
-def test_a_task_group_whose_owner_has_moved(io: IOThread):
+def test_a_task_group_whose_parent_has_moved(io: IOThread):
     async def main() -> None:
         async with homebound.on(io.context):
             async with asyncio.TaskGroup() as group:

@@ -226,7 +226,7 @@ def test_the_big_lock_makes_no_stand_in_there(other: IOThread):
         assert not other.context.is_home()
 
 
-def test_what_it_cannot_do_says_so(other: IOThread):
+def test_what_it_cannot_do_raises(other: IOThread):
     async def work() -> None:
         context = current_context()
         assert context is not None

@@ -49,7 +49,7 @@ def end_with_it(*first: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_who_waits_for_it_gets_it(told: Callable[[], Any]):
+def test_a_thread_that_waits_for_it_gets_it(told: Callable[[], Any]):
     thread = end_with_it()
     thread.join()
     assert big_lock.acquire(timeout=10)

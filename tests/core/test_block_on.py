@@ -280,7 +280,7 @@ def test_timeout_waits_for_the_cleanup(place: str, io: IOThread, in_thread: InTh
     homebound.run(main())
 
 
-def test_a_loop_that_nobody_runs():
+def test_a_loop_that_no_thread_runs():
     """The cleanup would never come: the timeout ends the wait, and the task when the loop runs."""
     ran = []
 

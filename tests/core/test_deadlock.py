@@ -95,7 +95,7 @@ def test_with_acquire_two_locks_in_different_order(io: IOThread, in_thread: InTh
     thread.result(20)
 
 
-def test_a_thread_takes_what_it_has(in_thread: InThread):
+def test_a_thread_takes_the_lock_it_holds(in_thread: InThread):
     lock = Lock()
 
     def twice() -> None:
@@ -110,7 +110,7 @@ def test_a_thread_takes_what_it_has(in_thread: InThread):
     thread.result(20)
 
 
-def test_a_task_takes_what_it_has(io: IOThread):
+def test_a_task_takes_the_lock_it_holds(io: IOThread):
     lock = Lock()
 
     async def twice() -> None:
@@ -124,7 +124,7 @@ def test_a_task_takes_what_it_has(io: IOThread):
     settle(task)
 
 
-def test_a_task_takes_what_it_has_as_a_thread_does(io: IOThread):
+def test_a_task_takes_the_lock_it_holds_synchronously(io: IOThread):
     lock = Lock()
 
     async def twice() -> None:
@@ -194,7 +194,7 @@ def test_a_writer_and_a_lock(io: IOThread, io2: IOThread):
     settle(*tasks)
 
 
-def test_a_semaphore_whose_permits_all_wait(io: IOThread, io2: IOThread):
+def test_a_semaphore_whose_holders_all_wait(io: IOThread, io2: IOThread):
     semaphore, have_one = Semaphore(2), Barrier(3)
     go_on = threading.Event()
 

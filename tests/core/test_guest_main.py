@@ -62,7 +62,7 @@ def test_it_is_the_main_context_while_its_loop_runs(run_guest: Run, in_thread: I
     assert homebound.run(where()) == "MainThread"
 
 
-def test_it_is_told_before_its_loop_begins(factory: Factory):
+def test_attached_before_its_loop_begins(factory: Factory):
     loop = factory()
     context = AioContext.attach(loop)
 

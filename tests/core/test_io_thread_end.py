@@ -196,7 +196,7 @@ def test_adaptive_polling_loses_nothing(grow: int, shrink: int, in_thread: InThr
 # Pools.
 
 
-def test_a_pool_takes_turns():
+def test_a_pool_spawns_in_its_threads_by_turns():
     with IOThreadPool(3, name="disk") as pool:
         assert [block_on(pool.spawn(where())) for _ in range(6)] == ["disk0", "disk1", "disk2"] * 2
         assert {pool.next().name for _ in range(3)} == {"disk0", "disk1", "disk2"}

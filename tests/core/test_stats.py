@@ -44,7 +44,7 @@ def test_ready_counts_the_mailbox(io: IOThread, gate: Gate):
     assert io.context.stats().ready == 0
 
 
-def test_tasks_counts_those_at_home(io: IOThread):
+def test_tasks_counts_the_tasks_at_home(io: IOThread):
     assert io.context.stats().tasks == 0
     tasks = [io.spawn(homebound.suspend()) for _ in range(3)]
     homebound.block_on(io.spawn(nothing()))

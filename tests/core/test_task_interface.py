@@ -229,7 +229,7 @@ def test_all_tasks_and_current_task(run: Run):
         asyncio.all_tasks()
 
 
-def test_all_tasks_shows_those_at_home_in_the_loop(io: homebound.IOThread):
+def test_all_tasks_shows_the_tasks_at_home_in_the_loop(io: homebound.IOThread):
     async def look() -> set[Any]:
         return asyncio.all_tasks()
 

@@ -61,7 +61,7 @@ def test_repr(run: Run):
     run(main())
 
 
-def test_repr_says_where_it_is_at_home(io: homebound.IOThread):
+def test_repr_shows_its_home(io: homebound.IOThread):
     task = Task(answer())
     assert "no home" in repr(task)
     io.context.schedule(task)

@@ -351,7 +351,7 @@ def test_for_a_context_that_ends_meanwhile():
     homebound.run(main())
 
 
-def test_without_a_context_an_io_thread_is_told_to_name_one(io: IOThread):
+def test_without_a_context_the_error_in_an_io_thread_says_to_name_one(io: IOThread):
     async def body() -> None:
         with pytest.raises(WouldDeadlock, match="may not wait for others; name a context"):
             wait_while(lambda: False)

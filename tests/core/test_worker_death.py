@@ -138,7 +138,7 @@ def test_a_virtual_clock_and_settle_that_cannot_start(io: homebound.IOThread):
         assert clock.now() == 0.0
 
 
-def test_the_end_of_a_loop_whose_executors_end_cannot_be_waited_for():
+def test_a_loop_ends_without_a_thread_to_wait_for_its_executors():
     """asyncio's end of its own executor needs a thread; our workers end all the same."""
     pools: list[str] = []
 

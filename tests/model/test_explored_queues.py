@@ -60,7 +60,7 @@ class Traffic:
         left = list(queue._queue)
         assert len(set(self.got)) == len(self.got), "an item was got twice"
         if self.immediate:
-            assert not left, "somebody has put something into a queue that was dropped"
+            assert not left, "an item was put into a queue that was dropped"
             assert set(self.got) <= set(self.put)
         else:
             assert sorted(self.got + left) == sorted(self.put)

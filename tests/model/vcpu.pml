@@ -1,10 +1,10 @@
 /*
- * vCPUs: which run guest code, which has all others stopped, kicks, pauses, work items, stop; and
- * waits of a vCPU, in guest code and in work items (docs/design/vcpu.md).
+ * vCPUs: who runs guest code, who has all others stopped, kicks, pauses, work items, stop; and waits
+ * of a vCPU, in guest code and in work items (docs/design/vcpu.md).
  *
  * What it models: src/homebound/_vcpu/gate.py, _vcpu/thread.py, _vcpu/vcpu.py, _threads/wait_until.py. What they do under
  * the guard is one step here. Wakes and tells come after it, in a step of their own. The big lock
- * and the loops are left out (biglock.pml, standin.pml): a thread that waits, sleeps.
+ * and the loops are left out (biglock.pml, standin.pml): whoever waits, sleeps.
  *
  * A vCPU's thread is a stack of what it is in the middle of:
  *   (bottom)  _step: work items, the end, sleep, or in through the gate and EXEC
@@ -17,9 +17,10 @@
  *   EXCL      _call_exclusively and _call_in_turn; the call may do deeds
  *   PAUSED    it has paused another vCPU, and will resume it
  * A deed: make something for another vCPU and kick it; pause it, and resume it later; ask it to run an
- * item, or to run one exclusively; be exclusive itself. Plain threads do deeds as well. A thread that
- * is exclusive asks for no exclusive item, nor do those that it asks: that would wait for itself. Two
- * vCPUs that pause each other from guest code stay paused until the end, at which all are stopped.
+ * item, or to run one exclusively; be exclusive oneself. Plain threads do deeds as well. While
+ * somebody is exclusive he asks for no exclusive item, nor does whom he asks: that would wait for
+ * itself. Two that pause each other from guest code stay paused; the end, at which all are stopped,
+ * ends that, too.
  *
  * Variables
  *   queue     the gate's FIFO: c is a ticket of vCPU c to run, CPUS + c one to be exclusive
@@ -33,7 +34,7 @@
  *             of an item, or a vCPU that leaves guest code; and a vCPU's own nudges (nudged)
  *   made      for each vCPU: there is something for it to do, for which it was or will be kicked
  *   guests    bit set: the vCPUs whose threads execute guest code now
- *   held      for each vCPU: a pause() has returned, and there was no resume() since
+ *   held      for each vCPU: somebody's pause() has returned, nobody has resumed it since
  *   items     how many items were asked for; done and quiet (may not ask for exclusive ones) of each
  *
  * Claims
@@ -42,8 +43,8 @@
  *   2. after pause() has returned nothing is executed there until resume();
  *   3. no kick is lost: what was made before it is found, unless the vCPU is paused or stopped (else
  *      init waits for it: an invalid end state);
- *   4. no deadlock, each item is run or refused, each claim to be exclusive is granted, and stop
- *      ends (else: an invalid end state, or an assertion in init).
+ *   4. no deadlock, each item is run or refused, whoever wants to be exclusive gets his turn, and
+ *      stop ends (else: an invalid end state, or an assertion in init).
  *
  * Options: CPUS, DEEDS (of vCPUs, in all), OTHERS (plain threads), ASKS (deeds of each), STOPS (a deed of
  * plain threads is to stop a vCPU as well), NO_PAUSE, NO_KICK (and no halt), NO_ITEM, NO_EXCLUSIVE (deeds
@@ -51,26 +52,26 @@
  * CPUS=3 DEEDS=0 OTHERS=2 EACH_ITS_OWN NO_KICK NO_PAUSE NO_ITEM holds as well, in three million states),
  * ITEM_DEEDS (items do deeds, guest code and exclusive calls do not), ONE_ITEM (both, and the second
  * plain thread asks for an item, all others for exclusive ones; OTHERS=3 holds as well, in six million
- * states), LATE (threads are woken in a step after the one under the guard; else at its end: a wake-up
- * that comes late is a thread that is slow).
+ * states), LATE (whoever is to be woken is woken in a step after the one under the guard; else at its
+ * end: a wake-up that comes late is a thread that is slow).
  *
  * Broken variants
- *   BROKEN_GRANTED_OVER_GUESTS  the gate grants exclusivity while others are in guest code
- *   BROKEN_BARGING              a vCPU that wants to run is let in before those in the queue, whatever
- *                               they want
- *   BROKEN_CLAIM_SILENT         a claim to be exclusive does not interrupt those inside
- *   BROKEN_LET_IN_FOR_GOOD      a vCPU let in before a claim to be exclusive is not interrupted: the
- *                               claim was made when no vCPU was inside
+ *   BROKEN_GRANTED_OVER_GUESTS  the gate lets somebody be exclusive while others are in guest code
+ *   BROKEN_BARGING              who wants to run is let in before those who wait in the queue, and
+ *                               nobody looks who they are
+ *   BROKEN_CLAIM_SILENT         who wants to be exclusive does not interrupt those inside
+ *   BROKEN_LET_IN_FOR_GOOD      who is let in before somebody who waits to be exclusive is not
+ *                               interrupted: he asked when there was nobody inside
  *   BROKEN_CLEARS_LATE          the thread clears interrupt_requested when it is in, not the grant
  *   BROKEN_BACK_IS_FRESH        going on with a round after a wait clears it, too
  *   BROKEN_FRESH_IS_CLEAR       a new round begins uninterrupted although there are work items
  *   BROKEN_HALTS_ANYWAY         halt() does not look whether there was a kick during the round
  *   BROKEN_WAKE_FIRST           kick() wakes the vCPU, and changes its fields afterwards
- *   BROKEN_GRANT_UNTOLD         a vCPU whose leaving lets others in does not wake them
- *   BROKEN_LEFT_UNTOLD          a vCPU that leaves guest code does not notify the waiters for that
- *   BROKEN_LOOK_BEFORE_ENTER    a waiter looks, and registers with what it waits for later
- *   BROKEN_WAITS_INSIDE         a vCPU that waits stays in guest code
- *   BROKEN_WAITS_DEAF           a vCPU that waits serves no work items
+ *   BROKEN_GRANT_UNTOLD         who lets others in by leaving does not wake them
+ *   BROKEN_LEFT_UNTOLD          who leaves guest code does not tell those who wait for that
+ *   BROKEN_LOOK_BEFORE_ENTER    who waits looks, and enters himself with those who are told later
+ *   BROKEN_WAITS_INSIDE         who waits stays in guest code
+ *   BROKEN_WAITS_DEAF           who waits serves no work items
  *   BROKEN_KEEPS_TURN           a wait inside another one keeps the place for being exclusive
  *   BROKEN_PASSES_TURN_ONCE     it gives up the place when it begins, not before each sleep
  *   BROKEN_PAUSED_IN_QUEUE      a vCPU that was paused while it was in the queue is let in

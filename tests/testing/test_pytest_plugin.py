@@ -53,7 +53,7 @@ def test_task():
 def test_big_lock():
     homebound.big_lock.acquire()
 
-def test_nothing_since_the_lock_is_let_go():
+def test_nothing_since_the_lock_is_released():
     homebound.big_lock.release()
 
 def test_thread_about_to_end_is_no_leak():
@@ -64,7 +64,7 @@ def test_nothing(iothread, threads, virtual_clock):
     threads.start(homebound.block_on, homebound.to_worker(int), io.context).result(10)
 """
 NO_LEAK = {
-    "test_nothing_since_the_lock_is_let_go",
+    "test_nothing_since_the_lock_is_released",
     "test_thread_about_to_end_is_no_leak",
     "test_nothing",
 }
