@@ -29,7 +29,7 @@ SOURCES = {
 KNOWING = {name for name in SOURCES if name.startswith("_aio/")}
 
 # Accepted elsewhere: pytest's, which has no public way to a test's own arguments; the mailbox of a
-# Loop, whose name is ours as well; and whether this thread holds a guard, an RLock, which is
+# Loop, of which the name is ours as well; and whether this thread holds a guard, an RLock, which is
 # asked on hot paths (tests/core/test_asyncio_shapes.py pins the answer).
 ACCEPTED = {
     *(

@@ -1,4 +1,4 @@
-"""The deadlock search's graph part, which knows nothing of tasks: what is stuck, in what rings."""
+"""The part of the deadlock search that knows nothing of tasks: who is stuck, and in what rings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from homebound._debug.rings import Needs, Way, proof, rings, stuck
 
 
 def graph(_any: str = "", **needs: str) -> dict[Any, Needs]:
-    """`a="bc"`: a needs b and c; one of them, if a is in `_any`. Other nodes need nothing."""
+    """`a="bc"`: a needs b and c; one of them, if a is in `_any`. Others need nobody."""
     nodes = set(needs) | set("".join(needs.values()))
     return {
         node: Needs(
@@ -32,10 +32,10 @@ def found(needs: dict[Any, Needs]) -> list[str]:
         (graph(a="a"), ["a"]),
         (graph(a="b", b="a"), ["ab"]),
         (graph(a="b", b="a", c="d", d="c"), ["ab", "cd"]),
-        (graph(x="a", a="b", b="c", c="a"), ["abc"]),  # x is stuck, but in no ring
+        (graph(x="a", a="b", b="c", c="a"), ["abc"]),  # x is stuck, and in no ring
         (graph(a="bc", b="a"), ["ab"]),  # one that it cannot get is enough
-        (graph("a", a="bc", b="a"), []),  # c is free
-        (graph("a", a="bc", b="a", c="a"), ["ab"]),  # one ring for both
+        (graph("a", a="bc", b="a"), []),  # c will come
+        (graph("a", a="bc", b="a", c="a"), ["ab"]),  # one ring for the two
         (graph("a", a="bc", b="d", d="b", c="a"), ["ac", "bd"]),
     ],
 )
@@ -44,7 +44,7 @@ def test_rings(needs: dict[Any, Needs], expected: list[str]):
 
 
 def test_all_small_graphs_of_one_need_each():
-    """If each node needs one other, the rings are found by following the needs."""
+    """Who needs one each: the rings are those of following it."""
     for ways in product("abcd-", repeat=4):
         needs = graph(**{node: way for node, way in zip("abcd", ways, strict=True) if way != "-"})
         expected = set()
@@ -58,7 +58,7 @@ def test_all_small_graphs_of_one_need_each():
         assert sorted(found(needs)) == sorted(expected)
 
 
-def test_the_proof_covers_each_alternative():
+def test_the_proof_covers_those_who_would_have_been_enough():
     needs = graph("a", a="bc", b="a", c="a")
     left = stuck(needs)
     [ring] = rings(left)
