@@ -81,7 +81,7 @@ def test_the_main_loop_goes_on(told: Callable[[], Any]):
     assert told().thread.name == "careless"
 
 
-def test_one_that_took_it_at_home(told: Callable[[], Any]):
+def test_an_io_thread_that_ends_with_it(told: Callable[[], Any]):
     """An I/O thread has its own context, and so never stood in."""
 
     async def take() -> None:

@@ -148,7 +148,7 @@ def test_a_future_and_a_task_of_asyncios_remember_our_tasks(io: IOThread):
     homebound.run(main())
 
 
-def test_what_is_cancelled_awaits_no_longer(io: IOThread):
+def test_a_cancelled_task_awaits_nothing(io: IOThread):
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
         near = asyncio.create_task(awaits(future), name="near")

@@ -122,7 +122,7 @@ def test_far_awaits(mortal: Mortal, io: IOThread):
     assert [block_on(waiter) for waiter in waiters] == ["told"] * len(waiters)
 
 
-def test_what_comes_afterwards(mortal: Mortal, io: IOThread):
+def test_calls_after_the_end(mortal: Mortal, io: IOThread):
     context = mortal.context
     [task] = suspended(context, 1)
     mortal.die()

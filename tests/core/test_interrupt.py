@@ -250,7 +250,7 @@ def test_wait_while():
     assert lines == ["interrupted True True", "goes on"]
 
 
-def test_a_worker_stands_in_while_it_comes():
+def test_a_worker_stands_in_as_ctrl_c_comes():
     """The signal breaks the main thread's sleep while another thread has the lock."""
     lines = run(
         """
@@ -275,7 +275,7 @@ def test_a_worker_stands_in_while_it_comes():
     assert lines == ["cleaned up True", "interrupted False"]
 
 
-def test_the_main_thread_waits_for_the_lock_as_it_comes():
+def test_the_main_thread_waits_for_the_lock_as_ctrl_c_comes():
     """The handler runs when the thread has the lock, and all its fields say that it is awake."""
     lines = run(
         """

@@ -75,7 +75,7 @@ def test_the_other_tasks_are_cancelled_and_reported(
 
 
 @pytest.mark.parametrize("error", EXITS, ids=repr)
-def test_once_more_in_the_cleanup(error: BaseException, hooked: list[BaseException | None]):
+def test_a_second_exit_in_the_cleanup(error: BaseException, hooked: list[BaseException | None]):
     """A second one, in one task's cleanup, does not end the cleanup of the others."""
     reports: list[str] = []
     log: list[str] = []

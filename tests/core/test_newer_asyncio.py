@@ -91,7 +91,7 @@ def test_a_timer_at_a_time_coarser_than_the_clocks_resolution(loop: Any):
 # Descriptors.
 
 
-def test_a_reader_and_a_writer_in_a_context_of_ones_own(
+def test_a_reader_and_a_writer_in_a_given_context(
     pair: tuple[socket.socket, socket.socket], loop: Any
 ):
     """The callback runs in the given context itself, each time: it sees what it set before."""

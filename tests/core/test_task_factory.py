@@ -137,7 +137,7 @@ def test_a_loop_without_a_factory(loop_factory: Callable[[str], Callable[[], Any
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio.create_task takes none before")
-def test_options_of_ones_own_through_asyncio():
+def test_custom_options_through_asyncio():
     """asyncio.create_task and TaskGroups pass them on."""
     colours = []
 
