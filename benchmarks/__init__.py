@@ -1,1 +1,1 @@
-"""Benchmarks: one file a primitive, what people use today beside it in the same run."""
+"""Benchmarks: one file a primitive, with the peers that people use today in the same run."""

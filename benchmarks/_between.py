@@ -1,4 +1,4 @@
-"""Work that several loops do together, each loop in a thread of its own."""
+"""Work that several loops share, each loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on_asyncio(works: list[Work]) -> float:
 
 
 def on_one_loop(works: list[Work]) -> float:
-    """Run all in one loop of asyncio's: what the same work costs without threads."""
+    """Run all in one loop of asyncio's: the cost of the same work without threads."""
 
     async def main() -> float:
         start = perf_counter()
@@ -48,7 +48,7 @@ def on_one_loop(works: list[Work]) -> float:
 
 
 def _begun_together(works: list[Work], start: Callable[[Work], object]) -> float:
-    """From the first one's begin to the last one's end, by their own clocks."""
+    """Return the time from the first begin to the last end, by the threads' own clocks."""
     ready = threading.Barrier(len(works))
     done = threading.Semaphore(0)
     times: list[float] = []

@@ -1,16 +1,16 @@
-"""How everything here is measured, so that the files beside it only say what.
+"""Measurement and report, shared by all files here, which say only what to measure.
 
 A case has variants that do the same work: ours, and the peers'. Each round runs every variant once,
 in turn (A B C A B C ...), so that a machine that slows down slows all of them. A ratio is taken
-within a round, and what is reported is the median of these paired ratios.
+within a round, and the median of these paired ratios is reported.
 
-A variant is called with how many operations to do, and returns seconds for one: a mean, or one
-value an operation where latency is what counts (then its median is compared, and p99 shown). It
-sets up its loop and threads outside of what it times.
+A variant is called with the number of operations, and returns seconds for one: a mean or, where
+latency counts, one value an operation (then the medians are compared, and p99 shown). It sets up
+its loop and threads outside of what it times.
 
 Garbage collection is the same for all: everything is collected before a sample, and then it is on
-as in any program, because what an operation leaves to collect is part of what it costs. `--no-gc`
-switches it off during the samples and shows the rest alone.
+as in any program, because the garbage of an operation is part of its cost. `--no-gc` switches it
+off during the samples and shows the rest alone.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     Variant = Callable[[int], Sample]
 
 OURS = "homebound"
-WARM_UP = 10  # a warm-up does one part in so many of a sample's work
+WARM_UP = 10  # a warm-up does this part of a sample's work
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio should be: so many times as fast as the peer, or such a share of its time."""
+    """The target of a ratio: so many times as fast as the peer, or such a share of its time."""
 
     peer: str
     at_least: float | None = None  # times the peer's operations per second
@@ -42,7 +42,7 @@ class Target:
     ours: str = OURS
 
     def met(self, share: float) -> bool:
-        """Whether our time divided by the peer's is within it."""
+        """Tell whether our time divided by the peer's meets the target."""
         limit = 1 / self.at_least if self.at_least is not None else self.at_most
         return limit is None or share <= limit
 
@@ -54,25 +54,25 @@ class Target:
 
 @dataclass(frozen=True)
 class Case:
-    """Variants of one piece of work, and what we want of their ratios."""
+    """Variants of one piece of work, and the targets of their ratios."""
 
     name: str
     what: str
     variants: Mapping[str, Variant]
     n: int  # operations in a sample
     targets: tuple[Target, ...] = ()
-    pinned: bool = False  # to one core: for latency, where the scheduler's moods are not ours
+    pinned: bool = False  # to one core: for latency, which depends on where threads run
 
 
 @dataclass
 class Row:
-    """One variant's samples, in seconds an operation; of latencies the p50."""
+    """One variant's samples, in seconds an operation; for latencies the p50."""
 
     samples: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
-        """Take one round's sample in."""
+        """Add one round's sample."""
         if isinstance(sample, float):
             self.samples.append(sample)
             return
@@ -83,7 +83,7 @@ class Row:
 
 @dataclass
 class Ratio:
-    """Ours against one peer's: the median over the rounds."""
+    """The ratio of our time to one peer's: the median over the rounds."""
 
     ours: str
     peer: str
@@ -96,7 +96,7 @@ class Ratio:
 
 @dataclass
 class Result:
-    """What a case gave."""
+    """A case's samples and ratios."""
 
     name: str
     what: str
@@ -106,7 +106,7 @@ class Result:
     ratios: list[Ratio]
 
     def as_json(self) -> dict[str, Any]:
-        """For the JSON file: the samples and what they come to."""
+        """Return the samples and their ratios for the JSON file."""
         variants = {
             name: {
                 "median_s": statistics.median(row.samples),
@@ -127,7 +127,7 @@ class Result:
 
 
 def measure(case: Case, *, rounds: int, scale: float = 1.0, no_gc: bool = False) -> Result:
-    """Run a case: warm-up, then `rounds` rounds. `scale` is for trying it out with less work.
+    """Run a case: warm-up, then `rounds` rounds. `scale` reduces the work, to try it out.
 
     One round only tries it out, without a warm-up.
     """
@@ -154,7 +154,7 @@ def _sample(variant: Variant, n: int, *, no_gc: bool) -> Sample:
 
 
 def _ratios(case: Case, rows: dict[str, Row]) -> list[Ratio]:
-    """Each target's, then ours against every other peer for information."""
+    """Return the ratio of each target, then ours against every other peer for information."""
     wanted = [(t.ours, t.peer, t) for t in case.targets if t.ours in rows and t.peer in rows]
     named = {(ours, peer) for ours, peer, _ in wanted}
     rest = [(OURS, peer, None) for peer in rows if not peer.startswith(OURS)]
@@ -173,7 +173,7 @@ def _ratios(case: Case, rows: dict[str, Row]) -> list[Ratio]:
 
 @contextmanager
 def _pinned(pinned: bool) -> Iterator[None]:  # noqa: FBT001
-    """This thread, and all that it starts meanwhile, on one core."""
+    """Run on one core: this thread, and all threads that it starts meanwhile."""
     if not pinned or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -191,7 +191,7 @@ _UNITS = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "us"), (1.0, 1e3, "ms"))
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Format seconds in a suitable unit."""
     for below, factor, unit in _UNITS:
         if seconds < below:
             return f"{seconds * factor:.3g} {unit}"
@@ -199,7 +199,7 @@ def duration(seconds: float) -> str:
 
 
 def report(result: Result) -> str:
-    """A case as text: what each variant took, and the ratios beside their targets."""
+    """Format a case as text: each variant's time, and the ratios beside their targets."""
     cores = "one core" if result.pinned else "all cores"
     lines = [f"{result.name} ({cores}, n={result.n}): {result.what}"]
     for name, row in result.rows.items():

@@ -1,4 +1,4 @@
-"""What we compare with, where it is installed."""
+"""The peers that homebound is compared with, where they are installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PEERS = ("uvloop", "rloop", "anyio", "trio", "aiologic", "culsans", "janus", "ne
 
 
 def gil() -> bool:
-    """Whether this process has a GIL now: an extension module may have turned it on."""
+    """Tell whether this process has a GIL now: an extension module may have turned it on."""
     enabled: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     return enabled
 
@@ -38,7 +38,7 @@ _BROKEN = frozenset() if gil() else frozenset({"rloop"})
 
 
 def peer(name: str) -> Any:
-    """The module, or None where it is not installed or cannot be relied upon."""
+    """Return the module, or None where it is not installed or not reliable."""
     if name in _BROKEN:
         return None
     try:
@@ -48,14 +48,14 @@ def peer(name: str) -> Any:
 
 
 def skipped() -> list[str]:
-    """Which peers are left out, and why."""
+    """Return the peers that are left out, and why."""
     broken = [f"{name} loses wake-ups without a GIL" for name in PEERS if name in _BROKEN]
     absent = [name for name in PEERS if name not in _BROKEN and peer(name) is None]
     return broken + [f"{name} is not installed" for name in absent]
 
 
 def loop_factories() -> dict[str, LoopFactory]:
-    """The asyncio loops that are installed, by name: stock first, ours not among them."""
+    """Return the factories of the installed asyncio loops by name: stock first, without ours."""
     factories: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
     for name in ("uvloop", "rloop"):
         module = peer(name)
@@ -67,7 +67,7 @@ def loop_factories() -> dict[str, LoopFactory]:
 def on_loops(
     work: Callable[[int], Coroutine[Any, Any, Any]], *, ours: bool = False
 ) -> dict[str, Callable[[int], Any]]:
-    """Variants: `work(n)` on every installed loop; with `ours`, on homebound's first."""
+    """Make variants: `work(n)` on every installed loop; with `ours`, on homebound's first."""
     variants: dict[str, Callable[[int], Any]] = {}
     if ours:
         variants["homebound"] = with_homebound(work)
@@ -77,14 +77,14 @@ def on_loops(
 
 
 def with_homebound(work: Callable[[int], Coroutine[Any, Any, Any]]) -> Callable[[int], Any]:
-    """A variant: `work(n)` in `homebound.run`."""
+    """Make a variant: `work(n)` in `homebound.run`."""
     return lambda n: homebound.run(work(n))
 
 
 def with_loop(
     factory: LoopFactory, work: Callable[[int], Coroutine[Any, Any, Any]]
 ) -> Callable[[int], Any]:
-    """A variant: `work(n)` on a loop that `factory` makes."""
+    """Make a variant: `work(n)` on a loop that `factory` makes."""
 
     def variant(n: int) -> Any:
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -95,7 +95,7 @@ def with_loop(
 
 @contextmanager
 def loop_thread(factory: LoopFactory) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs in a thread of its own."""
+    """Run a loop in a thread of its own."""
     loop = factory()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -108,9 +108,9 @@ def loop_thread(factory: LoopFactory) -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def in_thread(fn: Callable[[], T]) -> T:
-    """Run `fn` in a plain thread of its own, this loop being free meanwhile; what it returns.
+    """Run `fn` in a plain thread of its own and return its result; this loop is free meanwhile.
 
-    Told once at the end, not asked again and again: the loop sleeps while nothing is posted to it.
+    The thread posts once, at the end, and is not polled: the loop sleeps while nothing is posted.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -118,7 +118,7 @@ async def in_thread(fn: Callable[[], T]) -> T:
     def work() -> None:
         try:
             result = fn()
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever awaits
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
             loop.call_soon_threadsafe(ended.set_exception, error)
         else:
             loop.call_soon_threadsafe(ended.set_result, result)
@@ -132,14 +132,14 @@ async def in_thread(fn: Callable[[], T]) -> T:
 
 
 class Bell:
-    """What a task rings and a plain thread sleeps on: an eventfd, or a pipe where there is none."""
+    """A bell that a task rings and a plain thread sleeps on: an eventfd, or a pipe without one."""
 
     ring: Callable[[], object]
     wait: Callable[[], object]
     _fds: tuple[int, ...]
 
     def __init__(self) -> None:
-        # partial, not a method: what is measured is the way there, not a frame here.
+        # partial, not a method: a frame here would be measured as well.
         if hasattr(os, "eventfd"):
             fd = os.eventfd(0, os.EFD_CLOEXEC)
             self._fds = (fd,)
@@ -159,7 +159,7 @@ class Bell:
 
 
 def environment() -> dict[str, Any]:
-    """The machine, the Python and the versions: a ratio without them says little."""
+    """Return the machine, the Python and the versions: a ratio without them says little."""
     versions: dict[str, str | None] = {}
     for name in ("homebound", *PEERS):
         try:

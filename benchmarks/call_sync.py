@@ -27,7 +27,7 @@ async def _answer() -> int:
 
 
 def _each(n: int, call: Callable[[], object]) -> list[float]:
-    """How long each of `n` calls took."""
+    """Return how long each of `n` calls took."""
     took = []
     for _ in range(n):
         start = perf_counter()
@@ -37,7 +37,7 @@ def _each(n: int, call: Callable[[], object]) -> list[float]:
 
 
 async def inline(n: int) -> list[float]:
-    """The big lock taken for each call, as a thread with other things to do does."""
+    """Take the big lock for each call, as a thread with other things to do does."""
 
     def call() -> None:
         with homebound.big_lock:
@@ -47,7 +47,7 @@ async def inline(n: int) -> list[float]:
 
 
 async def inline_held(n: int) -> list[float]:
-    """The big lock held throughout: the call alone."""
+    """Hold the big lock throughout: the call alone."""
 
     def work() -> list[float]:
         with homebound.big_lock:
@@ -57,25 +57,25 @@ async def inline_held(n: int) -> list[float]:
 
 
 async def queued(n: int) -> list[float]:
-    """From a thread without a context."""
+    """Call from a thread without a context."""
     context = homebound.current_context()
     return await in_thread(lambda: _each(n, lambda: homebound.block_on(_answer(), context)))
 
 
 async def threadsafe(n: int) -> list[float]:
-    """run_coroutine_threadsafe(...).result()."""
+    """Call run_coroutine_threadsafe(...).result()."""
     loop = asyncio.get_running_loop()
     submit = asyncio.run_coroutine_threadsafe
     return await in_thread(lambda: _each(n, lambda: submit(_answer(), loop).result()))
 
 
 async def nested(n: int) -> list[float]:
-    """Inside a running task."""
+    """Call inside a running task."""
     return _each(n, lambda: homebound.block_on(_answer()))
 
 
 def _nest_asyncio2(n: int) -> list[float]:
-    """In a process of its own, with the affinity of this one."""
+    """Measure in a process of its own, with the affinity of this one."""
     command = [sys.executable, "-m", __name__, str(n), str(int(gc.isenabled()))]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
     samples: list[float] = json.loads(output)
@@ -119,7 +119,7 @@ def _trio(n: int) -> list[float]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     inlined: dict[str, Any] = {
         "homebound": with_homebound(inline),
         "homebound, lock held throughout": with_homebound(inline_held),

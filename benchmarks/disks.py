@@ -1,7 +1,7 @@
-"""A raw image that is in memory already, served over NBD: what a request costs the server.
+"""A raw image in the page cache, served over NBD: the server's cost of a request.
 
-The client is fio's NBD engine, on a Unix socket. What counts is the CPU time of the server's
-process; fio's own is the same for all. Peers: qemu-nbd, and nbdkit's file plugin.
+The client is fio's NBD engine, on a Unix socket. The CPU time of the server's process is measured;
+fio's own is the same for all. Peers: qemu-nbd, and nbdkit's file plugin.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 _PATIENCE = 30  # seconds for a server to begin to listen, and to end
 
-# Who serves `image` on the Unix socket `path`.
+# The commands that serve `image` on the Unix socket `path`.
 SERVERS: dict[str, Callable[[Path, Path], list[str]]] = {
     "homebound": lambda image, path: [
         *(sys.executable, "-m", "homebound", "serve", str(image), "--unix", str(path))
@@ -45,7 +45,7 @@ SERVERS: dict[str, Callable[[Path, Path], list[str]]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """What fio asks for."""
+    """The parameters of a fio run."""
 
     name: str
     rw: str
@@ -68,7 +68,7 @@ LOADS = (
 
 @functools.cache
 def _server(who: str) -> tuple[int, Path]:
-    """Its process, and where it listens. It serves all samples: what it does first is no part."""
+    """Start a server for all samples; its start is not measured. Its process, and its address."""
     directory = Path(_until_exit.enter_context(tempfile.TemporaryDirectory()))
     image, path = directory / "image", directory / "socket"
     image.write_bytes(os.urandom(MIB) * (SIZE // MIB))
@@ -95,7 +95,7 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _is_listened_on(path: Path) -> bool:
-    """Whether somebody accepts connections there; the file appears before that."""
+    """Tell whether a server accepts connections there; the file appears before that."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -105,12 +105,12 @@ def _is_listened_on(path: Path) -> bool:
 
 
 def _cpu_seconds(process: int) -> float:
-    """Of all its threads: Linux's CPU clock of another process, see clock_getcpuclockid(3)."""
+    """Return the CPU time of all its threads, from Linux's clock (clock_getcpuclockid(3))."""
     return time.clock_gettime((~process << 3) | 2)
 
 
 def _client(who: str, load: Load) -> Callable[[int], float]:
-    """CPU time of the server a request."""
+    """Return the server's CPU time a request."""
 
     def variant(n: int) -> float:
         each = max(1, n // load.connections)
@@ -145,7 +145,7 @@ def _drive(path: Path, load: Load, each: int) -> None:
 
 
 def cases() -> list[Case]:
-    """What to run: nothing without fio and its NBD engine."""
+    """Return the cases to run: none without fio and its NBD engine."""
     if "nbd" not in _fio_engines():
         sys.stdout.write("skipped: there is no fio with an NBD engine\n")
         return []

@@ -1,8 +1,8 @@
-"""An echo server in a process of its own: what a request costs it in CPU time.
+"""An echo server in a process of its own: its CPU time for a request.
 
 The client is the same for all: one thread, plain sockets and epoll, a request in flight on each
-connection. The server tells its process's CPU clock on a second port, and is otherwise asked
-nothing while it is measured.
+connection. The server reports its process's CPU clock on a second port, and does nothing else
+while it is measured.
 
 The first case has the server in the main thread's loop; the others on uvloop in a thread of its
 own, an I/O thread of homebound's or a plain one.
@@ -48,14 +48,14 @@ class _Echo(asyncio.Protocol):
 
 
 class _Clock(_Echo):
-    """Answers anything with the CPU time of this process, in nanoseconds."""
+    """A protocol that answers anything with the CPU time of this process, in nanoseconds."""
 
     def data_received(self, _data: bytes) -> None:
         self.transport.write(b"%d\n" % time.process_time_ns())
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection, as a task."""
+    """Serve one connection, as a task."""
     while data := await reader.read(4096):
         writer.write(data)
         await writer.drain()
@@ -110,7 +110,7 @@ def _cpu_ns(clock: socket.socket) -> int:
 
 
 def _drive(connections: list[socket.socket], requests: int) -> None:
-    """One request in flight on each connection until each has had so many answers."""
+    """Keep one request in flight on each connection until each has had so many answers."""
     left = dict.fromkeys((sock.fileno() for sock in connections), requests)
     by_fd = {sock.fileno(): sock for sock in connections}
     with selectors.DefaultSelector() as selector:
@@ -131,7 +131,7 @@ def _drive(connections: list[socket.socket], requests: int) -> None:
 
 
 def _client(*how: str, wall: bool = False) -> Callable[[int], float]:
-    """CPU time of the server a request; or the time that passes, with `wall`."""
+    """Return the server's CPU time a request; or the elapsed time, with `wall`."""
 
     def variant(n: int) -> float:
         each = max(1, n // CONNECTIONS)
@@ -153,7 +153,7 @@ def _client(*how: str, wall: bool = False) -> Callable[[int], float]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     main = Case(
         name=f"TCP echo, {CONNECTIONS} connections",
         what="a protocol that writes back 64 bytes; CPU time of the server a request",
@@ -180,7 +180,7 @@ def _in_thread() -> Iterator[Case]:
                     "uvloop": _client("thread", "uvloop", style, wall=wall),
                 },
                 n=CONNECTIONS * 1500,  # a third of the main thread's time a request
-                # The time that passes is mostly the client's, and the machine's.
+                # The elapsed time is mostly the client's, and the machine's.
                 targets=() if wall else (Target("uvloop", at_most=1.03),),
             )
 

@@ -22,7 +22,7 @@ AT_ONCE = 64
 
 
 async def _nothing() -> None:
-    """What the peers run over there."""
+    """Do nothing; the peers run this in the other thread."""
 
 
 async def _one(n: int, hop: Hop) -> list[float]:
@@ -63,7 +63,7 @@ def _ours(run: Callable[[int, Hop], Coroutine[Any, Any, Any]]) -> Callable[[int]
 def _wrap_future(
     factory: LoopFactory, run: Callable[[int, Hop], Coroutine[Any, Any, Any]]
 ) -> Callable[[int], Any]:
-    """Both loops made by `factory`."""
+    """Measure with both loops made by `factory`."""
 
     def variant(n: int) -> Any:
         with loop_thread(factory) as far:
@@ -77,7 +77,7 @@ def _wrap_future(
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     peers = loop_factories().items()
     return [
         Case(

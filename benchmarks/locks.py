@@ -1,4 +1,4 @@
-"""A lock that several loops want: taken and let go at once, and held over an await.
+"""A lock that several loops contend for: released at once, and held over an await.
 
 `python -m benchmarks.locks` shows how evenly it is shared: the least served thread's share of the
 most served one's, for each lock.
@@ -35,7 +35,7 @@ class _Contest:
         self.before: list[int] = []  # the same, when the last loop had begun
 
     def works(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """One for each loop."""
+        """Return the contest's work, one function for each loop."""
         return [partial(self._loop, number) for number in range(len(self.served))]
 
     async def _loop(self, number: int) -> None:
@@ -64,13 +64,13 @@ class _Contest:
                 await asyncio.sleep(0)
 
     def fairness(self) -> float:
-        """The least served loop's share of the most served one's, from when all had begun."""
+        """Return the least served loop's share of the most served one's, once all had begun."""
         since = [now - then for now, then in zip(self.served, self.before, strict=True)]
         return min(since) / max(since)
 
 
 def _locks() -> dict[str, tuple[Callable[[], Any], Callable[[Any], float]]]:
-    """Name to how one is made, and where the tasks run."""
+    """Return, by name, how a lock is made, and where the tasks run."""
     locks: dict[str, tuple[Callable[[], Any], Callable[[Any], float]]] = {
         "homebound": (homebound.Lock, on_homebound),
         "homebound's on asyncio's loops": (homebound.Lock, on_asyncio),
@@ -90,7 +90,7 @@ def _variants(loops: int, *, held: bool) -> dict[str, Callable[[int], float]]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     return [
         Case(
             name=f"lock {'held' if held else 'tight'}, {loops} loops",
@@ -105,7 +105,7 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
-    """How evenly it is shared."""
+    """Print how evenly each lock is shared."""
     for loops in (2, 4):
         for name, (make, run) in _locks().items():
             shares = []

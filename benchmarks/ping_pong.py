@@ -13,7 +13,7 @@ from ._peers import Bell, in_thread, on_loops, peer, with_homebound, with_loop
 
 
 def _rounds(n: int, wake: Any, bell: Bell) -> list[float]:
-    """In the thread: `n` times there and back, how long each took."""
+    """Go there and back `n` times, in the thread; return how long each took."""
     took = []
     wait = bell.wait
     for _ in range(n):
@@ -25,7 +25,7 @@ def _rounds(n: int, wake: Any, bell: Bell) -> list[float]:
 
 
 async def ours(n: int) -> list[float]:
-    """suspend() and wake()."""
+    """Use suspend() and wake()."""
     with Bell() as bell:
 
         async def answer() -> None:
@@ -42,7 +42,7 @@ async def ours(n: int) -> list[float]:
 
 
 async def futures(n: int) -> list[float]:
-    """A future for each round, and call_soon_threadsafe(future.set_result)."""
+    """Use a future for each round, and call_soon_threadsafe(future.set_result)."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     with Bell() as bell:
@@ -67,7 +67,7 @@ async def futures(n: int) -> list[float]:
 
 
 async def aiologic_queue(n: int) -> list[float]:
-    """An aiologic.SimpleQueue there; the same descriptor back."""
+    """Use an aiologic.SimpleQueue there; the same descriptor back."""
     queue = peer("aiologic").SimpleQueue()
     with Bell() as bell:
 
@@ -84,7 +84,7 @@ async def aiologic_queue(n: int) -> list[float]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     variants = {"homebound": with_homebound(ours), **on_loops(futures)}
     if peer("aiologic"):
         variants["aiologic.SimpleQueue"] = with_loop(asyncio.SelectorEventLoop, aiologic_queue)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _counter(n: int, tell: Callable[[], object]) -> Callable[[], None]:
-    """The callback of every variant: the n-th call tells."""
+    """Make the callback of every variant: the n-th call notifies."""
     left = n
 
     def callback() -> None:
@@ -65,7 +65,7 @@ threadsafe = _posting(lambda: asyncio.get_running_loop().call_soon_threadsafe)
 
 
 async def bottom_halves(n: int) -> float:
-    """`n` bottom halves, each scheduled once."""
+    """Schedule `n` bottom halves once each."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     callback = _counter(n, lambda: done.set_result(None))
     context = _context()
@@ -79,7 +79,7 @@ async def bottom_halves(n: int) -> float:
 
 
 async def coalesced(n: int) -> float:
-    """One bottom half scheduled `n` times: it runs much less often."""
+    """Schedule one bottom half `n` times: it runs much less often."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     context = _context()
     bottom_half = context.bottom_half(lambda: None)
@@ -122,11 +122,11 @@ def _trio_soon(*, idempotent: bool) -> Callable[[int], float]:
 
 
 def _nothing() -> None:
-    """An idempotent callback."""
+    """Do nothing, an idempotent callback."""
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     peers = on_loops(threadsafe)
     posts = {
         "homebound": with_homebound(call_soon),

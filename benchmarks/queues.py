@@ -33,13 +33,13 @@ def _flow(put: Callable[[int], Any], get: Callable[[], Any], n: int) -> list[Wor
 
 
 def _timed(ends: Callable[[], tuple[Any, Any]], run: Callable[[Any], float], n: int) -> float:
-    """Seconds an item."""
+    """Return the seconds an item."""
     put, get = ends()
     return run(_flow(put, get, n)) / n
 
 
 def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callable[[Any], float]]]:
-    """Name to how one is made (as its put and its get), and where the tasks run."""
+    """Return, by name, how a queue is made (as its put and its get), and where the tasks run."""
 
     def ends(make: Callable[[], Any], put: str = "put", get: str = "get") -> Any:
         def made() -> tuple[Any, Any]:
@@ -59,7 +59,7 @@ def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callab
             ends(lambda: make(bound or None), "async_put", "async_get"),
             on_asyncio,
         )
-        if not bound:  # without limit, join and shutdown, and so with less to do
+        if not bound:  # has no limit, join or shutdown, and so less to do
             simple = ends(aiologic.SimpleQueue, "async_put", "async_get")
             found["aiologic.SimpleQueue"] = (simple, on_asyncio)
     if culsans:
@@ -69,7 +69,7 @@ def _queues(bound: int) -> dict[str, tuple[Callable[[], tuple[Any, Any]], Callab
 
 
 def _janus(bound: int) -> Callable[[int], float]:
-    """One of its ends is a thread's: that is what it is for."""
+    """Make janus's queue, which is meant to have a thread at one end."""
     janus = peer("janus")
 
     def variant(n: int) -> float:
@@ -97,7 +97,7 @@ def _janus(bound: int) -> Callable[[int], float]:
 
 
 def _ping_pong(make: Callable[[], Any], n: int) -> list[Work]:
-    """An event for each turn: set by one side, awaited by the other."""
+    """Alternate with an event for each turn: set by one side, awaited by the other."""
     there, back = [make() for _ in range(n)], [make() for _ in range(n)]
 
     async def first() -> None:
@@ -126,7 +126,7 @@ def _event_variants() -> dict[str, Callable[[int], float]]:
 
 
 def _aiologic_ping_pong(make: Callable[[], Any], n: int) -> list[Work]:
-    """Its events are awaited themselves."""
+    """Alternate with aiologic's events, which are awaited themselves."""
     there, back = [make() for _ in range(n)], [make() for _ in range(n)]
 
     async def first() -> None:
@@ -143,7 +143,7 @@ def _aiologic_ping_pong(make: Callable[[], Any], n: int) -> list[Work]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     found = []
     for bound, n in ((0, 50_000), (BOUND, 20_000)):
         variants: dict[str, Callable[[int], float]] = {}

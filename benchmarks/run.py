@@ -62,11 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--json", type=Path, help="write every sample there")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--json", type=Path, help="write every sample to this file")
     parser.add_argument("--rounds", type=int, default=9, help="how often each variant runs (9)")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="of the operations in a sample (1)"
+        "--scale", type=float, default=1.0, help="factor for the operations in a sample (1)"
     )
     parser.add_argument("--no-gc", action="store_true", help="no garbage collection in a sample")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -90,7 +90,7 @@ def _run_here(name: str, options: argparse.Namespace) -> None:
 
 
 def _run_apart(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """In a process of its own; None if it failed."""
+    """Run a benchmark in a process of its own; return None if it failed."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "results.json")
         command = [sys.executable, "-m", "benchmarks", name, "--here", "--json", str(file)]
@@ -114,7 +114,7 @@ def _headline(rounds: int) -> str:
 
 
 def _summary(cases: list[dict[str, Any]]) -> str:
-    """One line for each target."""
+    """Return one line for each target."""
     lines = [f"{'':50} {'ours':>9} {'peer':>9} {'share':>7} {'faster':>7}  wanted"]
     for case in cases:
         for ratio in case["ratios"]:

@@ -1,4 +1,4 @@
-"""What a task's step and a task's life cost on the loop."""
+"""A task's step and a task's life: their cost on the loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TASKS = 100
 
 
 async def one(n: int) -> float:
-    """One task alone on its loop."""
+    """Measure one task alone on its loop."""
     sleep = asyncio.sleep
     start = perf_counter()
     for _ in range(n):
@@ -21,7 +21,7 @@ async def one(n: int) -> float:
 
 
 async def hundred(n: int) -> float:
-    """Many tasks in turn."""
+    """Measure many tasks in turn."""
     each = max(1, n // TASKS)
 
     async def again() -> None:
@@ -35,7 +35,7 @@ async def hundred(n: int) -> float:
 
 
 async def create(n: int) -> float:
-    """Made, run and awaited, one after the other."""
+    """Make, run and await tasks, one after the other."""
 
     async def nothing() -> int:
         return 1
@@ -47,7 +47,7 @@ async def create(n: int) -> float:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     return [
         Case(
             name="step",

@@ -1,7 +1,7 @@
 """A blocking call made in a worker thread, and the result back in the coroutine.
 
-The threads exist before the clock starts, on every side: as many blocking calls at once as there
-will be jobs in flight, which wait for each other.
+The threads exist before the clock starts, on every side: they are made by as many blocking calls at
+once as there will be jobs in flight, which wait for each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WARM = 0.002  # seconds: long enough for every thread to be made
 
 
 def _job() -> None:
-    """The blocking call: what is measured is the way there and back."""
+    """Do the blocking call: only the way there and back is measured."""
 
 
 async def _one(n: int, offload: Offload) -> list[float]:
@@ -96,7 +96,7 @@ def _variants(run: Any) -> dict[str, Any]:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     return [
         Case(
             name="to_worker, one after the other",

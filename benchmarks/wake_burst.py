@@ -1,6 +1,6 @@
 """Many suspended tasks, woken from one plain thread, run to their end.
 
-The tasks count themselves out: `asyncio.wait` on 20,000 tasks would cost more than the wake-ups.
+The tasks count down themselves: `asyncio.wait` on 20,000 tasks would cost more than the wake-ups.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Countdown:
-    """The last of `n` tasks to finish tells."""
+    """A counter that the last of `n` tasks notifies."""
 
     def __init__(self, n: int) -> None:
         self.left = n
@@ -45,7 +45,7 @@ async def _timed(n: int, countdown: _Countdown, wake_all: Callable[[], None]) ->
 
 
 async def ours(n: int) -> float:
-    """suspend() and wake()."""
+    """Use suspend() and wake()."""
     countdown = _Countdown(n)
 
     async def sleeper() -> None:
@@ -62,7 +62,7 @@ async def ours(n: int) -> float:
 
 
 async def futures(n: int) -> float:
-    """A future each, and call_soon_threadsafe(future.set_result)."""
+    """Use a future each, and call_soon_threadsafe(future.set_result)."""
     countdown = _Countdown(n)
     loop = asyncio.get_running_loop()
     waits = [loop.create_future() for _ in range(n)]
@@ -83,7 +83,7 @@ async def futures(n: int) -> float:
 
 
 async def aiologic_events(n: int) -> float:
-    """An aiologic.Event each."""
+    """Use an aiologic.Event each."""
     aiologic = peer("aiologic")
     countdown = _Countdown(n)
     events = [aiologic.Event() for _ in range(n)]
@@ -104,7 +104,7 @@ async def aiologic_events(n: int) -> float:
 
 
 def cases() -> list[Case]:
-    """What to run."""
+    """Return the cases to run."""
     variants = {"homebound": with_homebound(ours), **on_loops(futures)}
     if peer("aiologic"):
         variants["aiologic.Event"] = with_loop(asyncio.SelectorEventLoop, aiologic_events)

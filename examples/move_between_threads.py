@@ -1,4 +1,4 @@
-"""One coroutine, several threads: its timeouts and contextvars go along."""
+"""Move one coroutine between threads: its timeouts and contextvars go along."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def handle(name: str, disk: homebound.IOThread, net: homebound.IOThread) -
         steps = [where()]
         async with homebound.on(disk.context):
             steps.append(where())
-            await asyncio.sleep(0.001)  # this is the disk thread's timer
+            await asyncio.sleep(0.001)  # a timer of the disk thread's loop
         async with homebound.on(net.context):
             steps.append(where())
         return [*steps, where()]

@@ -1,11 +1,11 @@
-"""Work that leaves this machine: a Dask cluster compresses the blocks of a disk image.
+"""Send work to other machines: a Dask cluster compresses the blocks of a disk image.
 
     python examples/run_elsewhere.py [--kill] [image]
 
 `run_in` takes the executor of any Dask client. Here the cluster is two processes on loopback; with
-`Client("tcp://scheduler:8786")` the same program has the machines of that scheduler. With `--kill`
-one of the two processes is killed at work: Dask has its blocks done by another, and nobody who
-waits for one hears of it. Needs the extra `dask`.
+`Client("tcp://scheduler:8786")` the same program uses the machines of that scheduler. With `--kill`
+one of the two processes is killed at work: Dask has another one compress its blocks, and the tasks
+that wait for them do not notice. Needs the extra `dask`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 BLOCK = 256 << 10  # bytes
-WINDOW = 8  # blocks on their way at once: each is in memory here, and at the scheduler
+WINDOW = 8  # blocks in flight at once: each is in memory here, and at the scheduler
 
 
 def compress(block: bytes) -> tuple[bytes, int]:
-    """The job, in another process, perhaps on another machine: all it has is its arguments."""
+    """Compress a block, in another process or on another machine; only the arguments are sent."""
     return zlib.compress(block, level=9), os.getpid()
 
 
@@ -47,8 +47,8 @@ async def elsewhere(executor: Executor, block: bytes) -> tuple[bytes, int]:
         try:
             return await homebound.run_in(executor, compress, block)
         except ValueError:
-            # A process that dies as its result arrives: Dask's executor takes that for an error,
-            # and fails to read it as one. Ask again.
+            # When a process dies as its result arrives, Dask's executor takes that for an error,
+            # and fails to read it as one. Call again.
             continue
     raise RuntimeError("three processes in a row died with the result")
 
@@ -56,7 +56,7 @@ async def elsewhere(executor: Executor, block: bytes) -> tuple[bytes, int]:
 async def compress_all(
     image: Path, size: int, executor: Executor, victim: int | None
 ) -> Counter[int]:
-    """Compress an image of `size` bytes block by block; how many blocks each process has done."""
+    """Compress an image of `size` bytes block by block; return each process's number of blocks."""
     window = homebound.Semaphore(WINDOW)
     done_by: Counter[int] = Counter()
     compressed = 0  # bytes
@@ -81,7 +81,7 @@ async def compress_all(
 
 
 def make_image(path: Path) -> None:
-    """8 MiB of which half is noise."""
+    """Make an image of 8 MiB, of which half is noise."""
     with path.open("wb") as file:
         for _ in range(16):
             file.write(os.urandom(BLOCK) + bytes(BLOCK))

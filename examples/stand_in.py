@@ -1,7 +1,7 @@
 """A worker under the big lock does synchronous I/O with `block_on`, as an emulated CPU does.
 
-It stands in for the main thread: the coroutine runs in the worker, without a hop. While it waits
-the lock is free, so the main loop and the other workers get on with their work.
+It stands in for the main thread: the coroutine runs in the worker, without a change of threads.
+While it waits the lock is free, so the main loop and the other workers go on with their work.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import homebound
 
 
 async def read_sector(number: int) -> str:
-    """The device model: asynchronous, written once, used by everybody."""
+    """Read a sector: the device model is asynchronous, written once, and used by all callers."""
     reader = threading.current_thread().name
     await asyncio.sleep(0.01)  # the lock is free: another thread may stand in, and finish this
     return f"sector {number} by {reader}"
 
 
 def cpu(index: int, log: list[str]) -> None:
-    """Guest code needs no lock; a device access takes it, and waits synchronously."""
+    """Run guest code, which needs no lock; a device access takes it, and waits synchronously."""
     for _ in range(3):
         with homebound.big_lock:
             log.append(homebound.block_on(read_sector(index)))

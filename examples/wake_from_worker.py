@@ -1,7 +1,7 @@
-"""A worker thread wakes a task of the main loop: it matters whether it holds the big lock.
+"""A worker thread wakes a task of the main loop, with and without the big lock.
 
-Without the big lock the worker is nobody's home, so the task is queued and the main thread runs
-it. With the big lock the worker stands in for the main thread, and the task runs inside `wake()`.
+Without the big lock the worker is no home, so the task is queued and the main thread runs it. With
+the big lock the worker stands in for the main thread, and the task runs inside `wake()`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every test gets: the kit's fixtures, and its check that a test leaves nothing behind."""
+"""The kit's fixtures for every test, and its check that a test leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ if TYPE_CHECKING:
 pytest_plugins = ["homebound.testing.pytest_plugin"]
 
 # No deadline: on a machine with two cores an example is slow because another thread had the core.
-# So are the random choices that it is made of.
+# Random choices take time for the same reason.
 hypothesis.settings.register_profile(
     "homebound", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("homebound")
 
-# Shells have what they run in the background ignore it, and what ignores it passes that on to the
-# programs of our tests.
+# Shells start background jobs with SIGINT ignored, which the programs of our tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tidy_rloop() -> Callable[[], Any]:
-    """rloop's loop, with what it leaves behind put away.
+    """rloop's loop, cleaned up after use.
 
     It closes the descriptors of its sockets, and then has the socket objects close them again. Its
-    watcher of children, and the handles that it has not run, refer back to it in circles that the
-    garbage collector does not see: it is never gone, nor are the two descriptors that it waits on.
+    watcher of children, and the handles that it has not run, refer back to it in cycles that the
+    garbage collector does not see: it is never freed, nor are the two descriptors that it waits on.
     """
     rloop = importlib.import_module("rloop")
 
@@ -62,7 +61,7 @@ def _tidy_rloop() -> Callable[[], Any]:
 
 @pytest.fixture(scope="session")
 def loop_factory() -> Callable[[str], Callable[[], Any]]:
-    """`loop_factory("uvloop")` makes loops of others; skips the test where it cannot."""
+    """`loop_factory("uvloop")` makes foreign loops; skips the test where it cannot."""
 
     def factory(name: str) -> Callable[[], Any]:
         if name == "asyncio":
@@ -80,7 +79,7 @@ def loop_factory() -> Callable[[str], Callable[[], Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_are_awake() -> None:
-    """What they open at first use, and keep, is no test's leak: libuv a pipe, and so on."""
+    """Open what foreign loops open at first use and keep (libuv a pipe): it is no test's leak."""
     for factory in other_loops().values():
         loop = factory()
         loop.run_until_complete(asyncio.sleep(0))
@@ -103,25 +102,25 @@ def in_thread(threads: Threads) -> Callable[..., Future[Any]]:
 def factory(
     request: pytest.FixtureRequest, loop_factory: Callable[[str], Any]
 ) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Makes loops of somebody else's."""
+    """A factory of foreign loops."""
     made: Callable[[], asyncio.AbstractEventLoop] = loop_factory(request.param)
     return made
 
 
 @pytest.fixture
 def stock(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[LoopThread]:
-    """A loop of others in a thread of its own."""
+    """A foreign loop in a thread of its own."""
     with LoopThread(factory, name="stock") as thread:
         yield thread
 
 
 @pytest.fixture
 def stress_seconds(stress: Stress) -> float:
-    """How long a race runs that needs no more of `stress`."""
+    """The length of a race that uses nothing else of `stress`."""
     return stress.seconds
 
 
 @pytest.fixture
 def seed(stress: Stress) -> int:
-    """What it begins its random choices with."""
+    """The seed of a race's random choices."""
     return stress.seed

@@ -1,4 +1,4 @@
-"""Each benchmark runs, with as little work as it takes. How fast it is, is nobody's test here."""
+"""Each benchmark runs, with as little work as possible. Its speed is not tested here."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SLOW = {"disks": pytest.mark.timeout(180)}  # fio takes most of a second for a f
 def test_runs(name: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", name, "--rounds", "1", "--scale", "0.001"]
-    # The peers' loops are not ours to keep free of warnings, so this process's filters stay here.
+    # Warnings of the peers' loops are not ours to prevent, so this process's filters stay here.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     done = subprocess.run(
         [*command, "--json", str(file)],

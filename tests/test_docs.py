@@ -1,6 +1,6 @@
 """The ```python blocks of README.md and docs/*.md are whole programs: each runs as it stands.
 
-A block that cannot run says so where a reader of the source sees it: ```python no-run
+A block that cannot run says so in the source: ```python no-run
 One that needs an extra names the module, and is skipped without it: ```python needs uvloop
 """
 
@@ -20,7 +20,7 @@ BLOCK = re.compile(
 
 
 def blocks() -> list[tuple[str, str, str | None]]:
-    """Where each block begins, its code, and the module that it needs."""
+    """Return where each block begins, its code, and the module that it needs."""
     return [
         (
             f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 1}",

@@ -1,4 +1,4 @@
-"""What `import homebound` loads, and that every name is there all the same."""
+"""The modules that `import homebound` loads; every name is available all the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 import homebound
 
-# All rooms but the one that looks at a running program, which is loaded when it is used.
+# All rooms except the one that looks at a running program, which is loaded when it is used.
 LOADED = {"_aio", "_core", "_errors", "_os", "_sync", "_threads", "_vcpu", "_workers"}
-# Of the standard library, beyond what asyncio loads.
+# Modules of the standard library, beyond what asyncio loads.
 STANDARD = {"__future__", "_typing", "importlib", "importlib._abc", "importlib.util", "typing"}
-# The dearest by name: dump and the search for deadlocks, process pools, and what they load.
+# The most expensive ones by name: dump and the deadlock search, process pools, and their imports.
 NOT_LOADED = {
     "concurrent.futures.process", "concurrent.futures.thread", "ctypes", "dataclasses",
     "homebound._core.context_stats", "homebound._debug", "homebound.block", "homebound.cli",
@@ -29,7 +29,7 @@ NOT_LOADED = {
 
 
 def run(program: str) -> str:
-    """What a program prints in a Python of its own."""
+    """Return what a program prints in a Python of its own."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True, text=True, timeout=30, check=False,
@@ -73,7 +73,7 @@ def test_a_pool_of_processes_is_not_loaded_for_one_of_threads():
 
 
 def test_every_name_is_there():
-    """Of a fresh import: listed by dir(), found by getattr and `import *`."""
+    """The names of a fresh import: listed by dir(), found by getattr and `import *`."""
     run("""
     import homebound
     assert set(homebound.__all__) <= set(dir(homebound))
@@ -85,7 +85,7 @@ def test_every_name_is_there():
     """)
 
 
-def test_tools_that_look_find_what_is_loaded_later():
+def test_tools_find_what_is_loaded_later():
     run("""
     import doctest, homebound, inspect, pickle
     members = dict(inspect.getmembers(homebound))
@@ -97,13 +97,13 @@ def test_tools_that_look_find_what_is_loaded_later():
     assert inspect.signature(homebound.watch_stalls).parameters
 
 
-def test_what_is_not_there_is_an_attribute_error():
+def test_a_missing_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'homebound' has no attribute 'Mutex'"):
         homebound.Mutex  # type: ignore[attr-defined]  # noqa: B018
     assert not hasattr(homebound, "nursery")
 
 
-def test_type_checkers_read_what_is_loaded():
+def test_type_checkers_read_what_is_loaded_at_run_time():
     tree = ast.parse(Path(homebound.__file__).read_text())
     (checked,) = (
         node
@@ -149,5 +149,5 @@ def test_type_checkers_read_what_is_loaded():
         """,
     ],
 )
-def test_modules_that_are_loaded_late_do_their_part(program: str):
+def test_modules_loaded_late_extend_the_lower_rooms(program: str):
     run("import asyncio, concurrent.futures, homebound\n" + textwrap.dedent(program))

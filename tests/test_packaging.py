@@ -35,7 +35,7 @@ TAGS = {
 
 
 def modules() -> list[ModuleType]:
-    # __main__ is the one module whose import is its run.
+    # Importing __main__ would run the command line.
     names = [
         found.name
         for found in pkgutil.walk_packages(homebound.__path__, "homebound.")
@@ -45,7 +45,7 @@ def modules() -> list[ModuleType]:
 
 
 def public_packages() -> list[ModuleType]:
-    """What a user imports from: no underscore in the path, and not the command line."""
+    """Return the modules for users: no underscore in the path, and not the command line."""
     return [module for module in modules() if not re.search(r"\._|\.cli\b", module.__name__)]
 
 
@@ -59,7 +59,7 @@ def public_callables() -> Iterator[tuple[str, Any]]:
 
 
 def public_members(module: ModuleType) -> list[tuple[str, Any]]:
-    """What the module offers: its __all__, or else its own names and, of a package, re-exports."""
+    """Return a module's public names: its __all__, or its own names and a package's re-exports."""
     names = getattr(module, "__all__", None)
     if names is None:
         names = [
@@ -75,7 +75,7 @@ def public_members(module: ModuleType) -> list[tuple[str, Any]]:
 
 
 def public_methods(prefix: str, cls: type) -> Iterator[tuple[str, Any]]:
-    """The methods written in this package; what asyncio documents is asyncio's to document."""
+    """Return the methods written in this package; inherited ones are documented by asyncio."""
     for owner in cls.__mro__:
         if owner.__module__.startswith("homebound"):
             for name, value in vars(owner).items():
@@ -88,7 +88,7 @@ def last_line(function: object) -> str:
     return (inspect.getdoc(function) or "").rpartition("\n")[2]
 
 
-def test_public_callables_say_who_may_call_them():
+def test_public_callables_say_where_they_may_be_called_from():
     untagged = sorted(
         name for name, function in public_callables() if last_line(function) not in TAGS
     )

@@ -43,7 +43,7 @@ class Processor:
     """One vCPU: an engine, made and used by its thread alone, on memory that all share."""
 
     def __init__(self, machine: Machine, index: int) -> None:
-        """It is powered on by its thread, in the first round."""
+        """Leave the vCPU off; its thread powers it on in the first round."""
         self.machine = machine
         self.index = index
         self.line = False  # the timer's interrupt; under the big lock
@@ -53,7 +53,7 @@ class Processor:
         )
 
     def execute(self, vcpu: homebound.VCPU) -> None:
-        """Guest code for a while, without the big lock."""
+        """Run guest code for a while, without the big lock."""
         engine = self.engine
         if engine is None:
             engine = self.engine = self.power_on()
@@ -75,12 +75,12 @@ class Processor:
         return engine
 
     def address(self, engine: Any) -> int:
-        """Where it executes, linear."""
+        """The linear address at which it executes."""
         code: int = engine.reg_read(x86.UC_X86_REG_CS) * 16
         return code + int(engine.reg_read(x86.UC_X86_REG_IP))
 
     def take_interrupt(self, engine: Any) -> None:
-        """What the hardware does: push flags, CS and IP, and go where the vector says."""
+        """Do as the hardware does: push flags, CS and IP, and jump to the vector's address."""
         flags = engine.reg_read(x86.UC_X86_REG_EFLAGS)
         if not flags & INTERRUPTS_ON:
             return
@@ -104,11 +104,11 @@ class Processor:
     # Called by the engine, in the vCPU's thread.
 
     def port_in(self, _engine: Any, port: int, _size: int, _data: Any) -> int:
-        """The guest executes IN."""
+        """Handle the guest's IN."""
         return self.index if port == PORT_INDEX else 0xFF
 
     def port_out(self, engine: Any, port: int, _size: int, value: int, _data: Any) -> None:
-        """The guest executes OUT: a device access, under the big lock."""
+        """Handle the guest's OUT: a device access, under the big lock."""
         with homebound.big_lock:
             if port == PORT_CONSOLE:
                 self.machine.console[self.index].append(value)
@@ -124,7 +124,7 @@ class Machine:
     """Memory, a disk, a console for each vCPU, a timer."""
 
     def __init__(self, disk: Disk, processors: int = 2) -> None:
-        """The boot sector is in memory, everything else is off."""
+        """Put the boot sector into memory; everything else is off."""
         self.disk = disk
         self.ram = (ctypes.c_char * RAM_SIZE)()
         ctypes.memmove(ctypes.addressof(self.ram) + BOOT_ADDRESS, BOOT_SECTOR, SECTOR)
@@ -133,20 +133,20 @@ class Machine:
         self.processors = [Processor(self, index) for index in range(processors)]
 
     async def read_sector(self, number: int) -> bytes:
-        """The disk controller: asynchronous, like whatever is behind the disk."""
+        """Read a sector: the disk controller, asynchronous like the storage behind it."""
         self.readers.add(threading.current_thread().name)
         await asyncio.sleep(0.002)  # a slow disk: the other vCPU goes on meanwhile
         return bytes(await self.disk.read(number * SECTOR, SECTOR))
 
     def tick(self) -> None:
-        """The timer, in the main loop (or in a vCPU's thread that stands in for it)."""
+        """Tick: the timer, in the main loop (or in a vCPU's thread that stands in for it)."""
         for processor in self.processors:
             processor.line = True
             processor.vcpu.kick()
         asyncio.get_running_loop().call_later(TICK, self.tick)
 
     async def run(self) -> None:
-        """Until all vCPUs have powered off. The main loop turns while it waits for them."""
+        """Run until all vCPUs have powered off. The main loop keeps running meanwhile."""
         self.tick()
         with ExitStack() as stack:
             for processor in self.processors:

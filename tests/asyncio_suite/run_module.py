@@ -1,8 +1,8 @@
 """Run the tests of one module in this process: python run_module.py MODULE REPORT [option...].
 
-Writes a line of JSON to REPORT when a test begins and one when it has ended, so that a process
-that hangs or dies tells how far it came. --stock leaves asyncio's own loops in place, --skip-file
-holds patterns of tests not to run, --only names one to run.
+Writes a line of JSON to REPORT when a test begins and one when it has ended, so the report of a
+process that hangs or dies ends where it stopped. --stock leaves asyncio's own loops in place,
+--skip-file holds patterns of tests not to run, --only names one to run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def loops_made() -> int:
 
 
 class Recorder(unittest.TestResult):
-    """Writes down what becomes of each test. A test with subtests fails if one of them does."""
+    """A result that records each test's outcome. A test fails if one of its subtests does."""
 
     def __init__(self, report: TextIO) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Recorder(unittest.TestResult):
 
 
 def name_of(test: unittest.TestCase) -> str:
-    """As the exclusions name it: module, class and test."""
+    """Return the test's name as in the exclusions: module, class and test."""
     return test.id().removeprefix("test.test_asyncio.")
 
 

@@ -1,6 +1,6 @@
 """Puts homebound's loop where CPython's asyncio tests make one of asyncio's.
 
-The tests name the loop they want in four ways, and each is led to homebound:
+The tests name the loop they want in four ways, each of which is replaced:
 
 * the event loop policy (`asyncio.new_event_loop`, `asyncio.Runner`, IsolatedAsyncioTestCase);
 * `asyncio.SelectorEventLoop` and `asyncio.EventLoop`, called or inherited from;
@@ -11,7 +11,7 @@ The tests name the loop they want in four ways, and each is led to homebound:
 """
 
 # mypy: disable-error-code="attr-defined, misc, import-not-found"
-# What is replaced here is asyncio's own, and its stubs leave that out.
+# The names replaced here are asyncio's private ones, which its stubs leave out.
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from homebound._aio.tasks import running_loop, set_running_loop
 from homebound._core.loop import Loop
 from homebound._core.loop_context import LoopContext
 
-loops_made = 0  # so that a test can be said to have run on a loop of ours, or not
+loops_made = 0  # tells whether a test has run on a loop of ours
 
 
 class _AnyHomeLoop(type):
-    """The loops of homebound.new_event_loop are instances of a stand-in, too."""
+    """A base of which the loops of homebound.new_event_loop count as instances, too."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, Loop)
@@ -63,12 +63,12 @@ class MockableLoop(HomeLoop):
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selectors.SelectSelector() if selector is None else selector)
-        self._shareable = True  # the main home sleeps in the selector, whatever that is by then
+        self._shareable = True  # the main home sleeps in the selector, whatever that is then
 
     def _select(self, timeout: float | None, most: int) -> list[Any]:
         pairs = super()._select(timeout, most)
         if not pairs:
-            self._process_events(pairs)  # tests count the calls, of which we spare the idle ones
+            self._process_events(pairs)  # tests count the calls, of which ours omits the idle ones
         return pairs
 
     def _concerns_mock(self, fd: Any) -> bool:
@@ -104,7 +104,7 @@ def _count_loops() -> None:
 
 
 def install() -> None:
-    """From now on, who asks for a loop gets homebound's."""
+    """Replace the four: from then on, tests that make a loop get homebound's."""
     _count_loops()
     importlib.import_module("asyncio.proactor_events")  # before its base is replaced
     policy: Any = unix_events._UnixDefaultEventLoopPolicy
@@ -126,9 +126,9 @@ def install() -> None:
 
 
 def _run_for_tasks() -> None:
-    """Some tests replace the running loop's functions by Python's, which C and our tasks ignore.
+    """Replace the running loop for C code and our tasks where a test replaces Python's functions.
 
-    Both are to know then which loop runs: since 3.14 no task can be entered on another.
+    Both must know the loop that then runs: since 3.14 no task can be entered on another.
     """
     run_forever = Loop.run_forever
 
@@ -147,14 +147,14 @@ def _run_for_tasks() -> None:
 
 
 class _Logger:
-    """Tests look for what is logged by replacing the logger in asyncio.base_events: follow it."""
+    """A logger that follows the one in asyncio.base_events, which tests replace."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(base_events.logger, name)
 
 
 def _rebase_test_loop() -> None:
-    """The tests' own loop, which so inherits from ours; its parts are used while it is made."""
+    """Make the tests' own loop inherit from ours; its parts are used while it is made."""
     from test.test_asyncio import utils  # noqa: PLC0415  (after the names are replaced)
 
     class TestLoop(utils.TestLoop):

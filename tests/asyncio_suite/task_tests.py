@@ -1,7 +1,7 @@
 """CPython's tests of asyncio.Task, run with homebound's Task in its place.
 
-test_tasks runs its BaseTaskTests over pairs of a Task and a Future class. This is one more pair.
-So it is in test_free_threading, of task factories.
+test_tasks runs its BaseTaskTests over pairs of a Task and a Future class; this is one more pair.
+The same holds in test_free_threading, for task factories.
 """
 
 # mypy: disable-error-code="misc, import-not-found"
@@ -26,7 +26,7 @@ class _AnyTask(type):
 
 
 class NewTask(homebound.Task[Any], metaclass=_AnyTask):
-    """Called like asyncio.Task, it makes a homebound Task that begins by itself."""
+    """A callable like asyncio.Task that makes a homebound Task, which begins by itself."""
 
     def __new__(cls, coro: Any, *, loop: Any = None, **options: Any) -> Any:
         loop = loop or asyncio.get_event_loop()
@@ -37,7 +37,7 @@ class NewTask(homebound.Task[Any], metaclass=_AnyTask):
 
 
 class HomeTaskTests(test_tasks.BaseTaskTests, test_utils.TestCase):
-    """What asyncio expects of a Task."""
+    """asyncio's tests of a Task."""
 
     Task = NewTask
     Future = asyncio.Future
@@ -55,7 +55,7 @@ class HomeTaskCurrentLoopTests(test_tasks.BaseCurrentLoopTests, test_utils.TestC
 
 
 if hasattr(test_tasks, "BaseTaskIntrospectionTests"):
-    del test_tasks  # or unittest would take its classes for this module's
+    del test_tasks  # otherwise unittest would take its classes for this module's
 
 if sys.version_info >= (3, 12):
     from test.test_asyncio import test_eager_task_factory
@@ -64,7 +64,7 @@ if sys.version_info >= (3, 12):
         test_eager_task_factory.EagerTaskFactoryLoopTests,
         test_utils.TestCase,
     ):
-        """What asyncio expects of eager tasks, with a factory of homebound's."""
+        """asyncio's tests of eager tasks, with a factory of homebound's."""
 
         Task = homebound.Task
 
@@ -72,7 +72,7 @@ if sys.version_info >= (3, 12):
         test_eager_task_factory.BaseEagerTaskFactoryTests,
         test_utils.TestCase,
     ):
-        """Eager ones that end in their first step are never counted as queued."""
+        """Eager tasks that end in their first step are never counted as queued."""
 
         Task = homebound.Task
 
@@ -82,13 +82,13 @@ if sys.version_info >= (3, 14):
     from test.test_asyncio import test_free_threading
 
     class HomeFreeThreadingTests(test_free_threading.TestFreeThreading, unittest.TestCase):
-        """What asyncio expects of tasks whose loops run in several threads."""
+        """asyncio's tests of tasks whose loops run in several threads."""
 
         def factory(self, loop: Any, coro: Any, **options: Any) -> Any:
             return homebound.Task(coro, loop=loop, **options)
 
     class HomeEagerFreeThreadingTests(HomeFreeThreadingTests):
-        """Of those that begin at once."""
+        """The same for tasks that begin at once."""
 
         def factory(self, loop: Any, coro: Any, **options: Any) -> Any:
             return homebound.Task(coro, loop=loop, **{"eager_start": True, **options})

@@ -46,7 +46,7 @@ def gate() -> Iterator[Callable[[homebound.AioContext], threading.Event]]:
 
 @pytest.fixture(params=["homebound", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Both runners: what a test finds with one, it must find with the other."""
+    """Run a coroutine by asyncio.run or homebound.run: tests must hold with both."""
     return homebound.run if request.param == "homebound" else asyncio.run
 
 
@@ -62,7 +62,7 @@ class Gate:
         self._path = path
 
     async def begun(self) -> None:
-        """Wait until an executor runs the job."""
+        """Wait until an executor has begun the job."""
         self._end = await to_worker(self._path.open, "wb")
 
     def end(self) -> None:
@@ -72,17 +72,17 @@ class Gate:
 
 @pytest.fixture
 def held_job(tmp_path: Path) -> Callable[[], Gate]:
-    """`held_job()` makes one more of them."""
+    """`held_job()` makes one more job that is held."""
     numbers = itertools.count()
     return lambda: Gate(tmp_path / f"gate{next(numbers)}")
 
 
 @pytest.fixture
 def collected_between_tests() -> Iterator[None]:
-    """A broken pool's semaphores are garbage that tells multiprocessing's resource tracker so.
+    """Collect a broken pool's semaphores, which are garbage, between tests.
 
-    Collected in the midst of a call to the tracker, as the next pool is made, they call it again
-    (python/cpython#109629).
+    Their finalisers call multiprocessing's resource tracker. Collected in the middle of a call to
+    the tracker, as the next pool is made, they call it again (python/cpython#109629).
     """
     gc.disable()
     yield
@@ -92,7 +92,7 @@ def collected_between_tests() -> Iterator[None]:
 
 @pytest.fixture
 def program() -> Callable[[str], str]:
-    """`program(source)` runs it as a program of its own, which must not fail; what it prints."""
+    """`program(source)` runs a program of its own, which must not fail, and returns its output."""
 
     def run_it(source: str) -> str:
         done = subprocess.run(
@@ -107,6 +107,6 @@ def program() -> Callable[[str], str]:
 
 @pytest.fixture
 def watched() -> Iterator[None]:
-    """Who takes a lock is known while somebody watches; this one looks once in 100 seconds."""
+    """Watch for stalls, so that locks record their holders; a look every 100 seconds."""
     with homebound.watch_stalls(200):
         yield

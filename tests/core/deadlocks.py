@@ -1,4 +1,4 @@
-"""What the tests of deadlocks share: how one comes about, and what is told of it."""
+"""Helpers of the deadlock tests: how a deadlock comes about, and what is reported of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """What other threads are about to do; pytest's time limit ends it."""
+    """Wait until other threads have made the condition true; pytest's time limit ends the wait."""
     while True:
         result = condition()
         if result:
@@ -33,12 +33,12 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def plain(text: object) -> str:
-    """Without addresses."""
+    """Return the text without addresses."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(text))
 
 
 def deadlock() -> str:
-    """The one there is, or will be in a moment."""
+    """Return the deadlock that exists now or in a moment."""
     [found] = until(look_twice)
     return plain(found)
 
@@ -72,7 +72,7 @@ async def take(lock: Any) -> None:
 
 
 def settle(*tasks: Any) -> None:
-    """Cancel them, and wait for it; one may go on because another does not."""
+    """Cancel the tasks and wait for their end; one may go on because another does not."""
     for task in tasks:
         task.cancel()
     for task in tasks:
@@ -81,15 +81,15 @@ def settle(*tasks: Any) -> None:
 
 
 def nothing_told() -> None:
-    """Now, nor later: two looks of a watch that are far apart."""
-    settle_sync()  # the looks are apart by their own clock: no home has the time to go to sleep
+    """Check that no deadlock is reported, by two looks of a watch that are far apart."""
+    settle_sync()  # the looks are apart by their own clock: homes need not go to sleep in between
     look = Look(1.0)
     assert [stall for now in range(4) for stall in look(now)] == []
     assert look_twice() == []
 
 
 def told_by(program: str) -> str:
-    """What the watch of a process says before it ends that process: nothing else would."""
+    """Return what the watch of another process reports before it ends that process."""
     text = "import os, threading, homebound\n" + textwrap.dedent("""
     def report(stall):
         if stall.kind == "deadlock":

@@ -1,4 +1,4 @@
-"""Asynchronous generators go along with their task, and are closed where that is at home."""
+"""Asynchronous generators move with their task, and are closed where the task is at home."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def thread_name() -> str:
 
 
 class Rows:
-    """Makes generators whose cleanup waits, and knows in which threads that has ended."""
+    """A maker of generators whose cleanup waits; it records the threads that ended it."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
@@ -48,13 +48,13 @@ def rows() -> Rows:
 
 async def until_closed(rows: Rows) -> None:
     while not rows.closed:
-        # Without a GIL an object goes when the thread that has made it runs next.
+        # Without a GIL an object is freed when the thread that made it runs next.
         homebound.main_context().notify()  # type: ignore[union-attr]
         await asyncio.sleep(0.001)
 
 
 def test_a_generator_outlives_the_home_it_was_begun_at(rows: Rows):
-    """Its task has moved away, and iterates it where it is now."""
+    """The task has moved away, and iterates the generator at its new home."""
 
     async def iterate(there: homebound.AioContext, moved: Any, go_on: Any) -> list[int]:
         found = []
@@ -109,7 +109,7 @@ def test_a_context_manager_ends_after_its_block():
 
 
 def test_a_dropped_generator_is_closed_where_its_task_is(rows: Rows):
-    """Begun at one home and dropped at another: in `on`, and after a move."""
+    """A generator begun at one home and dropped at another: in `on`, and after a move."""
 
     async def begin_there(io: homebound.IOThread) -> None:
         generator = rows()
@@ -134,7 +134,7 @@ def test_a_dropped_generator_is_closed_where_its_task_is(rows: Rows):
 
 
 def test_a_home_that_ends_closes_what_its_tasks_have_brought(rows: Rows):
-    """Begun in the main thread, and left half-way in an I/O thread."""
+    """A generator begun in the main thread, and left half-way in an I/O thread."""
     kept: list[Any] = []
 
     async def main() -> None:
@@ -159,7 +159,7 @@ def test_a_home_that_ends_closes_what_its_tasks_have_brought(rows: Rows):
 @pytest.mark.parametrize("left", [False, True], ids=["dropped", "left"])
 @pytest.mark.parametrize("at_once", [False, True], ids=["after a wait", "at once"])
 def test_begun_in_a_stand_in(rows: Rows, in_thread: InThread, left: bool, at_once: bool):  # noqa: FBT001
-    """The main loop knows of it: it is closed when dropped, and at the latest at the loop's end."""
+    """The main loop knows the generator, and closes it when it is dropped or the loop ends."""
     kept: list[Any] = []
     hooks: list[Any] = []
 
@@ -190,7 +190,7 @@ def test_begun_in_a_stand_in(rows: Rows, in_thread: InThread, left: bool, at_onc
 
 
 def test_woken_by_a_stand_in(rows: Rows, in_thread: InThread):
-    """The step that begins it runs inside the waker's `wake`."""
+    """The step that begins the generator runs inside the waker's `wake`."""
     kept = []
 
     async def sleeper() -> None:
@@ -213,8 +213,8 @@ def test_woken_by_a_stand_in(rows: Rows, in_thread: InThread):
     assert rows.closed == ["MainThread"]
 
 
-def test_what_runs_elsewhere_is_not_closed():
-    """Begun by a task that has ended, it is iterated elsewhere as its first home ends."""
+def test_a_generator_that_runs_elsewhere_is_not_closed():
+    """A generator begun by a task that has ended is iterated elsewhere as its first home ends."""
     go_on = homebound.Event()
 
     async def numbers() -> AsyncGenerator[int, None]:
@@ -239,7 +239,7 @@ def test_what_runs_elsewhere_is_not_closed():
 
 
 def test_collected_in_another_thread(rows: Rows, in_thread: InThread):
-    """It is closed at home, whichever thread drops it."""
+    """The generator is closed at home, whichever thread drops it."""
 
     async def main() -> None:
         held = [rows()]
@@ -276,7 +276,7 @@ def test_begun_after_the_loop_has_closed_the_others():
 
 
 def test_many_generators_leave_no_trace():
-    """What is noted of a generator goes with it."""
+    """The records about a generator are dropped with it."""
     from homebound._aio.generators import _begun  # noqa: PLC0415  (a private of ours, to count)
 
     async def one() -> AsyncGenerator[int, None]:

@@ -1,4 +1,4 @@
-"""asyncio's timeout() and TaskGroup act for their task through what is known of them."""
+"""How asyncio's timeout() and TaskGroup act for their task: through callbacks on its loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Recording(asyncio.SelectorEventLoop):
-    """It notes for which task it is asked to call what, and what each such call changes."""
+    """A loop that records the task and callback of each scheduled call, and its effects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class Recording(asyncio.SelectorEventLoop):
 
 @pytest.fixture
 def recording() -> Iterator[tuple[asyncio.Runner, Recording]]:
-    """What runs coroutines on such a loop, and the loop."""
+    """Return a runner of coroutines on a recording loop, and the loop."""
     with asyncio.Runner(loop_factory=Recording) as runner:
         loop: Any = runner.get_loop()
         yield runner, loop
 
 
 @pytest.mark.parametrize("delay", [0, 3600])
-def test_a_timeout_strikes_by_what_it_has_called(
+def test_a_timeout_expires_by_the_callback_it_has_scheduled(
     recording: tuple[asyncio.Runner, Recording], delay: float
 ):
-    """That cancels the task that is known for it, and the block then raises TimeoutError."""
+    """The callback cancels the task recorded for it, and the block then raises TimeoutError."""
     runner, loop = recording
 
     async def main() -> None:
@@ -78,7 +78,7 @@ def test_a_timeout_strikes_by_what_it_has_called(
 
 
 class Between:
-    """In front of a loop: it notes the futures that are made."""
+    """A loop's front that records the futures that are made."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -96,7 +96,7 @@ class Between:
 def test_a_task_group_ends_by_what_its_children_call(
     recording: tuple[asyncio.Runner, Recording],
 ):
-    """Its parent awaits a future of the group's loop; the last child's callback completes that."""
+    """The parent awaits a future of the group's loop; the last child's callback completes it."""
     runner, loop = recording
     between = Between(loop)
     loop.state = lambda: [future.done() for future in between.made]

@@ -1,4 +1,4 @@
-"""What the private names of asyncio's futures mean, which a task of ours is built on."""
+"""The meaning of the private names of asyncio's futures, which a task of ours is built on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = [asyncio.Future, pytest.param(SharedFuture, id="SharedFuture")]
 
 @pytest.fixture
 def loop() -> Iterator[Any]:
-    """asyncio's own."""
+    """A loop of asyncio's."""
     loop = asyncio.SelectorEventLoop()
     yield loop
     loop.close()
@@ -36,7 +36,7 @@ async def wait(future: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_future_says_that_it_is_awaited(loop: Any, kind: Any):
+def test_a_future_has_a_flag_that_it_is_awaited(loop: Any, kind: Any):
     future = kind(loop=loop)
     assert future._asyncio_future_blocking is False
     coro = wait(future)
@@ -47,7 +47,7 @@ def test_a_future_says_that_it_is_awaited(loop: Any, kind: Any):
 
 @pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, homebound.new_event_loop])
 def test_a_task_takes_the_flag_down(loop_factory: Any):
-    """By it a task tells a future that is awaited from one that is yielded bare, a mistake."""
+    """A task tells by the flag whether a future was awaited or, by mistake, yielded bare."""
 
     class Bare:
         def __await__(self) -> Iterator[Any]:
@@ -68,7 +68,7 @@ def test_a_task_takes_the_flag_down(loop_factory: Any):
 
 
 def test_an_asyncio_task_takes_our_task_for_a_future():
-    """The flag is always up, and putting it down does nothing: threads share the task."""
+    """The flag of our task is always set, and clearing it does nothing: threads share the task."""
     task: Any = homebound.Task(asyncio.sleep(0))
     assert asyncio.isfuture(task)
     task._asyncio_future_blocking = False
@@ -84,7 +84,7 @@ def test_nothing_records_what_awaits_a_future():
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio records nothing")
 def test_what_awaits_a_future_is_recorded_and_forgotten():
-    """By two functions for whoever asks; for a task of asyncio's in C, in whatever it awaits."""
+    """Two functions record it for any caller; asyncio's task in C does so in whatever it awaits."""
     add: Any = asyncio.future_add_to_awaited_by  # type: ignore[attr-defined]
     discard: Any = asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined]
     recorded: Any = asyncio.Future._asyncio_awaited_by.__get__  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ def test_a_message_may_be_set_before_the_error_is_made(loop: Any):
         future.result()
 
 
-def test_a_future_may_be_told_that_its_exception_was_read(loop: Any):
+def test_an_exception_may_be_marked_as_retrieved(loop: Any):
     reports: list[Any] = []
     loop.set_exception_handler(lambda _, report: reports.append(report))
     for read in (True, False):
@@ -152,7 +152,7 @@ def test_a_future_may_be_told_that_its_exception_was_read(loop: Any):
 
 
 class Home:
-    """Something that a future takes for its loop; it notes what the future asks of it."""
+    """A stand-in for a future's loop that records what the future asks of it."""
 
     def __init__(self, *, debug: bool) -> None:
         self.debug = debug
@@ -195,7 +195,7 @@ def end_unread(future: Any) -> None:
     ],
 )
 def test_a_future_asks_nothing_else_of_its_loop(end: Any, asks: list[str]):
-    """Without callbacks it has two uses for that, so what a task gives it for one is enough."""
+    """Without callbacks it uses the loop in two ways, so a task's substitute suffices."""
     home = Home(debug=False)
     future = made(home)
     assert home.asked == ["get_debug"]

@@ -1,4 +1,4 @@
-"""What the private fields of asyncio's handles mean, which ours set themselves."""
+"""The meaning of the private fields of asyncio's handles, which ours set themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ variable = contextvars.ContextVar("variable", default="outside")
 
 @pytest.fixture
 def loop() -> Iterator[Any]:
-    """asyncio's own."""
+    """A loop of asyncio's."""
     loop = asyncio.SelectorEventLoop()
     yield loop
     loop.close()
@@ -79,7 +79,7 @@ def test_the_iteration_passes_over_what_is_cancelled(loop: Any):
 
 
 def test_a_cancelled_handle_forgets_its_callback(loop: Any):
-    """Which is why a handle that another thread may cancel cannot be asyncio's."""
+    """A handle that another thread may cancel therefore cannot be asyncio's."""
     handle: Any = FastHandle(print, ("text",), loop, None)
     handle.cancel()
     assert (handle._cancelled, handle._callback, handle._args) == (True, None, None)
@@ -117,7 +117,7 @@ def test_an_errand_s_timer_is_counted_when_it_is_cancelled(loop: Any):
 
 @pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, homebound.new_event_loop])
 def test_debug_mode_shows_where_a_handle_was_made(loop_factory: Any):
-    """The traceback ends with what called the loop; ours takes its own frames off the end."""
+    """The traceback ends with the loop's caller; our handle drops its own frames."""
     loop = loop_factory()
     loop.set_debug(True)
     task = loop.create_task(asyncio.sleep(0))
@@ -140,7 +140,7 @@ def test_debug_mode_shows_where_a_handle_was_made(loop_factory: Any):
 
 
 def test_a_thread_safe_handle_has_no_more_to_set():
-    """Ours inherits from it, and has a lock and methods of its own."""
+    """Our handle inherits from it, and has a lock and methods of its own."""
     thread_safe: Any = ThreadSafeHandle
     if thread_safe is None:
         pytest.skip("asyncio has it from 3.14 on")

@@ -1,4 +1,4 @@
-"""What asyncio's loop means by its private names, on which ours relies: seen in asyncio's own."""
+"""The private names of asyncio's loop that ours relies on, tested on asyncio's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def loop() -> Iterator[Any]:
-    """asyncio's own."""
+    """A loop of asyncio's."""
     loop = asyncio.SelectorEventLoop()
     yield loop
     loop.close()
@@ -40,7 +40,7 @@ def loop() -> Iterator[Any]:
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two sockets, connected."""
+    """Two connected sockets."""
     one, other = socket.socketpair()
     with one, other:
         yield one, other
@@ -68,7 +68,7 @@ def test_run_forever_repeats_run_once_until_it_is_stopping():
             loop: Any = self
             seen.append(loop._thread_id)
             loop._stopping = len(seen) == 3
-            assert len(seen) <= 3  # else it would run forever
+            assert len(seen) <= 3  # without this it would run forever
 
     loop: Any = Counting()
     assert loop._thread_id is None
@@ -87,7 +87,7 @@ def test_a_stopping_loop_does_not_sleep():
     class Recording(selectors.DefaultSelector):
         def select(self, timeout: float | None = None) -> Any:
             asked.append(timeout)
-            assert asked == [0]  # else it would run forever
+            assert asked == [0]  # without this it would run forever
             return super().select(0)
 
     loop: Any = asyncio.SelectorEventLoop(Recording())
@@ -134,7 +134,7 @@ def test_a_running_loop(loop: Any):
 
 
 def test_debug_mode_checks_the_thread(loop: Any):
-    loop._check_thread()  # nothing runs it: any thread may
+    loop._check_thread()  # no thread runs it, so any thread may call
     loop._thread_id = threading.get_ident()
     loop._check_thread()
     loop._thread_id += 1
@@ -167,7 +167,7 @@ def test_debug_mode_names_the_handle_that_runs(caplog: pytest.LogCaptureFixture,
     assert loop._current_handle is None
     loop._current_handle = handle
     loop.call_exception_handler({"message": "in a callback"})
-    assert "test_debug_mode_names_the_handle_that_runs" in caplog.text  # which made the handle
+    assert "test_debug_mode_names_the_handle_that_runs" in caplog.text  # its creator
 
 
 def test_a_task_s_step_is_shown_as_the_task(loop: Any):
@@ -244,7 +244,7 @@ def test_the_generators_that_are_closed_at_the_end(loop: Any):
 
 
 def test_a_dropped_generator_has_no_weak_references_any_more():
-    """So the finaliser's argument is known by its id alone."""
+    """A finaliser's argument is therefore known by its id alone."""
     seen: list[Any] = []
 
     class Recording(asyncio.SelectorEventLoop):
@@ -299,7 +299,7 @@ def test_a_timer_is_due_within_the_resolution_of_the_clock(loop: Any):
 
 
 def test_call_later_goes_through_call_at():
-    """So ours has to look at call_at alone."""
+    """Our loop therefore needs to replace call_at alone."""
     seen: list[Any] = []
 
     class Recording(asyncio.SelectorEventLoop):
@@ -328,7 +328,7 @@ def test_cancelled_timers_are_counted_and_dropped_when_they_are_many(loop: Any):
     assert not timers[-1]._scheduled
 
 
-def test_a_cancelled_timer_tells_the_loop(loop: Any):
+def test_a_cancelled_timer_notifies_the_loop(loop: Any):
     timer = events.TimerHandle(loop.time() + 3600, print, (), loop)
     loop._timer_handle_cancelled(timer)
     assert loop._timer_cancelled_count == 0  # it stands in no heap
@@ -419,7 +419,7 @@ def test_signals_come_as_bytes_through_the_self_pipe(loop: Any):
     written_to = signal.set_wakeup_fd(-1)
     assert written_to == loop._csock.fileno()
     signal.set_wakeup_fd(written_to)
-    loop._csock.send(bytes([signal.SIGUSR1]))  # as the handler does that is written in C
+    loop._csock.send(bytes([signal.SIGUSR1]))  # as the handler written in C does
     iterate(loop)
     iterate(loop)
     assert heard == ["heard"]
@@ -430,7 +430,7 @@ def test_signals_come_as_bytes_through_the_self_pipe(loop: Any):
 
 @pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="no epoll here")
 def test_an_epoll_selector(ends: tuple[socket.socket, socket.socket]):
-    """The dictionary stays the same one, and knows each descriptor that epoll reports."""
+    """The dictionary stays the same one, and contains each descriptor that epoll reports."""
     selector: Any = selectors.EpollSelector()
     keys, epoll = selector._fd_to_key, selector._selector
     assert type(epoll) is select.epoll

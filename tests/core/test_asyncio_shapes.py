@@ -1,4 +1,4 @@
-"""What the search for deadlocks reads off asyncio's objects is where it looks for it."""
+"""The private fields of asyncio's objects that the search for deadlocks reads."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_sleep_ends_when_its_timer_says():
     asyncio.run(main())
 
 
-def test_who_is_cancelled_along():
+def test_what_is_cancelled_along():
     async def forever() -> None:
         await asyncio.Event().wait()
 
@@ -101,7 +101,7 @@ def test_who_is_cancelled_along():
         assert outer in list(cancelled_along(one))
         waiter = asyncio.create_task(asyncio.wait([one], timeout=3600))
         await asyncio.sleep(0)
-        assert waiter not in list(cancelled_along(one))  # its time limit cancels nobody
+        assert waiter not in list(cancelled_along(one))  # its time limit cancels no other task
         waiter.cancel()
         both.cancel()
         await asyncio.gather(waiter, both, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What asyncio's private names of tasks mean: its books about them, and what it does for a task."""
+"""The meaning of asyncio's private names of tasks: its registries, and what it does for a task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOOPS = [asyncio.SelectorEventLoop, homebound.new_event_loop]
 
 @pytest.fixture
 def running() -> Iterator[Any]:
-    """A loop that the calling thread seems to run."""
+    """Make the calling thread appear to run a loop."""
     loop = asyncio.new_event_loop()
     set_running_loop(loop)
     yield loop
@@ -60,7 +60,7 @@ def test_enter_and_leave_decide_the_current_task(running: Any):
     assert asyncio.current_task(running) is running_task(running) is task_here(running) is None
 
 
-def test_a_forked_process_leaves_what_it_has_entered(running: Any):
+def test_a_forked_process_leaves_the_running_task(running: Any):
     task: Any = object()
     enter_task(running, task)
     leave_if_entered(running, object())
@@ -72,7 +72,7 @@ def test_a_forked_process_leaves_what_it_has_entered(running: Any):
 
 @pytest.mark.usefixtures("running")
 def test_a_task_is_entered_on_the_running_loop_alone():
-    """Since 3.14; before, any thread could, and so could see it in another's loop."""
+    """Since 3.14; before, any thread could, and would see the task in another's loop."""
     other = asyncio.new_event_loop()
     task: Any = object()
     if sys.version_info >= (3, 14):
@@ -99,7 +99,7 @@ def test_the_running_loop_is_a_thing_of_the_thread():
 
 
 class Registered:
-    """What all_tasks asks of a task, and what the WeakSet of 3.11 does."""
+    """A minimal object that all_tasks, and the WeakSet of 3.11, accept as a task."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -134,7 +134,7 @@ def test_what_is_kept_alive_is_seen_by_all_tasks(running: Any):
 
 
 def test_all_tasks_reads_what_other_threads_change():
-    """Each look of it at a task lets a thread in that makes and ends others."""
+    """Each time all_tasks looks at a task, another thread makes and ends tasks."""
     loop = asyncio.new_event_loop()
 
     class Disturbing(Registered):
@@ -160,7 +160,7 @@ def test_every_task_of_ours_is_found_wherever_it_is_at_home():
         with homebound.IOThread() as io:
             there = io.spawn(homebound.suspend())
             here = asyncio.create_task(asyncio.sleep(3600))
-            never: Any = homebound.Task(homebound.suspend())  # not begun: nobody else knows it
+            never: Any = homebound.Task(homebound.suspend())  # not begun: nothing else refers to it
             assert set(unfinished(homebound.Task)) == {there, here, asyncio.current_task()}
             never.cancel()
             here.cancel()
@@ -169,7 +169,7 @@ def test_every_task_of_ours_is_found_wherever_it_is_at_home():
 
 
 def test_asyncio_asks_for_the_loop_to_await_or_to_list():
-    """To be awaited a task has the loop that runs there; to all_tasks and others, its home's."""
+    """get_loop returns the running loop for an await; for all_tasks and others the home's."""
 
     async def main(io: homebound.IOThread) -> None:
         task = io.spawn(homebound.suspend())
@@ -210,7 +210,7 @@ def test_a_context_that_is_entered_twice():
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
-def test_a_task_tells_what_it_awaits(loop_factory: Any):
+def test_a_task_shows_what_it_awaits(loop_factory: Any):
     async def wait(future: Any) -> None:
         await future
         assert waits_for(asyncio.current_task()) is None
@@ -235,7 +235,7 @@ def test_a_task_tells_what_it_awaits(loop_factory: Any):
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
 def test_a_task_that_must_cancel(loop_factory: Any):
-    """The request waits in it only where there is no future to cancel instead."""
+    """The request waits in the task only if there is no future to cancel instead."""
 
     async def main() -> None:
         never = asyncio.get_running_loop().create_future()
@@ -259,8 +259,8 @@ def test_a_task_that_must_cancel(loop_factory: Any):
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
-def test_run_until_complete_speaks_for_the_task_that_it_makes(loop_factory: Any):
-    """Interrupted, it leaves that behind, and says that this is no mistake."""
+def test_an_interrupted_run_until_complete_leaves_its_task_unreported(loop_factory: Any):
+    """An interrupted run_until_complete abandons its task, and marks that as no mistake."""
 
     async def look() -> Any:
         return asyncio.current_task()._log_destroy_pending  # type: ignore[union-attr]
@@ -315,7 +315,7 @@ def test_a_task_is_described(loop_factory: Any):
         assert " wait_for=<Future pending cb=[" in text
         assert repr(task).startswith(text[:-1])
         task.add_done_callback(Echo(task))
-        assert "cb=[<Echo ...>" in repr(task)  # being described, it is not described again
+        assert "cb=[<Echo ...>" in repr(task)  # within its own repr it is not described again
         task.cancel()
         assert describe_task(task)[-1] == ">"
         await asyncio.wait([task])

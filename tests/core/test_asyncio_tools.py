@@ -1,4 +1,4 @@
-"""asyncio's tools over tasks of several homes, from our loops and from others."""
+"""asyncio's tools with tasks of several homes, on our loops and on foreign ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_gather_cancelled(run: Run, io: IOThread, io2: IOThread):
         asyncio.get_running_loop().call_later(0.001, everything.cancel)
         with pytest.raises(asyncio.CancelledError):
             await everything
-        await asyncio.wait(tasks)  # the first that was cancelled ended the gather
+        await asyncio.wait(tasks)  # the first cancellation ended the gather
         assert all(task.cancelled() for task in tasks)
 
     run(main())
@@ -179,7 +179,7 @@ def test_task_group_cancels_children_that_have_moved(io: IOThread):
     homebound.run(main())
 
 
-def test_a_task_group_whose_owner_has_moved(io: IOThread):
+def test_a_task_group_whose_parent_has_moved(io: IOThread):
     async def main() -> None:
         async with homebound.on(io.context):
             async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Loops of others: everything but poll, nested waiting and inline entry; those say so."""
+"""Foreign loops: all but poll, nested waiting and inline entry work there; those raise."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_attach_gives_a_loop_one_context(factory: Factory):
 
 
 def test_it_is_current_while_its_loop_runs(factory: Factory, in_thread: InThread):
-    """Nobody tells us when somebody else's loop stops: the thread is its home no longer then."""
+    """A foreign loop does not announce that it stops; the thread is no longer its home then."""
 
     async def look() -> tuple[bool, str]:
         context = AioContext.attach(asyncio.get_running_loop())
@@ -226,7 +226,7 @@ def test_the_big_lock_makes_no_stand_in_there(other: IOThread):
         assert not other.context.is_home()
 
 
-def test_what_it_cannot_do_says_so(other: IOThread):
+def test_what_it_cannot_do_raises(other: IOThread):
     async def work() -> None:
         context = current_context()
         assert context is not None

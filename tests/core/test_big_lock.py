@@ -1,4 +1,4 @@
-"""The big lock: fair, not recursive, with an owner; the main thread lets it go while it sleeps."""
+"""The big lock: fair, not recursive, with an owner; released by the main thread while it sleeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def wait_for_waiters(count: int) -> None:
-    """Its repr is the one public place that shows who queues."""
+    """Wait until so many threads queue; the lock's repr is the one public place that shows it."""
     until(lambda: f" {count} waiting" in repr(big_lock))
 
 
@@ -54,8 +54,8 @@ def test_the_main_thread_has_it_already():
     homebound.run(main())
 
 
-def test_the_main_thread_may_let_go_by_hand(in_thread: InThread):
-    """It has it again at the latest when its loop has slept."""
+def test_the_main_thread_may_release_it_by_hand(in_thread: InThread):
+    """The main thread has the lock again at the latest when its loop has slept."""
 
     def work() -> bool:
         with big_lock:
@@ -122,7 +122,7 @@ def test_first_come_first_served(in_thread: InThread):
     assert order == list(range(5))
 
 
-def test_nobody_overtakes_once_somebody_waits(in_thread: InThread):
+def test_a_later_thread_queues_behind_the_waiters(in_thread: InThread):
     order: list[str] = []
 
     def work() -> None:
@@ -132,13 +132,13 @@ def test_nobody_overtakes_once_somebody_waits(in_thread: InThread):
     with big_lock:
         waiting = in_thread(work)
         wait_for_waiters(1)
-    with big_lock:  # at once again: but the other's turn comes first
+    with big_lock:  # acquired again at once: the waiter comes first
         order.append("the one who came back")
     waiting.result(10)
     assert order == ["the one who waited", "the one who came back"]
 
 
-def test_one_that_gave_up_is_passed_over(in_thread: InThread):
+def test_a_waiter_that_gave_up_is_passed_over(in_thread: InThread):
     order: list[str] = []
 
     def give_up() -> None:
@@ -160,8 +160,8 @@ def test_one_that_gave_up_is_passed_over(in_thread: InThread):
     big_lock.release()
 
 
-def test_the_sleeping_main_thread_lets_it_go(in_thread: InThread):
-    """Nothing but the worker will wake the main loop."""
+def test_the_sleeping_main_thread_releases_it(in_thread: InThread):
+    """Only the worker wakes the main loop here."""
 
     async def main() -> None:
         def work() -> bool:
@@ -257,7 +257,7 @@ def test_an_io_thread_may_take_it(io: homebound.IOThread):
 
 
 def test_held_across_the_start_and_end_of_a_main_loop(in_thread: InThread):
-    """A thread that waits for the lock while the main loop comes and goes gets it in the end."""
+    """A thread that waits for the lock while the main loop begins and ends gets it eventually."""
     seen: list[Any] = []
 
     async def main() -> None:
@@ -277,10 +277,8 @@ def test_held_across_the_start_and_end_of_a_main_loop(in_thread: InThread):
 
 
 @pytest.mark.parametrize("how", ["poll", "wait_while", "block_on"])
-def test_an_io_thread_that_waits_lets_go_of_it(
-    how: str, io: homebound.IOThread, in_thread: InThread
-):
-    """Whoever needs the lock to end the wait would wait for the waiter."""
+def test_an_io_thread_that_waits_releases_it(how: str, io: homebound.IOThread, in_thread: InThread):
+    """The thread that ends the wait may need the lock."""
     held = threading.Event()
     done: list[int] = []
 

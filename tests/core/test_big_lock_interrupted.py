@@ -1,4 +1,4 @@
-"""The big lock, interrupted between any two bytecodes: it is held, or it is free, never lost."""
+"""The big lock, interrupted between any two bytecodes: it is held or free, and never lost."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 class Interrupt(BaseException):
-    """What a signal handler might raise."""
+    """An exception that a signal handler might raise."""
 
 
 def _does_nothing(frame: FrameType) -> bool:
-    """It is at a mark that 3.14 leaves for tracers, and outside of the `try` that it stands in."""
+    """Whether the frame is at a mark that 3.14 leaves for tracers, outside its `try`."""
     return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "NOT_TAKEN"
 
 
 class Interrupter:
-    """Raises before the bytecode of that number which the calling thread runs in some functions."""
+    """A tracer that raises before the n-th bytecode of some functions in this thread."""
 
     def __init__(self, *functions: Any) -> None:
         self._codes = {getattr(each, "__wrapped__", each).__code__ for each in functions}
@@ -58,7 +58,7 @@ class Interrupter:
         return self._trace
 
     def at(self, bytecode: int, call: Callable[[], object]) -> bool:
-        """Call it with the interrupt; False if it came to its end without."""
+        """Call `fn` with the interrupt; return False if it ended without one."""
         self._left = bytecode
         sys.settrace(self._trace)
         try:
@@ -79,7 +79,7 @@ LOCK = (
     BigLock._let_go,
     BigLock._make_ready,
 )
-# Beside the lock's own, the places that lend it.
+# The lock's own functions, and those that lend it.
 LENDERS = (
     Loop._sleep_without_big_lock,
     Loop._give_way,
@@ -95,8 +95,8 @@ LENDERS = (
 
 
 def every(interrupter: Interrupter, call: Callable[[], object]) -> Iterator[int]:
-    """Call it again and again, each time with the interrupt one bytecode later."""
-    # 3.12 tells of a function's bytecodes from its second call on.
+    """Call `fn` repeatedly, each time with the interrupt one bytecode later."""
+    # 3.12 traces a function's bytecodes from its second call on.
     interrupter.at(sys.maxsize, call)
     interrupter.came = 0
     while interrupter.at(interrupter.came, call):
@@ -105,7 +105,7 @@ def every(interrupter: Interrupter, call: Callable[[], object]) -> Iterator[int]
 
 
 def be_free_again(in_thread: InThread, where: str) -> None:
-    """It is ours, and can be released, or it is free; another thread can have it then."""
+    """Check that the lock is ours and can be released, or free; another thread can have it then."""
     if big_lock.held():
         big_lock.release()
     done = in_thread(lambda: big_lock.acquire(timeout=10) and big_lock.release() is None)
@@ -113,7 +113,7 @@ def be_free_again(in_thread: InThread, where: str) -> None:
 
 
 def test_an_acquire_that_raises_has_not_taken_it(in_thread: InThread):
-    """But for the bytecodes that return True, at which no signal handler runs: then it is held."""
+    """Except at the bytecodes that return True, where no signal handler runs: there it is held."""
     interrupter = Interrupter(BigLock.acquire)
 
     def take() -> None:
@@ -129,8 +129,8 @@ def test_an_acquire_that_raises_has_not_taken_it(in_thread: InThread):
     assert sum(states) < 5
 
 
-def test_a_release_that_raises_has_let_it_go(in_thread: InThread):
-    """But for the bytecodes before it does anything: then it is held."""
+def test_a_release_that_raises_has_released_it(in_thread: InThread):
+    """Except at the bytecodes before the release does anything: there the lock is held."""
     interrupter = Interrupter(BigLock.release)
 
     def take() -> None:
@@ -147,8 +147,8 @@ def test_a_release_that_raises_has_let_it_go(in_thread: InThread):
 
 
 @pytest.mark.parametrize("timeout", [-1, 20, 0])
-def test_where_others_want_it_too(timeout: float, in_thread: InThread):
-    """One holds it as we come, and comes back as we have it: each wakes the next."""
+def test_with_other_threads_waiting(timeout: float, in_thread: InThread):
+    """One thread holds the lock as we come, and waits again as we have it: each wakes the next."""
     interrupter = Interrupter(*LOCK)
     other: Future[Any] | None = None
 
@@ -184,7 +184,7 @@ def test_where_others_want_it_too(timeout: float, in_thread: InThread):
 
 
 def main_goes_on(in_thread: InThread, where: str) -> Callable[..., Any]:
-    """For a main task: the loop sleeps and wakes, and others stand in meanwhile."""
+    """The main task: its loop sleeps and wakes, and other threads stand in meanwhile."""
 
     async def look() -> None:
         assert big_lock.held(), where
@@ -208,7 +208,7 @@ def main_goes_on(in_thread: InThread, where: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("wait", ["in the loop", "in a call"])
 def test_the_main_loop_sleeps(wait: str, in_thread: InThread):
-    """What interrupts its sleep ends its run; the cleanup, and the next run, have the lock."""
+    """An exception in the sleep ends the run; the cleanup, and the next run, have the lock."""
     interrupter = Interrupter(*LOCK, *LENDERS)
     held: list[bool] = []
 
@@ -236,7 +236,7 @@ def test_the_main_loop_sleeps(wait: str, in_thread: InThread):
 
 
 def test_the_main_loop_waits_for_it(in_thread: InThread):
-    """A stand-in has it as the main loop wakes: the case of SIGTERM's handler that exits."""
+    """A stand-in holds the lock as the main loop wakes, as when a handler of SIGTERM exits."""
     interrupter = Interrupter(*LOCK, *LENDERS)
     inside: list[str] = []
     overlaps: list[Any] = []
@@ -273,7 +273,7 @@ def test_the_main_loop_waits_for_it(in_thread: InThread):
 
 
 def test_a_stand_in_that_sleeps(in_thread: InThread):
-    """It has the lock again, or has not; it is not lost, and the main loop goes on."""
+    """The stand-in has the lock again, or has not; it is not lost, and the main loop goes on."""
     interrupter = Interrupter(*LOCK, *LENDERS, StandIn.sleep, big_lock_let_go)
 
     def stand_in(context: Any) -> None:
@@ -330,8 +330,8 @@ def test_a_thread_that_waits_lends_it(io: homebound.IOThread, in_thread: InThrea
     assert interrupter.came > 100
 
 
-def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
-    """A wait that was cut short leaves its seat in the crowd; the loop sees that it has gone."""
+def test_a_busy_loop_gives_way_once_for_an_abandoned_seat(in_thread: InThread):
+    """A wait that was cut short leaves its seat in the queue; the loop notices that."""
 
     async def main() -> None:
         big_lock._crowd.add(in_thread(lambda: here.seat).result(10))
@@ -344,7 +344,7 @@ def test_a_busy_loop_gives_way_for_nobody_once(in_thread: InThread):
 
 @pytest.mark.parametrize("limit", [400])
 def test_where_the_stack_ends(limit: int, in_thread: InThread):
-    """RecursionError at whatever depth: `with` has let go of the lock afterwards."""
+    """RecursionError at whatever depth: `with` has released the lock afterwards."""
 
     def deep(frames: int) -> None:
         if frames:
@@ -369,7 +369,7 @@ def test_where_the_stack_ends(limit: int, in_thread: InThread):
 
 
 def test_a_handler_takes_it_while_its_thread_waits_for_it(in_thread: InThread):
-    """It has it first: the thread that it interrupts has its turn when the handler has returned."""
+    """The handler has the lock first, the interrupted thread when the handler returns."""
     order: list[str] = []
     taken, waits = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A thread that ends with the big lock: it is let go, and the threads' excepthook is told."""
+"""A thread that ends with the big lock: the lock is released, and threading.excepthook called."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def end_with_it(*first: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_who_waits_for_it_gets_it(told: Callable[[], Any]):
+def test_a_thread_that_waits_for_it_gets_it(told: Callable[[], Any]):
     thread = end_with_it()
     thread.join()
     assert big_lock.acquire(timeout=10)
@@ -81,7 +81,7 @@ def test_the_main_loop_goes_on(told: Callable[[], Any]):
     assert told().thread.name == "careless"
 
 
-def test_one_that_took_it_at_home(told: Callable[[], Any]):
+def test_an_io_thread_that_ends_with_it(told: Callable[[], Any]):
     """An I/O thread has its own context, and so never stood in."""
 
     async def take() -> None:
@@ -94,7 +94,7 @@ def test_one_that_took_it_at_home(told: Callable[[], Any]):
         pass
 
 
-def test_one_that_let_go_is_not_told_of():
+def test_a_thread_that_released_it_is_not_reported():
     def work() -> None:
         with big_lock:
             pass
@@ -104,11 +104,11 @@ def test_one_that_let_go_is_not_told_of():
         thread.start()
         thread.join()
     with big_lock:
-        pass  # no_leaks would tell of a report
+        pass  # no_leaks would fail on a report
 
 
 def test_the_interpreter_may_end_with_it():
-    """Then nobody waits for it any more, and the main thread does as it likes."""
+    """No thread waits for the lock any more then, and the main thread need not take it."""
     script = "import homebound; homebound.big_lock.acquire()"
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, timeout=60, check=True, text=True

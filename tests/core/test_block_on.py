@@ -92,8 +92,8 @@ def test_in_an_io_thread(io: IOThread):
 
 
 @pytest.mark.parametrize("how", ["block_on", "wait_while", "poll"])
-def test_an_io_thread_that_waits_lets_go_of_the_big_lock(how: str, io: IOThread):
-    """Who is to end the wait may need it."""
+def test_an_io_thread_that_waits_releases_the_big_lock(how: str, io: IOThread):
+    """The thread that ends the wait may need the lock."""
     ready = asyncio.Event()
     asleep = threading.Event()
 
@@ -165,7 +165,7 @@ def test_contextvars_inside_and_after():
 
 
 def test_a_task_that_shares_the_outer_ones_context():
-    """A Context cannot be entered twice: it goes on in a copy rather than fail."""
+    """A Context cannot be entered twice: the task goes on in a copy rather than fail."""
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
 
     async def main() -> None:
@@ -280,8 +280,8 @@ def test_timeout_waits_for_the_cleanup(place: str, io: IOThread, in_thread: InTh
     homebound.run(main())
 
 
-def test_a_loop_that_nobody_runs():
-    """Its cleanup would never come: the timeout ends the wait, and the task when the loop runs."""
+def test_a_loop_that_no_thread_runs():
+    """The cleanup would never come: the timeout ends the wait, and the task when the loop runs."""
     ran = []
 
     async def work() -> None:
@@ -302,7 +302,7 @@ def test_a_loop_that_nobody_runs():
 
 @pytest.mark.parametrize("make", [homebound.new_event_loop, asyncio.SelectorEventLoop])
 def test_a_loop_that_its_thread_is_about_to_run(make: Callable[[], Any], in_thread: InThread):
-    """That is not nobody: the task's end is waited for."""
+    """The loop counts as run by its thread, so the task's end is waited for."""
     go_on = threading.Event()
 
     def factory() -> Any:
@@ -372,7 +372,7 @@ def test_the_main_thread_for_an_io_thread(io: IOThread):
             return await where()
 
         ticker = asyncio.create_task(tick())
-        assert block_on(after_the_tick(), io.context) == "io"  # the main loop turns meanwhile
+        assert block_on(after_the_tick(), io.context) == "io"  # the main loop runs meanwhile
         assert ticker.done()
 
     homebound.run(main())
@@ -409,7 +409,7 @@ def test_one_io_thread_for_another(io: IOThread, io2: IOThread):
 
 
 def test_one_io_thread_for_a_task_of_another(io: IOThread, io2: IOThread):
-    """A task says itself where it is run: there is no need to name the context."""
+    """The task determines its own home: the call need not name the context."""
 
     async def wait() -> str:
         return block_on(io2.spawn(where(0.001)))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Ends with a time limit: what has not ended by then is named, with stacks, and left behind."""
+"""Ends with a time limit: what has not ended in time is reported, with stacks, and abandoned."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def run(program: str) -> tuple[str, str, int]:
 
 
 class Reports(list[str]):
-    """The messages that a loop's exception handler gets."""
+    """A collector of the messages that a loop's exception handler gets."""
 
     def __call__(self, _loop: object, context: dict[str, Any]) -> None:
         self.append(context["message"])
 
 
 async def patient(forever: asyncio.Future[None]) -> None:
-    """It takes no notice of its first cancellation."""
+    """A task that ignores its first cancellation."""
     try:
         await forever
     except asyncio.CancelledError:
@@ -79,7 +79,7 @@ def test_run_abandons_a_task(in_thread: InThread):
 
 @pytest.mark.parametrize("wait", ["block_on", "wait_while", "poll"])
 def test_run_abandons_nested_waits(wait: str):
-    """The cleanup waits as well, for ever."""
+    """The cleanup waits as well, forever."""
     reports = Reports()
     left: list[str] = []
 
@@ -160,7 +160,7 @@ def test_run_abandons_a_worker():
 
 
 def test_run_in_time():
-    """The limit takes nothing from an end that keeps it."""
+    """The limit does not change an end that keeps it."""
     log: list[str] = []
 
     async def work() -> None:
@@ -231,7 +231,7 @@ def test_shutdown_says_what_has_not_ended():
     assert " has not ended after 0 s:\n  thread 'disk-0':\n" in message
     assert ", in job\n" in message
 
-    async def main() -> None:  # a home that waits keeps turning
+    async def main() -> None:  # a home that waits keeps running its loop
         turned: list[int] = []
         asyncio.get_running_loop().call_soon(turned.append, 1)
         with pytest.raises(TimeoutError):

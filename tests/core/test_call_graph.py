@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio has 
 
 
 def graph(future: Any = None) -> list[str]:
-    """The lines of format_call_graph, without identities, folders and line numbers."""
+    """Return the lines of format_call_graph, without identities, folders and line numbers."""
     text: str = asyncio.format_call_graph(future)  # type: ignore[attr-defined]
     for volatile, constant in ((r"id=0x\w+", "id"), (r"'/.*/", "'"), (r"line \d+", "line")):
         text = re.sub(volatile, constant, text)
@@ -43,7 +43,7 @@ async def awaits(future: Any) -> None:
 
 
 async def end(task: homebound.Task[Any]) -> None:
-    """Let a task out of `suspended`, and see that nothing awaits it any more."""
+    """End the wait in `suspended`, and check that nothing awaits the task any more."""
     task.wake()
     await asyncio.wait([task])
     await settle()
@@ -127,7 +127,7 @@ def test_the_parent_of_a_task_group(run: Run, io: IOThread, module: Any):
 
 
 def test_a_future_and_a_task_of_asyncios_remember_our_tasks(io: IOThread):
-    """On their own loop or from another; and forget them once done, even if they stay around."""
+    """On their own loop or another; they forget our tasks once done, even if kept."""
 
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -148,7 +148,7 @@ def test_a_future_and_a_task_of_asyncios_remember_our_tasks(io: IOThread):
     homebound.run(main())
 
 
-def test_what_is_cancelled_awaits_no_longer(io: IOThread):
+def test_a_cancelled_task_awaits_nothing(io: IOThread):
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
         near = asyncio.create_task(awaits(future), name="near")
@@ -162,8 +162,8 @@ def test_what_is_cancelled_awaits_no_longer(io: IOThread):
     homebound.run(main())
 
 
-def test_a_task_of_a_loop_of_others(io: IOThread):
-    """It awaits a future of its own loop, one of ours' tasks, and is awaited."""
+def test_a_task_of_a_foreign_loop(io: IOThread):
+    """The foreign task awaits a future of its loop and a task of ours, and is awaited."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -163,7 +163,7 @@ def test_from_a_thread_before_it_began(io: IOThread, gate: Gate):
     go_on.set()
     homebound.block_on(io.spawn(asyncio.sleep(0)))
     assert task.done()
-    # The request was posted after the task: both orders are right, half of each is not.
+    # The request was posted after the task: either may be served first, but completely.
     assert task.cancelled() or ran == [1]
 
 
@@ -184,7 +184,7 @@ def test_one_that_was_never_started_but_has_a_home(io: IOThread):
 
 def test_a_sleeping_home_delivers_it_at_once(io: IOThread):
     task = io.spawn(asyncio.sleep(3600))
-    settle_sync(io.context)  # asleep until the task's timer, if nobody wakes it
+    settle_sync(io.context)  # asleep until the task's timer, if no post wakes it
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         homebound.block_on(task)
@@ -284,7 +284,7 @@ def test_a_wake_after_the_cancellation_is_an_error(io: IOThread):
 
 
 def test_the_cancelled_future_decides_as_in_asyncio(run: Run):
-    """Cancelled while what it waits for is done already: it is cancelled at its next wait."""
+    """If the awaited future is already done, the task is cancelled at its next wait."""
 
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -334,7 +334,7 @@ def test_timeout_and_cancel_tell_each_other_apart(run: Run):
 
 
 def test_cancel_a_task_from_the_task_it_waits_for(io: IOThread):
-    """Both at once, in opposite directions: each gets its cancellation, nobody hangs."""
+    """Both cancel each other at once: each gets its cancellation, and neither hangs."""
     ready = threading.Event()
 
     async def inner() -> str:

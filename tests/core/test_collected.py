@@ -1,4 +1,4 @@
-"""A closed loop goes with the last who knows it: nothing refers in a circle."""
+"""A closed loop is freed with its last reference: no cycle refers to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _no_collection() -> Iterator[None]:
 
 
 async def work() -> References:
-    """Use what a loop and a context have; weak references to both."""
+    """Use the parts of a loop and a context; return weak references to both."""
     loop = asyncio.get_running_loop()
     context = AioContext.attach(loop)
     await asyncio.sleep(0.001)
@@ -70,10 +70,10 @@ def on_select() -> Any:
 )
 def test_gone_when_closed_and_dropped(run: Callable[[], References]):
     references = run()
-    for thread in threading.enumerate():  # workers, which have been told to end, and may hold it
+    for thread in threading.enumerate():  # workers, which were told to end, may still refer to it
         if thread is not threading.current_thread():
             thread.join(10)
-    # Without a GIL a reference that another thread drops is taken off by the thread that made it.
+    # Without a GIL, a reference dropped by another thread is released when the owning thread runs.
     until(lambda: not any(reference() for reference in references))
 
 
@@ -115,11 +115,11 @@ def test_a_context_outlives_its_loop_and_refuses():
 
 
 class OopsError(Exception):
-    """One that can be referred to weakly."""
+    """An exception that can be referred to weakly."""
 
 
 @pytest.mark.parametrize("how", ["await", "result", "future"])
-def test_an_error_that_was_raised_is_in_no_circle(how: str):
+def test_an_error_that_was_raised_is_in_no_cycle(how: str):
     async def fail() -> None:
         raise OopsError
 

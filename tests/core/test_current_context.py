@@ -1,4 +1,4 @@
-"""Which context is current in a thread: its own home, else main under the big lock, else none."""
+"""The current context of a thread: its own home, else main under the big lock, else none."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_callbacks_timers_and_signals_have_the_context_too():
 
 
 def test_a_worker_without_the_lock_has_none_while_a_main_loop_runs(in_thread: InThread):
-    """What commit 5f50be9b changed: such a thread was taken for the main one."""
+    """Commit 5f50be9b fixed this: before, such a thread was taken for the main one."""
 
     async def main() -> None:
         context = main_context()
@@ -181,7 +181,7 @@ def test_only_one_main_context(in_thread: InThread):
 
 
 def test_becoming_main_waits_for_the_lock(in_thread: InThread):
-    """So that no thread finds itself a stand-in in the middle of what it does under the lock."""
+    """The lock keeps a thread from becoming a stand-in in the middle of its critical section."""
     started = threading.Event()
 
     async def main() -> bool:

@@ -67,7 +67,7 @@ def test_two_tasks_take_two_locks_in_different_order(io: IOThread, io2: IOThread
 
 
 def test_with_acquire_two_locks_in_different_order(io: IOThread, in_thread: InThread):
-    """By `acquire` as well: not a gate, there are two locks."""
+    """Locks taken by `acquire`: two of them, so neither is a gate."""
     one, two, have_one = Lock(), Lock(), Barrier(2)
 
     def in_order() -> None:
@@ -95,7 +95,7 @@ def test_with_acquire_two_locks_in_different_order(io: IOThread, in_thread: InTh
     thread.result(20)
 
 
-def test_a_thread_takes_what_it_has(in_thread: InThread):
+def test_a_thread_takes_the_lock_it_holds(in_thread: InThread):
     lock = Lock()
 
     def twice() -> None:
@@ -110,7 +110,7 @@ def test_a_thread_takes_what_it_has(in_thread: InThread):
     thread.result(20)
 
 
-def test_a_task_takes_what_it_has(io: IOThread):
+def test_a_task_takes_the_lock_it_holds(io: IOThread):
     lock = Lock()
 
     async def twice() -> None:
@@ -124,7 +124,7 @@ def test_a_task_takes_what_it_has(io: IOThread):
     settle(task)
 
 
-def test_a_task_takes_what_it_has_as_a_thread_does(io: IOThread):
+def test_a_task_takes_the_lock_it_holds_synchronously(io: IOThread):
     lock = Lock()
 
     async def twice() -> None:
@@ -140,7 +140,7 @@ def test_a_task_takes_what_it_has_as_a_thread_does(io: IOThread):
 
 
 def test_a_home_waits_for_a_task_below_the_wait(io: IOThread):
-    """The loop turns, so another task of the home may have it; but not one that stands below."""
+    """The loop runs, so another task of the home may have the lock, but no task below the wait."""
     lock = Lock()
 
     async def upper() -> None:
@@ -194,7 +194,7 @@ def test_a_writer_and_a_lock(io: IOThread, io2: IOThread):
     settle(*tasks)
 
 
-def test_a_semaphore_whose_permits_all_wait(io: IOThread, io2: IOThread):
+def test_a_semaphore_whose_holders_all_wait(io: IOThread, io2: IOThread):
     semaphore, have_one = Semaphore(2), Barrier(3)
     go_on = threading.Event()
 
@@ -211,7 +211,7 @@ def test_a_semaphore_whose_permits_all_wait(io: IOThread, io2: IOThread):
     ]
     have_one.wait_sync()
     waits(semaphore)
-    assert look_twice() == []  # the other one may let go of its permit
+    assert look_twice() == []  # the other task may release its permit
     go_on.set()
     told = deadlock()
     assert "waits for the Semaphore; the Semaphore is held, one of 2 permits, by task" in told
@@ -243,7 +243,7 @@ def test_two_rings_in_one_look(io: IOThread, io2: IOThread):
         tasks += [io.spawn(both(one, two, have_one)), io2.spawn(both(two, one, have_one))]
     look = Look(1.0)
     until(lambda: len(look_twice()) == 2)
-    settle_sync()  # the homes, whose stalls it would tell as well, are asleep
+    settle_sync()  # the homes, whose stalls the watch would also report, are asleep
     assert look(0) == []
     stalls = look(1)
     assert [stall.kind for stall in stalls] == ["deadlock", "deadlock"]
@@ -268,7 +268,7 @@ def test_tasks_await_each_other(io: IOThread, io2: IOThread):
     both_there.set()
     assert deadlock() == "deadlock: task 'a' waits for task 'b'; task 'b' waits for task 'a'"
     assert "task 'a': waits for task 'b', at home in 'io2'" in dumped()
-    # Each passes a cancellation on to the other: one has to end otherwise.
+    # Each passes a cancellation on to the other: one must end in another way.
     for task in tasks.values():
         task._home.call_soon(task._resume_with, RuntimeError("enough"))
     for task in tasks.values():

@@ -68,7 +68,7 @@ def test_a_job_blocks_on_the_task_that_waits_for_it(io: IOThread):
 
 
 def test_a_job_blocks_on_a_home_that_waits_for_the_job():
-    """Not by `to_worker`, which lets the loop turn: the home waits for the executor's future."""
+    """The home waits for the executor's future; `to_worker` would let the loop run."""
     assert told_by("""
     pool = homebound.WorkerPool(name="pool")
     async def at_home():
@@ -88,7 +88,7 @@ def test_a_job_blocks_on_a_home_that_waits_for_the_job():
 
 
 def test_the_big_lock_is_kept_by_a_home_that_waits_for_a_job():
-    """Not by `block_on`, which lets it go: the home waits for the executor's future."""
+    """The home waits for the executor's future; `block_on` would release the lock."""
     assert told_by("""
     pool = homebound.WorkerPool(name="pool")
     io = homebound.IOThread("io")
@@ -130,7 +130,7 @@ def test_a_home_shuts_down_workers_that_need_it(io: IOThread):
     told = deadlock()
     assert "thread 'io' waits in WorkerPool.shutdown for thread 'pool-0'" in told
     assert "thread 'pool-0' waits for the Lock" in told
-    lock.release()  # the job gets it; the callback finds it let go
+    lock.release()  # the job gets the lock; the callback finds it released
     pool.shutdown()
 
 
@@ -153,7 +153,7 @@ def test_a_pool_whose_workers_all_wait_for_a_worker(io: IOThread):
 # I/O threads.
 
 
-def test_who_stops_a_home_has_what_its_cleanup_needs(in_thread: InThread):
+def test_a_thread_stops_a_home_whose_cleanup_needs_its_lock(in_thread: InThread):
     lock, asleep = Lock(), threading.Event()
     io = IOThread("io")
     io.start()
@@ -181,8 +181,8 @@ def test_who_stops_a_home_has_what_its_cleanup_needs(in_thread: InThread):
     thread.result(20)
 
 
-def test_who_joins_a_home_has_the_lock_that_it_needs():
-    """A lock of ours; the big lock it lets go of as it sleeps."""
+def test_a_thread_joins_a_home_that_needs_its_lock():
+    """The lock is one of `_sync`'s; the big lock would be released during the join."""
     told = told_by("""
     io, lock = homebound.IOThread("io"), homebound.Lock()
     io.start()
@@ -201,7 +201,7 @@ def test_who_joins_a_home_has_the_lock_that_it_needs():
 
 
 @pytest.mark.parametrize("call", ["run_on_cpu", "pause", "exclusive", "stop"])
-def test_who_waits_for_a_vcpu_has_what_it_needs(call: str, in_thread: InThread):
+def test_a_thread_waits_for_a_vcpu_that_needs_its_lock(call: str, in_thread: InThread):
     lock = Lock()
     vcpu = homebound.VCPU(0, lambda vcpu: (lock.acquire_sync(), lock.release(), vcpu.halt()))
 
@@ -224,7 +224,7 @@ def test_who_waits_for_a_vcpu_has_what_it_needs(call: str, in_thread: InThread):
     vcpu.stop()
 
 
-def test_who_is_to_be_exclusive_waits_for_one_in_guest_code(in_thread: InThread):
+def test_a_vcpu_waits_to_be_exclusive_for_one_in_guest_code(in_thread: InThread):
     lock = Lock()
 
     def execute(vcpu: homebound.VCPU) -> None:

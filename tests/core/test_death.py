@@ -1,4 +1,4 @@
-"""However a home ends, whoever waits for something there is told; nobody hangs."""
+"""However a home ends, what waits for something there is notified; nothing hangs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def sleeper() -> None:
 
 @pytest.fixture(params=["stop", "exit", "interrupt", "close", "guest"])
 def mortal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mortal]:
-    """A home, and what its thread says as it ends."""
+    """A mortal home, and what its thread raises as it ends."""
     said: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: said.append(args.exc_type))
     home = Mortal(request.param)
@@ -122,7 +122,7 @@ def test_far_awaits(mortal: Mortal, io: IOThread):
     assert [block_on(waiter) for waiter in waiters] == ["told"] * len(waiters)
 
 
-def test_what_comes_afterwards(mortal: Mortal, io: IOThread):
+def test_calls_after_the_end(mortal: Mortal, io: IOThread):
     context = mortal.context
     [task] = suspended(context, 1)
     mortal.die()
@@ -150,8 +150,8 @@ def test_what_comes_afterwards(mortal: Mortal, io: IOThread):
 
 
 @pytest.mark.stress
-def test_who_comes_meanwhile(mortal: Mortal, io: IOThread, in_thread: InThread):
-    """While the home ends, others spawn, wake, move and wait: each call ends."""
+def test_calls_while_the_home_ends(mortal: Mortal, io: IOThread, in_thread: InThread):
+    """While the home ends, other threads spawn, wake, move and wait: each call ends."""
     context = mortal.context
     begun = threading.Barrier(5)
 
@@ -211,7 +211,7 @@ def test_an_io_thread_that_dies_cleans_up(
 
 
 def test_a_task_that_ends_an_io_thread(monkeypatch: pytest.MonkeyPatch):
-    """Who waits for that task gets its SystemExit, who waits for others is told."""
+    """Waits for that task raise its SystemExit; waits for other tasks raise ContextClosed."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
     async def leave() -> None:
@@ -299,7 +299,7 @@ def test_at_exit_inside_run():
 
 
 def test_at_exit_a_thread_finishes_its_waiting():
-    """One that is no daemon is waited for first, with the I/O threads at work."""
+    """A thread that is no daemon is waited for first, with the I/O threads at work."""
     program = """
     io = homebound.IOThread()
     io.start()
@@ -312,9 +312,9 @@ def test_at_exit_a_thread_finishes_its_waiting():
 
 @threads_at_exit
 def test_at_exit_cleanup_that_waits_for_a_waiter():
-    """A daemon thread is left asleep, but not for ever: here a task's cleanup needs it.
+    """A daemon thread is left asleep, but not forever: here a task's cleanup needs it.
 
-    What ends the thread then is not reported either.
+    The exception that then ends the thread is not reported either.
     """
     program = """
     io = homebound.IOThread()

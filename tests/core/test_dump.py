@@ -1,4 +1,4 @@
-"""dump(): what it says of everybody."""
+"""dump(): its text about contexts, tasks, threads and the big lock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_it_names_contexts_tasks_and_what_they_wait_for():
         with homebound.IOThread("disk") as disk:
             far = disk.context.spawn(sleeper(), name="far")
             near = asyncio.create_task(waits_for_it(), name="near")
-            await asyncio.sleep(0)  # `near` begins; settle alone need not wait
+            await asyncio.sleep(0)  # `near` begins; settling alone does not wait for that
             await settle(disk.context)
             text = dumped()
             future.set_result(None)

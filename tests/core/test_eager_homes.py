@@ -1,4 +1,4 @@
-"""Eager tasks between homes: where they may begin, and whom they wake."""
+"""Eager tasks between homes: where they may begin, and which tasks they wake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def give(value: Any) -> Any:
 
 
 def test_never_in_another_thread(in_thread: InThread, io: IOThread):
-    """Neither in a plain one, nor in another home: it begins where it is at home."""
+    """From a plain thread or another home, the task begins in an iteration of its own home."""
 
     async def where() -> str:
         return threading.current_thread().name
@@ -52,7 +52,7 @@ def test_never_in_another_thread(in_thread: InThread, io: IOThread):
 
 
 def test_in_a_stand_in(in_thread: InThread):
-    """A thread with the big lock is at home in the main context: it runs there, in its stack."""
+    """A thread with the big lock is at home in the main context: the step runs there."""
 
     def make(loop: Any) -> str:
         async def child() -> None:
@@ -70,8 +70,8 @@ def test_in_a_stand_in(in_thread: InThread):
     homebound.run(main())
 
 
-def test_whom_it_wakes_runs_after_its_maker_has_suspended():
-    """Only its own step runs inside create_task."""
+def test_a_task_that_it_wakes_runs_after_its_creator_has_suspended():
+    """Only the new task's own step runs inside create_task."""
     order: list[str] = []
 
     async def sleeper(name: str) -> None:
@@ -124,7 +124,7 @@ def test_block_on_in_its_first_step():
     homebound.run(main())
 
 
-def test_in_debug_mode_it_remembers_its_maker():
+def test_in_debug_mode_it_remembers_its_creator():
     async def main() -> None:
         for eager in (True, False):
             loop: Any = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ def test_options_that_it_does_not_know():
 
 
 def test_a_context_that_is_entered_already():
-    """Refused before there is a task; asyncio's C Task of 3.14 refuses it, but goes on in it."""
+    """The Context is refused before there is a task; asyncio's C Task of 3.14 goes on in it."""
 
     async def main() -> None:
         task: Any = asyncio.current_task()

@@ -1,6 +1,6 @@
 """create_task(eager_start=True): the first step runs at once, with all that asyncio promises.
 
-What is homebound's own about it, threads, homes and wake-ups, is in test_eager_homes.py.
+The parts that only homebound has (threads, homes and wake-ups) are in test_eager_homes.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ number: contextvars.ContextVar[int] = contextvars.ContextVar("number", default=0
 
 @pytest.fixture(params=["homebound", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Both runners: what is expected of ours is what asyncio does, where that has it."""
+    """Run with asyncio or homebound: ours must do what asyncio's does, where that has it."""
     if request.param == "homebound":
         return homebound.run
     if sys.version_info < (3, 14):
@@ -119,7 +119,7 @@ def test_what_ends_the_program_comes_out_of_create_task(kind: type[BaseException
 
 
 def test_its_contextvars(run: Run):
-    """A copy of its maker's, or the Context that is given: entered for each of its steps."""
+    """A copy of the creator's, or the given Context, entered for each of the task's steps."""
     seen = []
 
     async def child() -> None:
@@ -160,7 +160,7 @@ def test_one_that_is_not_to(option: Any, run: Run):
 
 
 def test_in_a_callback(run: Run):
-    """No task runs: there is none afterwards."""
+    """No task runs in a callback, and none afterwards."""
     seen: list[Any] = []
 
     def callback() -> None:

@@ -26,8 +26,8 @@ async def nothing() -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine 'nothing' was never awaited")
 @pytest.mark.parametrize("kind", ["listener", "future"])
-def test_closing_looks_at_no_entry_twice(kind: str, monkeypatch: pytest.MonkeyPatch):
-    """Each queued task has something to tell; the mailbox is not searched through for each."""
+def test_closing_visits_each_entry_once(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Each queued task has a waiter to notify; the mailbox is not searched for each."""
     longest = 0
     take_back = homebound.AioContext._take_back
 
@@ -52,7 +52,7 @@ def test_closing_looks_at_no_entry_twice(kind: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_future_whose_task_has_begun():
-    """Its loop is closed by hand: the thread that waits for the future is told."""
+    """The loop is closed by hand: the thread that waits for the future gets an error."""
     loop = homebound.new_event_loop()
     future = asyncio.run_coroutine_threadsafe(asyncio.sleep(3600), loop)
     loop.run_until_complete(asyncio.sleep(0))
@@ -62,7 +62,7 @@ def test_a_future_whose_task_has_begun():
 
 
 def test_a_future_that_is_done_as_the_loop_closes():
-    """Its result is not lost with the callback that was to carry it over."""
+    """The result is not lost with the callback that was to carry it over."""
     loop = homebound.new_event_loop()
 
     async def stops() -> str:
@@ -77,7 +77,7 @@ def test_a_future_that_is_done_as_the_loop_closes():
 
 
 def test_other_threads_go_on_posting(in_thread: InThread):
-    """Each of their futures ends, and so does the home."""
+    """Each future of the posted coroutines ends, and so does the home."""
     halt, begun = threading.Event(), threading.Event()
     futures: list[concurrent.futures.Future[None]] = []
 
@@ -133,7 +133,7 @@ def test_tasks_are_made_without_end(way: str):
 
 
 def test_a_post_at_the_moment_of_closing():
-    """asyncio empties its queue as it closes a loop: what was posted just then is refused."""
+    """asyncio empties its queue as it closes a loop: what was posted at that moment is refused."""
     code = asyncio.BaseEventLoop.close.__code__
     refused: list[BaseException] = []
     loop = homebound.new_event_loop()

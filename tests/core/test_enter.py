@@ -1,4 +1,4 @@
-"""enter(): entered from elsewhere, from a running task, from neither."""
+"""enter(): from elsewhere, from a running task, from a callback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Trace = list[tuple[str, str, object]]
 
 
 async def sleeper(trace: Trace, turns: int = 1) -> str:
-    """Notes where it runs each time it is resumed."""
+    """A coroutine that records the thread of each resumption."""
     for _ in range(turns):
         await homebound.suspend()
         trace.append(("ran", threading.current_thread().name, current_context()))
@@ -152,7 +152,7 @@ def test_from_a_running_task_it_runs_when_that_one_ends():
     homebound.run(main())
 
 
-def test_before_control_returns_to_whoever_entered_it():
+def test_before_control_returns_to_its_enterer():
     order: list[str] = []
 
     async def second() -> None:
@@ -185,7 +185,7 @@ def test_before_control_returns_to_whoever_entered_it():
 
 
 def test_while_an_asyncio_task_runs_it_is_queued():
-    """asyncio's own task cannot have another run inside it, nor know whom it woke."""
+    """No other task can run inside asyncio's own, which does not know the tasks it woke."""
 
     async def main() -> None:
         trace: Trace = []

@@ -1,4 +1,4 @@
-"""An error says what was called, from which thread and context, and what to call instead."""
+"""Error messages: what was called, from which thread and context, and what to call instead."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_family(kind: type[Exception]):
 
 
 def test_texts(io: IOThread, io2: IOThread):
-    """What each tells: the call, the thread and context it came from, the way out."""
+    """Each text names the call, the thread and context that made it, and the alternative."""
     cases: list[tuple[Callable[[], object], type[Exception], list[str]]] = []
 
     async def suspended() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Those that need no extra; tests/libraries has the others.
+# The examples that need no extra; tests/libraries has the others.
 EXAMPLES = [
     example
     for example in sorted((Path(__file__).parents[2] / "examples").glob("*.py"))

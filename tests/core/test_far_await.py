@@ -1,4 +1,4 @@
-"""Awaiting across loops: ours await anything of any loop, asyncio's tasks await ours."""
+"""Awaiting across loops: our tasks await anything of any loop, asyncio's tasks await ours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def fail() -> None:
 
 
 class Slow:
-    """A coroutine that is cancelled only after some cleanup."""
+    """A coroutine that ends only after some cleanup when cancelled."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -56,7 +56,7 @@ class Slow:
             raise
 
 
-# Ours await what belongs elsewhere.
+# Our tasks await what belongs to other homes.
 
 
 def test_a_task_of_another_home(io: IOThread):
@@ -79,7 +79,7 @@ def test_a_future_of_another_home(io: IOThread):
         future = loop.create_future()
         io.context.call_soon(future.set_result, "set there")
         assert await future == "set there"
-        assert await future == "set there"  # done already
+        assert await future == "set there"  # already done
         failed = loop.create_future()
         io.context.call_soon(failed.set_exception, ValueError("there"))
         with pytest.raises(ValueError, match="there"):
@@ -89,7 +89,7 @@ def test_a_future_of_another_home(io: IOThread):
     homebound.run(main())
 
 
-def test_a_task_and_a_future_of_somebody_elses_loop(stock: LoopThread):
+def test_a_task_and_a_future_of_a_foreign_loop(stock: LoopThread):
     async def main() -> None:
         made: Future[asyncio.Task[str]] = stock.call(make())
         assert await (await asyncio.wrap_future(made)) == "stock"
@@ -107,7 +107,7 @@ def test_a_task_and_a_future_of_somebody_elses_loop(stock: LoopThread):
     homebound.run(main())
 
 
-def test_many_wait_for_one(io: IOThread, io2: IOThread):
+def test_many_tasks_wait_for_one(io: IOThread, io2: IOThread):
     async def main() -> None:
         future = io.context.loop.create_future()
 
@@ -129,7 +129,7 @@ def test_many_wait_for_one(io: IOThread, io2: IOThread):
 
 
 def test_threads_that_begin_to_await_one_task_at_the_same_moment(io: IOThread, io2: IOThread):
-    """asyncio's flag for it stands in the future, where two threads would trip over each other."""
+    """asyncio's flag for it is in the future, where two threads would interfere."""
 
     async def main() -> None:
         for _ in range(50):
@@ -224,7 +224,7 @@ def test_cancelling_the_waiter_waits_for_the_far_cleanup(
     homebound.run(main())
 
 
-def test_a_far_one_that_refuses_to_be_cancelled(io: IOThread):
+def test_a_far_future_that_ignores_its_cancellation(io: IOThread):
     started = threading.Event()
 
     async def stubborn() -> str:
@@ -247,7 +247,7 @@ def test_a_far_one_that_refuses_to_be_cancelled(io: IOThread):
     homebound.run(main())
 
 
-def test_a_far_future_is_cancelled(io: IOThread):
+def test_cancelling_the_waiter_cancels_a_far_future(io: IOThread):
     async def main() -> None:
         future = io.context.loop.create_future()
 
@@ -265,7 +265,7 @@ def test_a_far_future_is_cancelled(io: IOThread):
 
 
 def test_a_cancellation_that_crosses_the_result_is_not_lost(io: IOThread):
-    """Too late for what it waited for: the waiter gets it at its next wait, as in asyncio."""
+    """Too late for the awaited future, it is raised at the waiter's next wait, as in asyncio."""
 
     async def main() -> None:
         for _ in range(100):
@@ -305,7 +305,7 @@ def test_timeout_around_a_far_wait(io: IOThread):
     homebound.run(main())
 
 
-def test_a_loop_that_ends_tells_who_waits_for_its_futures():
+def test_waiters_for_the_futures_of_a_closed_loop_are_notified():
     async def main() -> None:
         with IOThread("ends") as io:
             pending = io.context.loop.create_future()
@@ -320,7 +320,7 @@ def test_a_loop_that_ends_tells_who_waits_for_its_futures():
             with pytest.raises(ContextClosed, match="will never be done"):
                 await waiter
         with pytest.raises(ContextClosed):
-            await pending  # and who comes later
+            await pending  # also waiters that come later
 
     homebound.run(main())
 
@@ -339,7 +339,7 @@ def test_a_result_outlives_its_loop():
     homebound.run(main())
 
 
-def test_two_that_wait_for_each_others_homes(io: IOThread):
+def test_two_tasks_that_wait_at_each_others_homes(io: IOThread):
     """A chain main -> io -> main -> io of awaits, none of which blocks a thread."""
 
     async def hop(depth: int, places: list[AioContext]) -> list[str]:
@@ -354,8 +354,8 @@ def test_two_that_wait_for_each_others_homes(io: IOThread):
     homebound.run(main())
 
 
-def test_cancelled_too_late_for_the_future_it_ends_the_wait_for_it(io: IOThread, gate: Gate):
-    """As on one loop: not whatever the task waits for after that."""
+def test_a_late_cancellation_ends_only_the_wait_it_was_for(io: IOThread, gate: Gate):
+    """As on one loop, it ends no later wait of the task."""
 
     async def main() -> None:
         future = io.context.loop.create_future()
@@ -369,7 +369,7 @@ def test_cancelled_too_late_for_the_future_it_ends_the_wait_for_it(io: IOThread,
             await asyncio.sleep(0)
 
         task = asyncio.create_task(work())
-        await asyncio.sleep(0)  # it listens over there
+        await asyncio.sleep(0)  # the future's home has the request by now
         go_on = gate(io.context)
         io.context.call_soon(future.set_result, "done")
         assert task.cancel()
@@ -380,8 +380,8 @@ def test_cancelled_too_late_for_the_future_it_ends_the_wait_for_it(io: IOThread,
     homebound.run(main())
 
 
-def test_a_timeout_that_strikes_as_what_it_limits_ends_far_away():
-    """The request comes too late there; the block ends, and takes it back; it is gone."""
+def test_a_timeout_that_expires_as_the_far_wait_ends():
+    """The request comes too late there; the block ends and withdraws it; nothing is left."""
 
     async def main() -> None:
         begun, ends = asyncio.Event(), threading.Event()
@@ -401,14 +401,14 @@ def test_a_timeout_that_strikes_as_what_it_limits_ends_far_away():
                 loop.call_later(0.001, ends.set)
                 assert await task == "just in time"
             assert timeout.expired()
-            await io.spawn(asyncio.sleep(0))  # what came too late has come back by then
+            await io.spawn(asyncio.sleep(0))  # the late request has come back by then
             await asyncio.sleep(0)
         assert me.cancelling() == 0
 
     homebound.run(main())
 
 
-# asyncio's own tasks, on whatever loop, await ours.
+# asyncio's own tasks, on any loop, await ours.
 
 
 def test_an_asyncio_task_awaits_ours(stock: LoopThread, io: IOThread):
@@ -439,7 +439,7 @@ def test_cancelling_the_asyncio_task_cancels_ours(stock: LoopThread, io: IOThrea
     assert far.cancelled()
 
 
-def test_an_asyncio_task_awaits_one_that_moves(stock: LoopThread, io: IOThread, io2: IOThread):
+def test_an_asyncio_task_awaits_a_task_that_moves(stock: LoopThread, io: IOThread, io2: IOThread):
     async def work() -> str:
         for _ in range(10):
             await homebound.move_to(io2.context)
@@ -452,7 +452,7 @@ def test_an_asyncio_task_awaits_one_that_moves(stock: LoopThread, io: IOThread, 
     assert stock.call(wait()).result(10) == "io"
 
 
-def test_an_asyncio_task_on_our_loop_awaits_a_far_one(io: IOThread):
+def test_an_asyncio_task_on_our_loop_awaits_a_far_task(io: IOThread):
     async def wait() -> tuple[str, str]:
         return await io.spawn(where()), thread_name()
 

@@ -1,4 +1,4 @@
-"""What a main home of somebody else's loop needs: an end to await, and tasks that can be woken."""
+"""A foreign loop as the main home: an end that can be awaited, and tasks that can be woken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def until_stopped(cleaned: list[str]) -> None:
         cleaned.append(threading.current_thread().name)
 
 
-# An end to await.
+# An end that can be awaited.
 
 
 def test_astop_waits_for_the_end(run: Callable[..., Any]):
@@ -64,7 +64,7 @@ def test_astop_waits_for_the_end(run: Callable[..., Any]):
         await io.astop()
         assert task.cancelled()
         assert cleaned == ["io0"]
-        assert ticks  # others go on meanwhile
+        assert ticks  # other tasks go on meanwhile
         assert "ended" in repr(io)
         await io.astop()
         io.stop()
@@ -106,7 +106,7 @@ def test_astop_in_its_own_thread_and_in_another_one(io: IOThread, io2: IOThread)
 # Tasks that can be woken.
 
 
-def test_a_loop_of_others_that_makes_our_tasks(factory: Factory, io: IOThread):
+def test_a_foreign_loop_that_makes_our_tasks(factory: Factory, io: IOThread):
     async def sleeper() -> str:
         await homebound.suspend()
         return threading.current_thread().name
@@ -149,7 +149,7 @@ def test_a_loop_of_others_that_makes_our_tasks(factory: Factory, io: IOThread):
     loop.close()
 
 
-def test_a_task_factory_of_somebody_else_stays(factory: Factory):
+def test_an_existing_task_factory_stays(factory: Factory):
     def make(loop: Any, coro: Any, **options: Any) -> Any:
         return asyncio.Task(coro, loop=loop, **options)
 

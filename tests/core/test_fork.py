@@ -47,7 +47,7 @@ def fresh():
 
 def run(program: str) -> None:
     done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads: that is the test.
+        # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
          "-c", PRELUDE + textwrap.dedent(program) + "\nprint('done')"],
         capture_output=True, text=True, timeout=30, check=False,
@@ -156,7 +156,7 @@ def test_in_an_io_thread():
     """)
 
 
-def test_it_falls_out_of_its_parents_run():
+def test_the_child_leaves_its_parents_run():
     run("""
     async def main():
         pid = os.fork()
@@ -172,7 +172,7 @@ def test_it_falls_out_of_its_parents_run():
     """)
 
 
-def test_the_big_lock_was_anothers():
+def test_the_big_lock_was_held_by_another_thread():
     run("""
     held, let_go = threading.Event(), threading.Event()
     def hold():
@@ -199,8 +199,8 @@ def test_the_big_lock_was_anothers():
     """)
 
 
-def test_it_exits_by_itself():
-    """Its atexit handlers run: they wait for no thread of the parent's."""
+def test_the_child_exits_by_itself():
+    """The child's atexit handlers run: they wait for no thread of the parent's."""
     run("""
     pool = homebound.WorkerPool()
     go_on = threading.Event()

@@ -1,6 +1,7 @@
-"""Time frozen by a test's library, as freezegun does it: I/O goes on, and waits end.
+"""Time frozen by a test library, as freezegun does it: I/O goes on, and waits end.
 
-It replaces the functions of the module `time`, and each global of any module that is one of them.
+The library replaces the functions of the module `time`, and each global of any module that is
+one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def freeze():
         frozen[id(real)] = lambda value=type(real())(): value  # long ago
     for module in tuple(sys.modules.values()):
         if module.__name__ in ("threading", "queue"):
-            continue  # whose waits would not end
+            continue  # its waits would not end
         for name, value in tuple(vars(module).items()):
             if id(value) in frozen:
                 setattr(module, name, frozen[id(value)])

@@ -1,4 +1,4 @@
-"""The end of somebody else's loop is told to those who wait for something there."""
+"""The end of a foreign loop: what waits for something there is notified."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def outcome(of: Any) -> object:
 
 
 def waiting_for(io: IOThread, what: Any) -> homebound.Task[Any]:
-    """A task in `io` that waits, and has begun to."""
+    """Spawn a task in `io` that waits, and has begun to."""
     task = io.spawn(outcome(what))
     while block_on(io.spawn(nothing())) or task._fut_waiter is None:
         pass
@@ -42,7 +42,7 @@ def waiting_for(io: IOThread, what: Any) -> homebound.Task[Any]:
 
 
 @pytest.mark.parametrize("attached", [True, False])
-def test_who_awaits_a_future_of_a_loop_that_is_closed(
+def test_waiters_for_a_future_of_a_closed_loop(
     attached: bool,  # noqa: FBT001
     stock: StockLoop,
     io: IOThread,
@@ -53,11 +53,11 @@ def test_who_awaits_a_future_of_a_loop_that_is_closed(
     waiters = [waiting_for(io, future) for _ in range(3)]
     stock.close()
     assert [block_on(waiter) for waiter in waiters] == ["told"] * 3
-    assert block_on(io.spawn(outcome(future))) == "told"  # and who comes later
+    assert block_on(io.spawn(outcome(future))) == "told"  # also waiters that come later
 
 
-def test_who_awaits_a_task_there(stock: StockLoop, io: IOThread, in_thread: InThread):
-    """Nobody posts there: it is told by the end itself."""
+def test_waiters_for_a_task_of_a_closed_loop(stock: StockLoop, io: IOThread, in_thread: InThread):
+    """Nothing is posted there: the end itself notifies the waiter."""
     context = AioContext.attach(stock.loop)
     task = context.spawn(homebound.suspend())
     block_on(context.spawn(nothing()))
@@ -71,7 +71,7 @@ def test_who_awaits_a_task_there(stock: StockLoop, io: IOThread, in_thread: InTh
     assert context.stats().closed
 
 
-def test_a_result_that_was_there_is_given(stock: StockLoop, io: IOThread):
+def test_a_result_that_was_set_before_is_returned(stock: StockLoop, io: IOThread):
     future = stock.loop.create_future()
     waiter = waiting_for(io, future)
     stock.loop.call_soon_threadsafe(stock.loop.stop)
@@ -90,7 +90,7 @@ def test_an_io_thread_on_such_a_loop(factory: Factory, io: IOThread):
 
 
 def test_posts_that_race_with_the_end(factory: Factory, in_thread: InThread):
-    """Each is run, or refused, or its task is told: also on loops that take posts when closed."""
+    """Each post runs, or is refused, or its task is notified: also if a closed loop takes posts."""
     for _ in range(20):
         loop = factory()
         context = AioContext.attach(loop)
@@ -124,7 +124,7 @@ def test_attaching_again(factory: Factory):
         AioContext.attach(strange)
 
 
-def test_one_that_runs_cannot_be_closed(factory: Factory):
+def test_a_running_loop_cannot_be_closed(factory: Factory):
     async def main() -> None:
         loop = asyncio.get_running_loop()
         context = AioContext.attach(loop)
@@ -136,7 +136,7 @@ def test_one_that_runs_cannot_be_closed(factory: Factory):
         runner.run(main())
 
 
-def test_another_cover_of_close_is_called(factory: Factory):
+def test_another_wrapper_of_close_is_called(factory: Factory):
     loop: Any = factory()
     calls = []
     real_close = loop.close
@@ -161,7 +161,7 @@ def test_another_cover_of_close_is_called(factory: Factory):
 
 
 class Bare(asyncio.SelectorEventLoop):
-    """A loop that keeps others from covering a method, as one without a `__dict__` would."""
+    """A loop whose methods cannot be replaced, as one without a `__dict__`."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "close" or "homebound" in name:
@@ -169,8 +169,8 @@ class Bare(asyncio.SelectorEventLoop):
         super().__setattr__(name, value)
 
 
-def test_a_loop_that_cannot_be_covered(in_thread: InThread):
-    """Its end is noticed by who posts, and by who waits in a thread."""
+def test_a_loop_whose_close_cannot_be_replaced(in_thread: InThread):
+    """Its end is noticed by the next post, and by a wait in a thread."""
     for notice in ("post", "wait"):
         loop = Bare()
         context = AioContext.attach(loop)

@@ -1,4 +1,4 @@
-"""A main thread whose loop is somebody else's: the main context, with I/O threads beside it."""
+"""A main thread with a foreign loop: the main context, with I/O threads beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run_guest(factory: Factory) -> Run:
-    """Run `body(context)` in a plain asyncio task of a loop of others, in the main thread."""
+    """Run `body(context)` in a plain asyncio task of a foreign loop, in the main thread."""
 
     async def main(body: Any) -> Any:
         return await body(AioContext.attach(asyncio.get_running_loop()))
@@ -62,7 +62,7 @@ def test_it_is_the_main_context_while_its_loop_runs(run_guest: Run, in_thread: I
     assert homebound.run(where()) == "MainThread"
 
 
-def test_it_is_told_before_its_loop_begins(factory: Factory):
+def test_attached_before_its_loop_begins(factory: Factory):
     loop = factory()
     context = AioContext.attach(loop)
 
@@ -70,13 +70,13 @@ def test_it_is_told_before_its_loop_begins(factory: Factory):
         return homebound.main_context() is context, current_context() is context
 
     assert homebound.main_context() is None
-    for _ in range(3):  # the loop tells nobody that it stops and starts
+    for _ in range(3):  # the loop does not announce that it stops and starts
         assert loop.run_until_complete(look()) == (True, True)
         assert homebound.main_context() is None is current_context()
     loop.close()
 
 
-def test_a_loop_that_stops_makes_room(factory: Factory):
+def test_a_loop_that_stops_may_be_followed_by_another(factory: Factory):
     loop = factory()
     context = AioContext.attach(loop)
 
@@ -99,7 +99,7 @@ def test_there_is_one_main_context(run_guest: Run, in_thread: InThread):
     run_guest(body)
 
 
-def test_a_holder_of_the_big_lock_stands_in_for_nobody(run_guest: Run, in_thread: InThread):
+def test_a_holder_of_the_big_lock_is_no_stand_in(run_guest: Run, in_thread: InThread):
     """The loop runs on in its own thread: what the holder wakes is queued there."""
 
     async def sleeper() -> str:
@@ -124,7 +124,7 @@ def test_a_holder_of_the_big_lock_stands_in_for_nobody(run_guest: Run, in_thread
     run_guest(body)
 
 
-def test_what_a_holder_cannot_do_says_so(run_guest: Run, in_thread: InThread):
+def test_what_a_holder_cannot_do_raises(run_guest: Run, in_thread: InThread):
     async def body(context: AioContext) -> None:
         def wait() -> None:
             kind = type(context.loop).__qualname__
@@ -141,8 +141,10 @@ def test_what_a_holder_cannot_do_says_so(run_guest: Run, in_thread: InThread):
     run_guest(body)
 
 
-def test_a_holder_blocks_by_a_thread_hop(run_guest: Run, in_thread: InThread, io: IOThread):
-    """It lets go of the lock as it sleeps: what it waits for needs it, to run there."""
+def test_a_holder_blocks_by_waiting_for_the_main_thread(
+    run_guest: Run, in_thread: InThread, io: IOThread
+):
+    """The holder releases the lock as it sleeps: the main thread needs it to run the work."""
 
     async def body(context: AioContext) -> None:
         def block() -> list[object]:
@@ -195,11 +197,11 @@ def test_what_is_at_home_there_runs_under_the_big_lock(run_guest: Run, in_thread
     async def body(context: AioContext) -> None:
         tasks = [context.spawn(work(name)) for name in "ab"]
         await asyncio.gather(asyncio.wrap_future(in_thread(other)), *tasks)
-        assert not big_lock.held()  # a plain task of the loop is not ours to guard
+        assert not big_lock.held()  # a plain task of the loop is not guarded
         context.call_soon(seen.append, None)
         context.call_soon(lambda: seen.append(big_lock.held()))
         await context.spawn(where())
-        with big_lock:  # but may take it
+        with big_lock:  # but may take the lock
             assert current_context() is context
 
     seen: list[object] = []
@@ -276,7 +278,7 @@ def test_with_io_threads_beside_it(run_guest: Run, io: IOThread, in_thread: InTh
 def test_block_on_elsewhere_before_and_after_attach(
     factory: Factory, io: IOThread, in_thread: InThread
 ):
-    """Its loop stands still meanwhile, as it did when nobody knew it; in any thread."""
+    """The thread's loop stands still meanwhile, attached or not; in any thread."""
 
     async def forever() -> None:
         await homebound.suspend()
@@ -321,8 +323,8 @@ def test_cancelled_at_once_from_its_own_thread(run_guest: Run):
     run_guest(body)
 
 
-def test_a_task_that_turns_the_loop_in_its_own_way(factory: Factory):
-    """As Qt's modal dialogs do: the batch inside runs what is ready, the one outside goes on."""
+def test_a_task_that_nests_the_loop_as_qt_does(factory: Factory):
+    """As in Qt's modal dialogs: the inner batch runs what is ready, the outer one goes on."""
     if factory is not asyncio.SelectorEventLoop:
         pytest.skip("turned by hand: asyncio's private iteration")
     order: list[str] = []

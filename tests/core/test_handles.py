@@ -25,7 +25,7 @@ waits = pytest.mark.skipif(
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_cancelled_before_it_runs(debug: Any, in_thread: InThread):
-    """It stands in the queue behind the callback that waits for the other thread."""
+    """The handle stands in the queue behind the callback that waits for the other thread."""
     ran: list[str] = []
 
     async def main() -> None:
@@ -47,7 +47,7 @@ def test_cancelled_before_it_runs(debug: Any, in_thread: InThread):
 
 
 def test_cancelled_by_itself():
-    """It runs to its end."""
+    """The callback runs to its end."""
     ran: list[bool] = []
 
     async def main() -> None:
@@ -79,8 +79,8 @@ def test_one_that_fails_is_reported():
 
 @waits
 @pytest.mark.parametrize("ask", ["cancel", "cancelled"])
-def test_one_that_runs_elsewhere_is_waited_for(ask: str, in_thread: InThread):
-    """Without the big lock, which the callback needs before it can end."""
+def test_cancel_waits_for_a_callback_that_runs_elsewhere(ask: str, in_thread: InThread):
+    """The wait releases the big lock, which the callback needs before it can end."""
     order: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 

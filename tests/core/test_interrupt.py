@@ -1,4 +1,4 @@
-"""Ctrl-C: wherever the main thread waits, it ends the wait, and cleanup is waited for."""
+"""Ctrl-C: it ends the main thread's wait, wherever that is, and cleanup is waited for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_run(where: str):
 
 
 def test_big_lock_acquire():
-    """It leaves the queue: the lock is not handed to a thread that has gone."""
+    """The interrupted thread leaves the queue, so the lock is not handed to it."""
     lines = run(
         """
         held, leave = threading.Event(), threading.Event()
@@ -114,8 +114,8 @@ def test_block_on_in_a_thread_without_a_context():
     assert lines == ["cleaned up", "interrupted", "goes on"]
 
 
-def test_block_on_wherever_it_comes():
-    """In each call that the waiting thread makes: if the coroutine has begun, it is cleaned up."""
+def test_block_on_at_each_call_that_it_makes():
+    """Ctrl-C in each call of the waiting thread: a coroutine that has begun is cleaned up."""
     lines = run(
         """
         import itertools, sys
@@ -180,7 +180,7 @@ def test_block_on_at_home():
 
 
 def test_block_on_at_home_as_its_end_comes():
-    """The task that it waits for is done: that does not make the interrupt one of the task's."""
+    """The awaited task is done, which does not make the interrupt an exception of the task."""
     lines = run(
         """
         async def work():
@@ -250,7 +250,7 @@ def test_wait_while():
     assert lines == ["interrupted True True", "goes on"]
 
 
-def test_a_worker_stands_in_while_it_comes():
+def test_a_worker_stands_in_as_ctrl_c_comes():
     """The signal breaks the main thread's sleep while another thread has the lock."""
     lines = run(
         """
@@ -275,8 +275,8 @@ def test_a_worker_stands_in_while_it_comes():
     assert lines == ["cleaned up True", "interrupted False"]
 
 
-def test_the_main_thread_waits_for_the_lock_as_it_comes():
-    """It has the lock when it hears of it, and is awake in all that it says of itself."""
+def test_the_main_thread_waits_for_the_lock_as_ctrl_c_comes():
+    """The handler runs when the thread has the lock, and all its fields say that it is awake."""
     lines = run(
         """
         async def main():
@@ -307,8 +307,8 @@ def test_the_main_thread_waits_for_the_lock_as_it_comes():
 
 
 @pytest.mark.parametrize("kind", ["SystemExit", "TimeoutError", "KeyboardInterrupt"])
-def test_whatever_a_handler_raises_as_the_main_loop_waits_for_the_lock(kind: str):
-    """The cleanup runs under the lock, when the thread that has it has let it go."""
+def test_what_a_handler_raises_as_the_main_loop_waits_for_the_lock(kind: str):
+    """The cleanup runs under the lock, once the thread that holds it has released it."""
     lines = run(
         f"""
         def handle(*_):
@@ -348,7 +348,7 @@ def test_whatever_a_handler_raises_as_the_main_loop_waits_for_the_lock(kind: str
 @pytest.mark.parametrize("how", ["task.wake()", "context.enter(task)"])
 @pytest.mark.parametrize("wait", ["await done", "wait_while(lambda: not done.done())"])
 def test_a_handler_in_the_sleep_runs_no_task(how: str, wait: str):
-    """Somebody else may have the big lock then, and run tasks: what it wakes is queued."""
+    """Another thread may hold the big lock then: what the handler wakes is queued."""
     lines = run(
         f"""
         async def main():

@@ -47,7 +47,7 @@ def test_start_use_stop():
     assert io.context.stats().closed
 
 
-def test_names_are_made_up():
+def test_default_names():
     assert IOThread().name != IOThread().name
 
 
@@ -129,8 +129,8 @@ def test_stop_cancels_and_waits_for_the_cleanup(how: str):
 
 
 @pytest.mark.parametrize("kind", ["thread", "pool"])
-def test_who_has_moved_there_goes_back_at_the_end(kind: str):
-    """It waits for the end of the thread that it runs in, and would be waited for by that."""
+def test_a_task_that_has_moved_there_goes_back_at_the_end(kind: str):
+    """The task would wait for the end of the thread it runs in, which waits for the task."""
 
     async def main() -> None:
         home = homebound.current_context()
@@ -210,7 +210,7 @@ def test_an_exception_in_cleanup_is_reported():
     assert [type(report["exception"]) for report in reports] == [ValueError]
 
 
-def test_what_was_posted_before_stop_runs_before_it():
+def test_what_was_posted_before_stop_runs_first():
     ran: list[int] = []
     with IOThread() as io:
         for number in range(100):
@@ -267,7 +267,7 @@ def test_not_in_another_io_thread(io: IOThread, io2: IOThread):
     assert block_on(io2.spawn(where())) == "io2"
 
 
-def test_the_main_loop_turns_while_it_waits_for_the_end():
+def test_the_main_loop_runs_while_it_waits_for_the_end():
     """The task that is cancelled there needs the main loop for its cleanup."""
     trace: list[str] = []
 
@@ -292,7 +292,7 @@ def test_the_main_loop_turns_while_it_waits_for_the_end():
     assert trace == ["asked"]
 
 
-def test_a_lock_holder_may_stop_one(in_thread: InThread):
+def test_a_holder_of_the_big_lock_may_stop_one(in_thread: InThread):
     async def main() -> None:
         def work() -> None:
             with homebound.big_lock:

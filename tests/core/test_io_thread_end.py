@@ -1,4 +1,4 @@
-"""I/O threads: what is refused afterwards, loops of other makes, pools, the interpreter's exit."""
+"""I/O threads: what is refused afterwards, foreign loops, pools, the interpreter's exit."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_the_main_loop_ends_while_a_stand_in_waits_for_it(in_thread: InThread):
     assert waiting.result(20)
 
 
-def test_who_would_move_there_as_it_ends_stays_where_it_was(in_thread: InThread):
-    """Its tasks have been cancelled: one that came now would be dropped in the midst."""
+def test_a_move_there_as_it_ends_is_refused(in_thread: InThread):
+    """The tasks there were cancelled before: one that came now would be dropped half-way."""
     ending, go_on = threading.Event(), threading.Event()
     io = IOThread("io")
 
@@ -133,7 +133,7 @@ def test_everything_is_refused_afterwards(in_thread: InThread):
 
 
 def test_a_task_suspended_elsewhere_and_moved_there_too_late(io: IOThread):
-    """Refused, it stays where it was, and can be woken there."""
+    """The task is refused there, stays at its old home, and can be woken there."""
     with IOThread("gone") as gone:
         context = gone.context
 
@@ -196,7 +196,7 @@ def test_adaptive_polling_loses_nothing(grow: int, shrink: int, in_thread: InThr
 # Pools.
 
 
-def test_a_pool_takes_turns():
+def test_a_pool_spawns_in_its_threads_by_turns():
     with IOThreadPool(3, name="disk") as pool:
         assert [block_on(pool.spawn(where())) for _ in range(6)] == ["disk0", "disk1", "disk2"] * 2
         assert {pool.next().name for _ in range(3)} == {"disk0", "disk1", "disk2"}
@@ -214,7 +214,7 @@ def test_a_pool_of_none():
         IOThreadPool(0)
 
 
-def test_a_pool_one_of_which_cannot_start():
+def test_a_pool_with_a_thread_that_cannot_start():
     made: list[int] = []
 
     def factory() -> asyncio.AbstractEventLoop:
@@ -268,7 +268,7 @@ def test_at_interpreter_exit_they_end_in_order():
     assert (done.returncode, done.stdout, done.stderr) == (0, "cleaned up\n", "")
 
 
-def test_who_spawns_without_end_does_not_keep_it_from_ending():
+def test_a_task_that_spawns_without_end_does_not_keep_it_from_ending():
     io = IOThread("flooded")
     io.start()
     refused = threading.Event()

@@ -1,4 +1,4 @@
-"""SystemExit or KeyboardInterrupt raised in an I/O thread ends it; everybody is told."""
+"""SystemExit or KeyboardInterrupt raised in an I/O thread ends it, and is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXITS = [SystemExit(3), KeyboardInterrupt("no")]
 
 @pytest.fixture
 def hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException | None]]:
-    """What threading.excepthook was told."""
+    """The reports to threading.excepthook."""
     told: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
     yield told
@@ -38,7 +38,7 @@ async def waits(log: list[str]) -> None:
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("way", ["task", "callback"])
 @pytest.mark.parametrize("error", EXITS, ids=repr)
-def test_the_others_are_cancelled_and_all_is_told(
+def test_the_other_tasks_are_cancelled_and_reported(
     error: BaseException,
     way: str,
     factory: Callable[[], asyncio.AbstractEventLoop],
@@ -75,8 +75,8 @@ def test_the_others_are_cancelled_and_all_is_told(
 
 
 @pytest.mark.parametrize("error", EXITS, ids=repr)
-def test_once_more_in_the_cleanup(error: BaseException, hooked: list[BaseException | None]):
-    """That of one task does not take the cleanup of the others."""
+def test_a_second_exit_in_the_cleanup(error: BaseException, hooked: list[BaseException | None]):
+    """A second one, in one task's cleanup, does not end the cleanup of the others."""
     reports: list[str] = []
     log: list[str] = []
 

@@ -1,4 +1,4 @@
-"""`IOThread.start` that fails: nothing is left behind, and it can be tried again."""
+"""`IOThread.start` that fails: nothing is left behind, and it can be called again."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_pool():
 
 
 def test_no_descriptors_are_left():
-    """The limit is reached wherever a start needs one more; the next start finds room again."""
+    """The limit is reached wherever a start needs one more; the next start succeeds."""
     program = """
     import asyncio, os, resource, threading, homebound
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -130,7 +130,7 @@ def test_no_descriptors_are_left():
 
 
 def test_ctrl_c_during_start():
-    """The thread lives all the same, and ends in order with the interpreter."""
+    """The thread exists all the same, and ends in order with the interpreter."""
     program = """
     import asyncio, os, signal, homebound
     def factory():

@@ -1,8 +1,8 @@
-"""No loop in a `try` or `with` ends in a jump that this does not cover.
+"""No loop in a `try` or `with` ends in a jump that the statement does not cover.
 
-CPython runs signal handlers at jumps back. On 3.12 to 3.14 it leaves one that depends on a
-condition (at the end of `while condition:`, or of a loop whose last statement is an `if`) out of
-the table of what handles exceptions: what a handler raises there passes by `except` and `finally`.
+CPython runs signal handlers at jumps back. On 3.12 to 3.14 its exception table leaves out a jump
+that depends on a condition (at the end of `while condition:`, or of a loop whose last statement
+is an `if`): what a handler raises there passes by `except` and `finally`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(homebound.__file__).parent
-# The test kit is left out: a test that a signal handler interrupts has failed.
+# Without the test kit: a test that a signal handler interrupts has failed.
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if "testing" not in path.parts]
 EVERYTHING = {"BaseException", "KeyboardInterrupt"}
 LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
 
-# In a thread that is never the main one: no signal handler runs there.
+# Code of a thread that is never the main one, where no signal handler runs.
 ACCEPTED = {
     "VCPUThread._live",
     "VCPUThread._wait_outside",
@@ -34,7 +34,7 @@ ACCEPTED = {
 
 
 def undoes(node: ast.AST) -> bool:
-    """Whether it has to be passed through by whatever is raised in it."""
+    """Whether the statement must run code for whatever is raised inside it."""
     if isinstance(node, ast.With):
         return True
     if not isinstance(node, ast.Try):
@@ -44,7 +44,7 @@ def undoes(node: ast.AST) -> bool:
 
 
 def loops_inside(tree: ast.AST) -> set[int]:
-    """The lines of loops that stand in such a statement, in the same function."""
+    """Return the lines of loops inside such a statement, in the same function."""
     lines: set[int] = set()
 
     def visit(node: ast.AST, inside: bool) -> None:  # noqa: FBT001
@@ -68,7 +68,7 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
 
 
 def jumps_out(code: CodeType) -> set[int]:
-    """The lines of jumps back to what a `try` covers, from where it does not."""
+    """Return the lines of jumps back into what a `try` covers, from where it does not."""
     bytecode: Any = dis.Bytecode(code)
     covered = [range(entry.start, entry.end) for entry in bytecode.exception_entries]
 
@@ -86,7 +86,7 @@ def jumps_out(code: CodeType) -> set[int]:
 
 
 def uncovered(source: str, name: str = "<string>") -> dict[str, set[int]]:
-    """By function: the lines of its loops that end outside of the statement they stand in."""
+    """Return, by function, the lines of loops that end outside of their statement."""
     lines = loops_inside(ast.parse(source))
     found = {}
     for code in codes_of(compile(source, name, "exec")):

@@ -1,4 +1,4 @@
-"""One program that leaves tasks running when it ends: it ends the same under every runner."""
+"""A program that leaves tasks running at its end: it ends the same under every runner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """What it has noted down by its end, by the name of the part: tasks end in any order."""
+    """The program and the record of each part: tasks end in any order."""
 
     def __init__(self) -> None:
         self.notes: dict[str, list[str]] = defaultdict(list)
@@ -178,7 +178,7 @@ def by_homebound_run(main: Main, *, debug: bool) -> str:
 
 
 def by_io_thread(main: Main, *, debug: bool) -> str:
-    """The thread ends: what is at home there is left over."""
+    """Run the program in an I/O thread that then ends: the tasks at home there are left over."""
     with homebound.IOThread() as io:
         io.context.call_soon(io.context.loop.set_debug, debug)
         result: str = homebound.block_on(io.spawn(main))
@@ -186,7 +186,7 @@ def by_io_thread(main: Main, *, debug: bool) -> str:
 
 
 def by_io_thread_with_others_loop(main: Main, *, debug: bool) -> str:
-    """As `by_io_thread`, on a loop of asyncio's, with tasks of asyncio's."""
+    """Do as `by_io_thread`, on a loop of asyncio's, with tasks of asyncio's."""
     with homebound.IOThread(loop_factory=asyncio.SelectorEventLoop) as io:
         io.context.call_soon(io.context.loop.set_debug, debug)
         result: str = homebound.block_on(io.spawn(main))

@@ -1,4 +1,4 @@
-"""Timeouts that mean "for ever, but with a number": whatever threading or asyncio take."""
+"""Timeouts that mean "forever, but with a number": whatever threading or asyncio take."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_idle_workers(timeout: float):
 
 @long_times
 def test_a_stand_in_beside_the_timer_of_another(timeout: float):
-    """It sleeps until the main loop's next timer, however far that is."""
+    """The stand-in sleeps until the main loop's next timer, however far that is."""
     told = homebound.Event()
 
     def stand_in() -> bool:
@@ -140,8 +140,8 @@ def block_on_nothing() -> str:
     return homebound.run(asyncio.sleep(0, "done"))
 
 
-def test_time_does_not_jump_to_the_end_of_all_days(virtual_clock: VirtualClock):
-    """A sleep for ever, with a number, is no deadline for the virtual clock to go to."""
+def test_virtual_time_does_not_jump_to_a_deadline_that_means_forever(virtual_clock: VirtualClock):
+    """A sleep forever, with a number, is no deadline for the virtual clock."""
 
     async def main() -> float:
         forever = asyncio.create_task(asyncio.sleep(math.inf))
@@ -159,8 +159,8 @@ def test_a_month_under_the_virtual_clock(virtual_clock: VirtualClock, io: IOThre
     assert virtual_clock.now() == 2 * MONTH
 
 
-def test_no_number_is_refused_before_anything_begins(io: IOThread, in_thread: InThread):
-    """As by threading; it would be neither over nor to come."""
+def test_nan_is_refused_before_anything_begins(io: IOThread, in_thread: InThread):
+    """NaN is refused as by threading: such a timeout would neither expire nor be pending."""
     lock = homebound.Lock()
     lock.acquire_sync()
     refused = pytest.raises(ValueError, match="NaN")

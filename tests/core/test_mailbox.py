@@ -68,7 +68,7 @@ def test_scheduled_tasks_run_first_in_first_out(io: IOThread, gate: Gate):
     assert order == list(range(20))
 
 
-def test_posts_of_threads_that_take_turns_keep_their_order(
+def test_posts_of_alternating_threads_keep_their_order(
     io: IOThread, gate: Gate, in_thread: InThread
 ):
     order: list[int] = []
@@ -80,7 +80,7 @@ def test_posts_of_threads_that_take_turns_keep_their_order(
     assert order == list(range(10))
 
 
-def test_what_is_queued_meanwhile_waits_for_the_next_iteration():
+def test_what_is_queued_in_an_iteration_waits_for_the_next():
     async def main() -> None:
         order: list[str] = []
         context = here()
@@ -102,7 +102,7 @@ def test_what_is_queued_meanwhile_waits_for_the_next_iteration():
     homebound.run(main())
 
 
-def test_batch_for_a_task_that_queues_itself_for_ever():
+def test_a_task_that_queues_itself_forever_leaves_time_for_others():
     """A home that always has work still looks at its timers and sockets."""
 
     async def main() -> None:
@@ -145,7 +145,7 @@ def test_never_in_the_callers_stack(method: str):
 
 
 def test_nothing_is_lost_between_many_producers(io: IOThread, in_thread: InThread):
-    """Each post is made while the home goes to sleep or wakes: it must not be missed."""
+    """Each post is made while the home goes to sleep or wakes, and must not be missed."""
     producers, posts = 4, 300
     got: list[tuple[int, int]] = []
     barrier = threading.Barrier(producers)
@@ -185,7 +185,7 @@ def test_no_wake_up_while_the_home_is_awake(io: IOThread, gate: Gate):
 
 
 def test_a_burst_to_a_sleeping_home_is_one_wake_up(io: IOThread):
-    """The second post finds the home awake already, or sure to wake."""
+    """The second post finds the home awake, or about to wake."""
     before = io.context.stats()
     total = 200
     done = threading.Event()

@@ -1,4 +1,4 @@
-"""move_to and on: the rest of a coroutine runs elsewhere, and everything goes along."""
+"""move_to and on: the rest of the task runs elsewhere, with its contextvars, timeouts and so on."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_on_comes_back_when_cancelled_on_its_way_there(who: str, io: IOThread, g
         await asyncio.sleep(0)
         if who == "main task":
             task.cancel()
-        await asyncio.sleep(0.002)  # its timeout, of less and made before, has struck
+        await asyncio.sleep(0.002)  # its own timeout, shorter and made before, has expired
         go_on.set()
         with pytest.raises(TimeoutError if who == "timeout" else asyncio.CancelledError):
             await task
@@ -209,21 +209,21 @@ def test_timeout_inside_a_move(io: IOThread):
 
 
 def passed(context: AioContext, seconds: float) -> threading.Event:
-    """Set by the context's loop once its timers of `seconds` from now have struck."""
+    """An event that the context's loop sets once its timers of `seconds` from now have run."""
     event = threading.Event()
     context.loop.call_later(seconds, event.set)
     return event
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001])
-def test_timeout_that_strikes_elsewhere_as_the_block_ends(seconds: float, io: IOThread):
-    """The timer is the old home's. What has left the block meanwhile is not cancelled."""
+def test_a_timeout_that_expires_elsewhere_as_the_block_ends(seconds: float, io: IOThread):
+    """The timer is the old home's. A task that has left the block meanwhile is not cancelled."""
 
     async def main() -> None:
         home, me = here(), current_task()
         assert me is not None
         arrived = threading.Event()
-        home.call_soon(arrived.wait, 10)  # it does not strike while the task is on its way
+        home.call_soon(arrived.wait, 10)  # it does not expire while the task is on its way
         struck = passed(home, seconds + 0.001)
         async with asyncio.timeout(seconds) as timeout:
             await move_to(io.context)
@@ -237,8 +237,8 @@ def test_timeout_that_strikes_elsewhere_as_the_block_ends(seconds: float, io: IO
     homebound.run(main())
 
 
-def test_timeouts_that_strike_elsewhere_always_raise_timeout_error(io: IOThread, io2: IOThread):
-    """Cancelling the task and noting who did are one step for it, wherever it has gone."""
+def test_timeouts_that_expire_elsewhere_always_raise_timeout_error(io: IOThread, io2: IOThread):
+    """Cancelling the task and recording why are one step for it, wherever it has gone."""
 
     async def main() -> None:
         home, me = here(), current_task()
@@ -256,7 +256,7 @@ def test_timeouts_that_strike_elsewhere_always_raise_timeout_error(io: IOThread,
 
 
 def test_a_child_that_fails_while_its_group_has_moved(io: IOThread):
-    """asyncio's TaskGroup: what a child's end means is decided where its parent is."""
+    """asyncio's TaskGroup decides what a child's end means where its parent is."""
 
     async def main() -> None:
         home = here()
@@ -270,7 +270,7 @@ def test_a_child_that_fails_while_its_group_has_moved(io: IOThread):
                 struck = passed(home, 0.001)
                 await move_to(io.context)
                 assert struck.wait(10)  # the child has failed, and its callback was called
-        await asyncio.sleep(0)  # not cancelled any more
+        await asyncio.sleep(0)  # no longer cancelled
         assert here() is io.context
 
     homebound.run(main())
@@ -280,7 +280,7 @@ def test_a_child_that_fails_while_its_group_has_moved(io: IOThread):
 def test_cancelled_in_flight_the_move_itself_raises_it(
     who: str, io: IOThread, gate: Gate, in_thread: InThread
 ):
-    """Also if nothing is awaited after it."""
+    """The move raises even if nothing is awaited after it."""
 
     async def main() -> None:
         go_on = gate(io.context)
@@ -301,7 +301,7 @@ def test_cancelled_in_flight_the_move_itself_raises_it(
 def test_cancelled_in_flight_it_is_raised_there(
     who: str, io: IOThread, gate: Gate, in_thread: InThread
 ):
-    """The move is made first, so that cleanup runs where it belongs."""
+    """The move is completed first, so that cleanup runs at the destination."""
 
     async def main() -> None:
         places: list[AioContext] = []
@@ -365,7 +365,7 @@ def test_to_a_context_that_has_ended():
 
 
 def test_back_to_a_home_that_has_ended(io: IOThread):
-    """The exit of `on` says so, and the rest goes on where it is."""
+    """The exit of `on` raises, and the task goes on where it is."""
     other = IOThread("other")
     other.start()
     there, go_on = threading.Event(), threading.Event()
@@ -380,7 +380,7 @@ def test_back_to_a_home_that_has_ended(io: IOThread):
 
     task = other.spawn(work())
     assert there.wait(10)
-    other.stop()  # the task is not at home there now: it does not wait for it
+    other.stop()  # the task is not at home there now, so the end does not wait for it
     go_on.set()
     assert homebound.block_on(task) == "io"
 
@@ -457,7 +457,7 @@ def test_an_asyncio_task_cannot_move(io: IOThread):
 
 
 @pytest.mark.parametrize("where", [None, "io"])
-def test_to_what_is_no_context(where: Any):
+def test_a_move_to_something_that_is_no_context(where: Any):
     async def main() -> None:
         with pytest.raises(TypeError, match="an AioContext was expected, got"):
             await move_to(where)

@@ -1,4 +1,4 @@
-"""What is reported as never retrieved: as with asyncio, no failure that a waiter was woken for."""
+"""Exceptions reported as never retrieved: as with asyncio, none that a waiter was woken for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ AWAITED: dict[str, Callable[[asyncio.Future[None]], Awaitable[Any]]] = {
 @pytest.mark.parametrize("steps", EVERY_STEP)
 @pytest.mark.parametrize("kind", AWAITED)
 def test_the_waiter_is_cancelled_before_it_resumes(kind: str, steps: int):
-    """As asyncio reports it; of an `asyncio.shield` that differs from Python to Python."""
+    """Reported as by asyncio; for an `asyncio.shield` that differs from Python to Python."""
 
     async def main() -> list[str]:
         loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ def test_the_waiter_is_cancelled_before_it_resumes(kind: str, steps: int):
 
 @pytest.mark.parametrize("steps", EVERY_STEP)
 def test_the_waiter_is_of_another_home(io: IOThread, steps: int):
-    """The failure of a future over there, and a cancellation over here, cross on their way."""
+    """The failure of a future at one home and the cancellation at another cross on their way."""
 
     async def main() -> list[str]:
         told = told_to(io.context.loop)
@@ -98,7 +98,7 @@ def test_the_waiter_is_of_another_home(io: IOThread, steps: int):
     assert homebound.run(main()) == []
 
 
-def test_a_failure_that_nobody_waited_for_is_reported(run: Run):
+def test_a_failure_without_a_waiter_is_reported(run: Run):
     async def main() -> list[str]:
         loop = asyncio.get_running_loop()
         told = told_to(loop)

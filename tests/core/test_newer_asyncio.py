@@ -1,4 +1,4 @@
-"""What newer asyncios take, and our loop takes on every Python."""
+"""Arguments and behaviour of newer asyncios, which our loop has on every Python."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """One of homebound's, not running."""
+    """A loop of homebound's, not running."""
     loop = homebound.new_event_loop()
     yield loop
     loop.close()
 
 
-# What `run` takes (asyncio's from 3.14 on).
+# Arguments of `run` (asyncio's from 3.14 on).
 
 
 class Awaitable:
-    """Neither a coroutine nor a future."""
+    """An awaitable that is neither a coroutine nor a future."""
 
     def __await__(self) -> Generator[Any, None, str]:
         yield from asyncio.sleep(0).__await__()
@@ -59,7 +59,7 @@ def test_run_takes_any_awaitable():
     assert homebound.run(Awaitable()) == "awaited"
 
 
-def test_run_takes_what_goes_on_elsewhere(io: IOThread):
+def test_run_takes_an_awaitable_that_goes_on_elsewhere(io: IOThread):
     async def far() -> str:
         await asyncio.sleep(0)
         return "far"
@@ -76,8 +76,8 @@ def test_asyncios_runner_takes_any_awaitable():
 # Timers.
 
 
-def test_a_timer_at_an_hour_coarser_than_the_clock(loop: Any):
-    """At 2**40 seconds floats are 0.2 ms apart: the clock's nanosecond, added, is lost (3.15)."""
+def test_a_timer_at_a_time_coarser_than_the_clocks_resolution(loop: Any):
+    """At 2**40 seconds floats are 0.2 ms apart: adding the clock's nanosecond is lost (3.15)."""
     now = 2.0**40
     loop.time = lambda: now
     called: list[str] = []
@@ -91,10 +91,10 @@ def test_a_timer_at_an_hour_coarser_than_the_clock(loop: Any):
 # Descriptors.
 
 
-def test_a_reader_and_a_writer_in_a_context_of_ones_own(
+def test_a_reader_and_a_writer_in_a_given_context(
     pair: tuple[socket.socket, socket.socket], loop: Any
 ):
-    """The callback runs in the very context, each time: it sees what it has set before."""
+    """The callback runs in the given context itself, each time: it sees what it set before."""
     left, right = pair
     context = context_of("reader")
     seen = []
@@ -122,7 +122,7 @@ def test_a_reader_and_a_writer_in_a_context_of_ones_own(
     assert request.get() == "none"
 
 
-def test_a_reader_in_a_copy_of_the_context_of_its_maker(
+def test_a_reader_in_a_copy_of_its_creators_context(
     pair: tuple[socket.socket, socket.socket], loop: Any
 ):
     left, right = pair
@@ -157,7 +157,7 @@ def test_a_reader_of_a_transports_descriptor_is_refused(pair: tuple[socket.socke
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="asyncio's transports have none before")
 def test_a_servers_connections_run_in_its_context():
-    """Each in a copy of the context that the server was made in, from the accept to the end."""
+    """Each connection, from accept to end, runs in a copy of the context that made the server."""
     seen: list[tuple[str, str]] = []
 
     class Server(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""What looks like a deadlock and is none, and so is not told."""
+"""Waits that look like a deadlock and are none, and so are not reported."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def test_a_waiter_that_is_cancelled_meanwhile(io: IOThread, io2: IOThread):
     assert look(2) == []
 
 
-def test_the_same_who_wait_anew_are_not_the_same_wait(io: IOThread, io2: IOThread):
-    """Two looks show the same tasks and locks; in between they had come apart."""
+def test_the_same_parties_in_new_waits_are_not_the_same_deadlock(io: IOThread, io2: IOThread):
+    """Two looks find the same tasks and locks, which were free of each other in between."""
     one, two, have_one = Lock(), Lock(), Barrier(2)
 
     async def again() -> None:
@@ -178,7 +178,7 @@ def test_the_same_who_wait_anew_are_not_the_same_wait(io: IOThread, io2: IOThrea
 
 
 def test_a_lock_used_as_a_gate_is_none(in_thread: InThread):
-    """Taken by `acquire`, and waited for: somebody else will open it."""
+    """A lock taken by `acquire` and waited for: another task may release it."""
     gate = Lock()
 
     def wait_for_it() -> None:
@@ -192,9 +192,9 @@ def test_a_lock_used_as_a_gate_is_none(in_thread: InThread):
     thread.result(20)
 
 
-def test_a_lock_taken_before_anybody_watched_is_none(io: IOThread):
+def test_a_lock_taken_before_the_watch_is_none(io: IOThread):
     lock, held = Lock(), threading.Event()
-    _holders.end()  # that of the fixture
+    _holders.end()  # the fixture's watch
     first = io.spawn(hold(lock, held), name="first")
     held.wait(20)
     _holders.begin()
@@ -207,13 +207,13 @@ def test_a_lock_taken_before_anybody_watched_is_none(io: IOThread):
     assert "Lock" not in dumped()
 
 
-def test_a_record_of_an_earlier_watch_is_not_believed(io: IOThread):
+def test_a_record_of_an_earlier_watch_is_ignored(io: IOThread):
     lock, held = Lock(), threading.Event()
 
     async def hold_on() -> None:
         await lock.acquire()
 
-    block_on(hold_on(), io.context)  # written down
+    block_on(hold_on(), io.context)  # recorded
     _holders.end()
     lock.release()
     holder = io.spawn(hold(lock, held))
@@ -225,7 +225,7 @@ def test_a_record_of_an_earlier_watch_is_not_believed(io: IOThread):
 
 
 def test_another_task_of_the_home_may_have_it(io: IOThread):
-    """`with lock:` in a task lets the loop turn."""
+    """`with lock:` in a task lets the loop run."""
     lock, held = Lock(), threading.Event()
     holder = io.spawn(hold(lock, held), name="holder")
     held.wait(20)
@@ -241,8 +241,8 @@ def test_another_task_of_the_home_may_have_it(io: IOThread):
     block_on(waiter)
 
 
-def test_who_is_in_wait_while_is_shown(io: IOThread):
-    """A predicate names nobody, so nobody can say whether it will become false."""
+def test_a_wait_while_is_shown(io: IOThread):
+    """A predicate names no task or thread, so whether it will become false is unknown."""
     done: list[None] = []
 
     def not_yet() -> bool:
@@ -259,7 +259,7 @@ def test_who_is_in_wait_while_is_shown(io: IOThread):
     block_on(task)
 
 
-def test_a_stand_in_that_turns_the_main_loop_is_none(in_thread: InThread):
+def test_a_stand_in_that_runs_the_main_loop_is_none(in_thread: InThread):
     """The main thread waits for the big lock, but its tasks run all the same."""
     told: list[Any] = []
 
@@ -283,8 +283,8 @@ def test_a_stand_in_that_turns_the_main_loop_is_none(in_thread: InThread):
 
 
 @pytest.mark.parametrize("how", ["block_on", "join", "shutdown", "lock"])
-def test_who_is_about_to_let_the_big_lock_go_is_none(how: str, io: IOThread, in_thread: InThread):
-    """It shows that it waits, and then lets go: this looks in between."""
+def test_a_wait_about_to_release_the_big_lock_is_none(how: str, io: IOThread, in_thread: InThread):
+    """A wait is announced first, and then releases the lock: this look comes in between."""
     lock, held = Lock(), threading.Event()
     told: list[Any] = []
 

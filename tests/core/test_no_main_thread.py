@@ -30,7 +30,7 @@ loop.close()
 
 
 def test_in_a_subinterpreter():
-    """That of the legacy kind, which has threads like the main one. asyncio runs there."""
+    """A legacy subinterpreter, which has threads like the main one, and runs asyncio."""
     program = f"""
         try:
             import _interpreters as subs
@@ -55,7 +55,10 @@ def test_in_a_subinterpreter():
 
 
 def test_in_a_thread_that_threading_takes_for_the_main_one():
-    """A host program imports it there first. `-S`: so that nothing else has."""
+    """A host program imports threading there first.
+
+    With `-S`, so that nothing else has imported it.
+    """
     paths = [str(SOURCE), sysconfig.get_path("purelib")]
     program = textwrap.dedent(f"""
         import _thread, sys

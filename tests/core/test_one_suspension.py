@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Waits:
-    """One way to wait, and what ends the wait."""
+    """A kind of wait, and what ends it."""
 
     wait: Callable[[], Any]
     end: Callable[[], object]
@@ -65,17 +65,17 @@ class Waits:
         assert context is not None
         context.workers = pool = homebound.WorkerPool()
         self.wait = lambda: homebound.to_worker(int)
-        self.end = lambda: until(lambda: pool._idle)  # its worker has done, and told, all there was
+        self.end = lambda: until(lambda: pool._idle)  # its worker has called the waker
 
 
 class Returns(concurrent.futures.Executor):
-    """An executor whose calls all come to one future."""
+    """An executor whose calls all return one future."""
 
     def __init__(self, future: concurrent.futures.Future[Any]) -> None:
         self._future = future
 
     def submit(self, *_call: Any, **_kwargs: Any) -> concurrent.futures.Future[Any]:
-        """The future."""
+        """Return the future."""
         return self._future
 
 
@@ -129,13 +129,13 @@ def test_a_wait_that_was_cancelled_before_leaves_no_wake(way: str, run: Callable
 
 
 class NotifiesAndFails(homebound.Lock):
-    """The lock of a condition, whose release notifies and then fails."""
+    """A condition's lock whose release notifies and then fails."""
 
     condition: homebound.Condition
     fails = False
 
     def release(self) -> None:
-        """Fail, if it is to."""
+        """Raise, if told to."""
         if self.fails:
             self.condition._notify(1)
             raise RuntimeError("no release")
@@ -190,8 +190,8 @@ def test_an_early_wake_outlasts_a_wait_that_failed():
     assert homebound.run(waits()) == "woken"
 
 
-def test_a_waker_in_a_cell_that_was_left_goes_on_in_the_next():
-    """It has read the cell before the wait failed, and appends to it after."""
+def test_a_waker_of_an_abandoned_cell_wakes_the_next_suspension():
+    """The waker read the cell before the wait failed, and appends to it after."""
 
     async def main() -> str:
         me = homebound.current_task()
@@ -208,8 +208,8 @@ def test_a_waker_in_a_cell_that_was_left_goes_on_in_the_next():
     assert homebound.run(main()) == "woken"
 
 
-def test_a_cancellation_taken_back_does_not_wake():
-    """As with a future of asyncio's: it was cancelled, so the wait ends with that."""
+def test_a_withdrawn_cancellation_does_not_wake():
+    """As with asyncio's future: the wait was cancelled, and ends with that."""
 
     async def waits() -> str:
         try:
@@ -229,7 +229,7 @@ def test_a_cancellation_taken_back_does_not_wake():
 
 
 def test_a_job_has_one_waker_at_most():
-    """Its task is woken by others again and again: each time it arms the next suspension."""
+    """Other threads wake its task repeatedly: each wake arms the next suspension."""
     go_on = concurrent.futures.Future[str]()
 
     async def main() -> str:

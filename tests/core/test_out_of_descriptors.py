@@ -1,4 +1,4 @@
-"""At the process's limit of descriptors: what a lock of the standard library does, ours do."""
+"""At the process's limit of descriptors our waits do what the standard library's locks do."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_worker_serves_at_the_limit_and_afterwards(program: Program, call: str
 
 
 def test_a_stand_in_waits_for_input(program: Program):
-    """It cannot sleep on the selector and on a parker of its own together: it looks again."""
+    """The stand-in cannot sleep on the selector and a parker at once, and looks repeatedly."""
     source = """
     here, there = socket.socketpair()
     here.setblocking(False)

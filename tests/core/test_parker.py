@@ -33,7 +33,7 @@ def test_a_wake_is_remembered_once(kind: type[Parker]):
 
 
 @both
-def test_what_has_woken_it_is_seen_until_it_is_cleared(kind: type[Parker]):
+def test_what_woke_it_stays_visible_until_cleared(kind: type[Parker]):
     parker = kind()
     parker.unpark()
     assert parker.sleep(20)
@@ -73,7 +73,7 @@ def test_it_wakes_with_a_descriptor_to_look_at(kind: type[Parker]):
 
 @pytest.fixture
 def on_alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """`on_alarm(call)`: a signal handler of the main thread makes this call, in a moment."""
+    """`on_alarm(call)` has a signal handler of the main thread make this call, in a moment."""
 
     def ask(call: Callable[[], object]) -> None:
         signal.signal(signal.SIGALRM, lambda *_: call())

@@ -1,4 +1,4 @@
-"""All places that put an entry into a mailbox are listed in mailbox.py, and append, look, ring."""
+"""Each place that puts an entry into a mailbox is listed in mailbox.py, and looks and rings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Site = tuple[str, str]
 
 
 def listed() -> tuple[set[Site], set[Site]]:
-    """The places that the docstring lists: those that ring, and the home's own."""
+    """Return the places that the docstring lists: those that ring, and the home's own."""
     posts, own = (mailbox.__doc__ or "").split("The home is awake")
     row = re.compile(r"^    (_\w+/\w+\.py) +([\w.]+)", re.MULTILINE)
     return set(row.findall(posts)), set(row.findall(own))
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """All of a module's, by qualified name; one inside another counts for both."""
+    """Return a module's functions by qualified name; a nested one also counts for the outer."""
     for node in ast.iter_child_nodes(tree):
         name = getattr(node, "name", "") if not isinstance(node, ast.ExceptHandler) else ""
         inner = f"{prefix}{name}." if name else prefix
@@ -45,7 +45,7 @@ def is_mailbox(node: ast.AST, names: set[str]) -> bool:
 
 
 def puts(function: ast.AST) -> list[ast.Attribute]:
-    """Where it names a method that puts something into a mailbox, by whatever variable."""
+    """Return where it names a method that puts something into a mailbox, by any variable."""
     names: set[str] = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and is_mailbox(node.value, names):

@@ -1,4 +1,4 @@
-"""Python's private names stand in a few files, and ours do not collide with them by accident."""
+"""Python's private names stand in a few files, and none of ours has one of their names."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ ACCEPTED = {
     ("_core/loop_context.py", "loop._ready"),
 }
 
-# What a variable of ours is called that may hold an object of asyncio's.
+# Variables of ours that may hold an object of asyncio's.
 ASYNCIOS = {
     "executor", "fut", "future", "handle", "loop", "node", "selector", "timer", "transport",
 }  # fmt: skip
 
-# What asyncio calls or reads by these names, and our classes answer in their own way.
+# Names that asyncio calls or reads, and our classes define in their own way.
 REPLACED_OF_LOOP = {
     "_asyncgen_finalizer_hook",
     "_asyncgen_firstiter_hook",
@@ -84,7 +84,7 @@ def is_private(name: object) -> bool:
 
 
 def names_made(tree: ast.AST) -> Iterator[str]:
-    """Those that a file defines: functions, classes, variables, fields of `self`, slots."""
+    """Return the names a file defines: functions, classes, variables, fields of `self`, slots."""
     declared = {
         id(node.target)
         for node in ast.walk(tree)
@@ -108,7 +108,7 @@ def is_text(node: ast.AST) -> bool:
 
 
 def names_used(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """The private names that a file takes from something, and from what."""
+    """Return the private names that a file uses, and the objects it takes them from."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             whose, name = ast.unparse(node.value), node.attr
@@ -123,14 +123,14 @@ def names_used(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def modules_of(tree: ast.AST) -> Iterator[str]:
-    """What a file calls the modules and classes that it has from elsewhere."""
+    """Return a file's names for the modules and classes that it imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level):
             yield from (each.asname or each.name.partition(".")[0] for each in node.names)
 
 
 def private_imports(tree: ast.AST) -> set[str]:
-    """The private names that it imports from modules which are not ours."""
+    """Return the private names that a file imports from modules which are not ours."""
     return {
         f"{node.module}.{each.name}"
         for node in ast.walk(tree)
@@ -141,7 +141,7 @@ def private_imports(tree: ast.AST) -> set[str]:
 
 
 def names_of_asyncio() -> set[str]:
-    """The private names that asyncio's objects have on this Python."""
+    """Return the private names of asyncio's objects on this Python."""
     loop = asyncio.SelectorEventLoop()
     kinds = (asyncio.SelectorEventLoop, asyncio.Task, asyncio.Future, events.TimerHandle)
     names = {name for kind in kinds for name in dir(kind)} | set(vars(loop))
@@ -152,7 +152,7 @@ def names_of_asyncio() -> set[str]:
 
 
 def private_parts(kind: type[Any], first: type[Any]) -> set[str]:
-    """What a class of ours, and those that it is made of, define, down to the first."""
+    """Return what a class of ours and its bases define, down to the first base of asyncio's."""
     bases = kind.__mro__[: kind.__mro__.index(first)]
     return {name for base in bases for name in vars(base) if is_private(name)}
 
@@ -186,7 +186,7 @@ def test_private_names_of_python_stand_where_they_are_known():
     ],
 )
 def test_inherited_parts_are_declared(files: list[str], declaring: type[Any]):
-    """What Loop and Task take from asyncio's class by `self` is declared where it is known."""
+    """Each name that Loop and Task take from asyncio's class by `self` is declared in `_aio`."""
     made = {name for file in files for name in names_made(SOURCES[file])}
     used = {
         name
@@ -195,11 +195,11 @@ def test_inherited_parts_are_declared(files: list[str], declaring: type[Any]):
         if whose in ("self", "super()")
     }
     inherited = (used & names_of_asyncio()) - made
-    assert inherited  # or nothing was looked at
+    assert inherited  # otherwise nothing was checked
     assert inherited <= set(inspect.get_annotations(declaring)) | set(vars(declaring))
 
 
-def test_a_loop_replaces_what_it_means_to():
+def test_a_loop_replaces_only_what_it_means_to():
     """No new private method or field of asyncio's loop has the name of one of ours."""
     asyncios = asyncio.SelectorEventLoop()
     ours = homebound.new_event_loop()
@@ -223,7 +223,7 @@ def test_a_loop_replaces_what_it_means_to():
 
 
 @pytest.mark.parametrize("kind", [homebound.Task, SharedFuture])
-def test_a_task_replaces_what_it_means_to(kind: type[Any]):
+def test_a_task_replaces_only_what_it_means_to(kind: type[Any]):
     """No new private part of asyncio's Task, in C or Python, has the name of one of ours."""
     theirs = set(dir(asyncio.Task)) | set(dir(tasks._PyTask))  # type: ignore[attr-defined]
     assert private_parts(kind, asyncio.Future) & theirs <= REPLACED_OF_TASK

@@ -1,4 +1,4 @@
-"""What is done at a fork and at exit: registered in one place, done in one order."""
+"""Fork and exit: what is done is registered in one place, and done in one order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def at(*places):
 
 
 def run(program: str) -> tuple[list[str], str]:
-    """The lines that a program prints, and what it writes to stderr."""
+    """Run a program; return the lines that it prints, and its stderr."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
         capture_output=True, text=True, timeout=30, check=True,
@@ -50,7 +50,7 @@ def run(program: str) -> tuple[list[str], str]:
 
 
 def uses(tree: ast.AST) -> set[str]:
-    """Which ways to register with the interpreter a file knows."""
+    """Return the ways to register with the interpreter that a file uses."""
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def uses(tree: ast.AST) -> set[str]:
 
 
 def registered(tree: ast.AST) -> list[str]:
-    """The places that a file takes: at_fork(AtFork.PARKERS, ...)."""
+    """Return the places that a file takes: at_fork(AtFork.PARKERS, ...)."""
     return [
         ast.unparse(node.args[0])
         for node in ast.walk(tree)
@@ -108,7 +108,7 @@ def test_the_order_at_exit_is_that_of_the_places(seed: int):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_what_one_raises_is_reported_and_the_others_are_called():
+def test_an_exception_is_reported_and_the_others_are_called():
     lines, errors = run("""
     failing = "VCPUS"
     at(AtFork.CONTEXTS, AtFork.VCPUS)
@@ -122,7 +122,7 @@ def test_what_one_raises_is_reported_and_the_others_are_called():
 
 
 def test_handlers_of_the_program_find_everything_running():
-    """Those registered after the import of homebound are called first, whatever is loaded later."""
+    """Handlers registered after the import of homebound are called first, whatever loads later."""
     lines, errors = run("""
     import atexit
     io = homebound.IOThread()

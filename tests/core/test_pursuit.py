@@ -1,4 +1,4 @@
-"""What follows a task that keeps moving catches it, once, and is not left noted down."""
+"""Pursuers of a task that keeps moving: each catches it once, and leaves no record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Catch(Pursuer):
-    """Notes in which thread it has caught its task."""
+    """An errand that records the thread in which it caught its task."""
 
     def __init__(self, task: homebound.Task[None]) -> None:
         super().__init__(task)
@@ -35,7 +35,7 @@ class Fails(Catch):
 
 
 def sent_after(catch: Catch, context: AioContext) -> None:
-    """It has missed its task, which runs in another thread: this one."""
+    """Post a pursuer that has missed its task, which runs in another thread: this one."""
     context._post(catch)
     while catch not in pursuing:
         pass
@@ -53,14 +53,14 @@ async def moving(io: IOThread, io2: IOThread, kind: type[Catch]) -> Catch:
     return catch
 
 
-def test_the_next_move_runs_what_has_missed_the_task(io: IOThread, io2: IOThread):
+def test_the_next_move_runs_a_pursuer_that_missed_the_task(io: IOThread, io2: IOThread):
     catch = homebound.run(moving(io, io2, Catch))
     settle_sync(io.context, io2.context)  # its turn in the mailbox has passed
     assert catch.where == ["io"]
     assert not pursuing
 
 
-def test_one_that_fails_is_reported_and_the_task_goes_on(io: IOThread, io2: IOThread):
+def test_a_pursuer_that_fails_is_reported_and_the_task_goes_on(io: IOThread, io2: IOThread):
     reports = []
     io.context.loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
     homebound.run(moving(io, io2, Fails))
@@ -69,13 +69,13 @@ def test_one_that_fails_is_reported_and_the_task_goes_on(io: IOThread, io2: IOTh
     assert not pursuing
 
 
-def test_a_task_that_stays_is_caught_by_its_turn_in_the_mailbox(io: IOThread, io2: IOThread):
+def test_a_task_that_stays_is_caught_in_the_mailbox(io: IOThread, io2: IOThread):
     async def main() -> Catch:
         task = current_task()
         assert task is not None
         await move_to(io.context)
         catch = Catch(task)
-        sent_after(catch, io2.context)  # noted down, and about to be posted to where we are
+        sent_after(catch, io2.context)  # recorded, and about to be posted to this home
         while not catch.where:
             await asyncio.sleep(0)
         return catch
@@ -99,14 +99,14 @@ def test_a_task_that_only_moves_can_be_cancelled(io: IOThread, io2: IOThread):
                 await task
 
     homebound.run(main())
-    # Caught by a move of the task, it stays noted down until its last turn in a mailbox has passed,
+    # A pursuer run by the task's move stays recorded until its last turn in a mailbox has passed,
     # if it had just missed the task once more.
     settle_sync(io.context, io2.context)
     assert not pursuing
 
 
-def test_nobody_pursues_a_task_whose_home_has_ended(io: IOThread, io2: IOThread):
-    """Sent after it as it ended: refused there, and forgotten."""
+def test_a_task_whose_home_has_ended_is_not_pursued(io: IOThread, io2: IOThread):
+    """The pursuer, sent as the home ended, is refused there, and dropped."""
     task = io.spawn(homebound.suspend())
     homebound.block_on(asyncio.sleep(0), io.context)
     io.stop()

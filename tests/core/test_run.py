@@ -56,7 +56,7 @@ def test_not_inside_a_running_loop():
         with pytest.raises(RuntimeError):
             homebound.run(coro)
         with pytest.raises(RuntimeError):
-            coro.send(None)  # it was closed: no warning that it was never awaited
+            coro.send(None)  # closed: no warning that it was never awaited
 
     homebound.run(main())
     assert main_context() is None
@@ -73,7 +73,7 @@ def test_again_and_again():
     assert len(set(map(id, contexts))) == 3
 
 
-def test_what_is_left_is_cancelled_at_the_end(run: Run):
+def test_tasks_that_are_left_are_cancelled_at_the_end(run: Run):
     trace: list[str] = []
 
     async def left() -> None:
@@ -375,8 +375,8 @@ def test_it_ends_though_a_stand_in_has_taken_the_last_step(how: str, in_thread: 
     assert outcome[0].result(10) == "cancelled at the end"
 
 
-def test_who_stands_in_may_outlast_a_run_and_end_before_the_next(in_thread: InThread):
-    """It sleeps in a nested run of the loop, which does not make that a running one."""
+def test_a_stand_in_may_outlast_a_run_and_end_before_the_next(in_thread: InThread):
+    """The stand-in sleeps in a nested run of the loop, which is no running loop then."""
     waiting: list[homebound.Task[Any] | None] = []
 
     def work(go_on: asyncio.Future[None]) -> str:

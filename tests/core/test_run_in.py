@@ -1,4 +1,4 @@
-"""run_in: a call through any executor, whose end wakes the task at its home.
+"""run_in: a call through any executor, whose completion wakes the task at its home.
 
 The jobs are functions of the standard library, which a new process or interpreter can import.
 """
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Gates = Callable[[], Any]
 
 
-# Without a GIL a semaphore that another thread let go is finalised between any two steps of its
-# own: also in those of a call to the tracker, whatever the collector does. It is unlinked by then.
+# Without a GIL a semaphore released by another thread is finalised between any two steps of its
+# own, also inside a call to the tracker, whatever the collector does. It is unlinked by then.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ResourceTracker called reentrantly:UserWarning"),
     pytest.mark.usefixtures("collected_between_tests"),
@@ -64,13 +64,13 @@ since_3_14 = pytest.mark.skipif(
 
 @pytest.fixture(params=[workers, threads, processes, pytest.param(interpreters, marks=since_3_14)])
 def make(request: pytest.FixtureRequest) -> Make:
-    """An executor with so many workers, of each kind."""
+    """Make an executor of each kind with so many workers."""
     make: Make = request.param
     return make
 
 
 class Kept(Executor):
-    """Hands out its futures, and does nothing."""
+    """An executor that returns its futures and makes no call."""
 
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
@@ -80,7 +80,7 @@ class Kept(Executor):
         return self.futures[-1]
 
 
-# What comes back, and where.
+# Results and homes.
 
 
 def test_results_and_exceptions(make: Make):
@@ -124,7 +124,7 @@ def test_it_resumes_at_home(make: Make, io: IOThread, io2: IOThread):
 
 
 def test_from_a_stand_in(make: Make, in_thread: InThread):
-    """A thread with the big lock waits; it lets go of the lock meanwhile."""
+    """A thread with the big lock waits, and releases the lock meanwhile."""
 
     async def main() -> None:
         with make(1) as pool:
@@ -163,7 +163,7 @@ def test_contextvars_stay_the_tasks():
     homebound.run(main())
 
 
-def test_it_was_done_before_anybody_could_wait(run: Callable[..., Any]):
+def test_a_future_that_is_done_at_once(run: Callable[..., Any]):
     class AtOnce(Executor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()
@@ -192,7 +192,7 @@ def test_a_stray_wake_does_not_end_it():
 
 
 def test_it_resumes_where_it_was_entered(io: IOThread):
-    """Whoever enters it elsewhere while it waits has moved it, as any suspended task."""
+    """Entering the task elsewhere while it waits moves it, like any suspended task."""
 
     async def main() -> None:
         pool = Kept()
@@ -214,7 +214,7 @@ def test_it_resumes_where_it_was_entered(io: IOThread):
 # Cancelling.
 
 
-def test_what_has_not_begun_is_not_done(make: Make, held_job: Gates, tmp_path: Path):
+def test_a_call_that_has_not_begun_is_not_made(make: Make, held_job: Gates, tmp_path: Path):
     async def main() -> None:
         first = held_job()
         with make(1) as pool:
@@ -232,15 +232,15 @@ def test_what_has_not_begun_is_not_done(make: Make, held_job: Gates, tmp_path: P
             first.end()
             assert await busy == b""
         done = sum((tmp_path / str(number)).exists() for number in range(5))
-        # A process pool's own thread sends up to two ahead of a busy process, when it gets to it:
-        # they are as good as begun, whichever of the five it finds not cancelled yet.
+        # A process pool queues up to two calls to a busy process, at a time of its own: these count
+        # as begun, whichever of the five it finds not cancelled yet.
         assert done <= (2 if make is processes else 0)
 
     homebound.run(main())
 
 
-def test_what_runs_goes_on_without_us(make: Make, held_job: Gates):
-    """The task is cancelled at once; the late end wakes nobody from a later wait."""
+def test_a_call_that_runs_goes_on_without_its_task(make: Make, held_job: Gates):
+    """The task is cancelled at once; the late completion ends no later wait of the task."""
 
     async def main() -> None:
         first = held_job()
@@ -260,7 +260,7 @@ def test_what_runs_goes_on_without_us(make: Make, held_job: Gates):
             while not sleeps:
                 await asyncio.sleep(0)
             first.end()
-            assert await run_in(pool, abs, -5) == 5  # by the one worker: so the first has ended
+            assert await run_in(pool, abs, -5) == 5  # by the same worker, so the first has ended
             assert not task.done()
             task.wake()
             assert await task == "woken"
@@ -269,8 +269,8 @@ def test_what_runs_goes_on_without_us(make: Make, held_job: Gates):
 
 
 @pytest.mark.parametrize("impatient", [False, True])
-def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool, io: IOThread):  # noqa: FBT001
-    """A cluster's executor asks its scheduler, and blocks meanwhile whoever cancels."""
+def test_a_cancellation_that_blocks_leaves_the_home_free(impatient: bool, io: IOThread):  # noqa: FBT001
+    """A cluster's executor asks its scheduler on `cancel()`, and blocks the caller meanwhile."""
     asked, answer = threading.Event(), threading.Event()
     executor = Kept()
 
@@ -288,7 +288,7 @@ def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool,
     future.add_done_callback(ask)
     task.cancel()
     assert asked.wait(20)
-    assert block_on(name(), io.context, timeout=20) == "io"  # its loop turns
+    assert block_on(name(), io.context, timeout=20) == "io"  # its loop runs
     assert not task.done()
     if impatient:
         task.cancel()
@@ -301,7 +301,7 @@ def test_a_cancellation_that_asks_somebody_leaves_the_home_free(impatient: bool,
 
 def test_timeout(make: Make, held_job: Gates):
     async def strike_when_begun(first: Any, alarm: asyncio.Timeout) -> None:
-        await first.begun()  # a job that has not begun is taken back, and never does
+        await first.begun()  # a job that has not begun is withdrawn, and never begins
         alarm.reschedule(asyncio.get_running_loop().time())
 
     async def main() -> None:
@@ -318,8 +318,8 @@ def test_timeout(make: Make, held_job: Gates):
     homebound.run(main())
 
 
-def test_cancelled_by_somebody_else(run: Callable[..., Any]):
-    """asyncio's error, as from run_in_executor: a task group takes it for what it is."""
+def test_cancelled_by_another_party(run: Callable[..., Any]):
+    """asyncio's error, as from run_in_executor, which a task group recognises."""
 
     async def main() -> None:
         pool = Kept()
@@ -342,12 +342,12 @@ def test_a_pool_shut_down_while_tasks_wait(make: Make, held_job: Gates):
         waiting = [asyncio.create_task(run_in(pool, int)) for _ in range(5)]
         await asyncio.sleep(0)
         ending = asyncio.create_task(to_worker(pool.shutdown, cancel_futures=True))
-        await asyncio.wait(waiting[2:])  # while the first is still at work
+        await asyncio.wait(waiting[2:])  # while the first job runs
         assert not busy.done()
         first.end()
         assert await busy == b""
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        if isinstance(pool, ProcessPoolExecutor):  # it had sent for the first two
+        if isinstance(pool, ProcessPoolExecutor):  # the pool had queued the first two
             outcomes = [each for each in outcomes if each != 0]
             assert len(outcomes) >= 3
         assert {type(each) for each in outcomes} == {asyncio.CancelledError}
@@ -356,7 +356,7 @@ def test_a_pool_shut_down_while_tasks_wait(make: Make, held_job: Gates):
     homebound.run(main())
 
 
-# What an executor may do wrong.
+# Errors of an executor.
 
 
 def test_a_pool_that_was_shut_down(make: Make):
@@ -381,7 +381,7 @@ def test_submit_fails(run: Callable[..., Any]):
     run(main())
 
 
-def test_what_cannot_be_sent_is_refused():
+def test_what_cannot_be_pickled_is_refused():
     async def main() -> None:
         with processes(1) as pool:
             with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):

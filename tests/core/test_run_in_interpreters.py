@@ -1,7 +1,7 @@
 """run_in through Python 3.14's InterpreterPoolExecutor: what it refuses, and how it may end.
 
 tests/core/test_run_in.py has what it shares with other executors. A function without globals and
-closure is sent by its code: those here import what they use.
+closure is sent as code, so the functions here import what they use.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_the_calls_of_all_homes_run_in_other_interpreters(io: IOThread):
 
 
 def test_homebound_in_another_interpreter():
-    """It has a home of its own there, and knows nothing of this one."""
+    """The other interpreter has a home of its own, and knows nothing of this one."""
 
     def work() -> tuple[bool, int, str]:
         import asyncio  # noqa: PLC0415
@@ -79,7 +79,7 @@ def test_homebound_in_another_interpreter():
         result = homebound.run(main())
         try:
             homebound.run(thread())
-        except RuntimeError as error:  # a Python of the future may allow it
+        except RuntimeError as error:  # a later Python may allow it
             return nobody, result, str(error)
         return nobody, result, "daemon threads work"
 
@@ -128,7 +128,7 @@ def test_an_exception_that_cannot_come_back(run: Run):
     run(main())
 
 
-def test_what_cannot_be_sent_is_refused_with_the_name_of_the_function(run: Run):
+def test_what_cannot_be_shared_is_refused_with_the_name_of_the_function(run: Run):
     text = "mine"
 
     def closure() -> str:
@@ -196,7 +196,7 @@ def test_a_type_error_of_the_function_has_no_note(run: Run):
 
 
 def test_an_initializer_fails(io: IOThread, caplog: pytest.LogCaptureFixture):
-    """The pool is broken: each waiter is told, wherever it is, and so is each that comes later."""
+    """The pool is broken: each waiting task gets the error, at any home, and each later one."""
 
     async def main() -> None:
         with Pool(1, initializer=int, initargs=["x"]) as pool:
@@ -211,7 +211,7 @@ def test_an_initializer_fails(io: IOThread, caplog: pytest.LogCaptureFixture):
 
 
 def test_an_interpreter_closed_behind_the_pool(io: IOThread, monkeypatch: pytest.MonkeyPatch):
-    """Each waiter is told, wherever it is; and the pool can be shut down."""
+    """Each waiting task gets the error, at any home; and the pool can be shut down."""
     unseen: list[type[BaseException]] = []
     monkeypatch.setattr(threading, "excepthook", lambda told: unseen.append(told.exc_type))
 
@@ -256,7 +256,7 @@ def test_a_home_that_ends_while_an_interpreter_works(held_job: Callable[[], Any]
             await to_worker(io.stop)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            first.end()  # whose end finds nobody
+            first.end()  # its completion finds no task
             assert await run_in(pool, sum, [1, 2]) == 3
 
         homebound.run(main())

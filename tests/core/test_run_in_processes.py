@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Gates = Callable[[], Any]
 
 
-# As in test_run_in.py: a broken pool's semaphores, finalised in the midst of a call to the tracker.
+# As in test_run_in.py: a broken pool's semaphores, finalised inside a call to the tracker.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ResourceTracker called reentrantly:UserWarning"),
     pytest.mark.usefixtures("collected_between_tests"),
@@ -38,7 +38,7 @@ def processes(most: int) -> ProcessPoolExecutor:
 
 @pytest.fixture
 def children() -> Callable[[], set[Any]]:
-    """The process ids of what a test has started."""
+    """Return the process ids that a test has started."""
 
     def now() -> set[Any]:
         return {process.pid for process in multiprocessing.active_children()}
@@ -48,7 +48,7 @@ def children() -> Callable[[], set[Any]]:
 
 
 def test_a_process_killed_mid_job(held_job: Gates, children: Callable[[], set[Any]], io: IOThread):
-    """Of two, one is killed: the pool is broken, and each waiter is told, wherever it is."""
+    """One of two processes is killed: the pool is broken; each task, at any home, is notified."""
 
     async def main() -> None:
         first, second = held_job(), held_job()
@@ -77,7 +77,7 @@ def test_a_process_killed_mid_job(held_job: Gates, children: Callable[[], set[An
 def test_a_process_killed_after_a_call_was_cancelled(
     run: Callable[..., Any], held_job: Gates, children: Callable[[], set[Any]]
 ):
-    """The pool still has the cancelled call in its list; all behind it are told as well."""
+    """The pool still has the cancelled call in its list; all behind it are notified as well."""
 
     def open_gate(path: Path) -> Any:
         return path.open("wb")
@@ -124,7 +124,7 @@ def test_a_home_that_ends_while_a_process_works(held_job: Gates):
             await to_worker(io.stop)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            first.end()  # whose end finds nobody
+            first.end()  # its completion finds no task
             assert await run_in(pool, sum, [1, 2]) == 3
 
         homebound.run(main())
@@ -132,7 +132,7 @@ def test_a_home_that_ends_while_a_process_works(held_job: Gates):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_processes_forked_from_a_home():
-    """A pool forks in the thread that submits: with what the child must not take for its own."""
+    """A pool forks in the thread that submits, whose state the child must not take for its own."""
     program = """
     import asyncio, os, threading, homebound
     from concurrent.futures import ProcessPoolExecutor
@@ -174,7 +174,7 @@ def test_processes_forked_from_a_home():
     print("done")
     """
     done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads: that is the test.
+        # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
          "-c", textwrap.dedent(program)],
         capture_output=True, text=True, timeout=40, check=False,

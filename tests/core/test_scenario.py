@@ -1,4 +1,4 @@
-"""The scenario that the project is about, as QEMU's commit and its unit test have it.
+"""The scenario that QEMU's commit and its unit test are about.
 
 A worker thread wakes a task of the main loop. Without the big lock the task runs in the main
 thread; with it, in the worker, before wake() returns.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """A request that waits for a connection which a worker makes."""
+    """A device request that waits for a connection which a worker makes."""
 
     def __init__(self) -> None:
         self.trace: list[str] = []
@@ -54,7 +54,7 @@ def test_without_the_lock_it_runs_in_the_main_thread(in_thread: InThread):
         device = Device()
         task = asyncio.create_task(device.request())
         await asyncio.sleep(0)
-        in_thread(device.wake_without_lock).result(10)  # the main thread is here: it ran nothing
+        in_thread(device.wake_without_lock).result(10)  # the main thread is here, and ran nothing
         assert device.trace == ["wake() returns in plain0"]
         assert await task == "connected"
         assert device.trace[1:] == ["task runs in MainThread"]

@@ -1,4 +1,4 @@
-"""Stall watch: what is reported, once, with whose stack; and what is no stall."""
+"""Stall watch: what is reported, once, and with which stack; and what is no stall."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def queued(count: int = 1) -> bool:
     return len(big_lock._waiters) == count
 
 
-# Looks at times of the test's own.
+# Looks at times that the test sets.
 
 
 def test_a_home_that_blocks(io: IOThread, gate: Gate):
@@ -50,7 +50,7 @@ def test_a_home_that_blocks(io: IOThread, gate: Gate):
     assert stall.message == "context 'io': thread 'io' blocks in one iteration"
     assert "in hold" in stall.stacks
     assert "for 1.0 s" in str(stall)
-    assert look(12) == []  # told once
+    assert look(12) == []  # reported once
     go_on.set()
     block_on(io.spawn(nothing()))
     assert look(13) == []
@@ -59,7 +59,7 @@ def test_a_home_that_blocks(io: IOThread, gate: Gate):
     assert len(look(15)) == 1  # another one
 
 
-def test_a_home_that_sleeps_or_gets_on_is_no_stall(io: IOThread):
+def test_a_home_that_sleeps_or_runs_callbacks_is_no_stall(io: IOThread):
     look = Look(1.0)
     for now in range(5):
         assert look(now) == []
@@ -77,7 +77,7 @@ def test_a_busy_home_is_no_stall():
     homebound.run(main())
 
 
-def test_a_home_that_waits_in_a_turning_loop():
+def test_a_home_that_waits_in_a_running_loop():
     look = Look(1.0)
     found: list[Stall] = []
 
@@ -118,7 +118,7 @@ def test_the_big_lock_held_by_a_thread_that_is_no_home(in_thread: InThread):
     assert look(9) == []
 
 
-def test_the_big_lock_taken_again_and_again_is_no_stall(in_thread: InThread):
+def test_the_big_lock_acquired_again_and_again_is_no_stall(in_thread: InThread):
     look = Look(1.0)
 
     def take() -> None:
@@ -130,7 +130,7 @@ def test_the_big_lock_taken_again_and_again_is_no_stall(in_thread: InThread):
 
 
 def test_the_main_home_waits_for_the_big_lock(in_thread: InThread):
-    """The thread that holds it is at fault, and the only one reported."""
+    """The thread that holds it is the cause, and the only one reported."""
     look = Look(1.0)
 
     def hold(context: homebound.AioContext) -> list[Stall]:
@@ -150,13 +150,13 @@ def test_the_main_home_waits_for_the_big_lock(in_thread: InThread):
 
 
 def test_an_io_thread_that_keeps_the_big_lock(io: IOThread, in_thread: InThread):
-    """It gets on, so it is no stall of its home; but somebody waits."""
+    """Its home makes progress, so it is no stall of the home; but other threads wait."""
     look = Look(1.0)
     taken = threading.Event()
     io.context.call_soon(lambda: (big_lock.acquire(), taken.set()))
     taken.wait(20)
     for now in range(3):
-        assert look(now) == []  # nobody waits
+        assert look(now) == []  # no other thread waits
         block_on(io.spawn(nothing()))
     waiter = in_thread(lambda: big_lock.acquire() and big_lock.release())
     until(queued)
@@ -164,13 +164,13 @@ def test_an_io_thread_that_keeps_the_big_lock(io: IOThread, in_thread: InThread)
     block_on(io.spawn(nothing()))
     [stall] = look(4)
     assert stall.message == "big lock: held by thread 'io', thread 'plain0' waits"
-    block_on(io.spawn(nothing()))  # it may still have been in the last one's iteration
+    block_on(io.spawn(nothing()))  # the last report may have come during the same iteration
     assert look(5) == []
     io.context.call_soon(big_lock.release)
     waiter.result(20)
 
 
-def test_a_main_home_that_blocks_with_others_waiting_is_one_stall(in_thread: InThread):
+def test_a_main_home_that_blocks_with_threads_waiting_is_one_stall(in_thread: InThread):
     look = Look(1.0)
 
     async def main() -> list[Stall]:
@@ -185,7 +185,7 @@ def test_a_main_home_that_blocks_with_others_waiting_is_one_stall(in_thread: InT
 # Deadlocks.
 
 
-def test_a_deadlock_is_told_by_name(in_thread: InThread):
+def test_a_deadlock_is_reported_by_name(in_thread: InThread):
     look = Look(1.0)
     lock = homebound.Lock()
 
@@ -193,7 +193,7 @@ def test_a_deadlock_is_told_by_name(in_thread: InThread):
         with lock:
             lock.acquire_sync()
 
-    with watch_stalls():  # so that it is known who has the lock
+    with watch_stalls():  # so that the lock records its holder
         done = in_thread(takes_it_twice)
         until(look_twice)
         [stall] = [*look(0), *look(0.5), *look(1), *look(2)]
@@ -209,7 +209,7 @@ def test_a_deadlock_is_told_by_name(in_thread: InThread):
 
 
 def test_a_deadlock_through_the_big_lock():
-    """An I/O thread waits, big lock in hand, for a job that waits for the main thread."""
+    """An I/O thread holds the big lock and waits for a job that waits for the main thread."""
     program = """
     import os, homebound
     def report(stall):
@@ -243,8 +243,8 @@ def test_a_deadlock_through_the_big_lock():
     )
 
 
-def test_a_task_that_stands_below_who_waits_for_it():
-    """Each block_on turns the loop inside the one before: it must return first."""
+def test_a_task_below_the_nested_wait_for_it():
+    """Each block_on runs the loop inside the one before, which cannot return first."""
     program = """
     import asyncio, os, homebound
     def report(stall):
@@ -290,7 +290,7 @@ def test_waiting_is_no_deadlock(io: IOThread, in_thread: InThread):
 
 def test_it_watches_until_stopped(io: IOThread, gate: Gate):
     stalls: queue.Queue[Stall] = queue.Queue()
-    go_on = gate(io.context)  # for all of the watch: any iteration is a stall that gets no core
+    go_on = gate(io.context)  # kept: an iteration that gets no core would be a stall
     with watch_stalls(0.01, report=stalls.put) as watch:
         assert stalls.get(timeout=20).threads == ("io",)
     go_on.set()
@@ -321,7 +321,7 @@ def test_the_default_report_and_one_that_fails(
         reported.set()
         raise ValueError
 
-    go_on = gate(io.context)  # for all of the watch: any iteration is a stall that gets no core
+    go_on = gate(io.context)  # kept: an iteration that gets no core would be a stall
     with watch_stalls(0.01), watch_stalls(0.01, report=fail):
         assert reported.wait(20)
         until(lambda: len(caplog.records) == 2)

@@ -1,4 +1,4 @@
-"""A worker that holds the big lock is the main context's home until it lets go."""
+"""A worker that holds the big lock is the main context's home until it releases the lock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def thread_name() -> str:
 
 @pytest.fixture(params=["asleep", "busy", "in a nested wait"])
 def stand_in(request: pytest.FixtureRequest, in_thread: InThread) -> Callable[..., Any]:
-    """`stand_in(fn)`: fn under the big lock in a worker, the main loop as the parameter says."""
+    """`stand_in(fn)` runs fn under the big lock in a worker; the parameter is the loop's state."""
 
     def run(
         fn: Callable[[], Any], prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
@@ -156,7 +156,7 @@ def test_poll_runs_main_callbacks_here(stand_in: StandIn):
 
 
 def test_a_blocking_poll_sleeps_without_the_lock(in_thread: InThread):
-    """Else the main thread, which needs it, could never do what is waited for."""
+    """Otherwise the main thread, which needs the lock, could not do what is waited for."""
 
     async def main() -> None:
         done: list[int] = []
@@ -223,8 +223,8 @@ def test_a_task_goes_on_in_whichever_thread_stands_in(in_thread: InThread):
     homebound.run(main())
 
 
-def test_what_it_leaves_the_main_loop_does(stand_in: StandIn):
-    """Callbacks and timers that are left when it lets go, with the main thread asleep."""
+def test_the_main_loop_runs_what_it_leaves(stand_in: StandIn):
+    """Callbacks and timers that are left when it releases the lock, with the main thread asleep."""
     names: list[str] = []
     ran = threading.Event()
 
@@ -256,7 +256,7 @@ def test_the_main_loop_sleeps_on_if_there_is_nothing_to_do(in_thread: InThread):
         go_on = threading.Event()
 
         def idle() -> None:
-            with big_lock:  # once it has it, the main thread is asleep
+            with big_lock:  # by the time the worker has the lock, the main thread is asleep
                 pass
             go_on.set()
 
@@ -273,7 +273,7 @@ def test_the_main_loop_sleeps_on_if_there_is_nothing_to_do(in_thread: InThread):
     homebound.run(main())
 
 
-def test_several_stand_in_by_turns(in_thread: InThread):
+def test_several_threads_stand_in_by_turns(in_thread: InThread):
     async def main() -> None:
         order: list[str] = []
 
@@ -347,8 +347,8 @@ def test_an_io_thread_with_the_lock_is_no_stand_in(io: homebound.IOThread):
     homebound.run(main())
 
 
-def test_the_main_loop_may_end_while_somebody_waits_for_it(in_thread: InThread):
-    """Who comes to stand in when the main context has just gone finds none."""
+def test_the_main_loop_may_end_while_a_thread_waits_to_stand_in(in_thread: InThread):
+    """A thread that gets the lock when the main context has just closed finds none."""
     seen: list[Any] = []
 
     async def main() -> None:
@@ -368,8 +368,8 @@ def test_the_main_loop_may_end_while_somebody_waits_for_it(in_thread: InThread):
     assert seen in ([None], [None]) or isinstance(seen[0], AioContext)
 
 
-def test_one_that_becomes_a_home_is_none_meanwhile(in_thread: InThread):
-    """The lock may be let go in that time: the main loop must be woken as ever."""
+def test_a_stand_in_that_becomes_a_home_is_none_meanwhile(in_thread: InThread):
+    """The lock may be released in that time: the main loop must be woken as usual."""
     seen: list[Any] = []
 
     async def main() -> None:

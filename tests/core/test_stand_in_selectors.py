@@ -1,4 +1,4 @@
-"""Standing in on loops whose selector two threads cannot use at once."""
+"""Stand-ins on loops with a selector that two threads cannot use at once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", ["SelectSelector", "PollSelector"])
 @pytest.mark.parametrize("waits", ["in block_on", "elsewhere"])
-def test_the_home_hears_of_what_is_added(waits: str, name: str, in_thread: InThread):
-    """It sleeps on what was watched as it fell asleep."""
+def test_the_home_notices_what_is_added(waits: str, name: str, in_thread: InThread):
+    """The home sleeps on a copy of what was watched when it fell asleep."""
 
     async def main() -> bytes:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""stats(): what a context has done and has to do, as a frozen record."""
+"""stats(): the counters of a context, as a frozen record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_ready_counts_the_mailbox(io: IOThread, gate: Gate):
     assert io.context.stats().ready == 0
 
 
-def test_tasks_counts_those_at_home(io: IOThread):
+def test_tasks_counts_the_tasks_at_home(io: IOThread):
     assert io.context.stats().tasks == 0
     tasks = [io.spawn(homebound.suspend()) for _ in range(3)]
     homebound.block_on(io.spawn(nothing()))
@@ -55,8 +55,8 @@ def test_tasks_counts_those_at_home(io: IOThread):
     assert io.context.stats().tasks == 0
 
 
-def test_tasks_counts_nobody_who_is_done(io: IOThread):
-    """However early one learns of it: its home may not have put it away."""
+def test_tasks_counts_no_task_that_is_done(io: IOThread):
+    """It is right as soon as a task is seen to be done: its home may not have removed it yet."""
     for _ in range(500):
         task = io.spawn(nothing())
         while not task.done():

@@ -1,4 +1,4 @@
-"""An end that is asked for twice: it is the same end, and nothing interrupts the cleanup."""
+"""An end that is requested twice: it happens once, and nothing interrupts the cleanup."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FACTORIES = [homebound.new_event_loop, asyncio.SelectorEventLoop]
 
 
 class Cleanup:
-    """A task whose cleanup goes on until it is let end."""
+    """A task whose cleanup goes on until the test lets it end."""
 
     def __init__(self, io: IOThread) -> None:
         self.begun, self.finished = threading.Event(), False
@@ -98,7 +98,7 @@ def test_a_pool():
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_the_loop_is_stopped_during_the_end(factory: Callable[[], asyncio.AbstractEventLoop]):
-    """By whatever calls `loop.stop`, as a handler of a program's own may."""
+    """A stop by any caller of `loop.stop`, such as a program's own signal handler."""
     with IOThread(loop_factory=factory) as io:
         cleanup = Cleanup(io)
         with pytest.raises(TimeoutError):
@@ -135,7 +135,7 @@ def test_main_loop_is_stopped_during_the_end():
 
 
 def test_a_nested_wait_in_the_cleanup():
-    """The stop that was put off is not carried out before its time."""
+    """The stop that was put off is not carried out early."""
     io = IOThread()
     io.start()
     waits, begun, go_on = threading.Event(), threading.Event(), homebound.Event()
@@ -164,7 +164,7 @@ def test_a_nested_wait_in_the_cleanup():
 
 
 def test_exit_after_ctrl_c():
-    """Ctrl-C ends the wait for the end; at the interpreter's exit the same end is waited for."""
+    """Ctrl-C ends the wait for the end; the interpreter's exit waits for the same end."""
     program = """
     import asyncio, os, signal, homebound
     async def work():

@@ -1,4 +1,4 @@
-"""StopIteration out of a call or a coroutine: an error that says so, at whoever waits for it."""
+"""StopIteration raised by a call or a coroutine: what waits for it gets an error that says so."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOPS = [
 @pytest.mark.parametrize("call", STOPS)
 @pytest.mark.parametrize("make", [homebound.WorkerPool, concurrent.futures.ThreadPoolExecutor])
 def test_a_call_in_a_worker(call: Callable[[Any], Any], make: Callable[[], Any]):
-    """It cannot be raised into a coroutine: Python makes a RuntimeError of it."""
+    """StopIteration cannot be raised into a coroutine: Python turns it into RuntimeError."""
 
     async def main() -> None:
         with pytest.raises(RuntimeError, match="raised StopIteration") as caught:

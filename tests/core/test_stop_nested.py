@@ -1,4 +1,4 @@
-"""A stop of a loop that nested calls turn: the tasks that wait in them are cancelled."""
+"""A stop of a loop that nested calls are running: the tasks that wait in them are cancelled."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def work(wait, log, began=lambda: None):
 """
 
 _space: dict[str, Any] = {}
-exec(HEAD, _space)  # the subprocesses below run the same
+exec(HEAD, _space)  # the subprocesses below run the same program
 work: Callable[..., Coroutine[Any, Any, None]] = _space["work"]
 WAITS: dict[str, Callable[[], None]] = _space["WAITS"]
 EACH = ["block_on", "inline", "wait_while", "poll", "get_sync", "acquire_sync"]
@@ -102,7 +102,7 @@ def test_an_io_thread_that_a_task_waits_for(wait: str, log: list[str]):
 
 
 def test_a_pool():
-    """In each thread two tasks, one wait inside the other."""
+    """Two tasks in each thread, one wait inside the other."""
     logs: list[list[str]] = [[], [], [], []]
     with IOThreadPool(2) as pool:
         for lines in logs:
@@ -127,7 +127,7 @@ def test_main_returns(wait: str, log: list[str]):
 
 @pytest.mark.parametrize("wait", EACH)
 def test_a_runner_closes(wait: str, log: list[str]):
-    """The task begins to wait as the others are cancelled."""
+    """The task begins to wait as the other tasks are cancelled."""
 
     async def late() -> None:
         try:
@@ -146,7 +146,7 @@ def test_a_runner_closes(wait: str, log: list[str]):
 
 @pytest.mark.parametrize("wait", EACH)
 def test_a_callback(wait: str):
-    """It has no task to cancel: the call raises CancelledError, which the loop reports."""
+    """A callback has no task to cancel: the call raises CancelledError, which the loop reports."""
     reports: list[Any] = []
     ended: list[str] = []
 
@@ -199,7 +199,7 @@ def test_ctrl_c(where: str, wait: str):
     assert lines == [*CLEAN, "interrupted"]
 
 
-def test_two_whose_cleanup_needs_the_other(log: list[str]):
+def test_two_tasks_whose_cleanup_needs_the_other(log: list[str]):
     """All nested waits are ended at once: the inner one's task waits for the outer one's lock."""
     lock = homebound.Lock()
 
@@ -221,8 +221,8 @@ def test_two_whose_cleanup_needs_the_other(log: list[str]):
         block_on(io.spawn(asyncio.sleep(0)))
 
 
-def test_one_that_goes_on(log: list[str]):
-    """A coroutine that takes no notice of its cancellation is waited for, as asyncio does."""
+def test_a_task_that_ignores_its_cancellation(log: list[str]):
+    """A coroutine that ignores its cancellation is waited for, as in asyncio."""
 
     async def stubborn() -> str:
         try:
@@ -241,8 +241,8 @@ def test_one_that_goes_on(log: list[str]):
     assert task.done()
 
 
-def test_one_whose_cleanup_leaves(log: list[str]):
-    """It is at home elsewhere then: the thread it has left need not wait for it."""
+def test_a_task_whose_cleanup_moves_away(log: list[str]):
+    """The task is at home elsewhere then: the thread it has left need not wait for it."""
     with IOThread() as other:
 
         async def leaves() -> None:
@@ -262,7 +262,7 @@ def test_one_whose_cleanup_leaves(log: list[str]):
             block_on(task)
 
 
-def test_a_wait_for_another_thread_to_end_is_not_cut_short():
+def test_a_wait_for_the_end_of_another_thread_is_not_cut_short():
     ended: list[str] = []
 
     async def stops(io: IOThread) -> None:
@@ -289,7 +289,7 @@ def test_a_wait_for_another_thread_to_end_is_not_cut_short():
 
 
 def test_a_task_of_asyncios_own():
-    """A task factory made it: what it waits for is cancelled, and the error raised in it."""
+    """A task factory made the task: what it waits for is cancelled, and the error raised in it."""
     ended: list[str] = []
 
     async def waits() -> None:
@@ -313,7 +313,7 @@ def test_a_task_of_asyncios_own():
 
 
 def test_a_poll_in_a_task_that_is_cancelled():
-    """As `wait_while`: what was requested before the poll is for the next await."""
+    """As with `wait_while`, an earlier request is for the task's next await."""
     seen: list[str] = []
 
     async def polls() -> None:

@@ -1,4 +1,4 @@
-"""Task factories on our loop: they get what asyncio hands to them, and may make what they like."""
+"""Task factories on our loop: they get what asyncio hands over, and may make any task."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def give(value: Any) -> Any:
 
 
 def handed_over(run: Callable[..., Any], **options: Any) -> tuple[Any, ...]:
-    """What a factory is given for a task, and the task's name."""
+    """The arguments that a factory gets for a task, and the task's name."""
     calls: list[dict[str, Any]] = []
 
     async def main() -> tuple[Any, ...]:
@@ -64,14 +64,14 @@ def handed_over(run: Callable[..., Any], **options: Any) -> tuple[Any, ...]:
 )  # fmt: skip
 def test_it_gets_what_asyncio_hands_over(options: dict[str, Any]):
     expected = handed_over(asyncio.run, **options)
-    if expected == (TypeError,):  # asyncio's create_task does not take it on this Python yet
+    if expected == (TypeError,):  # asyncio's create_task does not take this on this Python yet
         later = {key: value for key, value in options.items() if key != "name"}
         expected = ([later], "n")
     assert handed_over(homebound.run, **options) == expected
 
 
 def test_a_factory_chained_to_ours_makes_our_tasks(io: IOThread):
-    """What APMs do: they wrap the coroutine, and hand it on to the factory that they find."""
+    """As APMs do: a factory wraps the coroutine, and passes it on to the factory that it found."""
     traced: list[str] = []
 
     async def main() -> None:
@@ -118,7 +118,7 @@ def test_a_factory_chained_to_ours_makes_our_tasks(io: IOThread):
 
 
 def test_a_loop_without_a_factory(loop_factory: Callable[[str], Callable[[], Any]]):
-    """It says None until it runs, as asyncio's; what it says then works on any loop."""
+    """None until the loop runs, as asyncio's; the factory returned then works on any loop."""
     factories = []
     for make in (homebound.new_event_loop, loop_factory("asyncio")):
         loop = make()
@@ -137,7 +137,7 @@ def test_a_loop_without_a_factory(loop_factory: Callable[[str], Callable[[], Any
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio.create_task takes none before")
-def test_options_of_ones_own_through_asyncio():
+def test_custom_options_through_asyncio():
     """asyncio.create_task and TaskGroups pass them on."""
     colours = []
 
@@ -159,7 +159,7 @@ def test_options_of_ones_own_through_asyncio():
 @eager
 @pytest.mark.parametrize("kind", ["asyncio's", "homebound's"])
 def test_an_eager_factory(kind: str, io: IOThread):
-    """Of asyncio's own tasks, and of ours: the same steps, and whom it wakes is woken."""
+    """With asyncio's own tasks and with ours: the same steps, and the tasks it wakes are woken."""
     factory: Any = asyncio.eager_task_factory  # type: ignore[attr-defined]
     if kind == "homebound's":
         factory = asyncio.create_eager_task_factory(homebound.Task)  # type: ignore[attr-defined]
@@ -209,7 +209,7 @@ def test_an_eager_factory(kind: str, io: IOThread):
 @eager
 @pytest.mark.parametrize("kind", ["asyncio's", "homebound's"])
 def test_one_of_ours_inside_an_eager_one(kind: str):
-    """What it started runs inside it, and the outer ones go on as they were."""
+    """A task that the outer one starts runs inside it, and the outer ones go on as they were."""
     factory: Any = asyncio.eager_task_factory  # type: ignore[attr-defined]
     if kind == "homebound's":
         factory = asyncio.create_eager_task_factory(homebound.Task)  # type: ignore[attr-defined]
@@ -242,7 +242,7 @@ def test_one_of_ours_inside_an_eager_one(kind: str):
 
 @eager
 def test_an_eager_factory_of_ours_in_another_thread(in_thread: InThread):
-    """Made in a thread that is not at home there, it begins at home."""
+    """A task made in a thread that is not its home begins at home."""
 
     async def where() -> str:
         await asyncio.sleep(0)
@@ -258,7 +258,7 @@ def test_an_eager_factory_of_ours_in_another_thread(in_thread: InThread):
 
 
 def test_a_task_made_as_asyncio_makes_one(loop_factory: Callable[[str], Callable[[], Any]]):
-    """With a loop it begins by itself, on that loop; of anybody's make."""
+    """With a loop given, the task begins by itself, on any make of loop."""
     for make in (homebound.new_event_loop, loop_factory("asyncio")):
         loop = make()
         ran: list[Any] = []
@@ -278,7 +278,7 @@ def test_a_task_made_as_asyncio_makes_one(loop_factory: Callable[[str], Callable
 
 
 def test_an_eager_task_without_a_loop():
-    """At once in the current context; made where there is none, it is not started."""
+    """The task begins at once in the current context; without one it is not started."""
 
     async def main() -> None:
         assert homebound.Task(give(2), eager_start=True).result() == 2

@@ -1,4 +1,4 @@
-"""A Task is to its user what asyncio.Task is: the same program, the same answers, on both."""
+"""asyncio.Task's interface: the same program gets the same answers from both Tasks."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_done_callback_that_raises_is_reported(run: Run):
     run(main())
 
 
-def test_result_is_not_to_be_set(run: Run):
+def test_set_result_is_refused(run: Run):
     async def main() -> None:
         task = asyncio.create_task(answer())
         with pytest.raises(RuntimeError, match="does not support set_result"):
@@ -187,7 +187,7 @@ def test_result_is_not_to_be_set(run: Run):
     run(main())
 
 
-def test_bad_yields(run: Run):
+def test_yielding_something_that_is_no_future(run: Run):
     class Yields:
         def __init__(self, what: Any) -> None:
             self.what = what
@@ -229,7 +229,7 @@ def test_all_tasks_and_current_task(run: Run):
         asyncio.all_tasks()
 
 
-def test_all_tasks_shows_those_at_home_in_the_loop(io: homebound.IOThread):
+def test_all_tasks_shows_the_tasks_at_home_in_the_loop(io: homebound.IOThread):
     async def look() -> set[Any]:
         return asyncio.all_tasks()
 

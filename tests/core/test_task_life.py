@@ -1,4 +1,4 @@
-"""A Task's life as its user sees it: stacks, reports, what keeps it alive, what it is made of."""
+"""A Task's life as seen by its user: stacks, reports, references, and coroutines of other makes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_repr(run: Run):
     run(main())
 
 
-def test_repr_says_where_it_is_at_home(io: homebound.IOThread):
+def test_repr_shows_its_home(io: homebound.IOThread):
     task = Task(answer())
     assert "no home" in repr(task)
     io.context.schedule(task)
@@ -69,7 +69,7 @@ def test_repr_says_where_it_is_at_home(io: homebound.IOThread):
     homebound.block_on(task)
 
 
-def test_an_exception_nobody_reads_is_reported(run: Run):
+def test_an_exception_that_is_never_read_is_reported(run: Run):
     async def main() -> None:
         reports: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
@@ -89,7 +89,7 @@ def test_an_exception_nobody_reads_is_reported(run: Run):
     run(main())
 
 
-def test_an_exception_nobody_reads_in_an_io_thread(io: homebound.IOThread):
+def test_an_exception_that_is_never_read_in_an_io_thread(io: homebound.IOThread):
     reports: list[Any] = []
     io.context.loop.set_exception_handler(lambda _, report: reports.append(report))
     io.spawn(fail())
@@ -98,7 +98,7 @@ def test_an_exception_nobody_reads_in_an_io_thread(io: homebound.IOThread):
     assert [type(report["exception"]) for report in reports] == [ValueError]
 
 
-def test_nobody_else_need_keep_it_alive():
+def test_it_is_kept_alive_without_a_reference():
     """asyncio's documented trap: a task that only its own future refers to may vanish."""
 
     async def main() -> None:
@@ -126,7 +126,7 @@ def test_nobody_else_need_keep_it_alive():
     homebound.run(main())
 
 
-def test_finished_it_is_let_go():
+def test_a_finished_task_is_freed():
     async def main() -> None:
         task = asyncio.create_task(answer())
         await task
@@ -212,7 +212,7 @@ def test_eager_tasks_are_asyncios_own():
 
 
 class Countdown(Coroutine[Any, Any, str]):
-    """A coroutine that no `async def` made, as Cython's are."""
+    """A coroutine not made by `async def`, such as Cython's."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -242,7 +242,7 @@ def test_coroutines_of_other_makes(run: Run):
     run(main())
 
 
-def test_what_a_closing_loop_abandons_may_be_of_other_makes():
+def test_coroutines_of_other_makes_abandoned_by_a_closing_loop():
     loop = homebound.new_event_loop()
     tasks = [loop.create_task(Countdown(3)), loop.create_task(homebound.suspend())]  # type: ignore[abstract]
     loop.run_until_complete(asyncio.sleep(0))
@@ -252,8 +252,8 @@ def test_what_a_closing_loop_abandons_may_be_of_other_makes():
         assert isinstance(task.exception(), homebound.ContextClosed)
 
 
-def test_suspend_and_move_to_make_tasks_by_themselves(io: homebound.IOThread):
-    """They are declared as coroutines: what takes a coroutine takes them."""
+def test_suspend_and_move_to_are_accepted_as_coroutines(io: homebound.IOThread):
+    """They are declared as coroutines: whatever takes a coroutine takes them."""
 
     async def main() -> None:
         task = asyncio.create_task(homebound.suspend())

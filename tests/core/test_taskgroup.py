@@ -1,6 +1,6 @@
-"""TaskGroup: asyncio's rules with children and parents that are at home anywhere."""
+"""TaskGroup: asyncio's rules, with children and parents at home anywhere."""
 
-# ruff: noqa: PT012 - what a group raises comes out of its block, not out of one call
+# ruff: noqa: PT012 - a group raises at the end of its block, not in one call
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def where() -> str:
 
 
 class Sleeper:
-    """A child that sleeps until it is cancelled, and tells where."""
+    """A child that sleeps until it is cancelled, and records its thread."""
 
     def __init__(self) -> None:
         self.cancelled_in: str | None = None
@@ -78,7 +78,7 @@ def test_children_here_and_there(io: IOThread, io2: IOThread):
     assert homebound.run(main()) == ["MainThread", "io", "io2"]
 
 
-def test_a_failure_there_cancels_everybody(io: IOThread, io2: IOThread):
+def test_a_failure_there_cancels_all_children(io: IOThread, io2: IOThread):
     sleepers = [Sleeper(), Sleeper()]
 
     async def main() -> None:
@@ -166,7 +166,7 @@ def test_a_cancellation_from_outside_outlives_a_failure(io: IOThread):
 
 
 def test_the_parent_moves(io: IOThread, io2: IOThread):
-    """Its children end before, during and after; it is told wherever it is."""
+    """Its children end before, during and after; the parent is notified wherever it is."""
 
     async def main() -> str:
         here = current_context()
@@ -202,7 +202,7 @@ def test_a_child_that_moves_fails_elsewhere(io: IOThread, io2: IOThread):
 
 @pytest.mark.stress
 def test_moving_while_children_end(io: IOThread, io2: IOThread, stress: Stress):
-    """Whoever ends meanwhile follows the parent about."""
+    """Entries of children that end meanwhile follow the parent."""
 
     async def main() -> int:
         here = current_context()
@@ -210,7 +210,7 @@ def test_moving_while_children_end(io: IOThread, io2: IOThread, stress: Stress):
         homes = [io.context, io2.context, here]
         stress.go()
         rounds = 0
-        while rounds < 2 or not stress.over():  # two at least, however long they take
+        while rounds < 2 or not stress.over():  # at least two, however long they take
             async with TaskGroup() as group:
                 for turn in range(6):
                     group.create_task(asyncio.sleep(0), home=homes[turn % 3])
@@ -248,7 +248,7 @@ def test_a_far_child_makes_another(io: IOThread):
 
 
 def test_a_child_made_in_a_thread(in_thread: InThread, io: IOThread):
-    """Without a home to be in, it is at its parent's; in a worker it may name another."""
+    """Without a home to be in, the child is at its parent's; a worker may name another."""
 
     async def main() -> None:
         async with TaskGroup() as group:
@@ -278,7 +278,7 @@ def test_a_home_that_has_ended(io: IOThread):
 
 
 def test_a_home_that_ends_with_a_child(in_thread: InThread):
-    """Its I/O thread stops: cancelled, that child is no failure, and the group ends."""
+    """The I/O thread stops: a child cancelled by that is no failure, and the group ends."""
     gone = IOThread("gone")
     gone.start()
 
@@ -291,7 +291,7 @@ def test_a_home_that_ends_with_a_child(in_thread: InThread):
 
 
 def test_a_loop_that_is_closed_under_a_child(in_thread: InThread):
-    """Nobody waited for the child: it has failed with ContextClosed, and that is told."""
+    """The child, which nothing awaited, has failed with ContextClosed; the group raises it."""
     loop = homebound.new_event_loop()
     home = homebound.AioContext.attach(loop)
 
@@ -311,7 +311,7 @@ def test_a_loop_that_is_closed_under_a_child(in_thread: InThread):
 
 
 def test_a_base_error_there(io: IOThread):
-    """As asyncio's: it comes out bare."""
+    """As in asyncio, it is raised bare."""
 
     async def main() -> None:
         async with TaskGroup() as group:

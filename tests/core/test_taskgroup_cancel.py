@@ -1,4 +1,4 @@
-"""TaskGroup.cancel: asyncio's of 3.15, on every Python, and from any thread."""
+"""TaskGroup.cancel: as in asyncio 3.15, on every Python, and from any thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Sleeper:
-    """A child that sleeps until it is cancelled, and tells where."""
+    """A child that sleeps until it is cancelled, and records its thread."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -44,7 +44,7 @@ def this_task() -> asyncio.Task[Any]:
 
 
 def test_from_the_block(run: Run, io: IOThread):
-    """The block ends at its next await, the children with it, and nothing is raised."""
+    """The block ends at its next await, and its children too, and nothing is raised."""
     sleepers = [Sleeper(), Sleeper()]
     reached = []
 
@@ -80,7 +80,7 @@ def test_from_a_child_and_again(run: Run):
 
             task = group.create_task(child())
         assert task.cancelled()
-        group.cancel()  # it has ended: no-op
+        group.cancel()  # the group has ended: no-op
         assert this_task().cancelling() == 0
         await asyncio.sleep(0)
 
@@ -88,7 +88,7 @@ def test_from_a_child_and_again(run: Run):
 
 
 def test_before_the_block(run: Run):
-    """It is cancelled as it begins: what comes before its first await runs."""
+    """The block is cancelled as it begins: what comes before its first await runs."""
     reached = []
 
     async def main() -> None:
@@ -135,7 +135,7 @@ def test_a_failure_is_raised_all_the_same(run: Run):
 
 
 def test_a_cancellation_from_outside_is_not_lost(run: Run):
-    """It comes while the group, being cancelled, waits for a child."""
+    """The cancellation comes while the group, being cancelled, waits for a child."""
 
     async def main() -> None:
         stubborn, let_go = asyncio.Event(), asyncio.Event()
@@ -165,7 +165,7 @@ def test_a_cancellation_from_outside_is_not_lost(run: Run):
 
 @pytest.mark.parametrize("home", ["the main thread", "an I/O thread"])
 def test_from_a_plain_thread(home: str, in_thread: InThread, io: IOThread, io2: IOThread):
-    """At once refused to newcomers there; delivered at the parent's home though that sleeps."""
+    """New children are refused at once; the cancellation wakes the parent's sleeping home."""
     sleeper = Sleeper()
 
     async def block() -> None:
@@ -279,7 +279,7 @@ def test_a_parent_that_does_nothing_but_move(io: IOThread, io2: IOThread, stress
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_generator_exit(alone: Any, run: Run):
-    """Alone it comes out bare, so that an aclose() around the group swallows it (3.15)."""
+    """Alone it is raised bare, so that an aclose() around the group catches it (3.15)."""
 
     async def fail() -> None:
         try:

@@ -1,4 +1,4 @@
-"""to_worker: a blocking call in a worker, whose end wakes the task at its home."""
+"""to_worker: a blocking call in a worker, whose completion wakes the task at its home."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_exception_comes_with_its_traceback():
 
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, KeyError])
-def test_exceptions_that_mean_something_to_coroutines(kind: type[Exception]):
+def test_exceptions_with_a_meaning_to_coroutines(kind: type[Exception]):
     def fail() -> None:
         raise kind
 
@@ -142,7 +142,7 @@ def test_cancelled_while_it_waits_for_a_worker():
 
 
 def test_the_completion_wakes_the_task_directly(monkeypatch: pytest.MonkeyPatch):
-    """No future, no call_soon_threadsafe."""
+    """Neither a future nor call_soon_threadsafe is between them."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -163,7 +163,7 @@ def test_the_completion_wakes_the_task_directly(monkeypatch: pytest.MonkeyPatch)
     reason="without a GIL the thread that made an object must come by to free it",
 )
 def test_a_failed_job_leaves_no_cycle():
-    """The error goes with its last reference: the garbage collector has nothing to do."""
+    """The error is freed with its last reference, without the garbage collector."""
 
     class Failed(Exception):  # noqa: N818
         pass
@@ -202,7 +202,7 @@ def test_a_failed_job_leaves_no_cycle():
 
 
 def test_cancelled_while_it_runs():
-    """It runs on; its late end wakes nobody from a later wait."""
+    """The call runs on; its late completion ends no later wait of the task."""
 
     async def main() -> None:
         started, go_on, ended = threading.Event(), threading.Event(), threading.Event()

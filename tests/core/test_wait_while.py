@@ -1,4 +1,4 @@
-"""wait_while and kick: the right loop turns meanwhile, and no kick is missed."""
+"""wait_while and kick: the right loop runs meanwhile, and no kick is missed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_false_at_once():
     homebound.run(main())
 
 
-def test_turns_its_own_loop():
+def test_runs_its_own_loop():
     async def main() -> None:
         steps: list[int] = []
 
@@ -131,8 +131,8 @@ def test_a_lock_holder_waits_for_an_io_thread(io: IOThread, in_thread: InThread)
     homebound.run(main())
 
 
-def test_lets_go_of_the_lock_while_it_sleeps(in_thread: InThread):
-    """Who makes the predicate false may need the lock for it."""
+def test_releases_the_lock_while_it_sleeps(in_thread: InThread):
+    """The thread that makes the predicate false may need the lock for it."""
 
     async def main() -> None:
         for _ in range(50):
@@ -152,7 +152,7 @@ def test_lets_go_of_the_lock_while_it_sleeps(in_thread: InThread):
 
 
 def test_never_misses_a_kick(in_thread: InThread):
-    """Each round a thread makes the predicate false at whatever moment that happens to be."""
+    """In each round a thread makes the predicate false at a different moment."""
 
     async def main() -> None:
         rounds = 300
@@ -222,7 +222,7 @@ def test_nested():
         loop.call_soon(inner)
         wait_while(lambda: flags["outer"])
         order.append("outer")
-        assert order == ["inner", "outer"]  # however early the outer one could have gone on
+        assert order == ["inner", "outer"]  # even if the outer one could have gone on earlier
 
     homebound.run(main())
 
@@ -323,8 +323,8 @@ def test_elsewhere_it_would_deadlock(io: IOThread, io2: IOThread, in_thread: InT
     homebound.run(main())
 
 
-def test_a_kick_with_nobody_waiting(io: IOThread, in_thread: InThread):
-    """It posts nothing, and is not remembered for a wait to come."""
+def test_a_kick_without_a_waiter(io: IOThread, in_thread: InThread):
+    """The kick posts nothing, and is not remembered for a later wait."""
 
     async def main() -> None:
         kick()
@@ -360,7 +360,7 @@ def test_for_a_context_that_ends_meanwhile():
     homebound.run(main())
 
 
-def test_without_a_context_an_io_thread_is_told_to_name_one(io: IOThread):
+def test_without_a_context_the_error_in_an_io_thread_says_to_name_one(io: IOThread):
     async def body() -> None:
         with pytest.raises(WouldDeadlock, match="may not wait for others; name a context"):
             wait_while(lambda: False)
@@ -373,7 +373,7 @@ def test_without_a_context_an_io_thread_is_told_to_name_one(io: IOThread):
 def test_a_stand_in_that_takes_the_notification_passes_it_on(
     how: str, then: str, in_thread: InThread
 ):
-    """The home sleeps in its wait; a stand-in turns the loop, and takes what was to wake it."""
+    """The home sleeps in its wait; a stand-in runs the loop, and takes what was to wake it."""
 
     async def main() -> None:
         context = here()
@@ -408,7 +408,7 @@ def test_a_stand_in_that_takes_the_notification_passes_it_on(
 
 
 @pytest.mark.parametrize("where", ["home", "thread"])
-def test_cancelling_the_task_that_it_is_called_in_ends_it(where: str, in_thread: InThread):
+def test_cancelling_its_task_ends_it(where: str, in_thread: InThread):
     async def main() -> None:
         async def work() -> None:
             wait_while(lambda: [waits.append(1)])
@@ -426,7 +426,7 @@ def test_cancelling_the_task_that_it_is_called_in_ends_it(where: str, in_thread:
     homebound.run(main())
 
 
-def test_a_request_of_before_is_for_what_the_task_awaits_next():
+def test_an_earlier_cancellation_is_for_the_tasks_next_await():
     async def main() -> None:
         async def work() -> str:
             task.cancel()

@@ -125,7 +125,7 @@ def test_of_threads_that_race_exactly_one_succeeds(
         )
 
 
-def test_waking_oneself():
+def test_a_task_that_wakes_itself():
     async def main() -> None:
         me = current_task()
         assert me is not None
@@ -136,7 +136,7 @@ def test_waking_oneself():
     homebound.run(main())
 
 
-def test_waking_one_that_waits_for_something_else():
+def test_waking_a_task_that_waits_for_something_else():
     async def main() -> None:
         future = asyncio.get_running_loop().create_future()
 
@@ -156,7 +156,7 @@ def test_waking_one_that_waits_for_something_else():
     homebound.run(main())
 
 
-def test_waking_a_finished_one(io: IOThread):
+def test_waking_a_finished_task(io: IOThread):
     async def main() -> None:
         task = here().spawn(asyncio.sleep(0))
         await task
@@ -172,7 +172,7 @@ def test_waking_a_finished_one(io: IOThread):
             act()
 
 
-def test_waking_one_without_a_home():
+def test_waking_a_task_without_a_home():
     task = Task(asyncio.sleep(0))
     with pytest.raises(NotSuspended, match="no home yet"):
         task.wake()
@@ -304,12 +304,12 @@ def test_a_wake_for_a_task_whose_home_has_ended():
         task.wake()
     with pytest.raises(homebound.ContextClosed):
         context.schedule(fresh := Task(asyncio.sleep(0)))
-    assert fresh.home is None  # it was not taken
+    assert fresh.home is None  # it was refused
     fresh.cancel()
 
 
 @pytest.mark.parametrize("what", [None, 3, print])
-def test_what_is_no_task(what: Any, io: IOThread):
+def test_waking_something_that_is_no_task(what: Any, io: IOThread):
     async def main() -> None:
         for context in (here(), io.context):
             with pytest.raises(TypeError, match=r"schedule\(\) takes a homebound\.Task, got"):

@@ -1,4 +1,4 @@
-"""`wake()` in a signal handler, between any two bytecodes of what wakes, runs and puts aside tasks.
+"""`wake()` in a signal handler, between any two bytecodes that wake, run or put aside tasks.
 
 Each wake that did not raise runs its task, once.
 """
@@ -38,7 +38,7 @@ LINKS = 3  # tasks in the chain that is interrupted
 
 
 class Interrupter:
-    """Calls a handler before the bytecode of that number in some functions, as a signal would."""
+    """A tracer that calls a handler before the n-th bytecode of some functions, like a signal."""
 
     def __init__(self, *functions: Any, where_it_may_raise: bool = False) -> None:
         self._codes = {each.__code__ for each in functions}
@@ -58,7 +58,7 @@ class Interrupter:
             frame = frame.f_back
 
     def came(self) -> bool:
-        """Whether the handler was called; no more from now on."""
+        """Whether the handler was called; it is not called again."""
         sys.settrace(None)
         return self._left < 0
 
@@ -103,7 +103,7 @@ CHAINS = (
 
 
 class Links:
-    """A chain of tasks, each of which wakes the next; and two that a handler starts with."""
+    """A chain of tasks, each of which wakes the next; and two that a handler wakes first."""
 
     def __init__(self, turn: Callable[[], object]) -> None:
         self._turn = turn
@@ -150,7 +150,7 @@ def turn_nothing() -> None:
 
 
 def turn_the_loop() -> None:
-    """Puts aside what runs, and runs the rest on top."""
+    """Put aside the running task, and run the rest on top of it."""
     homebound.block_on(asyncio.sleep(0))
 
 
@@ -179,7 +179,7 @@ def test_each_wake_that_did_not_raise_runs_its_task(how: str, turn: Callable[[],
         return came
 
     async def main() -> int:
-        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
+        await look(sys.maxsize)  # 3.12 traces a function's bytecodes from its second call on.
         bytecode = 0
         while await look(bytecode):
             bytecode += 1
@@ -188,7 +188,7 @@ def test_each_wake_that_did_not_raise_runs_its_task(how: str, turn: Callable[[],
     assert homebound.run(main()) > 300
 
 
-def test_on_a_loop_of_others(factory: Callable[[], asyncio.AbstractEventLoop]):
+def test_on_a_foreign_loop(factory: Callable[[], asyncio.AbstractEventLoop]):
     interrupter = Interrupter(*CHAINS)
 
     async def look(bytecode: int, context: AioContext) -> bool:
@@ -242,9 +242,9 @@ SLEEP = (
 def test_as_the_loop_goes_to_sleep(
     turn: Callable[[], object], in_thread: Callable[..., Future[Any]]
 ):
-    """It does not sleep over the timers and posts of a task that is woken then.
+    """The timers and posts of a task that is woken then still end the sleep.
 
-    The handler may turn the loop; what runs afterwards has the big lock as ever.
+    The handler may run the loop; what runs afterwards has the big lock as usual.
     """
     interrupter = Interrupter(*SLEEP)
 
@@ -264,12 +264,12 @@ def test_as_the_loop_goes_to_sleep(
         def handle() -> None:
             handled.append(True)
             turn()
-            # Unless its cancellation came before.
+            # Unless it was cancelled before.
             with contextlib.suppress(AlreadyScheduled, NotSuspended):
                 task.wake()
 
         def end_it() -> None:
-            """The loop sleeps, and nobody has handled anything."""
+            """Wait until the loop sleeps without having handled anything, and end its run."""
             until(lambda: handled or loop.home._stand_in.sleeps_until is not None)
             if not handled:
                 loop.call_soon_threadsafe(lambda: handled or (task.cancel() and done.cancel()))
@@ -287,7 +287,7 @@ def test_as_the_loop_goes_to_sleep(
         return came
 
     async def main() -> int:
-        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
+        await look(sys.maxsize)  # 3.12 traces a function's bytecodes from its second call on.
         bytecode = 0
         while await look(bytecode):
             bytecode += 1
@@ -298,7 +298,7 @@ def test_as_the_loop_goes_to_sleep(
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_one_that_empties_the_mailbox(debug: bool):  # noqa: FBT001
-    """It runs a task that turns the loop, which was about to take what it had counted."""
+    """The handler runs a task that runs the loop, which was about to take what it had counted."""
     interrupter = Interrupter(Loop._run_once, Loop.iterate, Loop._run_with_care)
 
     async def look(bytecode: int) -> bool:
@@ -329,7 +329,7 @@ def test_one_that_empties_the_mailbox(debug: bool):  # noqa: FBT001
         return came
 
     async def main() -> int:
-        await look(sys.maxsize)  # 3.12 tells of a function's bytecodes from its second call on
+        await look(sys.maxsize)  # 3.12 traces a function's bytecodes from its second call on.
         bytecode = 0
         while await look(bytecode):
             bytecode += 1
@@ -344,7 +344,7 @@ def test_one_that_empties_the_mailbox(debug: bool):  # noqa: FBT001
 
 
 def test_one_that_raises_in_a_chain():
-    """The loop ends with it. What was woken runs when the loop does."""
+    """The run of the loop ends with the exception. Tasks woken before run when the loop does."""
     interrupter = Interrupter(Chain._run_chain, pour, where_it_may_raise=True)
 
     def look(loop: asyncio.AbstractEventLoop, bytecode: int) -> bool:
@@ -391,7 +391,7 @@ def test_one_that_raises_in_a_chain():
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
 def test_a_storm_of_signals():
-    """The same by real signals; how many come depends on the machine."""
+    """The same with real signals; how many arrive depends on the machine."""
 
     async def main() -> None:
         links = Links(turn_nothing)

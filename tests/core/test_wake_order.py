@@ -1,4 +1,4 @@
-"""Wake-ups drain depth first and FIFO in each level, without recursion and without starvation."""
+"""Wake-ups drain depth first, and FIFO in each level, without recursion or starvation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEEP = {"X": "AB", "A": "CD", "B": "E", "C": "F", "D": "G", "E": "", "F": "H", "
 
 
 def tree(wakes: dict[str, str], order: list[str], *, end: bool) -> dict[str, Task[None]]:
-    """Suspended tasks, each of which notes its name and wakes others, then suspends or ends."""
+    """Suspended tasks, each of which records its name and wakes others, then suspends or ends."""
 
     async def node(name: str) -> None:
         await homebound.suspend()
@@ -167,8 +167,8 @@ def test_a_chain_of_25000_tasks_each_waking_the_next():
     homebound.run(main())
 
 
-def test_tasks_that_wake_each_other_for_ever_starve_nobody():
-    """Timers, sockets, callbacks and other tasks get on while the two play."""
+def test_tasks_that_wake_each_other_forever_starve_nothing():
+    """Timers, sockets, callbacks and other tasks run while the two tasks alternate."""
 
     async def main() -> None:
         stop: list[int] = []

@@ -1,4 +1,4 @@
-"""The wakeup descriptor of signals, which a program may have for itself as well."""
+"""The wakeup descriptor of signals, which a program may use for itself as well."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run(program: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("runner", ["homebound", "asyncio"])
 @pytest.mark.parametrize("sleep", [0, 0.01, 0.3])
-def test_the_programs_own_hears(sleep: float, runner: str):
-    """Whatever the loop does as the signal comes; and it is there afterwards."""
+def test_the_programs_own_receives_the_signals(sleep: float, runner: str):
+    """The program's descriptor gets each signal whatever the loop does, and is there afterwards."""
     lines = run(f"""
         own()
         async def main():
@@ -76,8 +76,8 @@ def test_the_programs_own_hears(sleep: float, runner: str):
     assert lines == ["True True"]
 
 
-def test_it_hears_what_wakes_the_loop():
-    """It is read by the loop itself, as Twisted's is, which has nothing else to do."""
+def test_it_receives_what_wakes_the_loop():
+    """The loop itself reads it, as with Twisted's, and has nothing else to do."""
     lines = run("""
         own()
         async def main():
@@ -94,7 +94,7 @@ def test_it_hears_what_wakes_the_loop():
 
 @pytest.mark.parametrize("selector", ["DefaultSelector", "SelectSelector"])
 def test_a_signal_ends_a_long_sleep(selector: str):
-    """Also one that is watched without the selector. No code of the program sees ours."""
+    """Also if it is watched without the selector. No code of the program sees ours."""
     lines = run(f"""
         import selectors
         async def main():
@@ -117,7 +117,7 @@ def test_a_signal_ends_a_long_sleep(selector: str):
 
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_beside_handlers_of_the_loop(when: str):
-    """asyncio takes the descriptor for them; the one that was there hears all the same."""
+    """asyncio takes the descriptor for them; the program's receives the signals all the same."""
     lines = run(f"""
         own()
         async def main():
@@ -161,7 +161,7 @@ def test_handlers_that_the_loop_closes_with():
 
 
 def test_one_that_is_set_after_the_handlers():
-    """It is not ours to replace. With asyncio, the last handler that goes takes it along."""
+    """The program's is not replaced. With asyncio, removing the last handler removes it."""
     lines = run("""
         async def main():
             loop = asyncio.get_running_loop()
@@ -213,8 +213,8 @@ def test_one_that_was_closed_costs_nothing(sleep: float, handlers: bool):  # noq
 
 
 @pytest.mark.parametrize("handlers", [False, True])
-def test_one_whose_number_is_another_files_by_now(handlers: bool):  # noqa: FBT001
-    """Nobody wants to find signals in that. It was set, and closed, by the program."""
+def test_one_whose_number_is_another_files_now(handlers: bool):  # noqa: FBT001
+    """The program set and closed it; writing signals into the other file would damage that."""
     lines = run(f"""
         import tempfile
         own()
@@ -261,8 +261,8 @@ def test_a_signal_handler_sets_its_own_in_the_sleep():
     assert lines == ["True True"]
 
 
-def test_whatever_a_signal_handler_raises_and_wherever():
-    """It is given back: at once, or as the run ends."""
+def test_an_exception_of_a_signal_handler_at_any_point():
+    """The descriptor is restored, at once or as the run ends."""
     lines = run("""
         from homebound._aio.signals import HearingLoop
         codes = {getattr(HearingLoop, name).__code__
@@ -315,7 +315,7 @@ def test_whatever_a_signal_handler_raises_and_wherever():
 
 
 def test_what_a_signal_handler_raises_in_a_nested_wait():
-    """block_on waits for the cleanup then: it may sleep again before the descriptor is back."""
+    """block_on waits for the cleanup then, and may sleep again before it is restored."""
     lines = run("""
         from homebound._aio.signals import HearingLoop
         code = HearingLoop._listen_no_more.__code__
@@ -363,8 +363,8 @@ def test_what_a_signal_handler_raises_in_a_nested_wait():
     assert lines == ["True"]
 
 
-def test_a_forked_childs_is_its_own():
-    """The main thread sleeps, and its descriptor is set, as another forks."""
+def test_a_forked_child_has_its_own():
+    """The main thread sleeps, with its descriptor set, as another thread forks."""
     lines = run("""
         import warnings
         def fork():
@@ -373,7 +373,7 @@ def test_a_forked_childs_is_its_own():
                 pid = os.fork()
             if pid == 0:
                 try:
-                    assert own() == -1  # and the numbers of ours may be those of files by now
+                    assert own() == -1  # our numbers may be other files' by now
                     send()
                     assert heard() == [USR1]
                     os._exit(0)
@@ -394,7 +394,7 @@ def test_a_forked_childs_is_its_own():
     assert lines == ["0 -1"]
 
 
-def test_a_forked_child_falls_out_of_its_parents_run():
+def test_a_forked_child_leaves_its_parents_run():
     lines = run("""
         async def main():
             await asyncio.sleep(0.1)
@@ -412,7 +412,7 @@ def test_a_forked_child_falls_out_of_its_parents_run():
 
 
 def test_a_loop_in_another_thread():
-    """Signals are none of its business; asyncio says so, and the program's is left alone."""
+    """Such a loop handles no signals; asyncio says so, and the program's is left alone."""
     lines = run("""
         own()
         async def main():
@@ -430,7 +430,7 @@ def test_a_loop_in_another_thread():
 
 
 def test_what_we_take_of_asyncios_private_parts():
-    """One end of a socket pair is the wakeup descriptor; what comes out at the other is numbers."""
+    """The wakeup descriptor is one end of a socket pair; signal numbers arrive at the other."""
     lines = run("""
         loop = asyncio.SelectorEventLoop()
         assert loop._csock.getblocking() is loop._ssock.getblocking() is False

@@ -1,4 +1,4 @@
-"""A worker that dies, or never lives, is missed: its caller is told, and the pool goes on."""
+"""A worker that dies, or cannot start: its caller gets an error, and the pool goes on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 @contextmanager
 def no_more_threads() -> Iterator[None]:
-    """None can be started: there is no room for its stack."""
+    """Have no thread start, as if there were no room for its stack."""
     before = threading.stack_size(1 << 47)
     try:
         yield
@@ -49,7 +49,7 @@ def no_more_threads() -> Iterator[None]:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
-    """The kinds of exceptions that threading.excepthook was told."""
+    """The kinds of exceptions that were reported to threading.excepthook."""
     kinds: list[type[BaseException]] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: kinds.append(args.exc_type))
     return kinds
@@ -70,7 +70,7 @@ def test_no_thread_can_be_started(call: Callable[[WorkerPool], Any]):
     homebound.run(main())
 
 
-def test_what_was_refused_is_not_done_later():
+def test_a_refused_job_is_not_run_later():
     done: list[str] = []
     with WorkerPool() as pool:
         with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
@@ -79,7 +79,7 @@ def test_what_was_refused_is_not_done_later():
     assert done == ["taken"]
 
 
-def test_the_workers_that_are_there_do_what_no_other_can():
+def test_running_workers_do_what_no_new_one_can():
     go_on = threading.Event()
     with WorkerPool() as pool:
         first = pool.submit(go_on.wait, 20)
@@ -90,10 +90,10 @@ def test_the_workers_that_are_there_do_what_no_other_can():
             assert isinstance(second.result(20), int)
 
 
-def test_those_who_have_relied_on_a_search_are_told(
+def test_submitters_that_relied_on_a_new_thread_get_an_error(
     monkeypatch: pytest.MonkeyPatch, in_thread: InThread
 ):
-    """While a submitter starts a thread, others only queue their jobs."""
+    """While one submitter starts a thread, others only queue their jobs."""
     start = threading.Thread.start
     asked, go_on = threading.Event(), threading.Event()
 
@@ -123,7 +123,7 @@ def test_an_io_thread_and_a_vcpu_that_cannot_start():
         with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
             start()
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        vcpu.stop(20)  # it tells why
+        vcpu.stop(20)  # it says why
     with homebound.watch_stalls():
         pass
 
@@ -138,7 +138,7 @@ def test_a_virtual_clock_and_settle_that_cannot_start(io: homebound.IOThread):
         assert clock.now() == 0.0
 
 
-def test_the_end_of_a_loop_whose_executors_end_cannot_be_waited_for():
+def test_a_loop_ends_without_a_thread_to_wait_for_its_executors():
     """asyncio's end of its own executor needs a thread; our workers end all the same."""
     pools: list[str] = []
 
@@ -182,7 +182,7 @@ def _out_of_memory(*_: object) -> Any:
 
 
 def _in_a_worker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which is out of memory in workers alone."""
+    """A wrapper of the function that raises MemoryError in workers alone."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if isinstance(threading.current_thread(), under_test.Worker):
@@ -217,11 +217,11 @@ def test_jobs_go_on_though_every_worker_dies_after_one(
     assert set(told) <= {MemoryError}
 
 
-# What has to be told of an outcome raises.
+# Errors raised while an outcome is reported.
 
 
 def test_a_callback_raises_system_exit(told: list[type[BaseException]]):
-    """Of a future, it is called by the worker; concurrent.futures lets it through."""
+    """A worker calls the future's callback; concurrent.futures lets SystemExit through."""
     go_on = threading.Event()
     with WorkerPool(max_threads=1) as pool:
         future = pool.submit(go_on.wait, 20)
@@ -233,7 +233,7 @@ def test_a_callback_raises_system_exit(told: list[type[BaseException]]):
     assert told == [SystemExit]
 
 
-def test_a_future_that_was_given_a_result_by_others(told: list[type[BaseException]]):
+def test_a_future_whose_result_was_set_from_outside(told: list[type[BaseException]]):
     go_on = threading.Event()
     with WorkerPool(max_threads=1) as pool:
         future: Future[Any] = pool.submit(go_on.wait, 20)
@@ -249,12 +249,12 @@ def test_a_future_that_was_given_a_result_by_others(told: list[type[BaseExceptio
 
 
 class Thrower:
-    """Throws into the workers, at the n-th line of their own code that they come to."""
+    """A tracer that raises in the workers, at the n-th line of their own code."""
 
     def __init__(self, at: int) -> None:
         self.left = at
         self.where: str | None = None
-        self.worked = False  # the worker that it was thrown into had come to look for a job
+        self.worked = False  # the worker had begun to look for a job by then
         self._guard = threading.Lock()
 
     def __call__(self, frame: FrameType, event: str, _: object) -> Any:
@@ -272,7 +272,7 @@ class Thrower:
 
 
 def _can_throw(frame: FrameType) -> bool:
-    """An exception that is thrown into a thread never comes between a lock's end and its `with`."""
+    """No exception is raised in a thread between a lock's end and its `with`."""
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
     begins = code.co_name == "_live" and line.startswith(("worker: Any", "try:", "worker.parker"))
@@ -288,7 +288,7 @@ def _can_throw(frame: FrameType) -> bool:
 
 
 def thrown_at(at: int) -> Thrower:
-    """A pool's life, with an exception thrown into one of its workers: all callers hear."""
+    """A pool's life with an exception raised in one of its workers: each caller gets an answer."""
     thrower = Thrower(at)
     threading.settrace(thrower)
     try:
@@ -305,7 +305,7 @@ def thrown_at(at: int) -> Thrower:
         threading.settrace(None)
     errors = [each for each in outcomes if each is not None]
     assert all(isinstance(each, (BrokenExecutor, MemoryError)) for each in errors), errors
-    # One job, or, with a worker that dies before it has looked for any, all that were queued.
+    # One job or, with a worker that dies before it has looked for any, all that were queued.
     assert len(errors) <= 1 or not thrower.worked, (errors, thrower.where)
     assert " 0 threads, 0 idle, 0 jobs waiting" in repr(pool), thrower.where
     return thrower
@@ -324,7 +324,7 @@ def test_an_exception_at_any_line_of_a_worker():
     assert {"_live", "_work", "_do", "_rest", "_sleep", "_leave"} <= seen
 
 
-# The ends of all.
+# The end of run, of an I/O thread and of the interpreter.
 
 
 def test_run_and_an_io_thread_end_though_a_worker_died(
@@ -361,10 +361,10 @@ def test_the_interpreter_ends_though_workers_died(program: Program):
     """) == "MemoryError\ndone\n"  # fmt: skip
 
 
-def test_a_thread_that_ended_without_a_word_is_not_waited_for(
+def test_a_thread_that_ended_without_a_report_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
 ):
-    """Something else replaces Thread.run, and fails before it comes to ours."""
+    """Another library replaces Thread.run, and fails before it calls ours."""
     pool = WorkerPool()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "run", _out_of_memory)

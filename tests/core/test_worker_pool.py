@@ -1,4 +1,4 @@
-"""WorkerPool: an Executor whose threads come when needed and go when idle."""
+"""WorkerPool: an Executor whose threads start when needed and end when idle."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_cancelled_before_it_starts():
 
 
 def test_long_jobs_get_a_thread_each():
-    """They wait for each other: on fewer threads than jobs nobody would get on."""
+    """The jobs wait for each other: on fewer threads than jobs none would end."""
     with WorkerPool(max_threads=8) as pool:
         barrier = threading.Barrier(8)
         futures = [pool.submit(barrier.wait, 10) for _ in range(8)]
@@ -107,7 +107,7 @@ def threads_of(pool: WorkerPool) -> list[str]:
     return [each.name for each in threading.enumerate() if each.name.startswith(pool.name)]
 
 
-def test_threads_come_when_needed():
+def test_threads_start_when_needed():
     go_on = threading.Event()
     with WorkerPool(max_threads=4) as pool:
         assert threads_of(pool) == []
@@ -159,7 +159,7 @@ def test_jobs_that_submit_jobs():
             assert total.acquire(timeout=10)
 
 
-def test_idle_threads_leave_and_new_ones_come():
+def test_idle_threads_end_and_new_ones_start():
     with WorkerPool(idle_timeout=0.0) as pool:
         for _ in range(20):
             pool.submit(int).result(10)
@@ -180,18 +180,18 @@ def test_min_threads_stay():
 
 
 def test_a_thread_that_stays_is_idle_all_the_time():
-    """Its idle timeout over, a submitter still finds it, and starts no other thread."""
+    """After its idle timeout, a submitter still finds it, and starts no other thread."""
 
     def which() -> int:
-        time.sleep(0.002)  # a worker with brief jobs watches for a while instead
+        time.sleep(0.002)  # a worker with brief jobs looks again for a while instead
         return threading.get_ident()
 
     def idle() -> bool:
-        time.sleep(0)  # lets the worker on
+        time.sleep(0)  # releases the worker
         return " 1 idle" in repr(pool)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that a look comes between any two steps of the worker
+    sys.setswitchinterval(1e-6)  # so that a look can come between any two steps of the worker
     try:
         with WorkerPool(min_threads=1, idle_timeout=0.0) as pool:
             first = pool.submit(which).result(10)
@@ -213,7 +213,7 @@ def test_a_thread_that_stays_is_idle_all_the_time():
         {"idle_timeout": -1},
     ],
 )
-def test_limits_that_make_no_sense(limits: dict[str, Any]):
+def test_invalid_limits(limits: dict[str, Any]):
     with pytest.raises(ValueError, match="WorkerPool"):
         WorkerPool(**limits)
 
@@ -264,7 +264,7 @@ def test_shutdown_with_cancel_futures():
     assert not done
 
 
-def test_shutdown_from_a_worker_of_it():
+def test_shutdown_from_one_of_its_workers():
     pool = WorkerPool(max_threads=2)
     assert pool.submit(pool.shutdown).result(10) is None
     with pytest.raises(RuntimeError, match="was shut down"):
@@ -273,7 +273,7 @@ def test_shutdown_from_a_worker_of_it():
     assert "0 threads" in repr(pool)
 
 
-def test_shutdown_while_somebody_is_about_to_start_a_thread(
+def test_shutdown_while_a_thread_is_about_to_start(
     monkeypatch: pytest.MonkeyPatch, in_thread: InThread
 ):
     """A thread that was not started cannot be joined."""
@@ -298,8 +298,8 @@ def test_shutdown_while_somebody_is_about_to_start_a_thread(
 
 
 @pytest.mark.parametrize("place", ["main", "io"])
-def test_a_home_that_waits_for_its_end_keeps_turning(place: str, io: homebound.IOThread):
-    """A job in flight may need it."""
+def test_a_home_that_waits_for_its_end_keeps_running(place: str, io: homebound.IOThread):
+    """A job in flight may need the home."""
 
     async def main() -> list[bool]:
         home, did = here(), list[bool]()
@@ -320,7 +320,7 @@ def test_a_home_that_waits_for_its_end_keeps_turning(place: str, io: homebound.I
     assert did == [True, True]
 
 
-def test_who_waits_for_its_end_lets_go_of_the_big_lock():
+def test_a_wait_for_its_end_releases_the_big_lock():
     did: list[bool] = []
 
     def job() -> None:
@@ -401,7 +401,7 @@ def test_at_interpreter_exit_work_in_flight_is_finished():
     """) == "finished\n"  # fmt: skip
 
 
-def test_at_interpreter_exit_what_is_queued_is_done_in_order():
+def test_at_interpreter_exit_queued_jobs_run_in_order():
     assert at_exit("""
     import homebound, time
     pool = homebound.WorkerPool(max_threads=1)

@@ -1,4 +1,4 @@
-"""What the tests of libraries share: runners, and programs in processes of their own.
+"""Shared parts of the libraries' tests: runners, and programs in processes of their own.
 
 A library that is not installed skips its file: `pytest.importorskip`, which also tells mypy that
 nothing is known of its types, installed or not.
@@ -29,14 +29,14 @@ def _run_with_loop(main: Any) -> Any:
 
 @pytest.fixture(params=[homebound.run, _run_with_loop], ids=["run", "new_event_loop"])
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Both ways to switch a program's loop."""
+    """The two ways to switch a program's loop."""
     runner: Callable[..., Any] = request.param
     return runner
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., str]:
-    """`program(source, *arguments)` runs a script in a process of its own; what it printed."""
+    """`program(source, *arguments)` runs a script in a process of its own; returns its output."""
 
     def run_it(source: str, *arguments: str, **env: str) -> str:
         script = tmp_path / "program.py"

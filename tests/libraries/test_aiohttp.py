@@ -48,7 +48,7 @@ async def talk(request: Any) -> Any:
 
 
 async def synchronous(_request: Any) -> Any:
-    """A handler that calls a synchronous API, which waits for asynchronous work here."""
+    """A handler that calls a synchronous API, which waits for asynchronous work at home."""
     return web.Response(text=homebound.block_on(asyncio.sleep(0.001, "waited")))
 
 
@@ -207,7 +207,7 @@ def test_client_on_uvloop_beside_it(run: Run):
 
 def test_block_on_a_client(run: Run, io: IOThread):
     async def main() -> None:
-        async with server() as url:  # both this thread and the other turn meanwhile
+        async with server() as url:  # both this thread and the other run their loops meanwhile
             assert homebound.block_on(post(f"{url}/echo", 1))["got"] == 1
             assert homebound.block_on(post(f"{url}/echo", 2), io.context)["got"] == 2
 

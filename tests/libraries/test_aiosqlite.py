@@ -44,7 +44,7 @@ def test_queries(run: Run):
 
 def test_one_connection_from_two_homes(run: Run, io: IOThread):
     async def main() -> None:
-        async with aiosqlite.connect(":memory:") as base:  # futures belong to whoever asks
+        async with aiosqlite.connect(":memory:") as base:  # a future belongs to its caller
             await make(base)
             results = await asyncio.gather(numbers(base), io.spawn(numbers(base)))
             assert results == [list(range(5))] * 2

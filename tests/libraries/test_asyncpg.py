@@ -26,7 +26,7 @@ asyncpg = pytest.importorskip("asyncpg")
 
 
 def programs() -> Path | None:
-    """Where initdb and pg_ctl are; Debian keeps them off the PATH, by version."""
+    """The folder of initdb and pg_ctl; Debian keeps them off the PATH, by version."""
     found = shutil.which("pg_ctl")
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -34,7 +34,7 @@ def programs() -> Path | None:
 
 
 def account() -> str | None:
-    """Whom to run the server as: it refuses root. None: ourselves."""
+    """The account to run the server as, since it refuses root. None: ours."""
     if os.getuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -43,7 +43,7 @@ def account() -> str | None:
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[dict[str, Any]]:
-    """How to connect to a cluster made for these tests; it listens on a unix socket alone."""
+    """The arguments to connect to the tests' own cluster; it listens on a unix socket alone."""
     binaries = programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")

@@ -53,7 +53,7 @@ class Gate:
     async def begun(self):
         # The processes that have it, or have had it.
         self._end = await to_worker(self.path.open, "wb")
-        self.path.unlink()  # who has the job next finds another: the last may not be dead yet
+        self.path.unlink()  # the next finds another: the last may not be dead yet
         os.mkfifo(self.path)
         return {int(each.suffix[1:]) for each in folder.glob(f"{self.path.name}.*")}
 
@@ -86,7 +86,7 @@ if __name__ == "__main__":
     ):
         homebound.run(main(client.get_executor(pure=False)))
     assert not multiprocessing.active_children()
-    # Some threads of theirs are left, whose work is done; none of ours.
+    # Some of distributed's threads are left, whose work is done; none of ours.
     names = [each.name for each in threading.enumerate()]
     assert not [name for name in names if name.startswith(("io", "main-worker"))], names
     print("done")
@@ -136,7 +136,7 @@ def test_results_exceptions_and_homes(scenario: Scenario):
 
 
 def test_a_worker_killed_mid_job(scenario: Scenario):
-    """The other one does the job, and who waits for it hears of nothing."""
+    """The other process does the job, and the waiting task does not notice."""
     scenario("""
     async def main(executor):
         for spawn in (asyncio.create_task, io.spawn):
@@ -175,7 +175,7 @@ def test_a_job_that_may_not_fail(scenario: Scenario):
 
 
 def test_cancelled(scenario: Scenario):
-    """What waits for a worker is not done; what runs goes on, but its task does not wait for it."""
+    """A call that waits for a process is not made; one that runs goes on without its task."""
     scenario("""
     def known(dask_worker):
         return len(dask_worker.state.tasks)

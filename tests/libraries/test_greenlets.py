@@ -1,7 +1,7 @@
 """Synchronous code in greenlets: SQLAlchemy's, greenback's, plain ones, and gevent's threads.
 
-A loop turned from a child greenlet would hand values to the wrong ones. So block_on suspends the
-task there, by the library whose greenlet it is, or refuses.
+A loop run from a child greenlet would pass values to the wrong greenlets. So block_on suspends the
+task through the library whose greenlet it is, or raises.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def test_a_greenlet_of_an_unknown_library_is_refused(run: Run):
 
 
 def test_a_thread_may_be_in_any_greenlet():
-    """It turns no loop, so block_on in a greenlet of its own disturbs nothing."""
+    """The thread runs no loop, so block_on in a greenlet of its own disturbs nothing."""
     greenlet = pytest.importorskip("greenlet")
 
     def guest() -> list[int]:
@@ -183,7 +183,7 @@ GEVENT = """
 
 @pytest.mark.parametrize("when", ["first", "late"])
 def test_threads_that_gevent_has_patched(program: Callable[..., str], when: str):
-    """They are greenlets of one thread, which are no homes; a loop alone runs."""
+    """Patched threads are greenlets of one thread, and no homes; a single loop runs."""
     pytest.importorskip("gevent")
     one, two = program(GEVENT, when, "with threads").splitlines()
     assert one == "1 2 3"

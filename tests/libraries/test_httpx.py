@@ -23,7 +23,7 @@ httpx = pytest.importorskip("httpx")
 
 @asynccontextmanager
 async def server() -> AsyncIterator[str]:
-    """One that answers each request with its path, but for /never."""
+    """A server that answers each request with its path, except /never."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -90,7 +90,7 @@ def test_a_client_in_each_home(run: Run, io: IOThread):
 
 
 def test_one_client_from_two_homes(run: Run, io: IOThread, io2: IOThread):
-    """A client's connections belong to the loop that made them: whoever uses it goes there."""
+    """A client's connections belong to the loop that made them: move there to use it."""
 
     async def visit(client: Any, path: str) -> tuple[str, str]:
         async with homebound.on(io.context):

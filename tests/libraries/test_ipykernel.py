@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytest.importorskip("ipykernel")
 jupyter = pytest.importorskip("jupyter_client")
 
-# What a kernel spec's argv would say, before "-f {connection_file}".
+# A kernel spec's argv before "-f {connection_file}".
 OURS = """
 import asyncio, homebound
 asyncio.set_event_loop(homebound.new_event_loop())
@@ -38,14 +38,14 @@ def api(value, *where):
 
 
 class Kernel:
-    """A kernel in a process of its own, and what its cells did."""
+    """A kernel in a process of its own, and the results of its cells."""
 
     def __init__(self, manager: Any, client: Any) -> None:
         self.manager = manager
         self.client = client
 
     def execute(self, code: str, *, interrupt_at: str | None = None) -> tuple[str, str]:
-        """What the cell printed or answered, and its error's name and text."""
+        """Return what the cell printed or answered, and its error's name and text."""
         shown: list[str] = []
 
         def hear(message: dict[str, Any]) -> None:
@@ -128,13 +128,13 @@ def test_stock_loop(stock: Kernel):
     _, error = stock.execute("api(1)")
     assert error.startswith("ContextError: block_on from thread")
     assert "there is no context to run it in; name one" in error
-    # An I/O thread is such a context, and works in any kernel.
+    # An I/O thread can, in any kernel.
     assert stock.execute("io = homebound.IOThread('io'); io.start()") == ("", "")
     assert stock.execute("api(2, io.context), await io.spawn(fetch(3))") == (
         "((2, 'io'), (3, 'io'))",
         "",
     )
-    # Also once the kernel's loop is attached, for what is to run there.
+    # Also once the kernel's loop is attached, for work that runs there.
     attach = "here = homebound.AioContext.attach(asyncio.get_running_loop()); None"
     assert stock.execute(attach) == ("", "")
     assert stock.execute("api(4, io.context), await io.spawn(fetch(5))") == (

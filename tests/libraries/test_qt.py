@@ -129,7 +129,7 @@ async def main(context):
     assert homebound.main_context() is context is homebound.current_context()
     async with homebound.IOThread("io") as io:
         def device():
-            # Whoever holds the big lock is no stand-in of Qt's thread: all is queued there.
+            # A holder of the big lock is no stand-in of Qt's thread: all is queued there.
             assert homebound.current_context() is None
             assert homebound.block_on(guarded()) == "MainThread"
             for act in (context.poll, lambda: homebound.wait_while(bool)):

@@ -54,8 +54,8 @@ def test_main_home(run: Run):
 
 @pytest.mark.filterwarnings("ignore:'get_child_watcher' is deprecated:DeprecationWarning")
 def test_several_homes(run: Run, io: IOThread, io2: IOThread):
-    # 3.12 and 3.13 ignore that warning of their own with the process's filters: of two threads that
-    # start subprocesses at once, one may end the other's ignoring.
+    # 3.12 and 3.13 ignore a warning of their own through the process's filters: of two threads that
+    # start subprocesses at once, one may end the other's filter.
     async def main() -> None:
         tasks = [io.spawn(upper(b"x")), io2.spawn(upper(b"y")), upper(b"z")]
         assert await asyncio.gather(*tasks) == [b"X", b"Y", b"Z"]

@@ -92,7 +92,7 @@ async def ask(port: int) -> bytes:
 
 
 def make_server() -> tuple[Any, socket.socket]:
-    """A server and the socket to give it: it listens already, so nobody need wait for the start."""
+    """Make a server and the socket to give it, which listens already: no wait for the start."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, lifespan="off", log_config=None, http="h11")
     return uvicorn.Server(config), listener

@@ -68,7 +68,7 @@ def test_clients_of_two_homes(run: Run, io: IOThread):
             assert replies == [["THERE"], ["HERE"]]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02), client_of.connect(url) as socket:
-                    await socket.recv()  # nobody sends
+                    await socket.recv()  # no peer sends
 
     run(main())
 

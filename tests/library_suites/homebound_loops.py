@@ -1,4 +1,4 @@
-"""A pytest plugin: every loop that a suite asks asyncio for is homebound's.
+"""A pytest plugin: every loop that a suite gets from asyncio is homebound's.
 
 `pytest -p homebound_loops`, with this directory on PYTHONPATH. Loops that a suite makes by naming
 their class (`asyncio.SelectorEventLoop()`) stay asyncio's.
@@ -29,13 +29,13 @@ if sys.version_info < (3, 14):
 
 
 def pytest_configure() -> None:
-    """Stand in for asyncio's loops, before a suite makes its first one."""
+    """Replace asyncio's loops, before a suite makes its first one."""
     if sys.version_info < (3, 14):
         asyncio.set_event_loop_policy(_Policy())
-    else:  # it deprecates policies: loops come from this function, by either name
+    else:  # asyncio deprecates policies: loops come from this function, by either name
         asyncio.new_event_loop = asyncio.events.new_event_loop = _make
 
 
 def pytest_terminal_summary(terminalreporter: object) -> None:
-    """How many loops were ours."""
+    """Report the number of loops that were ours."""
     terminalreporter.write_line(f"homebound loops made: {made}")  # type: ignore[attr-defined]

@@ -2,10 +2,10 @@
  * The mailbox with a bell for each sleep: the protocol of mailbox.pml, with the flag `asleep`
  * replaced by a fresh object a sleep. One look tells a producer all three of awake, asleep and
  * closed; a clear that comes late hits the sleep it was meant for; and a sleep costs one write,
- * whoever posts how much.
+ * from any number of producers and posts.
  *
- * What it models: Mailbox._post and _shut in src/homebound/_core/mailbox.py, LoopContext._ring in _core/loop_context.py,
- * Loop._sleep in _core/loop.py
+ * What it models: Mailbox._post and _shut in src/homebound/_core/mailbox.py, LoopContext._ring in
+ * _core/loop_context.py, Loop._sleep in _core/loop.py
  *   post(item), any thread          append; if self.bell is not empty: ring. That is:
  *                                   bell = self.bell; if it is CLOSED: take the item back; else
  *                                   pop its token (atomic): got it: write the eventfd; else nothing
@@ -20,7 +20,7 @@
  *   bell      self.bell: AWAKE, CLOSED, or the number of a sleep. Only the home writes it
  *   token     for each sleep: its list still holds the token. list.pop is atomic: one caller gets
  *             it
- *   held      for each sleep: how many producers refer to its list, which is what keeps it alive
+ *   held      for each sleep: how many producers refer to its list, which keeps it alive
  *   event     the eventfd as an edge-triggered epoll reports it (see mailbox.pml)
  *   buffered, bell_buffered
  *             the home's store buffer for `bell` (see mailbox.pml)
@@ -115,7 +115,7 @@ inline write_eventfd()
 {
     d_step {
         event = true;
-#ifndef BROKEN_SAME_BELL        /* that one is to be caught by what it loses */
+#ifndef BROKEN_SAME_BELL        /* caught by the item that it loses, not by this */
         assert(!written[seen]);
         written[seen] = true
 #endif
@@ -241,7 +241,7 @@ proctype home()
     :: atomic { nempty(ready) -> run_head() }
     :: empty(ready) -> break
     od;
-    settled == POSTS;           /* producers that are still at it settle their own posts */
+    settled == POSTS;           /* producers that are still posting settle their own posts */
 over:
     skip
 }

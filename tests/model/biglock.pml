@@ -23,14 +23,14 @@
  *              with
  *   held       for each thread: what it believes of itself, `here.has_big_lock`
  *   inside     how many threads are in the critical section
- *   timeouts, exceptions   how many of those that the model allows have happened
+ *   timeouts, exceptions   how many of the allowed ones have happened
  *
  * Claims
  *   1. at most one thread is inside, it is the head of the queue, and believes that it holds it;
- *   2. nobody is parked for ever, and at the end nobody is in the queue (else: an invalid end
+ *   2. no thread is parked forever, and at the end none is in the queue (else: an invalid end
  *      state, or the assertion in init): the lock is neither lost nor left taken;
- *   3. who appends its seat later gets the lock later: the queue is a FIFO, and 1.;
- *   4. the main thread that takes the lock back has it, exceptions or not.
+ *   3. a thread that appends its seat later gets the lock later: the queue is a FIFO, and 1.;
+ *   4. the main thread has the lock when it has taken it back, exceptions or not.
  *
  * Options: THREADS, ROUNDS (acquires of the first thread), OTHERS (of each other), TIMEOUTS,
  * EXCEPTIONS (in all), BACK (thread 0 takes back).
@@ -38,13 +38,13 @@
  * Broken variants
  *   BROKEN_LOOK_BEFORE_APPEND  a thread that found the queue taken parks without another look
  *   BROKEN_PARKER_AFTER_LOOK   the parker is made after the last look at the head
- *   BROKEN_NO_WAKE             release takes the seat off, and wakes nobody
+ *   BROKEN_NO_WAKE             release takes the seat off, and wakes no thread
  *   BROKEN_LEAVES_UNTOLD       a thread that times out does not wake the head
  *   BROKEN_TIMEOUT_STAYS       a thread that times out leaves its seat in the queue
- *   BROKEN_UNPARKED_IS_TURN    the park is taken for the turn, whoever ended it
+ *   BROKEN_UNPARKED_IS_TURN    an unpark is taken for the turn, whatever it was for
  *   BROKEN_INTERRUPTED_STAYS   an exception in acquire leaves the seat in the queue
- *   BROKEN_INTERRUPTED_UNTOLD  an exception in acquire takes the seat out, and wakes nobody
- *   BROKEN_RELEASE_CUT_SHORT   an exception in release, and nothing is done about it
+ *   BROKEN_INTERRUPTED_UNTOLD  an exception in acquire takes the seat out, and wakes no thread
+ *   BROKEN_RELEASE_CUT_SHORT   an exception in release is not handled
  *   BROKEN_BACK_TWICE          take back appends again after an exception, without a look
  *   BROKEN_BACK_RAISES         take back raises before it has the lock
  */
@@ -103,7 +103,7 @@ inline take_out(thread)
     }
 }
 
-/* Unparking the one that is the head no more, or that is awake, does no harm. */
+/* Unparking a thread that is no longer the head, or is awake, does no harm. */
 inline wake_head()
 {
     read_head();

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The locks and parkers of the run under way stand in for those of the code under test."""
+    """Replace the raw locks and parkers of the code under test by those of the run under way."""
     guards = SimpleNamespace(RLock=World.allocate_lock)
     monkeypatch.setattr(wait_queue, "_thread", guards)
     monkeypatch.setattr(waiters, "my_parker", World.my_parker)

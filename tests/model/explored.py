@@ -1,4 +1,4 @@
-"""How the code of locks and queues is explored: what stands in for raw locks and parkers."""
+"""Exploring the code of locks and queues: replacements for raw locks and parkers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUEUES = {wait_queue.__file__, queues.__file__, queue_ends.__file__, semaphore._
 
 
 class World:
-    """The run that is under way: what the code under test has in place of locks and parkers."""
+    """The run under way: what the code under test has in place of locks and parkers."""
 
     run: Any = None
 
@@ -35,7 +35,7 @@ class World:
         return cls.run.my_parker()
 
 
-# How often an actor is stopped where it could go on; each time more is a hundred times the runs.
+# How often an actor is stopped where it could go on; each more takes a hundred times the runs.
 PREEMPTIONS = {"barrier_of_three_for_two": 0, "barrier_with_a_reset": 0}
 
 

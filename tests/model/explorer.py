@@ -2,13 +2,13 @@
 
 A *scenario* makes objects and names the actors, functions that are each called in a thread of its
 own. Only one of them runs at any time; at each line of the traced files another may go on instead.
-`explore` runs the scenario again and again, until every way of doing that was tried: any number of
-changes where an actor has to wait, and up to `preemptions` where it could have gone on. Most races
-need one or two.
+`explore` runs the scenario again and again, until it has tried every order: any number of switches
+where an actor has to wait, and up to `preemptions` where it could have gone on. Most races need one
+or two.
 
-What blocks has to be told to the explorer, so the guards and the parkers of the code are replaced
+The explorer must know what blocks, so the guards and the parkers of the code are replaced
 (`Run.allocate_lock`, `Run.my_parker`). An actor that may be cancelled is, in some of the runs, at
-any moment of its first sleep: before it was woken, or after, when what it waits for is its already.
+any moment of its first sleep: before it was woken, or after, when it already has what it waits for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Abandoned(BaseException):
 
 
 class StuckError(AssertionError):
-    """All who have not ended wait."""
+    """All actors that have not ended wait."""
 
 
 class Actor:
@@ -54,7 +54,7 @@ class Actor:
     def ready(self) -> bool:
         if self.over or self.waits_for is None:
             return not self.over
-        self.run.looking = True  # what a predicate calls may be traced: it is no step of anybody
+        self.run.looking = True  # a predicate's code may be traced: it is no actor's step
         try:
             return bool(self.waits_for())
         finally:
@@ -77,7 +77,7 @@ class Actor:
             self.over = True
             self.run.change(self)
 
-    # What the code takes for its thread's parker.
+    # The parker that the code takes for its thread's.
 
     def park(self, timeout: float | None = None) -> None:
         assert timeout is None, "time does not pass here"
@@ -93,7 +93,7 @@ class Actor:
 
 
 class Guard:
-    """What the code takes for a raw lock."""
+    """The lock that the code takes for a raw one."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -120,13 +120,13 @@ class Guard:
 
 
 class Run:
-    """One run. `choices` is the beginning of it; from there on the first option is taken."""
+    """One run. It begins with the given `choices`, and takes the first option from there on."""
 
     def __init__(self, files: set[str], preemptions: int, choices: list[int]) -> None:
         self.files = files
         self.left = preemptions
         self.choices = choices
-        self.made: list[tuple[int, int]] = []  # what was chosen, of how many
+        self.made: list[tuple[int, int]] = []  # the option chosen, of how many
         self.actors: list[Actor] = []
         self.current: Any = None
         self.looking = False
@@ -142,7 +142,7 @@ class Run:
         return actor
 
     def until(self, predicate: Callable[[], object]) -> None:
-        """An actor waits for what others do."""
+        """Have an actor wait for what others do."""
         self.wait(self.current, predicate)
 
     # For the code under test.
@@ -154,7 +154,7 @@ class Run:
         actor: Actor = self.current
         return actor
 
-    # Who goes on.
+    # The choice of the actor that goes on.
 
     def choose(self, options: int) -> int:
         at = len(self.made)
@@ -163,7 +163,7 @@ class Run:
         return chosen
 
     def trace(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        # Once it may not be stopped any more, its lines are of no interest.
+        # Once it may not be stopped any more, its lines are not traced.
         return self.line if self.left and frame.f_code.co_filename in self.files else None
 
     def line(self, _frame: FrameType, event: str, _arg: Any) -> Any:
@@ -181,7 +181,7 @@ class Run:
         actor.waits_for = None
 
     def change(self, actor: Actor) -> None:
-        """It cannot go on, or has to look: any other may, and it too once it is ready."""
+        """Let another actor run; this one goes on as well once it is ready."""
         ready = [each for each in self.actors if each.ready()]
         if self.error is not None or not ready:
             self.give_up(actor)
@@ -198,7 +198,7 @@ class Run:
             self.check_abandoned()
 
     def give_up(self, actor: Actor) -> None:
-        """Nobody can go on: the run is over. They unwind one after the other."""
+        """End the run, in which no actor can go on: the actors unwind one after the other."""
         left = [each for each in self.actors if not each.over]
         if left and self.error is None:
             self.error = StuckError([each.name for each in left])
@@ -221,7 +221,7 @@ class Run:
     def go(self) -> None:
         for actor in self.actors:
             if actor.cancellable and not actor.surely:
-                actor.cancellable = bool(self.choose(2))  # else it would never be seen to be stuck
+                actor.cancellable = bool(self.choose(2))  # otherwise never seen to be stuck
             actor.thread.start()
         self.current = self.actors[self.choose(len(self.actors))]
         self.current.turn.release()
@@ -233,9 +233,9 @@ class Run:
 def explore(
     scenario: Callable[[Run], Callable[[], object]], files: set[str], preemptions: int = 2
 ) -> int:
-    """Run it in every way; how many there are. The first that fails raises, with its choices.
+    """Run a scenario in every order; return the number of runs. A failed run raises its choices.
 
-    The scenario is called with a fresh `Run` each time, and returns what checks the end.
+    The scenario is called with a fresh `Run` each time, and returns the check of the end.
     """
     choices: list[int] = []
     runs = 0

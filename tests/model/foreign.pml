@@ -1,10 +1,9 @@
 /*
- * The mailbox on a loop of others: its sleep is not ours to look into, so a
- * home "sleeps" when no run of its mailbox is promised by the loop. One call_soon_threadsafe a
- * burst.
+ * The mailbox on a foreign loop, whose sleep is not visible: a home "sleeps" when the loop has
+ * promised no run of its mailbox. One call_soon_threadsafe a burst.
  *
- * What it models: GuestContext._ring and _run_batch in src/homebound/_core/guest_context.py, with a flag in
- * place of the bell (bell.pml)
+ * What it models: GuestContext._ring and _run_batch in src/homebound/_core/guest_context.py, with a
+ * flag in place of the bell (bell.pml)
  *   post(item), any thread          append; if asleep: clear it, call_soon_threadsafe(run_batch)
  *   run_batch, called by the loop   raise asleep; pass through the deque's lock; run what is there
  *                                   now (an item may queue another one, without looking at
@@ -14,7 +13,7 @@
  * Variables
  *   ready     the deque. Appending and popping one item are atomic (the deque's own lock)
  *   asleep    no run_batch is promised; raised by the home, cleared by home and producers
- *   promised  the loop has been told to call run_batch; often in a row counts once, the least it
+ *   promised  the loop has been told to call run_batch; several calls count once, the least that it
  *             may do
  *   raise_buffered   the home's store buffer (see mailbox.pml)
  *   ran, done, calls, raises    bookkeeping for the claims

@@ -1,7 +1,7 @@
 /*
  * The mailbox and its wake-up: many producers post, one home thread runs.
  *
- * What it models: the mailbox as it would be with a flag; bell.pml has what it is
+ * What it models: the mailbox with a flag, for comparison; bell.pml models the code
  *   post(item), any thread          append; [if closed: refuse]; if asleep: clear it, write the
  *                                   eventfd
  *   the poll of the home thread     run a batch; raise asleep; pass through the deque's lock;
@@ -20,14 +20,14 @@
  *             Process `memory` lets it out at any time; passing through the deque's lock forces it
  *             out. (A free-threaded build on a weak machine needs this; with the GIL both are
  *             always false.) The producer's own clear needs no buffer: write(2) takes locks in the
- *             kernel, so whoever sees the event or a later state of it sees the clear.
+ *             kernel, so a thread that sees the event or a later state of it sees the clear.
  *   fate, settled, writes, raises, window             bookkeeping for the claims
  *
  * Claims
  *   1. every post is run exactly once, or (after close) refused exactly once, never both;
- *   2. none is left behind: the home sleeps for ever only after everything is settled, else pan
+ *   2. none is left behind: the home sleeps forever only after everything is settled, else pan
  *      reports an invalid end state;
- *   3. nobody sees asleep while the home is awake, so posting to a home that is awake costs no
+ *   3. no producer sees asleep while the home is awake, so posting to a home that is awake costs no
  *      write;
  *   4. with one producer, each raise costs at most one write (more interleaved producers can each
  *      have looked before the first clears: at most one write each. bell.pml does better).
@@ -169,7 +169,7 @@ proctype producer(byte me)
 #elif defined(BROKEN_INTERRUPTED)
             clear_asleep();
             if
-            :: fate[mine] -> goto next      /* its own item has run; it is another's that waits */
+            :: fate[mine] -> goto next      /* its own item has run; the waiting one is another's */
             :: skip
             fi;
             write_eventfd()
@@ -263,7 +263,7 @@ closing:
 #ifdef BROKEN_CLOSE_FD
     fd_closed = true;
 #endif
-    settled == POSTS;           /* producers that are still at it settle their own posts */
+    settled == POSTS;           /* producers that are still posting settle their own posts */
 over:
 #endif
     skip

@@ -13,12 +13,12 @@
  *     main: the yield                        Loop._give_way: lend, come_back
  *   post(item), any thread          append; if asleep: clear it, write the eventfd
  *   the main thread's poll          with the big lock: run a batch; raise asleep; pass through the
- *                                   deque's lock; look: work: clear asleep, go on (it may let the
- *                                   lock go and take it again, for others). No work: main_waiting;
+ *                                   deque's lock; look: work: clear asleep, go on (it may release
+ *                                   the lock and take it again, for others). No work: main_waiting;
  *                                   release the lock; epoll_wait; acquire the lock; clear
  *                                   main_waiting and asleep
- *   a stand-in                      acquire the big lock; clear asleep; post and run items at
- *                                   will; then, if main_waiting: raise asleep; pass through the
+ *   a stand-in                      acquire the big lock; clear asleep; post and run any items;
+ *                                   then, if main_waiting: raise asleep; pass through the
  *                                   deque's lock; look: work is left: clear asleep, write the
  *                                   eventfd. Release the lock
  *   with WAITS, a stand-in waits, too, while it holds the lock (wait_while, block_on), until item
@@ -26,16 +26,16 @@
  *                                   itself among the watchers; raise asleep, pass, look; release
  *                                   the lock; park until unparked or until epoll has events (which
  *                                   it leaves there); acquire the lock, clear asleep, leave the
- *                                   watchers. Then run a batch. Whoever has run a batch unparks
- *                                   all watchers
+ *                                   watchers. Then run a batch. A thread that has run a batch
+ *                                   unparks all watchers
  *
  * Variables
  *   ready     the deque. Appending and popping one item are atomic (the deque's own lock)
- *   asleep    nobody is at home: raised and cleared by who holds the big lock. As a flag
+ *   asleep    no thread attends: raised and cleared by the holder of the big lock. As a flag
  *             (mailbox.pml) producers clear it, too; with BELL (bell.pml) it is the number of a
  *             sleep, whose token one producer gets
  *   token, held   for each sleep, with BELL: see bell.pml
- *   holder    who holds the big lock (a lock that works: biglock.pml)
+ *   holder    the thread that holds the big lock (a lock that works: biglock.pml)
  *   main_waiting  the main thread is between its release and its acquire around epoll_wait. Under
  *             the big lock
  *   event     the eventfd as an edge-triggered epoll reports it (see mailbox.pml)
@@ -43,14 +43,14 @@
  *             the deque's lock and releasing the big lock force it out
  *   watching, unparked    for each stand-in: it is among the watchers; its parker
  *   ran, done, attended   bookkeeping for the claims. attended: a thread that holds the big lock
- *             has cleared asleep, and will look at ready before it lets the lock go
+ *             has cleared asleep, and will look at ready before it releases the lock
  *
  * Claims
  *   1. every item is run, exactly once, by a thread that holds the big lock;
- *   2. the main thread does not sleep for ever while ready holds something and no stand-in is there
+ *   2. the main thread does not sleep forever while ready holds something and there is no stand-in
  *      (else: an invalid end state);
- *   3. what a stand-in posts costs no write, nor what others post while it is there, nor while the
- *      main thread is awake and has the lock: nobody sees asleep while somebody attends;
+ *   3. a stand-in's posts cost no write, nor do others' posts while it stands in, nor any while the
+ *      main thread is awake and has the lock: no producer sees asleep while a thread attends;
  *   4. with WAITS: the waiting stand-in does not sleep on when WANTED has been run (else: an
  *      invalid end state).
  *
@@ -61,17 +61,17 @@
  *   BROKEN_NO_REARM            the stand-in leaves asleep cleared: later posts do not wake the
  *                              main thread
  *   BROKEN_LOOK_BEFORE_REARM   the stand-in looks at ready, then raises asleep again
- *   BROKEN_NO_WRITE            the stand-in raises asleep again and does not look: what came while
- *                              it was there and was not run waits for the next post
+ *   BROKEN_NO_WRITE            the stand-in raises asleep again and does not look: an item that came
+ *                              meanwhile and was not run waits for the next post
  *   BROKEN_NO_PASS             the stand-in does not pass through the deque's lock after raising
  *                              asleep
  *   BROKEN_RUN_BEFORE_ACQUIRE  the main thread runs its batch before it has the lock again
  * with WAITS
  *   BROKEN_NOT_WATCHING        the waiting stand-in relies on epoll's events alone, which the main
  *                              thread may take
- *   BROKEN_WATCHES_LATE        it enters itself among the watchers when it has let the lock go
+ *   BROKEN_WATCHES_LATE        it enters itself among the watchers when it has released the lock
  *   BROKEN_WAITS_WITHOUT_LOOK  it raises asleep and sleeps without a last look at ready
- *   BROKEN_GIVES_WAY_RAISED    the main thread, busy, lets the lock go and takes it again, and
+ *   BROKEN_GIVES_WAY_RAISED    the main thread, busy, releases the lock and takes it again, and
  *                              does not clear asleep: a stand-in that went to sleep meanwhile has
  *                              raised it. Loses nothing, but costs writes
  */
@@ -90,7 +90,7 @@
 #endif
 #define POSTS (PRODUCERS * ITEMS + STANDINS * HOLDS)
 #define TIMERS 1                /* wake-ups of the main thread that no producer caused */
-#define YIELDS 1                /* times that a busy main thread lets the lock go */
+#define YIELDS 1                /* times that a busy main thread releases the lock */
 #define NOBODY 255
 
 chan ready = [POSTS] of { byte };
@@ -243,7 +243,7 @@ inline run_batch()
 inline standin_sleep()
 {
 #if !defined(BROKEN_NOT_WATCHING) && !defined(BROKEN_WATCHES_LATE)
-    watching[me] = true;        /* before it lets go; pairs with tell_watchers */
+    watching[me] = true;        /* before it releases the lock; pairs with tell_watchers */
 #endif
     attended = false;
     raise_asleep();

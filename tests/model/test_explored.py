@@ -1,7 +1,7 @@
 """RWLock and Barrier: their own code, over all short interleavings.
 
-What the wait queue itself does is in waitqueue.pml. Here is what stands on it, run by the explorer
-beside this file; each planted bug must be found by the scenario that stands next to it.
+waitqueue.pml models the wait queue itself. The explorer beside this file runs the code built on it;
+the scenario that stands next to a planted bug must find it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RWLock, Barrier = homebound.RWLock, homebound.Barrier
 
 
 class Shared:
-    """What the lock guards: a version that writers change, and who is inside."""
+    """The data that the lock guards: a version that writers change, and the actors inside."""
 
     def __init__(self, run: Any) -> None:
         self.rw = RWLock()
@@ -36,7 +36,7 @@ class Shared:
         self.readers = self.writers = self.version = 0
 
     def read(self) -> int:
-        """Inside, for reading: the others have time to come in, too."""
+        """Read while inside: other actors have time to enter, too."""
         self.readers += 1
         self.run.until(bool_true)
         assert not self.writers
@@ -65,7 +65,7 @@ class Shared:
 
 
 def bool_true() -> bool:
-    """Ready at once, but the others may be first."""
+    """A wait that is ready at once, but lets other actors go first."""
     return True
 
 
@@ -84,7 +84,7 @@ def rwlock_of_a_writer_that_leaves(run: Any) -> Any:
     def stays() -> None:
         with shared.rw.read():
             come.append(1)
-            run.until(lambda: len(come) == 2)  # only another reader ends that
+            run.until(lambda: len(come) == 2)  # only another reader ends the wait
 
     def follows() -> None:
         run.until(lambda: come and (shared.rw._waiters or writer.over))
@@ -103,7 +103,7 @@ def rwlock_of_a_writer_that_leaves(run: Any) -> Any:
 
 
 def rwlock_upgrade(run: Any) -> Any:
-    """Two upgrade at once: one is told that what it has read may be stale, or it is."""
+    """Two upgrade at once: each gets the lock, or is told that what it has read may be stale."""
     shared = Shared(run)
 
     def upgrades() -> bool:
@@ -122,7 +122,7 @@ def rwlock_upgrade(run: Any) -> Any:
 
 
 def rwlock_downgrade(run: Any) -> Any:
-    """Readers come in as soon as the writer is one, and no writer before them."""
+    """Readers enter as soon as the writer has become a reader, and no writer before them."""
     shared = Shared(run)
     come: list[int] = []
 
@@ -192,7 +192,7 @@ def withdraws_and_serves_nobody(self: Any, waiter: Any) -> bool:
 
 
 def barrier_of_three_for_two(run: Any) -> Any:
-    """Pairs pass, one may be cancelled, who is left over is told that it is broken."""
+    """Pairs pass, one actor may be cancelled, and the one left over gets BrokenBarrierError."""
     barrier = Barrier(2)
     passed: list[int] = []
 
@@ -211,7 +211,7 @@ def barrier_of_three_for_two(run: Any) -> Any:
     run.actor(aborts_when_one_is_left(run, barrier, comers))
 
     def check() -> None:
-        cancelled = comers[-1].result == "cancelled"  # perhaps when its partner had been let go
+        cancelled = comers[-1].result == "cancelled"  # perhaps after its partner was released
         assert sorted(passed) == [0, 1] or (cancelled and len(passed) == 1)
         assert barrier._count == 0
         assert not barrier._waiters
@@ -220,7 +220,7 @@ def barrier_of_three_for_two(run: Any) -> Any:
 
 
 def barrier_with_a_reset(run: Any) -> Any:
-    """Two come, and somebody resets it: who was in there is told, who comes later waits."""
+    """Two come, and a third resets the barrier: those inside get an error, later ones wait."""
     barrier = Barrier(2)
 
     def comes() -> None:
@@ -241,7 +241,7 @@ def barrier_with_a_reset(run: Any) -> Any:
 
 
 def aborts_when_one_is_left(run: Any, barrier: Any, comers: list[Any]) -> Callable[[], None]:
-    """Nobody else will come for him; before that, whoever waits is somebody's partner."""
+    """Break the barrier for the last actor, which has no partner left."""
 
     def body() -> None:
         run.until(lambda: sum(not each.over for each in comers) <= barrier.n_waiting <= 1)
@@ -279,7 +279,7 @@ SCENARIOS = [
     barrier_with_a_reset,
 ]
 
-# (scenario, class, what of it is replaced, by what)
+# (scenario, class, the method replaced, its replacement)
 CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (rwlock_of_two_writers, RWLock, "release", release_serves_nobody),
     (rwlock_of_two_writers, RWLock, "_acquire_now", acquires_without_guard),
@@ -299,7 +299,7 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
 def test_holds_in_every_short_interleaving(scenario: Any):
     runs = explore(scenario)
-    print(f"{runs} runs")  # noqa: T201  (a figure for who looks)
+    print(f"{runs} runs")  # noqa: T201  (a figure for the report)
     assert runs > 20
 
 

@@ -1,7 +1,7 @@
 """A queue that is shut down: its own code, over all short interleavings.
 
-What the wait queue itself does is in waitqueue.pml. Here is what stands on it, run by the explorer
-beside this file; each planted bug must be found by the scenario that stands next to it.
+waitqueue.pml models the wait queue itself. The explorer beside this file runs the code built on it;
+the scenario that stands next to a planted bug must find it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Queue = homebound.Queue
 
 
 class Traffic:
-    """Who has put what, and what has become of it."""
+    """The items that each actor has put, and what has become of them."""
 
     def __init__(self, run: Any, maxsize: int, *, immediate: bool) -> None:
         self.queue: Any = Queue(maxsize)
@@ -32,7 +32,7 @@ class Traffic:
         self.immediate = immediate
         self.put: list[str] = []
         self.got: list[str] = []
-        self.told = False  # a getter, that nothing will come
+        self.told = False  # a getter, which was told that nothing will come
 
     def puts(self, item: str) -> Callable[[], None]:
         def body() -> None:
@@ -60,7 +60,7 @@ class Traffic:
         left = list(queue._queue)
         assert len(set(self.got)) == len(self.got), "an item was got twice"
         if self.immediate:
-            assert not left, "somebody has put something into a queue that was dropped"
+            assert not left, "an item was put into a queue that was dropped"
             assert set(self.got) <= set(self.put)
         else:
             assert sorted(self.got + left) == sorted(self.put)
@@ -82,7 +82,7 @@ def queue_with_a_getter(run: Any) -> Any:
 
 
 def queue_with_putters(run: Any) -> Any:
-    """One has the only slot, the other waits and may be cancelled."""
+    """One putter has the only slot, the other waits and may be cancelled."""
     traffic = Traffic(run, 1, immediate=False)
     run.actor(traffic.puts("a"))
     run.actor(traffic.puts("b"), cancel="maybe")
@@ -91,7 +91,7 @@ def queue_with_putters(run: Any) -> Any:
 
 
 def queue_with_two_getters(run: Any) -> Any:
-    """What comes back from the first, the second gets first, if he has not come for the other."""
+    """An item that the first getter returns goes to the second, if that has not got another."""
     traffic = Traffic(run, 0, immediate=False)
 
     def puts_both() -> None:
@@ -135,7 +135,7 @@ def close_tells_nobody(self: Any) -> None:
 
 
 def takes_what_is_not_there(self: Any, waiter: Any) -> bool:
-    """A closed end tells the waiter before it looks for an item."""
+    """The closed end tells the waiter before it looks for an item."""
     if self._closed:
         waiter.error = homebound.QueueShutDown()
         return True
@@ -170,7 +170,7 @@ SCENARIOS = [
     queue_dropped,
 ]
 
-# (scenario, class, what of it is replaced, by what)
+# (scenario, class, the method replaced, its replacement)
 CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (queue_with_a_getter, Queue, "shutdown", shutdown_marks_last),
     (queue_with_a_getter, queue_ends.Getters, "close", close_tells_nobody),
@@ -188,7 +188,7 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
 def test_holds_in_every_short_interleaving(scenario: Any):
     runs = explore(scenario)
-    print(f"{runs} runs")  # noqa: T201  (a figure for who looks)
+    print(f"{runs} runs")  # noqa: T201  (a figure for the report)
     assert runs > 20
 
 

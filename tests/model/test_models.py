@@ -83,7 +83,7 @@ HOLDS = [
     ("vcpu", "ONE_ITEM OTHERS=2"),
 ]
 
-# (model, options): no run goes round in circles. With the above: every run ends, and each end is a
+# (model, options): no run goes on forever. With the above: every run ends, and each end is a
 # good one, so every item is run and every waiter served.
 ENDS = [
     ("mailbox", "CLOSING"),
@@ -97,9 +97,9 @@ ENDS = [
     ("vcpu", "ONE_ITEM OTHERS=2"),
 ]
 
-LOST = "invalid end state"  # somebody sleeps for ever, with work to do; else: the claim that fails
+LOST = "invalid end state"  # a process sleeps forever, with work to do; else: the claim that fails
 
-# (model, options, planted bug, what pan must say of it)
+# (model, options, planted bug, the error that pan must report)
 CAUGHT = [
     ("mailbox", "", "BROKEN_LOOK_BEFORE_RAISE", LOST),
     ("mailbox", "", "BROKEN_WRITE_BEFORE_CLEAR", LOST),
@@ -197,7 +197,7 @@ CAUGHT = [
 
 
 class Verifiers:
-    """The process that checks one after the other, and what it has reported so far."""
+    """The process that runs the checks one after the other, and its reports so far."""
 
     def __init__(self, checks: list[Any], folder: Path) -> None:
         self.outcomes: dict[Any, Any] = {}
@@ -207,7 +207,7 @@ class Verifiers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # what it has started ends with it
+            start_new_session=True,  # the processes it has started end with it
         )
         assert self.process.stdin is not None
         with self.process.stdin as stdin:
@@ -226,7 +226,7 @@ class Verifiers:
         return str(report)
 
     def end(self) -> None:
-        """End the checks that nobody waits for."""
+        """End the checks that no test waits for."""
         assert self.process.stdout is not None
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -240,7 +240,7 @@ class Verifiers:
 def verifiers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Verifiers]:
-    """Started with the checks of all tests that were selected, in their order."""
+    """The verifiers, started with the checks of all selected tests, in their order."""
     checks = [
         item.callspec.params["report"]
         for item in request.session.items
@@ -254,7 +254,7 @@ def verifiers(
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest, verifiers: Verifiers) -> str:
-    """What the verifier of this test's check has found."""
+    """Return what the verifier of this test's check has reported."""
     text = verifiers.report(request.param)
     assert "max search depth too small" not in text, text
     return text

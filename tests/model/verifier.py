@@ -1,8 +1,8 @@
-"""Builds and runs spin's verifiers, as many at a time as there are cores: a program of its own.
+"""Builds and runs spin's verifiers, as many at a time as there are cores, in a program of its own.
 
 It reads a list of checks from standard input, works in the current directory, and writes a line
-of JSON for each check that has ended. It is a process of its own because the threads it has and
-the pipes it opens would otherwise come and go beside the tests, which look for leaks.
+of JSON for each check that has ended. It is a process of its own because its threads and pipes
+would otherwise appear and disappear beside the tests, which look for leaks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 DEPTH = 10_000  # steps in one run; the longest takes some 370
 TABLE_BITS = 21
 MEGABYTES = 2048
-LEVEL = "-O0"  # what -O2 saves in a search of a million states, it takes longer to compile
+LEVEL = "-O0"  # compiling with -O2 takes longer than it saves in a search of a million states
 
 
 class Check(NamedTuple):
-    """A model, the macros that it is read with, and whether to look for runs without an end."""
+    """A model, the macros to read it with, and whether to look for runs without an end."""
 
     model: str
     options: str
@@ -38,7 +38,7 @@ class Check(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the verifier reported, or why there is no report."""
+    """The verifier's report, or why there is none."""
 
     report: str
     trouble: str = ""

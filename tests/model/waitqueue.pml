@@ -1,16 +1,16 @@
 /*
- * The wait queue: hand-over to whoever waits longest, while waiters are cancelled and their homes
- * end. As a lock: one token in the stock. A semaphore has more of them, a queue's
- * items and free slots are no different.
+ * The wait queue: hand-over to the longest waiter, while waiters are cancelled and their homes
+ * end. Modelled as a lock: one token in the stock. A semaphore has more of them; a queue's items
+ * and free slots are no different.
  *
  * What it models: src/homebound/_sync/wait_queue.py, _sync/lock.py
- *   acquire   1. nobody waits, and the token can be popped: own it
+ *   acquire   1. no waiter, and the token can be popped: own it
  *             2. else join, under the guard: append my waiter; pass through the stock's lock; if I
  *                am the head and can pop the token: remove me, granted
  *             3. sleep until woken, and then it is mine. Cancelled instead: leave. My home ends: I
- *                never run again, and whoever notices calls leave for me
- *   release   append the token; somebody waits: serve
- *   serve     while somebody waits: under the guard: the token can be popped: remove the head,
+ *                never run again, and the thread that notices calls leave for me
+ *   release   append the token; a waiter: serve
+ *   serve     while there is a waiter: under the guard: the token can be popped: remove the head,
  *             granted = true; after the guard: wake it; its home has ended: leave for it
  *   leave     under the guard: not granted: remove it, and serve. Granted: the first time: release
  *
@@ -18,7 +18,7 @@
  *   stock     how many tokens lie in it. Appending and popping are atomic (the deque's own lock)
  *   waiters   the deque, of waiter numbers: a new one for each acquire. Written under the guard
  *   unseen    a waiter that was appended so that no other thread sees it yet: process `memory` lets
- *             it be seen at any time; the pass, and letting go of the guard, force it (with the GIL:
+ *             it be seen at any time; the pass, and releasing the guard, force it (with the GIL:
  *             always NOBODY)
  *   granted, left   of each waiter; written under the guard
  *   waiting   for each thread: the waiter of its present acquire
@@ -30,26 +30,26 @@
  *
  * Claims
  *   1. at most one thread has the lock, and there is never a second token;
- *   2. nobody sleeps for ever, and at the end the token is there and nobody waits (else: an invalid
- *      end state, or the assertion in init);
- *   3. who calls acquire while another can be seen waiting gets the lock after that one.
+ *   2. no thread sleeps forever, and at the end the token is there and no thread waits (else: an
+ *      invalid end state, or the assertion in init);
+ *   3. a thread that calls acquire while another can be seen waiting gets the lock after that one.
  *
  * Options: THREADS, ROUNDS (acquires of the first thread), OTHERS (of each other), CANCELS, DEATHS (in
- * all); UNTOLD: who wakes a waiter is not told that its home has ended (as with tasks of ours, who
+ * all); UNTOLD: waking a waiter does not tell that its home has ended (as with tasks of ours, which
  * are abandoned, and leave).
  *
  * Broken variants
- *   BROKEN_LOOK_BEFORE_GIVE    release looks whether somebody waits, then appends the token
+ *   BROKEN_LOOK_BEFORE_GIVE    release looks for a waiter, then appends the token
  *   BROKEN_TRY_BEFORE_JOIN     join tries for the token, then appends the waiter
  *   BROKEN_NO_PASS             join does not pass through the stock's lock
- *   BROKEN_BARGING             acquire tries for the token without looking whether somebody waits
- *   BROKEN_GRANT_AFTER_GUARD   serve writes granted when it has let go of the guard
+ *   BROKEN_BARGING             acquire tries for the token without looking for a waiter
+ *   BROKEN_GRANT_AFTER_GUARD   serve writes granted when it has released the guard
  *   BROKEN_WAKE_BEFORE_GRANT   serve wakes the head, then removes and grants it
  *   BROKEN_CANCELLED_KEEPS     a waiter that was granted and then cancelled does not release
  *   BROKEN_CANCELLED_GIVES     a waiter that was cancelled releases, granted or not
  *   BROKEN_DEAD_STAYS          a home that ends leaves its waiters in the queue
  *   BROKEN_DEAD_KEEPS          a home that ends after the wake-up was posted keeps what was granted
- *   BROKEN_LEFT_TWICE          two who notice the end of a home both release
+ *   BROKEN_LEFT_TWICE          two threads that notice the end of a home both release
  */
 
 #ifndef THREADS

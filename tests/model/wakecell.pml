@@ -1,9 +1,9 @@
 /*
- * The wake cell: who posts a task that is woken from several threads, perhaps before it has
- * suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
+ * The wake cell: which thread posts a task that is woken from several threads, perhaps before it
+ * has suspended (two threads racing to wake it: exactly one succeeds; and the early wake).
  *
  * What it models: src/homebound/_core/cell.py, Task._run in _core/task.py
- *   wake(task, ctx), any thread     cell = task.cell; append a token of one's own; look at entries
+ *   wake(task, ctx), any thread     cell = task.cell; append a token of its own; look at entries
  *                                   0 and 1: mine is entry 0: early, return: the suspender will
  *                                   post the task; mine is entry 1 and PARK is entry 0: post the
  *                                   task to ctx; else: raise AlreadyScheduled
@@ -13,7 +13,7 @@
  *   enter, home thread              take the task from the mailbox; task.cell = [] (a new list);
  *                                   run it
  *
- * The task is running at home 0 in the beginning. It suspends SUSPENSIONS times, then ends. Two
+ * The task runs at home 0 in the beginning. It suspends SUSPENSIONS times, then ends. There are two
  * homes, so that a wake may take the task to another thread while the first is not back from the
  * suspension.
  *
@@ -22,24 +22,25 @@
  *             (the list's own lock)
  *   current   task.cell: which of the lists it is
  *   mailbox   for each home: the posts of this task in it (FIFO and wake-up: mailbox.pml)
- *   touching  how many threads are between enter and the point where the suspender lets go of the
+ *   touching  how many threads are between enter and the point where the suspender is done with the
  *             task
  *   entries, finished     how often the task was entered after a wake; whether it has ended
  *   won, raised           for each cell: wakers that returned, and that got AlreadyScheduled
  *   returned, handling    calls that are over; homes that are not back at their mailbox
- * *   wait, armed, waited   how many waits the task has begun; the one that a completion is for (the
+ *   wait, armed, waited   how many waits the task has begun; the one that a completion is for (the
  *             first: a Waker's or a TaskWaiter's); for each cell, the wait that suspended in it
  *
- * A wait may end without a suspension that others can wake it from. It was cancelled before it gave
- * up control: the home appends a token of its own in place of PARK, and who wins posts the task. Or
- * it failed before that: the home appends LEFT and looks at entry 0; if that is LEFT or a
- * completion, task.cell = the next list, and a waker that finds itself in the old one goes on there.
+ * A wait may end without a suspension that others can wake it from. If it was cancelled before it
+ * gave up control, the home appends a token of its own in place of PARK, and the winner posts the
+ * task. If it failed before that, the home appends LEFT and looks at entry 0; if that is LEFT or a
+ * completion, task.cell = the next list, and a waker that finds itself in the old one goes on
+ * there.
  *
  * Claims
  *   1. the task is never entered while another thread has it, nor after its end;
  *   2. at most one waker wins a suspension, and none gets AlreadyScheduled unless another has won
  *      it;
- *   3. at the end the task was entered exactly once for each win (but for an early wake of a task
+ *   3. at the end the task was entered exactly once for each win (except an early wake of a task
  *      that then ended instead of suspending): no wake is lost, none counts twice;
  *   4. a completion ends the wait that it is for, and no other.
  *
@@ -56,7 +57,7 @@
  *                              one
  *   BROKEN_EMPTIED             enter empties the list in place instead of replacing it
  *   BROKEN_NEW_CELL_AT_SUSPEND the fresh list is made when the task suspends, not when it is
- *                              entered: it throws an early token away
+ *                              entered: an early token is lost
  *   BROKEN_PASSED_OVER         a task that was cancelled before is posted, and its cell stays
  *   BROKEN_NOT_RENEWED         a wait that failed leaves its cell as it is
  *   BROKEN_RENEWED_UNSEEN      it replaces it without a mark: an early wake in there is lost
@@ -106,7 +107,7 @@ byte armed_cell;
 byte waited[CELLS];
 byte others;                    /* entries that no wake has won */
 bool completed = false;
-bool struck;                    /* the one cancellation, or failure, has been */
+bool struck;                    /* the one cancellation, or failure, has happened */
 #else
 #define completed true
 #endif

@@ -1,4 +1,4 @@
-"""The marker of every race run."""
+"""The marker of all race runs."""
 
 from __future__ import annotations
 

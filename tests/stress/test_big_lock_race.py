@@ -1,4 +1,4 @@
-"""The big lock under contention: one owner, everybody's turn, timeouts that lose nothing."""
+"""The big lock under contention: one owner, a turn for each thread, timeouts that lose nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Guarded:
-    """What the lock guards: a counter that two at a time would spoil."""
+    """The data that the lock guards: a counter that two threads at once would corrupt."""
 
     def __init__(self) -> None:
         self.total = 0

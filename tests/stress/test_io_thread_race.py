@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def mover(stable: IOThread, dying: IOThread, rng: random.Random, stress: Stress) -> None:
-    """Goes there and back until it finds the place gone, or is cancelled there."""
+    """A task that moves there and back until the home is closed, or it is cancelled there."""
     try:
         while True:
             await move_to(dying.context)
@@ -37,7 +37,7 @@ async def mover(stable: IOThread, dying: IOThread, rng: random.Random, stress: S
 
 
 async def waiter(dying: IOThread, stress: Stress) -> None:
-    """Waits for tasks and futures that are at home there."""
+    """A task that waits for tasks and futures at home there."""
     try:
         while True:
             await dying.spawn(asyncio.sleep(0))
@@ -95,7 +95,7 @@ def test_a_storm_of_starts_and_stops(movers: int, stress: Stress):
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_wakes_while_the_home_ends(threads: int, stress: Stress):
-    """A wake either resumes the task or says that it cannot; the thread that wakes never hangs."""
+    """A wake either resumes the task or raises; the thread that wakes never hangs."""
     rng = stress.rng()
     resumed = [0]
 

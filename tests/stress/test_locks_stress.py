@@ -1,4 +1,4 @@
-"""Locks, events and queues fought over by homes, a loop of others and threads, while some die."""
+"""Locks, events and queues contended by homes, a foreign loop and threads, while some end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """A loop that closes with tasks says so; that is what happens here."""
+    """Silence the warning of a loop that closes with tasks, which happens here on purpose."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("asyncio").setLevel(logging.NOTSET)
@@ -32,7 +32,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(params=[2, 5])
 def fight(request: pytest.FixtureRequest, stress: Stress) -> Callable[..., None]:
-    """`fight(task, thread, finish)`: everywhere, with tasks cancelled and homes that die."""
+    """`fight(task, thread, finish)` runs them everywhere, cancels tasks and ends homes."""
     loops = other_loops()
     return partial(
         stress.run,
@@ -44,7 +44,7 @@ def fight(request: pytest.FixtureRequest, stress: Stress) -> Callable[..., None]
 
 @pytest.fixture
 def count(stress: Stress) -> Callable[[str], None]:
-    """`count("served")`: by whom, a task of homebound's, one of another loop, or a thread."""
+    """`count("served")` counts by the caller: a task of ours, a task of another loop, a thread."""
 
     def count(what: str) -> None:
         stress.count(f"{what} by {kind_of_waiter()}")
@@ -59,12 +59,12 @@ def kind_of_waiter() -> str:
 
 
 def counted(stress: Stress, what: str) -> int:
-    """By all kinds together."""
+    """Return the count of all kinds together."""
     return sum(number for name, number in stress.counts.items() if name.startswith(f"{what} by "))
 
 
 class Inside:
-    """How many are in there; never more than `most`. Not atomic, so that an intruder is seen."""
+    """The number of parties inside; at most `most`. Not atomic, so that an intruder is detected."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -138,7 +138,7 @@ def test_semaphore(fight: Fight, count: Count):
 
 
 class Book:
-    """Who reads and who writes now, and how often was written."""
+    """The present readers and writers, and the number of writes."""
 
     def __init__(self, count: Count) -> None:
         self.count = count
@@ -168,13 +168,13 @@ class Book:
             yield
             assert not self.readers
         finally:
-            self.written = written + 1  # one that writes at the same time is lost
+            self.written = written + 1  # a simultaneous write would be lost
             self.writers.pop()
 
 
 @pytest.mark.timeout(240)
 def test_rwlock(fight: Fight, stress: Stress, count: Count):
-    """With upgrades and downgrades, of tasks and of threads."""
+    """Locks of tasks and of threads, with upgrades and downgrades."""
     rw, book = homebound.RWLock(), Book(count)
 
     async def user(rng: random.Random) -> None:
@@ -227,7 +227,7 @@ def test_rwlock(fight: Fight, stress: Stress, count: Count):
 
 @pytest.mark.timeout(240)
 def test_event(fight: Fight, count: Count):
-    """Each event is set once, by the thread that puts up the next one; nobody misses it."""
+    """Each event is set once, by the thread that makes the next one; no waiter misses it."""
     latest = [homebound.Event()]
     changing = threading.Lock()
 
@@ -252,7 +252,7 @@ def test_event(fight: Fight, count: Count):
 
 @pytest.mark.timeout(240)
 def test_condition(fight: Fight, stress: Stress, count: Count):
-    """Things are put and taken under one condition; each taker is told of a thing."""
+    """Items are put and taken under one condition; each taker is notified of an item."""
     condition, things = homebound.Condition(), [0]
 
     def put() -> None:
@@ -290,7 +290,7 @@ def test_condition(fight: Fight, stress: Stress, count: Count):
 
 @pytest.mark.timeout(240)
 def test_condition_with_timeouts(fight: Fight, stress: Stress, count: Count):
-    """Waiters out of time pass notifications on while others join; the lock is not lost."""
+    """Waiters whose time is over pass notifications on while others join; the lock is not lost."""
     condition = homebound.Condition()
 
     async def user(rng: random.Random) -> None:
@@ -325,7 +325,7 @@ def test_condition_with_timeouts(fight: Fight, stress: Stress, count: Count):
 
 @pytest.mark.timeout(240)
 def test_barrier(fight: Fight, count: Count):
-    """Groups of three; what stalls is reset by a thread."""
+    """Groups of three; a thread resets the barrier when a group stalls."""
     barrier = homebound.Barrier(3)
 
     async def user(_: random.Random) -> None:
@@ -362,7 +362,7 @@ def test_barrier(fight: Fight, count: Count):
 def test_queue(
     fight: Fight, stress: Stress, count: Count, kind: type[homebound.Queue[float]], maxsize: int
 ):
-    """Every item that a put took is got once, or is still there."""
+    """Every item that a put accepted is got once, or is still there."""
     queue = kind(maxsize)
     put: list[float] = []
     got: list[float] = []

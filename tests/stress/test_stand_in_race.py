@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Main:
-    """What belongs to the main context: only one thread at a time may be in it."""
+    """The main context's data: only one thread at a time may use it."""
 
     def __init__(self, context: AioContext) -> None:
         self.context = context
@@ -86,7 +86,7 @@ def stand_in(main: Main, rng: random.Random, stress: Stress) -> None:
                 except homebound.AlreadyScheduled:
                     continue  # a producer was first
                 except homebound.NotSuspended:
-                    assert main.stop  # and so it has ended
+                    assert main.stop  # and so the task has ended
                     continue
                 assert main.woken == before + 1  # it ran before wake() returned
             elif choice == 3:
@@ -108,7 +108,7 @@ def produce(main: Main, rng: random.Random, stress: Stress) -> None:
             except homebound.AlreadyScheduled:
                 pass
             except homebound.NotSuspended:
-                assert main.stop  # and so it has ended
+                assert main.stop  # and so the task has ended
         time.sleep(rng.choice([0, 0.0003]))
 
 

@@ -1,7 +1,7 @@
 """Tasks passed round between homes, woken, scheduled and cancelled at random from everywhere.
 
-Nothing is lost: each wait that somebody ends does end, each cancellation is delivered. Nothing runs
-away from its home: after each resumption the task looks where it is.
+Nothing is lost: each wait that is ended returns, each cancellation is delivered. Nothing runs away
+from its home: after each resumption the task looks where it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Ticket:
-    """One wait of a traveller. Whoever gets it ends that wait; the flag first, then the wake."""
+    """One wait of a traveller. The party that takes it ends it: the flag first, then the wake."""
 
     __slots__ = ("called", "traveller")
 
@@ -42,7 +42,7 @@ class World:
         self.tickets: deque[Ticket] = deque()
         self.travellers: list[Traveller] = []
         self.waking = True  # plain threads go on
-        self.ending = False  # travellers end when they see it
+        self.ending = False  # travellers end when they see the flag
         self.wrong: list[str] = []
 
     def end_one_wait(self, rng: random.Random) -> bool:
@@ -58,7 +58,7 @@ class World:
             else:
                 rng.choice(self.contexts).schedule(task)
         except ContextError:
-            pass  # another wake, left over from a cancelled wait, is on its way: as good as ours
+            pass  # a wake left over from a cancelled wait is on its way: it ends this wait too
         return True
 
 
@@ -124,7 +124,7 @@ class Traveller:
         assert await homebound.to_worker(lambda: value) == value
 
     async def help(self) -> None:
-        """Wake somebody as a task, or from a callback."""
+        """Wake a traveller from a task, or from a callback."""
         if self.rng.random() < 0.5:
             self.world.end_one_wait(self.rng)
         else:
@@ -139,7 +139,7 @@ def wake_from_thread(world: World, rng: random.Random) -> None:
             with big_lock:
                 world.end_one_wait(rng)
         elif not world.end_one_wait(rng):
-            time.sleep(0.0001)  # nothing to do: not synchronisation, only manners
+            time.sleep(0.0001)  # nothing to do: yields the core, synchronises nothing
 
 
 def cancel_from_thread(world: World, rng: random.Random, requested: list[int]) -> None:
@@ -167,7 +167,7 @@ def test_travellers(io_threads: int, stress: Stress):
             for traveller in world.travellers:
                 rng.choice(world.contexts).schedule(traveller.task)
             while not all(traveller.begun for traveller in world.travellers):
-                await asyncio.sleep(0)  # one that is cancelled before never begins
+                await asyncio.sleep(0)  # one that is cancelled before its first step never begins
             for _ in range(3):
                 stress.thread(wake_from_thread, world, stress.rng())
             canceller = stress.thread(cancel_from_thread, world, stress.rng(), requested)
@@ -200,7 +200,7 @@ async def ident() -> int:
 
 
 async def settle(world: World, requested: list[int]) -> None:
-    """Each cancellation that was accepted arrives."""
+    """Wait until each cancellation that was accepted has arrived."""
     deadline = time.monotonic() + 20
     while (got := sum(each.delivered for each in world.travellers)) != requested[0]:
         world.end_one_wait(random.Random(0))

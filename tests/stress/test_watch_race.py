@@ -1,4 +1,4 @@
-"""A watch that looks all the time while locks are fought over: what is no deadlock is not told."""
+"""A watch that looks all the time while locks are contended: it reports no false deadlock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Crowd:
         self.locks = [homebound.Lock() for _ in range(4)]
         self.rw = homebound.RWLock()
         self.permits = homebound.Semaphore(2)
-        self.turns = 0  # a hint
+        self.turns = 0  # a hint only
 
     def over(self) -> bool:
         return time.monotonic() > self.deadline
@@ -56,7 +56,7 @@ class Crowd:
                     pass
 
 
-def test_a_watch_tells_of_no_deadlock_where_there_is_none(seed: int, stress_seconds: float):
+def test_a_watch_reports_no_false_deadlock(seed: int, stress_seconds: float):
     told: list[Any] = []
     crowd = Crowd(seed, stress_seconds)
     with (

@@ -84,7 +84,7 @@ def test_to_worker_with_cancellation(io_threads: int, stress: Stress):  # noqa: 
             try:
                 results, cancelled = homebound.block_on(task, timeout=20)
             except asyncio.CancelledError:
-                continue  # it was asked in its last step
+                continue  # the request came in its last step
             outcomes["results"] += results
             outcomes["cancelled"] += cancelled
     print(f"{outcomes}, jobs started {counts.started}, finished {counts.finished}")  # noqa: T201
@@ -95,11 +95,11 @@ def test_to_worker_with_cancellation(io_threads: int, stress: Stress):  # noqa: 
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_submitters_and_idle_exits(threads: int, stress: Stress):
-    """Workers leave all the time while work comes: no job is left with nobody to do it."""
+    """Workers end all the time while jobs come: no job is left without a worker."""
     done = [0] * threads
 
     def submit(who: int, pool: WorkerPool, rng: random.Random) -> None:
-        while not (stress.over() and done[who]):  # one that came late has its turn, too
+        while not (stress.over() and done[who]):  # a late job has its turn, too
             futures = [pool.submit(int, number) for number in range(rng.randrange(1, 6))]
             for number, future in enumerate(futures):
                 assert future.result(20) == number

@@ -1,4 +1,4 @@
-"""Which cases of a conformance suite fail."""
+"""The names of the cases that fail in a conformance suite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def failed_cases(check: Callable[..., None], factory: Any, **options: Any) -> set[str]:
-    """The names that the suite's error has."""
+    """Return the names in the suite's error."""
     errors: list[BaseException] = []
     text = ""
     try:

@@ -1,4 +1,4 @@
-"""The pytest plugin: what leaks fails, and fixtures and marker do what they say."""
+"""The pytest plugin: leaks fail the test, and fixtures and marker work as documented."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_task():
 def test_big_lock():
     homebound.big_lock.acquire()
 
-def test_nothing_since_the_lock_is_let_go():
+def test_nothing_since_the_lock_is_released():
     homebound.big_lock.release()
 
 def test_thread_about_to_end_is_no_leak():
@@ -64,7 +64,7 @@ def test_nothing(iothread, threads, virtual_clock):
     threads.start(homebound.block_on, homebound.to_worker(int), io.context).result(10)
 """
 NO_LEAK = {
-    "test_nothing_since_the_lock_is_let_go",
+    "test_nothing_since_the_lock_is_released",
     "test_thread_about_to_end_is_no_leak",
     "test_nothing",
 }
@@ -155,13 +155,13 @@ _AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Without what else is installed: loading that would be most of a run."""
+    """Pytester without other installed plugins: loading those would be most of a run."""
     monkeypatch.setenv(_AUTOLOAD, "1")
     return pytester
 
 
 def outcomes(pytester: pytest.Pytester, *options: str) -> dict[str, set[str]]:
-    """Test names by outcome: FAILED and ERROR, as pytest's summary has them."""
+    """Return the test names by outcome: FAILED and ERROR, as in pytest's summary."""
     report = pytester.runpytest_subprocess("-rfE", "-p", "no:asyncio", *options).stdout.str()
     found: dict[str, set[str]] = {"FAILED": set(), "ERROR": set()}
     for outcome, name in re.findall(r"^(FAILED|ERROR) .*::(\w+)", report, re.MULTILINE):
@@ -177,19 +177,19 @@ def test_leaks_fail(pytester: pytest.Pytester):
     pytester.makepyfile(test_leaky=LEAKY)
     found = outcomes(
         pytester, "-W", "error::ResourceWarning"
-    )  # what a socket says that is not closed
+    )  # a socket's message that it was not closed
     assert found["ERROR"] == set(re.findall(r"def (test_\w+)", LEAKY)) - NO_LEAK
     assert not found["FAILED"]
 
 
-def test_leaks_fail_where_it_is_marked(pytester: pytest.Pytester):
+def test_leaks_fail_where_the_test_is_marked(pytester: pytest.Pytester):
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_marked=MARKED)
     found = outcomes(pytester, "--strict-markers")
     assert found == {"FAILED": set(), "ERROR": {"test_asked"}}
 
 
-def test_objects_that_outlive_a_test_are_garbage_some_day(pytester: pytest.Pytester):
+def test_objects_frozen_during_a_test_are_no_leak(pytester: pytest.Pytester):
     """They are frozen, and a frozen cycle is not collected."""
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\nhomebound_no_leaks = true")
@@ -213,7 +213,7 @@ def test_a_race_shows_its_seed_and_what_it_counted(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """To who asked for a race of a certain length, and to nobody else."""
+    """The summary is shown if a length was set for races, and only then."""
     monkeypatch.setenv("HOMEBOUND_SEED", "7")
     monkeypatch.delenv("HOMEBOUND_STRESS_SECONDS", raising=False)
     if asked:
@@ -233,9 +233,7 @@ def test_a_race_shows_its_seed_and_what_it_counted(
 
 @pytest.mark.skipif(not has_gil(), reason="Hypothesis warns on builds with a GIL alone")
 @pytest.mark.parametrize("plugin", ["homebound.testing.pytest_plugin", "no:homebound"])
-def test_a_frozen_generator_of_hypothesis_is_nothing_to_warn_of(
-    plugin: str, pytester: pytest.Pytester
-):
+def test_a_frozen_generator_of_hypothesis_causes_no_warning(plugin: str, pytester: pytest.Pytester):
     pytester.makeini("[pytest]\nfilterwarnings = error")
     pytester.makepyfile(
         "import gc, random\n"
@@ -251,7 +249,7 @@ def test_a_frozen_generator_of_hypothesis_is_nothing_to_warn_of(
     report.assert_outcomes(**{"passed" if plugin.endswith("pytest_plugin") else "failed": 1})
 
 
-def test_nothing_is_loaded_that_nobody_asked_for(
+def test_nothing_is_loaded_without_being_asked_for(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv(_AUTOLOAD)
@@ -266,7 +264,7 @@ def test_nothing_is_loaded_that_nobody_asked_for(
 
 
 def test_the_first_callback_of_ctypes_is_no_leak():
-    """Many builds of libffi open their own file then, once in a process, and keep it."""
+    """Many builds of libffi open a file of their own then, once in a process, and keep it."""
     program = (
         "import ctypes, homebound.testing\n"
         "with homebound.testing.no_leaks():\n"

@@ -1,4 +1,4 @@
-"""Turns are taken in order, by tasks and threads; who dies leaves nobody waiting."""
+"""Turns are taken in order, by tasks and threads; a party that dies leaves none waiting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def take_sync(seq: Sequencer, number: int, order: list[int]) -> None:
         order.append(number)
 
 
-def test_tasks_of_everywhere_and_threads(
+def test_tasks_of_several_loops_and_threads(
     stock: LoopThread, io: IOThread, io2: IOThread, threads: Threads
 ):
     seq, order = Sequencer(), list[int]()
@@ -73,17 +73,17 @@ def test_a_number_is_used_once():
                 await take(seq, 0, [])
         with pytest.raises(RuntimeError, match="turn 0 was used before"), seq.sync(0):
             pass
-        await take(seq, 1, [])  # it goes on
+        await take(seq, 1, [])  # the sequence goes on
 
     homebound.run(main())
 
 
-def test_there_are_no_negative_turns():
+def test_negative_turns_are_refused():
     with pytest.raises(ValueError, match="no turn -1"), Sequencer().sync(-1):
         pass
 
 
-def test_who_raises_in_his_turn_breaks_it(io: IOThread, threads: Threads):
+def test_an_exception_in_a_turn_breaks_it(io: IOThread, threads: Threads):
     seq = Sequencer()
 
     async def die() -> None:
@@ -102,7 +102,7 @@ def test_who_raises_in_his_turn_breaks_it(io: IOThread, threads: Threads):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "its home ends"])
-def test_who_dies_waiting_breaks_it(how: str, io: IOThread):
+def test_a_party_that_dies_waiting_breaks_it(how: str, io: IOThread):
     seq = Sequencer()
     with IOThread("dying") as dying:
         victim = dying.spawn(take(seq, 1, []))
@@ -116,7 +116,7 @@ def test_who_dies_waiting_breaks_it(how: str, io: IOThread):
 
 @pytest.mark.parametrize("how", ["task", "thread"])
 def test_a_turn_that_does_not_come_in_time(how: str, virtual_clock: VirtualClock, io: IOThread):
-    """By the virtual clock, if there is one: who can only wait for ever is told at once."""
+    """Under a virtual clock, a turn that can never come fails at once."""
     seq = Sequencer(timeout=60)
     take_sync(seq, 0, [])
     patient = Sequencer(timeout=None)
@@ -128,7 +128,7 @@ def test_a_turn_that_does_not_come_in_time(how: str, virtual_clock: VirtualClock
         take_sync(seq, 1, [])
 
 
-def test_who_waits_is_shown(io: IOThread):
+def test_the_waiting_parties_are_shown(io: IOThread):
     seq = Sequencer()
     tasks = [io.spawn(take(seq, number, [])) for number in (2, 1)]
     settle_sync()

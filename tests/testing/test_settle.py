@@ -1,4 +1,4 @@
-"""settle: it returns when everybody is idle, and not before."""
+"""settle: it returns when everything is idle, and not before."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 async def ball(contexts: list[AioContext], throws: int, left: list[int]) -> None:
-    """Goes round; one that is thrown when one looks away is still seen."""
+    """A token passed round; settle sees it even if it is passed on between two looks."""
     for number in range(throws):
         await homebound.move_to(contexts[number % len(contexts)])
     left.append(1)
 
 
-def test_a_ball_thrown_between_contexts(io: IOThread, io2: IOThread):
+def test_a_token_passed_between_contexts(io: IOThread, io2: IOThread):
     for throws in range(1, 60):
         landed: list[int] = []
         io.spawn(ball([io.context, io2.context], throws, landed))
@@ -31,7 +31,7 @@ def test_a_ball_thrown_between_contexts(io: IOThread, io2: IOThread):
         assert landed, f"settled in the middle of {throws} throws"
 
 
-def test_a_ball_thrown_with_main(io: IOThread, io2: IOThread):
+def test_a_token_passed_with_main(io: IOThread, io2: IOThread):
     async def main() -> None:
         here = homebound.current_context()
         assert here is not None
@@ -44,7 +44,7 @@ def test_a_ball_thrown_with_main(io: IOThread, io2: IOThread):
     homebound.run(main())
 
 
-def test_a_ball_thrown_to_workers(io: IOThread, io2: IOThread):
+def test_a_token_passed_to_workers(io: IOThread, io2: IOThread):
     async def juggle(landed: list[int]) -> None:
         for _ in range(5):
             await homebound.to_worker(int)
@@ -62,8 +62,8 @@ def test_a_ball_thrown_to_workers(io: IOThread, io2: IOThread):
             assert landed, "settled with a job in flight"
 
 
-def test_a_ball_thrown_by_jobs_alone():
-    """Each job submits the next one, to the other pool: no context has a part in it."""
+def test_a_token_passed_by_jobs_alone():
+    """Each job submits the next one, to the other pool: no context takes part."""
     with homebound.WorkerPool() as one, homebound.WorkerPool() as two:
         for _ in range(20):
             landed: list[int] = []
@@ -79,7 +79,7 @@ def test_a_ball_thrown_by_jobs_alone():
             assert landed, "settled with a job in flight"
 
 
-def test_idle_is_who_waits_for_a_timer_or_an_event(io: IOThread):
+def test_waiting_for_a_timer_or_an_event_is_idle(io: IOThread):
     event = homebound.Event()
     tasks = [io.spawn(asyncio.sleep(3600)), io.spawn(event.wait())]
     settle_sync()
@@ -89,7 +89,7 @@ def test_idle_is_who_waits_for_a_timer_or_an_event(io: IOThread):
     assert [task.done() for task in tasks] == [False, True]
 
 
-def test_only_those_that_are_asked_for(io: IOThread, io2: IOThread):
+def test_only_the_given_contexts_are_waited_for(io: IOThread, io2: IOThread):
     go_on = threading.Event()
     io2.context.call_soon(go_on.wait, 20)
     task = io.spawn(asyncio.sleep(0))
@@ -99,7 +99,7 @@ def test_only_those_that_are_asked_for(io: IOThread, io2: IOThread):
 
 
 @pytest.mark.parametrize("where", ["task", "thread"])
-def test_who_is_not_idle_in_time_is_named(where: str, io: IOThread):
+def test_what_is_not_idle_in_time_is_named(where: str, io: IOThread):
     go_on = threading.Event()
     io.context.call_soon(go_on.wait, 20)
     settling = {
@@ -142,7 +142,7 @@ def test_in_a_task_of_another_loop(stock: LoopThread, io: IOThread):
     assert stock.call(work()).result(20)
 
 
-def test_cancelled_it_leaves(io: IOThread):
+def test_cancelled_it_stops_watching(io: IOThread):
     go_on = threading.Event()
     io.context.call_soon(go_on.wait, 20)
 

@@ -1,4 +1,4 @@
-"""Races: who takes part in them, and when they begin."""
+"""Races: their parties, and when they begin."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import random
 
 
-def test_a_fight_begins_when_all_are_there():
-    """Threads that fought already while homes were made took all the time, on a busy machine."""
+def test_a_race_begins_when_all_parties_are_there():
+    """On a busy machine, threads that began while homes were made took all the time."""
     homes = {f"io{number}" for number in range(5)}
     missed: set[str] = set()
 

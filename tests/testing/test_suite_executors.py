@@ -1,4 +1,4 @@
-"""The conformance suite of executors: those that keep the contract pass, planted bugs are found."""
+"""The conformance suite of executors: sound ones pass, planted bugs are found."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ForgetsCancelFutures(Broken):
 
 
 class DropsTheQueue(Broken):
-    """Cancels what is queued, asked or not."""
+    """Cancels queued jobs, with `cancel_futures` or without."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         del cancel_futures
@@ -73,7 +73,7 @@ class NeverShut(Broken):
 
 
 class LastJobFirst(Executor):
-    """One thread, a stack for a queue."""
+    """One thread, and a stack in place of a queue."""
 
     def __init__(self) -> None:
         self.jobs: list[Any] = []
@@ -127,25 +127,25 @@ BROKEN_EXECUTORS: dict[Any, set[str]] = {
 @pytest.mark.parametrize("factory", BROKEN_EXECUTORS)
 def test_broken_executor(factory: Any):
     broken = BROKEN_EXECUTORS[factory]
-    # What is broken is soon given up; what is sound has the time that it takes.
+    # A broken executor is given little time; a sound one the time that it takes.
     sound = only_executor_cases(*broken)
     assert failed_cases(check_executor, factory, skip=sound, patience=0.2) == broken
     assert failed_cases(check_executor, factory, skip=broken) == set()
 
 
 def only_executor_cases(*names: str) -> set[str]:
-    """Those to skip."""
+    """Return the cases to skip."""
     return {case.name for case in executor_cases()} - set(names)
 
 
 def test_threads_that_are_slow_to_start_are_no_fault():
-    """It takes longer than it does to take all threads for held."""
+    """Starting takes longer than the suite waits before it takes all threads for busy."""
     slow = partial(ThreadPoolExecutor, 1, initializer=time.sleep, initargs=[0.15])
     check_executor(slow, skip=only_executor_cases("cancels what has not begun"))
 
 
 class HasAThreadToSpare(Broken):
-    """Seems to have one, and what comes third runs in another: which is no fault."""
+    """Seems to have one thread, and runs a third job in another, which is no fault."""
 
     def __init__(self) -> None:
         ThreadPoolExecutor.__init__(self, 1)

@@ -1,4 +1,4 @@
-"""The conformance suite of loops: those that keep the contract pass, planted bugs are found."""
+"""The conformance suite of loops: sound ones pass, planted bugs are found."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DiesOfAnError(asyncio.SelectorEventLoop):
 
 
 class Deaf(asyncio.SelectorEventLoop):
-    """A thread's post does not wake it."""
+    """A post from another thread does not wake it."""
 
     def _write_to_self(self) -> None:
         pass

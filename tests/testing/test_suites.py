@@ -26,7 +26,7 @@ from .failed_cases import failed_cases
 
 
 class Barging(homebound.Lock):
-    """Lets in who comes just when it is released, before those who wait."""
+    """Lets a task that comes just at the release in, before the waiters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Barging(homebound.Lock):
 
 
 class LosesHandOver(Barging):
-    """Hands over at release, but who was cancelled by then takes it with him."""
+    """Hands over at release, and loses the lock if the waiter has been cancelled by then."""
 
     async def acquire(self) -> bool:
         if self.held:
@@ -109,7 +109,7 @@ class Forgiving(homebound.Lock):
 
 
 class BoundToALoop(asyncio.Lock):
-    """asyncio's own, where more than one loop uses it."""
+    """asyncio's own lock, used by more than one loop."""
 
 
 BROKEN_LOCKS: dict[Any, set[str]] = {
@@ -128,7 +128,7 @@ def test_broken_lock(factory: Any):
 
 
 class LetsThreadsIn(homebound.Lock):
-    """A thread that has waited long enough has it."""
+    """Lets a thread in that has waited long enough."""
 
     def acquire_sync(self, timeout: float | None = None) -> bool:
         super().acquire_sync(timeout)
@@ -136,7 +136,7 @@ class LetsThreadsIn(homebound.Lock):
 
 
 class DiesWithItsWaiter(homebound.Lock):
-    """Who waits for it, and loses its home, is handed it all the same."""
+    """Hands over to a waiter whose home has ended."""
 
     def _withdraw(self, waiter: Any) -> bool:
         if isinstance(waiter.task.home, homebound.AioContext) and waiter.task.home.name != "io":
@@ -146,13 +146,13 @@ class DiesWithItsWaiter(homebound.Lock):
 
 def test_broken_between_threads():
     assert failed_cases(check_lock, LetsThreadsIn) == {"lets a thread give up"}
-    # Soon given up, and so asked no more than that: whoever is slow has threads left running.
+    # Given up soon, and so asked no more than that: a slow lock leaves threads running.
     end = "survives the end of a home"
     others = {case.name for case in lock_cases()} - {end}
     assert failed_cases(check_lock, DiesWithItsWaiter, patience=0.3, skip=others) == {end}
 
 
-def test_a_lock_of_one_loop_is_found_out():
+def test_a_lock_for_one_loop_is_detected():
     found = failed_cases(check_lock, BoundToALoop, patience=0.3)
     assert found
     assert found <= {case.name for case in lock_cases()} - {
@@ -192,7 +192,7 @@ class Boundless(asyncio.Queue[Any]):
 
 
 class Heap(asyncio.Queue[Any]):
-    """Says that it is a FIFO."""
+    """Claims to be a FIFO."""
 
     def _put(self, item: Any) -> None:
         heapq.heappush(self._queue, item)
@@ -210,7 +210,7 @@ class NeverDone(asyncio.Queue[Any]):
 
 
 class ShutsDownQuietly(homebound.Queue[Any]):
-    """Does not tell those who wait."""
+    """Does not notify the waiters."""
 
     def shutdown(self, immediate: bool = False) -> None:  # noqa: FBT001, FBT002
         del immediate
@@ -232,7 +232,7 @@ def test_broken_queue(factory: Any):
     assert BROKEN_QUEUES[factory] <= found, found
 
 
-def test_a_queue_of_one_loop_is_found_out():
+def test_a_queue_for_one_loop_is_detected():
     found = failed_cases(check_queue, asyncio.Queue, patience=0.3)
     names = {case.name for case in queue_cases()}
     assert found
@@ -242,7 +242,7 @@ def test_a_queue_of_one_loop_is_found_out():
 # The suites themselves.
 
 
-def test_whoever_passes_is_not_accused():
+def test_what_keeps_the_contract_is_not_accused():
     assert failed_cases(check_lock, homebound.Lock) == set()
     assert failed_cases(check_queue, homebound.Queue) == set()
     assert failed_cases(check_executor, partial(homebound.WorkerPool, max_threads=2)) == set()

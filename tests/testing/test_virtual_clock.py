@@ -1,4 +1,4 @@
-"""The virtual clock: hours pass at once, in order, and not while anybody is at work."""
+"""The virtual clock: hours pass at once, in order, and not while anything is at work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_day_passes_at_once():
     assert abs(asyncio.SelectorEventLoop.time(None) - time.monotonic()) < HOUR  # type: ignore[arg-type]
 
 
-def test_the_system_has_its_clock_again_afterwards():
+def test_the_system_clock_is_back_afterwards():
     loop = homebound.new_event_loop()
     with virtual_clock() as clock:
         homebound.run(asyncio.sleep(1000 * HOUR))
@@ -149,7 +149,7 @@ def test_timeouts_of_a_plain_thread(virtual_clock: VirtualClock, io: IOThread):
     assert virtual_clock.now() == 5 * HOUR
 
 
-def test_who_is_served_in_time_does_not_time_out(virtual_clock: VirtualClock, io: IOThread):
+def test_a_waiter_served_in_time_does_not_time_out(virtual_clock: VirtualClock, io: IOThread):
     event = homebound.Event()
 
     async def set_it() -> None:
@@ -163,7 +163,7 @@ def test_who_is_served_in_time_does_not_time_out(virtual_clock: VirtualClock, io
 
 @pytest.mark.parametrize("how", ["to_worker", "to_thread", "run_in"])
 def test_a_job_in_flight_is_busy(how: str, virtual_clock: VirtualClock):
-    """The job ends when it has seen that the clock stands, whatever time that takes."""
+    """The job ends when it has seen that the clock stands, however long that takes."""
     own = concurrent.futures.ThreadPoolExecutor(1)
     calls: dict[str, Callable[..., Any]] = {
         "to_worker": homebound.to_worker,
@@ -192,7 +192,7 @@ def test_data_between_contexts_is_busy(virtual_clock: VirtualClock, io: IOThread
     async def rally(sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(200):
-            async with asyncio.timeout(0.001):  # by the virtual clock: no time at all
+            async with asyncio.timeout(0.001):  # of virtual time: none
                 await loop.sock_sendall(sock, await loop.sock_recv(sock, 4))
 
     here, there = socket.socketpair()
@@ -207,7 +207,7 @@ def test_data_between_contexts_is_busy(virtual_clock: VirtualClock, io: IOThread
 
 
 def test_a_thread_at_work_is_busy(virtual_clock: VirtualClock, io: IOThread):
-    """A party that says so: the clock waits for it as for the thread that made the clock."""
+    """A thread registers as a party: the clock waits for it as for the thread that made it."""
     ticks: list[float] = []
 
     async def tick() -> None:
@@ -232,7 +232,7 @@ def test_a_thread_at_work_is_busy(virtual_clock: VirtualClock, io: IOThread):
         event = homebound.Event()
         done.add_done_callback(lambda _: event.set())
         event.wait_sync()
-    assert len(done.result()) in (2, 3)  # the third and its own timeout come at one time
+    assert len(done.result()) in (2, 3)  # the third one and its own timeout come at one time
 
 
 def test_patience_with_a_party_that_waits_for_something_else(io: IOThread):
@@ -284,8 +284,8 @@ def test_in_a_task_of_a_loop_that_runs_already():
     homebound.run(main())
 
 
-def test_who_sleeps_when_it_comes_and_when_it_goes(io: IOThread):
-    """A sleep that began by the system's clock ends by the virtual one, and the other way round."""
+def test_sleeps_that_span_its_beginning_and_its_end(io: IOThread):
+    """A sleep begun by the system's clock ends by the virtual one, and the reverse."""
     before = BEFORE()
     early = io.spawn(asyncio.sleep(HOUR, "early"))
     settle_sync()
@@ -299,8 +299,8 @@ def test_who_sleeps_when_it_comes_and_when_it_goes(io: IOThread):
     assert block_on(late, timeout=20) == "late"
 
 
-def test_who_goes_to_sleep_by_it_when_it_has_gone_does_not_sleep_for_ever():
-    """A thread that was taken away between asking for the clock and sleeping by it."""
+def test_a_sleep_that_begins_as_it_ends_is_not_forever():
+    """A thread is stopped between asking for the clock and sleeping by it."""
     with virtual_clock():
         sleep, soon = seam.park, seam.time() + 1
     with Threads() as threads:  # the main thread sleeps for a tenth of a second at most
@@ -337,13 +337,13 @@ def test_one_at_a_time(virtual_clock: VirtualClock):
 
 
 @pytest.mark.parametrize("option", ["calm", "patience"])
-def test_refuses_what_makes_no_sense(option: str):
+def test_invalid_arguments_are_refused(option: str):
     with pytest.raises(ValueError, match=option):
         virtual_clock(**{option: -1.0})  # type: ignore[arg-type]
 
 
 def test_calm_waits_for_answers_from_outside(io: IOThread):
-    """A thread that nobody knows of answers, in real time, before virtual time goes on."""
+    """A thread unknown to the clock answers, in real time, before virtual time goes on."""
 
     async def ask(threads: Threads) -> float:
         answer = asyncio.get_running_loop().create_future()
@@ -362,7 +362,7 @@ def test_calm_waits_for_answers_from_outside(io: IOThread):
         assert block_on(noting(clock, 1), io.context) == [1.0]
 
 
-def test_it_says_who_keeps_it(virtual_clock: VirtualClock, io: IOThread):
+def test_it_names_what_keeps_it(virtual_clock: VirtualClock, io: IOThread):
     go_on = threading.Event()
     io.context.call_soon(go_on.wait, 20)
     while "io" not in repr(virtual_clock):

@@ -1,4 +1,4 @@
-"""How deadlocks and waits are told: by dump(), and by the watch."""
+"""Reports of deadlocks and waits, by dump() and by the watch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("watched")
 
 
-# What dump() says of waits.
+# dump()'s words for waits.
 
 
 def test_what_tasks_wait_for_in_words(io: IOThread):
