@@ -14,6 +14,8 @@ from ._core.context import AioContext as AioContext
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
+from ._core.places import create_task as create_task
+from ._core.places import running_context as running_context
 from ._core.task import Task as Task
 from ._core.task_group import TaskGroup as TaskGroup
 from ._core.traps import current_task as current_task
@@ -99,6 +101,7 @@ __all__ = (
     "WrongThread",
     "big_lock",
     "block_on",
+    "create_task",
     "current_context",
     "current_task",
     "dump",
@@ -110,6 +113,7 @@ __all__ = (
     "on",
     "run",
     "run_in",
+    "running_context",
     "suspend",
     "to_worker",
     "wait_while",

@@ -237,7 +237,7 @@ def test_a_far_one_that_refuses_to_be_cancelled(io: IOThread):
 
     async def main() -> None:
         async def wait() -> str:
-            return await io.spawn(stubborn())  # type: ignore[no-any-return]
+            return await io.spawn(stubborn())
 
         waiter = asyncio.create_task(wait())
         await homebound.to_worker(started.wait, 10)
@@ -447,7 +447,7 @@ def test_an_asyncio_task_awaits_one_that_moves(stock: LoopThread, io: IOThread, 
         return thread_name()
 
     async def wait() -> str:
-        return await io.spawn(work())  # type: ignore[no-any-return]
+        return await io.spawn(work())
 
     assert stock.call(wait()).result(10) == "io"
 

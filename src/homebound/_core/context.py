@@ -10,7 +10,7 @@ from __future__ import annotations
 import _thread
 from contextvars import copy_context
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 from .._aio.tasks import (
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .context_stats import ContextStats
     from .mailbox import Entry
     from .task import Task
+
+T = TypeVar("T")
 
 _names = count(1)
 contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
@@ -196,11 +198,11 @@ class AioContext(Chain):
 
     def spawn(
         self,
-        coro: Coroutine[Any, Any, Any],
+        coro: Coroutine[Any, Any, T],
         *,
         name: str | None = None,
         context: Context | None = None,
-    ) -> Task[Any]:
+    ) -> Task[T]:
         """Make a task of `coro` at home here, and have it begin in the next iteration.
 
         `context` is the contextvars.Context it runs in; by default a copy of the caller's. Never

@@ -11,10 +11,13 @@ from .._errors import ContextError
 from .cell import PARK
 from .context import AioContext, whereabouts
 from .current import current_context
+from .places import context_at
 from .task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
+
+    from .._threads.io_thread import IOThread
 
 
 def current_task() -> Task[Any] | None:
@@ -89,7 +92,7 @@ def _check_runner(what: str) -> None:
 
 
 @types.coroutine
-def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
+def move_to(ctx: AioContext | IOThread) -> Generator[Any, Any, None]:
     """Run the rest of this coroutine in `ctx`'s thread; return at once if it is there already.
 
     contextvars, timeouts and cancellation go along; a cancellation during the move is raised after
@@ -106,11 +109,11 @@ def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
     Called from: task.
     """
     if current_context() is not ctx:
-        if not isinstance(ctx, AioContext):
-            message = f"move_to: an AioContext was expected, got {ctx!r}"
-            raise TypeError(message)
+        place = context_at(ctx, "move_to()")
+        if place is current_context():
+            return
         try:
-            yield ctx
+            yield place
         except RuntimeError:
             _check_runner("move_to()")
             raise
@@ -136,8 +139,8 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
 
     __slots__ = ("_back", "_ctx")
 
-    def __init__(self, ctx: AioContext) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: AioContext | IOThread) -> None:
+        self._ctx = context_at(ctx, "on()")
         self._back: AioContext | None = None
 
     @types.coroutine

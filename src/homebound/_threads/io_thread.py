@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+
+T = TypeVar("T")
 
 _numbers = count()
 _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
@@ -102,8 +104,8 @@ class IOThread:
             raise ContextError(message)
         return self._context
 
-    def start(self) -> None:
-        """Start the thread; when this returns, it is the home of `context`.
+    def start(self) -> Self:
+        """Start the thread, and return it; when this returns, it is the home of `context`.
 
         Raises ContextError if it was started before, RuntimeError if the process can have no more
         threads, and what `loop_factory` raises. After such a failure it can be started again.
@@ -133,6 +135,7 @@ class IOThread:
             raise self._failure
         if interrupt is not None:
             raise interrupt
+        return self
 
     def _await_start(self) -> BaseException | None:
         """Wait until the thread runs or has failed; return an interrupt that came meanwhile."""
@@ -148,11 +151,11 @@ class IOThread:
 
     def spawn(
         self,
-        coro: Coroutine[Any, Any, Any],
+        coro: Coroutine[Any, Any, T],
         *,
         name: str | None = None,
         context: Context | None = None,
-    ) -> Task[Any]:
+    ) -> Task[T]:
         """Make a task of `coro` at home here, as `io.context.spawn` does.
 
         Called from: any thread.
@@ -258,8 +261,7 @@ class IOThread:
             pass  # its end has begun
 
     def __enter__(self) -> Self:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self,

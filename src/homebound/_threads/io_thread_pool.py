@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .._core.current import current_context
 from .._errors import ContextError
@@ -13,11 +13,16 @@ from .._os.clock import Deadline
 from .io_thread import IOThread, _leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextvars import Context
     from types import TracebackType
 
     from .._core.context import AioContext
     from .._core.task import Task
+
+
+T = TypeVar("T")
 
 
 class IOThreadPool:
@@ -30,24 +35,43 @@ class IOThreadPool:
     ...     sorted(homebound.block_on(pool.spawn(work())) for _ in range(2))
     ['disk0', 'disk1']
 
-    `options` are those of IOThread. Raises ValueError if `n` is less than 1.
+    The other options are those of IOThread. Raises ValueError if `n` is less than 1.
 
     Called from: any thread.
     """
 
-    def __init__(self, n: int, *, name: str = "io", **options: Any) -> None:
+    def __init__(  # noqa: PLR0913  (IOThread's options)
+        self,
+        n: int,
+        *,
+        name: str = "io",
+        loop_factory: Callable[[], AbstractEventLoop] | None = None,
+        poll_max_ns: int = 0,
+        poll_grow: int = 0,
+        poll_shrink: int = 0,
+    ) -> None:
         if n < 1:
             message = f"IOThreadPool: n is {n}; it must be at least 1"
             raise ValueError(message)
         self._make: Callable[[], tuple[IOThread, ...]] = lambda: tuple(
-            IOThread(f"{name}{index}", **options) for index in range(n)
+            IOThread(
+                f"{name}{index}",
+                loop_factory=loop_factory,
+                poll_max_ns=poll_max_ns,
+                poll_grow=poll_grow,
+                poll_shrink=poll_shrink,
+            )
+            for index in range(n)
         )
+        # Replaced by as many others if a start fails.
         self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
         self._came_from: AioContext | None = None  # as IOThread's
 
-    def start(self) -> None:
-        """Start all threads. If one fails, none is left running, and the pool can be started again.
+    def start(self) -> Self:
+        """Start all threads, and return the pool.
+
+        If one fails, none is left running, and the pool can be started again.
 
         Called from: any thread.
         """
@@ -61,6 +85,13 @@ class IOThreadPool:
         except BaseException:
             self.threads = self._make()
             raise
+        return self
+
+    def __len__(self) -> int:
+        return len(self.threads)
+
+    def __iter__(self) -> Iterator[IOThread]:
+        return iter(self.threads)
 
     def next(self) -> IOThread:
         """Return the thread whose turn it is.
@@ -69,12 +100,18 @@ class IOThreadPool:
         """
         return self.threads[next(self._turn) % len(self.threads)]
 
-    def spawn(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Task[Any]:
+    def spawn(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
         """Make a task of `coro` at home in the next thread. See AioContext.spawn.
 
         Called from: any thread.
         """
-        return self.next().spawn(coro, **options)
+        return self.next().spawn(coro, name=name, context=context)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop all threads. See IOThread.stop.
@@ -95,8 +132,7 @@ class IOThreadPool:
             raise
 
     def __enter__(self) -> Self:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self,

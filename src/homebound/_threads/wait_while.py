@@ -17,6 +17,7 @@ from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
 from .._core.loop_context import LoopContext
 from .._core.mailbox import check_open
+from .._core.places import context_at
 from .._core.put_off import PutOff, must_end_waits
 from .._core.traps import current_task
 from .._errors import WouldDeadlock
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+    from .io_thread import IOThread
 
 # The contexts in which somebody is inside wait_while. List operations are atomic on every build;
 # a waiter enters itself before it first looks at its predicate (pairs with kick).
@@ -120,7 +122,7 @@ def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
 
 def wait_while(
     predicate: Callable[[], object],
-    context: AioContext | None = None,
+    context: AioContext | IOThread | None = None,
     *,
     timeout: float | None = None,
 ) -> bool:
@@ -146,7 +148,8 @@ def wait_while(
     Called from: big lock or home.
     """
     heeding = _Heeding(predicate, current_task())
-    return turn_while(("wait_while", predicate), heeding, context, timeout, heeding.cancel)
+    place = None if context is None else context_at(context, "wait_while")
+    return turn_while(("wait_while", predicate), heeding, place, timeout, heeding.cancel)
 
 
 class _Heeding:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.traps import current_task, suspend
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._core.task import Task
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -35,7 +36,7 @@ def _is_prompt(executor: concurrent.futures.Executor) -> bool:
 
 
 async def run_in(
-    executor: concurrent.futures.Executor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    executor: concurrent.futures.Executor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.context import whereabouts
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._core.context import AioContext
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -30,7 +31,7 @@ def pool_of(context: AioContext) -> WorkerPool:
     return pool
 
 
-async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function in a worker of the current context, and wait for its result here.
 
     contextvars are carried along. If the task is cancelled while the job waits for a worker, the
