@@ -459,9 +459,9 @@ def test_an_asyncio_task_cannot_move(io: IOThread):
 @pytest.mark.parametrize("where", [None, "io"])
 def test_to_what_is_no_context(where: Any):
     async def main() -> None:
-        with pytest.raises(TypeError, match="an AioContext was expected, got"):
+        with pytest.raises(TypeError, match="takes an AioContext or an IOThread, got"):
             await move_to(where)
-        with pytest.raises(TypeError, match="an AioContext was expected, got"):
+        with pytest.raises(TypeError, match="takes an AioContext or an IOThread, got"):
             async with on(where):
                 raise AssertionError
 

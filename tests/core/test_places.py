@@ -79,6 +79,7 @@ def test_create_task_closes_what_it_refuses(io: IOThread):
 
 def test_an_io_thread_is_a_place(io: IOThread):
     async def main() -> None:
+        main_context = homebound.running_context()
         async with homebound.on(io):
             assert await where() == io.name
         await homebound.move_to(io)
@@ -93,13 +94,7 @@ def test_an_io_thread_is_a_place(io: IOThread):
         homebound.wait_while(lambda: not done, io)
         assert block_on(where(), io) == io.name
 
-    async def with_main() -> None:
-        nonlocal main_context
-        main_context = homebound.running_context()
-        await main()
-
-    main_context: Any = None
-    homebound.run(with_main())
+    homebound.run(main())
     assert block_on(where(), io) == io.name
 
 

@@ -1,4 +1,4 @@
-"""What type checkers make of calls: read by mypy and pyright (scripts/typed_examples), never run."""
+"""What type checkers make of calls: for mypy and pyright (scripts/typed_examples), not to run."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import types
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, running_task
 from .._errors import ContextError
 from .cell import PARK
 from .context import AioContext, whereabouts
+from .coroutines import yields_to_task
 from .current import current_context
 from .places import context_at
 from .task import Task
@@ -36,7 +38,7 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-@types.coroutine
+@yields_to_task
 def suspend() -> Generator[Any, Any, None]:
     """Give up control until `wake()` is called on this task.
 
@@ -91,7 +93,7 @@ def _check_runner(what: str) -> None:
         raise ContextError(message) from None
 
 
-@types.coroutine
+@yields_to_task
 def move_to(ctx: AioContext | IOThread) -> Generator[Any, Any, None]:
     """Run the rest of this coroutine in `ctx`'s thread; return at once if it is there already.
 
@@ -137,25 +139,27 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
     Called from: task.
     """
 
-    __slots__ = ("_back", "_ctx")
+    __slots__ = ("_back", "_ctx", "_entered")
 
     def __init__(self, ctx: AioContext | IOThread) -> None:
+        self._entered = True  # until it is made: nothing is to be said of one that was refused
         self._ctx = context_at(ctx, "on()")
         self._back: AioContext | None = None
+        self._entered = False
 
-    @types.coroutine
-    def __aenter__(self) -> Generator[Any, Any, None]:
+    async def __aenter__(self) -> None:
         """Move there.
 
         Called from: task.
         """
+        self._entered = True
         back = self._back = current_context()
         try:
-            yield from move_to(self._ctx)
+            await move_to(self._ctx)
         except asyncio.CancelledError:
             # The move was made, and the cancellation is raised here: there will be no exit.
             if back is not None:
-                yield from move_to(back)
+                await move_to(back)
             raise
 
     def __aexit__(self, *_error: object) -> Awaitable[None]:
@@ -165,3 +169,11 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         """
         assert self._back is not None
         return move_to(self._back)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            message = f"on({self._ctx.name!r}) was never awaited; write `async with on(...):`"
+            warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        return f"<on({self._ctx.name!r})>"

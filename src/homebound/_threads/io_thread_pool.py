@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
+from .block_on import block_on
 from .io_thread import IOThread, _leave
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from contextvars import Context
     from types import TracebackType
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .._core.task import Task
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -113,6 +116,50 @@ class IOThreadPool:
         """
         return self.next().spawn(coro, name=name, context=context)
 
+    def spawn_each(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[Task[T]]:
+        """Call an `async def` once for each thread; return the tasks, one at home in each.
+
+        >>> import asyncio, homebound
+        >>> async def where():
+        ...     return homebound.running_context().name
+        >>> async def main(pool):
+        ...     return await asyncio.gather(*pool.spawn_each(where))
+        >>> with homebound.IOThreadPool(2, name="web") as pool:
+        ...     homebound.run(main(pool))
+        ['web0', 'web1']
+
+        Called from: any thread.
+        """
+        return [thread.spawn(fn(*args, **kwargs)) for thread in self.threads]
+
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+    ) -> Iterator[T]:
+        """Call an `async def` for each item, with the tasks spread over the threads.
+
+        As concurrent.futures' map: the calls begin at once, and the iterator returned waits for
+        their results, in the order of the items, as `block_on` does. It raises what a call raised,
+        and TimeoutError if a result is not there `timeout` seconds after the call of `map`; the
+        tasks that are left are cancelled then, and if it is closed.
+
+        >>> import homebound
+        >>> async def double(number):
+        ...     return 2 * number
+        >>> with homebound.IOThreadPool(2) as pool:
+        ...     list(pool.map(double, [1, 2, 3]))
+        [2, 4, 6]
+
+        Called from: any thread.
+        """
+        deadline = Deadline(timeout)
+        tasks = deque(self.spawn(fn(*items)) for items in zip(*iterables, strict=False))
+        return _results(tasks, deadline)
+
     def stop(self, timeout: float | None = None) -> None:
         """Stop all threads. See IOThread.stop.
 
@@ -156,3 +203,17 @@ class IOThreadPool:
         for thread in self.threads:
             await _leave(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
+
+    def __repr__(self) -> str:
+        return f"<IOThreadPool of {len(self.threads)}: {', '.join(map(repr, self.threads))}>"
+
+
+def _results(tasks: deque[Task[T]], deadline: Deadline) -> Iterator[T]:
+    """Wait for each task in turn; cancel those that are left if that fails or is given up."""
+    try:
+        while tasks:
+            yield block_on(tasks[0], timeout=deadline.timeout())
+            tasks.popleft()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
+from .._core.coroutines import is_async, not_for_a_worker
 from .._core.traps import current_task, suspend
 from .pool import WorkerPool
 from .to_worker import to_worker
@@ -52,7 +53,8 @@ async def run_in(
     Raises the exception of `fn`; that of `executor.submit`, after a shutdown for example;
     BrokenExecutor if the executor has lost the process or thread that ran the call; asyncio's
     CancelledError if the future was cancelled by other code; TypeError if `executor` is no Executor
-    or its `submit` returned no concurrent.futures.Future. A pool of interpreters raises
+    or its `submit` returned no concurrent.futures.Future, and if `fn` is an `async def`, unless the
+    executor is a library's, which may be able to run that. A pool of interpreters raises
     NotShareableError, a TypeError, for a value that cannot be passed between interpreters, with a
     note that names `fn`; ExecutionFailed for an exception of `fn` that cannot be passed; and
     InterpreterNotFoundError if the interpreter has been closed.
@@ -66,6 +68,8 @@ async def run_in(
 
     Called from: task.
     """
+    if is_async(fn) and _is_prompt(executor):  # a cluster may well run one
+        raise not_for_a_worker("run_in", fn)
     future = _submit(executor, fn, args, kwargs)
     task = current_task()
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.context import whereabouts
+from .._core.coroutines import is_async, not_for_a_worker
 from .._core.current import current_context
 from .._core.traps import current_task, suspend_for
 from .._errors import ContextError
@@ -36,8 +37,9 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     contextvars are carried along. If the task is cancelled while the job waits for a worker, the
     call is not made; if it is cancelled while the job runs, the job goes on and its result is
-    dropped. Raises the exception of `fn`; ContextError if there is no current context; RuntimeError
-    if no thread can be started; concurrent.futures.BrokenExecutor if the worker has died.
+    dropped. Raises the exception of `fn`; TypeError if that is an `async def`; ContextError if
+    there is no current context; RuntimeError if no thread can be started;
+    concurrent.futures.BrokenExecutor if the worker has died.
 
     >>> import homebound
     >>> async def main():
@@ -47,6 +49,8 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Called from: task.
     """
+    if is_async(fn):
+        raise not_for_a_worker("to_worker", fn)
     context = current_context()
     if context is None:
         message = (
