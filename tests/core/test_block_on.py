@@ -290,9 +290,9 @@ def test_a_loop_that_nobody_runs():
     loop = homebound.new_event_loop()
     context = AioContext.attach(loop)
     task = context.spawn(work())
-    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+    with pytest.raises(TimeoutError, match="no thread runs the loop of <AioContext"):
         block_on(task, timeout=0.001)
-    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+    with pytest.raises(TimeoutError, match="no thread runs the loop of <AioContext"):
         block_on(work(), context, timeout=0.001)
     loop.run_until_complete(asyncio.sleep(0))
     assert task.cancelled()

@@ -150,6 +150,12 @@ class FutureParts(_TaskShape[T]):
 
     __iter__ = __await__
 
+    def _not_done(self) -> asyncio.InvalidStateError:
+        return asyncio.InvalidStateError(
+            f"task {self.get_name()!r} is not done yet: `await` it in a coroutine; in a function, "
+            "or in another thread, block_on(task) waits for it and returns its result"
+        )
+
     def result(self) -> T:
         """Return the coroutine's result, or raise its exception. See asyncio.Future.result.
 
@@ -160,6 +166,8 @@ class FutureParts(_TaskShape[T]):
                 return _result(self)
             except asyncio.CancelledError:
                 pass
+            except asyncio.InvalidStateError:
+                raise self._not_done() from None
             raise self._make_cancelled_error()
         finally:
             del self
@@ -176,6 +184,8 @@ class FutureParts(_TaskShape[T]):
                 return _exception(self)
             except asyncio.CancelledError:
                 pass
+            except asyncio.InvalidStateError:
+                raise self._not_done() from None
             raise self._make_cancelled_error()
         finally:
             del self

@@ -27,6 +27,7 @@ from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
+from .coroutines import shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
@@ -149,8 +150,8 @@ class AioContext(Chain):
             loop.set_task_factory(cls.own_factory)
         elif factory is not cls.own_factory:
             message = (
-                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {factory!r}, which "
-                "makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
+                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
+                "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
             )
             raise ContextError(message)
 
@@ -275,7 +276,7 @@ class AioContext(Chain):
         """What was to be entered failed us: say so if it is no task of ours."""
         if not isinstance(task, self.task_type):
             message = (
-                f"AioContext.{what}() takes a homebound.Task, got {task!r}; "
+                f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
                 "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
             )
             raise TypeError(message) from None

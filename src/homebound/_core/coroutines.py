@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _COROUTINE = inspect.CO_COROUTINE
+_LONGEST = 80  # characters of a repr in a message
 
 
 def yields_to_task(
@@ -59,6 +60,25 @@ def name_of(fn: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
+def shown(thing: Any) -> str:
+    """Return what names a wrong argument in a message, in one line of sane length."""
+    if inspect.isroutine(thing) or inspect.isclass(thing):
+        return f"the {'class' if inspect.isclass(thing) else 'function'} {name_of(thing)}"
+    if asyncio.iscoroutine(thing):
+        return f"the coroutine {name_of(thing)}()"
+    text = repr(thing)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def waited_for(future: Any) -> str:
+    """Return what names a future or task in a message."""
+    name = getattr(future, "get_name", None)
+    if name is not None:
+        return f"task {name()!r}"
+    state = str(getattr(future, "_state", "")).lower()
+    return f"<{type(future).__name__} {state}>"
+
+
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
@@ -76,15 +96,21 @@ def as_coroutine(coro: Any) -> Any:
             hint = f": call it, {name_of(coro)}()"
         elif inspect.isawaitable(coro):
             hint = "; `await` it in an `async def` of yours"
-        message = f"a coroutine was expected, got {coro!r}{hint}"
+        message = f"a coroutine was expected, got {shown(coro)}{hint}"
         raise TypeError(message)
     return coro
 
 
 def coroutine_of(awaitable: Any) -> Any:
-    """Return a coroutine that awaits `awaitable`, or itself; a wrong object fails when run."""
+    """Return a coroutine that awaits `awaitable`, or itself; TypeError for another object."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
+    if not inspect.isawaitable(awaitable):
+        hint = ""
+        if inspect.iscoroutinefunction(awaitable):
+            hint = f": call it, {name_of(awaitable)}()"
+        message = f"an awaitable was expected, got {shown(awaitable)}{hint}"
+        raise TypeError(message)
     return _awaiting(awaitable)
 
 

@@ -91,7 +91,8 @@ class LoopContext(AioContext):
             return
         if before is not None:
             message = (
-                f"this thread is the home of {before!r} and cannot be that of {self!r} as well"
+                f"this thread is the home of {before.name!r} and cannot be that of {self.name!r} "
+                "as well: `await` the other loop's work, or wait for it with block_on"
             )
             raise WrongThread(message)
         is_main = as_main or (
@@ -129,8 +130,8 @@ class LoopContext(AioContext):
         big_lock._take_back()
         if main_context() is not None:
             message = (
-                f"there is a main context already: {main.context!r}; "
-                "use an IOThread for a second loop"
+                f"there is a main context already, {main.context.name!r}: use an IOThread for a "  # type: ignore[union-attr]
+                "second loop, or block_on(coro) to run a coroutine in the main one"
             )
             raise ContextError(message)
         set_main(self)
@@ -248,8 +249,9 @@ class LoopContext(AioContext):
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
         if current_context() is not self:
             message = (
-                f"{self!r}.poll() was called from {whereabouts()}; only its home may poll it"
-                + (" (or whoever holds the big lock)" if main.context is self else "")
+                "AioContext.poll(): only its home may poll it"
+                + (", or the thread that holds the big lock" if main.context is self else "")
+                + f"; {self.name!r} was polled in {whereabouts()}"
             )
             raise WrongThread(message)
         if must_end_waits(self.loop):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import ContextError
-from .context import AioContext, whereabouts
+from .big_lock import thread_name
+from .context import AioContext
+from .coroutines import shown
 from .current import current_context
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
     hint = ""
     if isinstance(place, asyncio.AbstractEventLoop):
         hint = "; AioContext.attach(loop) is the context of a loop"
-    message = f"{what} takes an AioContext or an IOThread, got {place!r}{hint}"
+    message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
 
 
@@ -49,8 +52,9 @@ def running_context() -> AioContext:
     context = current_context()
     if context is None:
         message = (
-            f"no context is current in {whereabouts()}; call it in a task or a home thread, or "
-            "with the big lock held. AioContext.attach(loop) gives a running loop a context"
+            f"no context is current in thread {thread_name(get_ident())}: that is so in a task, in "
+            "a home thread and with the big lock held; AioContext.attach(loop) gives a running "
+            "loop a context"
         )
         raise ContextError(message)
     return context

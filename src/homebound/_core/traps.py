@@ -87,8 +87,9 @@ def _check_runner(what: str) -> None:
     """Raise ContextError if the yielded object came back because the task is not homebound's."""
     if current_task() is None:
         message = (
-            f"{what} was awaited in {whereabouts()}, in a task that is not homebound's; make the "
-            "task with AioContext.spawn, or run it on a loop of homebound.new_event_loop"
+            f"{what} was awaited in a task that is not homebound's; make the task with "
+            "homebound.create_task, or run it on a loop of homebound.new_event_loop. Called in "
+            f"{whereabouts()}"
         )
         raise ContextError(message) from None
 

@@ -126,7 +126,10 @@ def block_on(
         Deadline(timeout)  # raises
     try:
         if target is None:
-            message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
+            message = (
+                "block_on: there is no context to run it in; name one, block_on(x, ctx), or start "
+                f"a main loop with run(x). Called in {whereabouts()}"
+            )
             raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
         if current is None or _may_sleep_through(current, target, awaitable):
             result: T = _block_elsewhere(awaitable, target, timeout)
@@ -181,8 +184,8 @@ def _block_here(
         task = awaitable
         if ends_with(task, outer):
             message = (
-                f"block_on from {whereabouts()}: {task!r} would wait for itself: "
-                "the caller runs in it, or in what it waits for"
+                f"block_on: task {task.get_name()!r} would wait for itself, as it makes the call, "
+                f"or awaits what does, in {whereabouts()}"
             )
             raise WouldDeadlock(message)
         begin(task, target)
@@ -359,8 +362,8 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
 
 def _unheard(task: Task[Any]) -> str:
     return (
-        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task.home!r}; "
-        f"{task.get_name()!r} is cancelled when somebody does"
+        f"block_on timed out, and no thread runs the loop of {task.home!r}; task "
+        f"{task.get_name()!r} is cancelled when one does. Called in {whereabouts()}"
     )
 
 

@@ -100,7 +100,10 @@ class IOThread:
         Called from: any thread.
         """
         if self._context is None:
-            message = f"IOThread {self.name!r} has no context before start()"
+            message = (
+                f"IOThread {self.name!r} has no context before start(); "
+                "call that, or begin a `with` block"
+            )
             raise ContextError(message)
         return self._context
 
@@ -248,7 +251,10 @@ class IOThread:
         try:
             _place_to_wait(f"IOThread.{what}", self._context)
         except ContextError as error:
-            message = f"{error}; `await io.astop()` and `async with IOThread()` do not block"
+            why = str(error)
+            if isinstance(error, WouldDeadlock):
+                why = why.partition(";")[0]
+            message = f"{why}; `await io.astop()` and `async with IOThread()` do not block"
             raise type(error)(message) from None
 
     def _ask_to_stop(self) -> None:

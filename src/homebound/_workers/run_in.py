@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
-from .._core.coroutines import is_async, not_for_a_worker
+from .._core.coroutines import is_async, not_for_a_worker, shown
 from .._core.traps import current_task, suspend
 from .pool import WorkerPool
 from .to_worker import to_worker
@@ -92,7 +92,7 @@ def _submit(
         submit = executor.submit
     except AttributeError:
         message = (
-            f"run_in takes a concurrent.futures.Executor, got {executor!r}; "
+            f"run_in takes a concurrent.futures.Executor, got {shown(executor)}; "
             "`to_worker(fn, ...)` has the current context's own pool do it"
         )
         raise TypeError(message) from None

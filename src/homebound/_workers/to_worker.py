@@ -54,8 +54,8 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     context = current_context()
     if context is None:
         message = (
-            f"to_worker from {whereabouts()}: it needs the loop of a context; "
-            "AioContext.attach(loop) gives a loop one"
+            f"to_worker needs the loop of a context, and none is current in {whereabouts()}; "
+            "AioContext.attach(loop) gives a running loop one"
         )
         raise ContextError(message)
     pool = pool_of(context)
