@@ -5,7 +5,8 @@ are first used. All others are loaded at once: a first use may be in a process t
 descriptors, in a signal handler or in a finaliser, where an import can fail or wait.
 """
 
-from importlib import import_module
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from ._core.big_lock import BigLock as BigLock
@@ -28,6 +29,7 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._os.public_names import publish as _publish
 from ._sync.barrier import Barrier as Barrier
 from ._sync.condition import Condition as Condition
 from ._sync.event import Event as Event
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from ._debug.stall import Stall as Stall
     from ._debug.stall import StallWatch as StallWatch
     from ._debug.stall import watch_stalls as watch_stalls
+
+__version__ = "0.1.0"
 
 # Where the other names are: the imports above are for type checkers.
 _LATER = {
@@ -129,9 +133,21 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
         if where is None:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        value = globals()[name] = getattr(import_module(f".{where}", __name__), name)
+        value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
+        _publish(globals(), [name])
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return what is public: names, the packages that have been imported, and Python's own."""
+    packages = (name for name, value in globals().items() if isinstance(value, _ModuleType))
+    return sorted(
+        {
+            *__all__,
+            *(name for name in packages if not name.startswith("_")),
+            *(name for name in globals() if name.startswith("__")),
+        }
+    )
+
+
+_publish(globals(), __all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._os.public_names import publish as _publish
 from ._disk import BlockingDisk as BlockingDisk
 from ._disk import Disk as Disk
 from ._errors import DiskClosed as DiskClosed
@@ -11,3 +12,5 @@ from ._errors import ImageError as ImageError
 from ._errors import OutOfRange as OutOfRange
 from ._file import FileDisk as FileDisk
 from ._memory import MemoryDisk as MemoryDisk
+
+_publish(globals())
