@@ -148,7 +148,8 @@ class FutureParts(_TaskShape[T]):
         finally:
             del self  # a cycle otherwise: the error's traceback holds this frame
 
-    __iter__ = __await__
+    if not TYPE_CHECKING:  # typed by the base
+        __iter__ = __await__
 
     def _not_done(self) -> asyncio.InvalidStateError:
         return asyncio.InvalidStateError(
