@@ -34,7 +34,11 @@ def test_it_is_a_collection_of_threads(pool: IOThreadPool):
     assert len(pool) == 3
     assert [thread.name for thread in pool] == ["home0", "home1", "home2"]
     assert all(type(thread) is IOThread for thread in pool)
-    assert repr(pool).startswith("<IOThreadPool of 3: <IOThread 'home0' running>")
+    assert pool.name == "home"
+    assert repr(pool) == "<IOThreadPool 'home' 3 running>"
+    pool.threads[1].stop()
+    assert repr(pool) == "<IOThreadPool 'home' 2 running, 1 ended>"
+    assert repr(IOThreadPool(2)) == "<IOThreadPool 'io' 2 not started>"
 
 
 def test_start_returns_what_was_started():

@@ -312,9 +312,11 @@ class IOThread:
                 await ended  # cancelled: the thread ends all the same, so wait for it
             self._thread.join()
 
+    def _state(self) -> str:
+        return "ended" if self._ended else "running" if self._context else "not started"
+
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "running" if self._context else "not started"
-        return f"<IOThread {self.name!r} {state}>"
+        return f"<IOThread {self.name!r} {self._state()}>"
 
     # In the thread.
 

@@ -66,6 +66,7 @@ class IOThreadPool:
             )
             for index in range(n)
         )
+        self.name: str = name
         # Replaced by as many others if a start fails.
         self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
@@ -205,7 +206,9 @@ class IOThreadPool:
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
 
     def __repr__(self) -> str:
-        return f"<IOThreadPool of {len(self.threads)}: {', '.join(map(repr, self.threads))}>"
+        states = [thread._state() for thread in self.threads]
+        counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        return f"<IOThreadPool {self.name!r} {counted}>"
 
 
 def _results(tasks: deque[Task[T]], deadline: Deadline) -> Iterator[T]:
