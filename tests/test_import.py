@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import inspect
 import json
 import pickle
+import pydoc
+import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+import homebound.block
+import homebound.nbd
+import homebound.testing
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # All rooms except the one that looks at a running program, which is loaded when it is used.
 LOADED = {"_aio", "_core", "_errors", "_os", "_sync", "_threads", "_vcpu", "_workers"}
@@ -116,6 +126,7 @@ def test_type_checkers_read_what_is_loaded_at_run_time():
             for node in body
             if isinstance(node, ast.ImportFrom) and node.level
             for name in node.names
+            if name.asname != "_publish"
         }
         for body in (tree.body, checked.body)
     )
@@ -151,3 +162,70 @@ def test_type_checkers_read_what_is_loaded_at_run_time():
 )
 def test_modules_loaded_late_extend_the_lower_rooms(program: str):
     run("import asyncio, concurrent.futures, homebound\n" + textwrap.dedent(program))
+
+
+PUBLIC = [homebound, homebound.block, homebound.nbd, homebound.testing]
+
+
+def exported(package: ModuleType) -> dict[str, Any]:
+    """The classes and functions that a package has from modules of its own."""
+    return {
+        name: value
+        for name in getattr(package, "__all__", vars(package))
+        if not name.startswith("_")
+        for value in [getattr(package, name)]
+        if isinstance(value, type) or inspect.isfunction(value)
+        if value.__module__.startswith(
+            "homebound"
+        )  # QueueShutDown is asyncio's, where that has one
+    }
+
+
+@pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
+def test_what_is_exported_says_where_from(package: ModuleType):
+    assert exported(package)
+    for name, value in exported(package).items():
+        assert value.__module__ == package.__name__
+        assert pickle.loads(pickle.dumps(value)) is value
+        assert sys.modules[value.__module__].__dict__[name] is value
+        for base in value.__mro__ if isinstance(value, type) else ():
+            assert not base.__module__.startswith("homebound._")
+
+
+@pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
+def test_help_names_no_private_module(package: ModuleType):
+    text = pydoc.render_doc(package, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    head, contents, rest = text.partition("PACKAGE CONTENTS")
+    if contents:  # pydoc lists each file of the folder there
+        rest = rest[rest.index("\n\n") :]
+    assert not re.findall(r"homebound(?:\.\w+)*\._\w+", head + rest)
+
+
+def test_completion_offers_what_is_public():
+    names = {name for name in dir(homebound) if not re.fullmatch(r"__\w+__", name)}
+    assert not {name for name in names if name.startswith("_")}
+    assert names - set(homebound.__all__) <= {"block", "cli", "nbd", "testing"}
+
+
+def test_methods_say_which_class_they_are_of():
+    """In a TypeError and a profile, though they stand in private bases."""
+    assert homebound.Task.result.__qualname__ == "Task.result"
+    assert homebound.Task.wake.__qualname__ == "Task.wake"
+    assert homebound.LifoQueue.get.__qualname__ == "Queue.get"
+    with pytest.raises(TypeError, match=r"Queue\.put_nowait\(\) missing 1"):
+        homebound.Queue().put_nowait()  # type: ignore[call-arg]
+
+
+def test_source_is_found_or_refused():
+    """Never the lines of another file, where these would be if the class stood in it."""
+    assert "wake" in inspect.getsource(homebound.Task.wake)
+    assert "def block_on" in inspect.getsource(homebound.block_on)
+    with pytest.raises(OSError, match=r"source code not available|class definition"):
+        inspect.getsource(homebound.Task)
+    assert inspect.getdoc(homebound.Task)
+    assert inspect.signature(homebound.Task).parameters
+    assert inspect.getmodule(homebound.Task) is homebound
+
+
+def test_version_is_the_distributions():
+    assert homebound.__version__ == importlib.metadata.version("homebound")

@@ -5,7 +5,8 @@ are first used. All others are loaded at once: a first use may be in a process t
 descriptors, in a signal handler or in a finaliser, where an import can fail or wait.
 """
 
-from importlib import import_module
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from ._core.big_lock import BigLock as BigLock
@@ -14,6 +15,8 @@ from ._core.context import AioContext as AioContext
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
+from ._core.places import create_task as create_task
+from ._core.places import running_context as running_context
 from ._core.task import Task as Task
 from ._core.task_group import TaskGroup as TaskGroup
 from ._core.traps import current_task as current_task
@@ -26,6 +29,7 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._os.public_names import publish as _publish
 from ._sync.barrier import Barrier as Barrier
 from ._sync.condition import Condition as Condition
 from ._sync.event import Event as Event
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from ._debug.stall import Stall as Stall
     from ._debug.stall import StallWatch as StallWatch
     from ._debug.stall import watch_stalls as watch_stalls
+
+__version__ = "0.1.0"
 
 # Where the other names are: the imports above are for type checkers.
 _LATER = {
@@ -99,6 +105,7 @@ __all__ = (
     "WrongThread",
     "big_lock",
     "block_on",
+    "create_task",
     "current_context",
     "current_task",
     "dump",
@@ -110,6 +117,7 @@ __all__ = (
     "on",
     "run",
     "run_in",
+    "running_context",
     "suspend",
     "to_worker",
     "wait_while",
@@ -125,9 +133,21 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
         if where is None:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        value = globals()[name] = getattr(import_module(f".{where}", __name__), name)
+        value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
+        _publish(globals(), [name])
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return what is public: names, the packages that have been imported, and Python's own."""
+    packages = (name for name, value in globals().items() if isinstance(value, _ModuleType))
+    return sorted(
+        {
+            *__all__,
+            *(name for name in packages if not name.startswith("_")),
+            *(name for name in globals() if name.startswith("__")),
+        }
+    )
+
+
+_publish(globals(), __all__)

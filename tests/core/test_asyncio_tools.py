@@ -59,7 +59,8 @@ def test_gather_cancelled(run: Run, io: IOThread, io2: IOThread):
 
 def test_wait(run: Run, io: IOThread, io2: IOThread):
     async def main() -> None:
-        quick, slow = io.spawn(where()), io2.spawn(forever())
+        quick: homebound.Task[object] = io.spawn(where())
+        slow: homebound.Task[object] = io2.spawn(forever())
         done, pending = await asyncio.wait([quick, slow], return_when=asyncio.FIRST_COMPLETED)
         assert (done, pending) == ({quick}, {slow})
         done, pending = await asyncio.wait([slow], timeout=0.001)

@@ -86,7 +86,7 @@ def test_in_a_callback():
 
 def test_in_an_io_thread(io: IOThread):
     async def work() -> str:
-        return block_on(where(0.001))  # type: ignore[no-any-return]
+        return block_on(where(0.001))
 
     assert block_on(io.spawn(work())) == "io"
 
@@ -197,7 +197,7 @@ def test_nested_to_any_depth():
             await asyncio.sleep(0)
             if not depth:
                 return 0
-            return 1 + block_on(deeper(depth - 1))  # type: ignore[no-any-return]
+            return 1 + block_on(deeper(depth - 1))
 
         assert block_on(deeper(20)) == 20
         assert current_task() is asyncio.current_task()
@@ -290,9 +290,9 @@ def test_a_loop_that_no_thread_runs():
     loop = homebound.new_event_loop()
     context = AioContext.attach(loop)
     task = context.spawn(work())
-    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+    with pytest.raises(TimeoutError, match="no thread runs the loop of <AioContext"):
         block_on(task, timeout=0.001)
-    with pytest.raises(TimeoutError, match="nobody runs the loop of <AioContext"):
+    with pytest.raises(TimeoutError, match="no thread runs the loop of <AioContext"):
         block_on(work(), context, timeout=0.001)
     loop.run_until_complete(asyncio.sleep(0))
     assert task.cancelled()
@@ -412,7 +412,7 @@ def test_one_io_thread_for_a_task_of_another(io: IOThread, io2: IOThread):
     """The task determines its own home: the call need not name the context."""
 
     async def wait() -> str:
-        return block_on(io2.spawn(where(0.001)))  # type: ignore[no-any-return]
+        return block_on(io2.spawn(where(0.001)))
 
     with pytest.raises(WouldDeadlock):
         block_on(io.spawn(wait()))

@@ -65,6 +65,7 @@ def test_a_task_awaited_from_another_home(run: Run, io: IOThread, io2: IOThread)
     assert run(main()) == [
         "* Task(name='disk', id)",
         "  + Call stack:",
+        "  |   File 'traps.py', line, in async suspend()",
         "  |   File 'test_call_graph.py', line, in async suspended()",
         "  + Awaited by:",
         "    * Task(name='reader', id)",

@@ -49,7 +49,7 @@ def by_runner(factory: Callable[[], Any]) -> References:
 
 def by_io_thread(factory: Callable[[], Any]) -> References:
     with IOThread(loop_factory=factory) as io:
-        return homebound.block_on(io.spawn(work()))  # type: ignore[no-any-return]
+        return homebound.block_on(io.spawn(work()))
 
 
 def on_select() -> Any:

@@ -59,7 +59,7 @@ def test_a_job_takes_a_lock_of_the_task_that_waits_for_it(io: IOThread):
 
 def test_a_job_blocks_on_the_task_that_waits_for_it(io: IOThread):
     async def waits_for_it() -> None:
-        await to_worker(block_on, homebound.current_task())
+        await to_worker(block_on, homebound.current_task())  # type: ignore[arg-type]
 
     task = io.spawn(waits_for_it(), name="boss")
     told = deadlock()

@@ -237,7 +237,7 @@ def test_a_far_future_that_ignores_its_cancellation(io: IOThread):
 
     async def main() -> None:
         async def wait() -> str:
-            return await io.spawn(stubborn())  # type: ignore[no-any-return]
+            return await io.spawn(stubborn())
 
         waiter = asyncio.create_task(wait())
         await homebound.to_worker(started.wait, 10)
@@ -447,7 +447,7 @@ def test_an_asyncio_task_awaits_a_task_that_moves(stock: LoopThread, io: IOThrea
         return thread_name()
 
     async def wait() -> str:
-        return await io.spawn(work())  # type: ignore[no-any-return]
+        return await io.spawn(work())
 
     assert stock.call(wait()).result(10) == "io"
 

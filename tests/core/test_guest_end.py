@@ -36,8 +36,8 @@ async def outcome(of: Any) -> object:
 def waiting_for(io: IOThread, what: Any) -> homebound.Task[Any]:
     """Spawn a task in `io` that waits, and has begun to."""
     task = io.spawn(outcome(what))
-    while block_on(io.spawn(nothing())) or task._fut_waiter is None:
-        pass
+    while task._fut_waiter is None:
+        block_on(io.spawn(nothing()))
     return task
 
 

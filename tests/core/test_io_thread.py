@@ -92,7 +92,7 @@ def test_with_and_async_with():
 def test_async_with_in_another_io_thread(io: IOThread):
     async def work() -> str:
         async with IOThread("inner") as inner:
-            return await inner.spawn(where())  # type: ignore[no-any-return]
+            return await inner.spawn(where())
 
     assert block_on(io.spawn(work())) == "inner"
 

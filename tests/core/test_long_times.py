@@ -69,7 +69,7 @@ def test_block_on_and_wait_while(io: IOThread, in_thread: InThread, timeout: flo
     async def main() -> str:
         homebound.wait_while(iter([True, False]).__next__, timeout=timeout)
         await asyncio.wait_for(soon(0.001), timeout)
-        return block_on(soon(0.001, "at home"), timeout=timeout)  # type: ignore[no-any-return]
+        return block_on(soon(0.001, "at home"), timeout=timeout)
 
     assert block_on(soon(0.001, "sleeps"), io.context, timeout=timeout) == "sleeps"
     elsewhere = partial(block_on, soon(0.001, "in a thread"), io.context, timeout=timeout)
@@ -108,7 +108,7 @@ def test_a_stand_in_beside_the_timer_of_another(timeout: float):
 
     def stand_in() -> bool:
         with big_lock:
-            return block_on(told.wait())  # type: ignore[no-any-return]
+            return block_on(told.wait())
 
     async def main() -> bool:
         timer = asyncio.get_running_loop().call_later(timeout, print)

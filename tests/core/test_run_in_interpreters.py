@@ -185,7 +185,7 @@ def test_a_function_of_the_main_script():
 def test_a_type_error_of_the_function_has_no_note(run: Run):
     async def main() -> None:
         with Pool(1) as pool:
-            error = await error_of(run_in(pool, len, 5))
+            error = await error_of(run_in(pool, len, 5))  # type: ignore[arg-type]
             assert type(error) is TypeError
             assert not hasattr(error, "__notes__")
 

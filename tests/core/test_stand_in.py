@@ -85,7 +85,7 @@ def test_block_on_waits_for_timers(stand_in: StandIn):
 
         assert block_on(slow(), homebound.main_context()) == "done"
         assert here() is homebound.main_context()
-        return block_on(slow())  # type: ignore[no-any-return]
+        return block_on(slow())
 
     assert stand_in(work) == "done"
 
@@ -306,7 +306,7 @@ def test_a_task_group_inside_block_on(stand_in: StandIn):
                 tasks = [group.create_task(square(number)) for number in range(5)]
             return [task.result() for task in tasks]
 
-        return block_on(squares())  # type: ignore[no-any-return]
+        return block_on(squares())
 
     assert stand_in(work) == [0, 1, 4, 9, 16]
 

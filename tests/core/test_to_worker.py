@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import sys
 import threading
@@ -319,5 +320,34 @@ def test_timeout_around_it():
                 await to_worker(go_on.wait, 10)
         go_on.set()
         assert await to_worker(sum, [1, 2]) == 3
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("through", ["to_worker", "run_in"])
+def test_an_async_function_is_refused(through: str):
+    """Its call would make a coroutine in the worker, of which nothing runs."""
+
+    async def fetch(_: int = 0) -> None:
+        raise AssertionError
+
+    class Client:
+        async def fetch(self) -> None:
+            raise AssertionError
+
+    async def main() -> None:
+        functions: list[Callable[[], Any]] = [
+            fetch,
+            functools.partial(fetch, 1),
+            Client().fetch,
+        ]
+        with WorkerPool(1) as pool:
+            for fn in functions:
+                call: Any = to_worker(fn) if through == "to_worker" else run_in(pool, fn)
+                with pytest.raises(
+                    TypeError, match=rf"{through} calls a blocking .*await \S*fetch\("
+                ):
+                    await call
+            assert pool.submit(int).result(10) == 0
 
     homebound.run(main())

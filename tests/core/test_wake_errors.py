@@ -67,7 +67,7 @@ def test_a_spawned_task_is_scheduled_already(io: IOThread, gate: Gate):
     times: list[int] = []
     task = io.spawn(resumed(times))
     for act in (task.wake, lambda: io.context.schedule(task)):
-        with pytest.raises(AlreadyScheduled, match=r"whoever made it \(spawn, create_task\) has"):
+        with pytest.raises(AlreadyScheduled, match=r"its maker \(spawn, create_task\) has"):
             act()
     go_on.set()
     settle_sync(io.context)

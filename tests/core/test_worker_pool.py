@@ -113,7 +113,7 @@ def test_threads_start_when_needed():
         assert threads_of(pool) == []
         for number in range(1, 4):
             begun = threading.Event()
-            pool.submit(lambda begun=begun: (begun.set(), go_on.wait(10)))
+            pool.submit(lambda begun: (begun.set(), go_on.wait(10)), begun)
             assert begun.wait(10)
             assert len(threads_of(pool)) == number
         go_on.set()

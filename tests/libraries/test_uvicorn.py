@@ -67,7 +67,7 @@ def test_command_line(tmp_path: Path, how: signal.Signals):
         finally:
             process.send_signal(how)
             rest, _ = process.communicate(timeout=20)
-    assert facts == {"is_main": True, "task": "homebound._core.task", "waited": True}
+    assert facts == {"is_main": True, "task": "homebound", "waited": True}
     assert "lifespan ended" in rest
     assert "Traceback" not in rest
     assert process.returncode in (0, -how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_a_token_passed_by_jobs_alone():
 
 def test_waiting_for_a_timer_or_an_event_is_idle(io: IOThread):
     event = homebound.Event()
-    tasks = [io.spawn(asyncio.sleep(3600)), io.spawn(event.wait())]
+    tasks: list[Task[Any]] = [io.spawn(asyncio.sleep(3600)), io.spawn(event.wait())]
     settle_sync()
     assert not any(task.done() for task in tasks)
     event.set()

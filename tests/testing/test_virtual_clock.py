@@ -65,7 +65,7 @@ def test_main_and_others(virtual_clock: VirtualClock, io: IOThread):
     async def main() -> list[float]:
         far = io.spawn(noting(virtual_clock, 0.5, 0.25, 1.5))
         assert await noting(virtual_clock, 1, 1) == [1, 2]
-        return await far  # type: ignore[no-any-return]
+        return await far
 
     assert homebound.run(main()) == [0.5, 0.75, 2.25]
 

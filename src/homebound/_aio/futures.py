@@ -6,12 +6,14 @@ import asyncio
 import sys
 from _asyncio import Future
 from asyncio import futures
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .tasks import always_awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+T = TypeVar("T")
 
 CFuture = Future  # asyncio.Future, unless nest_asyncio has replaced that by the pure Python one
 
@@ -71,7 +73,14 @@ _exception = CFuture.exception
 _cancel = CFuture.cancel
 
 
-class FutureParts(CFuture[Any]):
+if TYPE_CHECKING:
+    # As `isinstance` says (TaskFuture.__class__): it may be given to all that takes a Task.
+    from asyncio import Task as _TaskShape
+else:
+    _TaskShape = CFuture
+
+
+class FutureParts(_TaskShape[T]):
     """The C future that Task builds on, and those of its private parts that a task needs."""
 
     __slots__ = ("_cancellation",)  # the CancelledError it ended with, until it is first raised
@@ -124,7 +133,7 @@ class FutureParts(CFuture[Any]):
         """Return the tasks that await this one and that asyncio has not recorded."""
         raise NotImplementedError
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
             yield self
             if not self.done():
@@ -139,9 +148,16 @@ class FutureParts(CFuture[Any]):
         finally:
             del self  # a cycle otherwise: the error's traceback holds this frame
 
-    __iter__ = __await__
+    if not TYPE_CHECKING:  # typed by the base
+        __iter__ = __await__
 
-    def result(self) -> Any:
+    def _not_done(self) -> asyncio.InvalidStateError:
+        return asyncio.InvalidStateError(
+            f"task {self.get_name()!r} is not done yet: `await` it in a coroutine; in a function, "
+            "or in another thread, block_on(task) waits for it and returns its result"
+        )
+
+    def result(self) -> T:
         """Return the coroutine's result, or raise its exception. See asyncio.Future.result.
 
         Called from: any thread.
@@ -151,6 +167,8 @@ class FutureParts(CFuture[Any]):
                 return _result(self)
             except asyncio.CancelledError:
                 pass
+            except asyncio.InvalidStateError:
+                raise self._not_done() from None
             raise self._make_cancelled_error()
         finally:
             del self
@@ -167,6 +185,8 @@ class FutureParts(CFuture[Any]):
                 return _exception(self)
             except asyncio.CancelledError:
                 pass
+            except asyncio.InvalidStateError:
+                raise self._not_done() from None
             raise self._make_cancelled_error()
         finally:
             del self

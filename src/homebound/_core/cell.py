@@ -28,6 +28,7 @@ from .._aio.tasks import task_here
 from .._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
 from .big_lock import thread_name
 from .context import whereabouts
+from .coroutines import waited_for
 from .current import here
 from .task_interface import TaskFuture
 
@@ -107,7 +108,7 @@ class Enterable(TaskFuture[T]):
         home = self._home
         if home is None:
             message = (
-                f"Task.wake(): {self!r} has no home yet; "
+                f"Task.wake(): task {self.get_name()!r} has no home yet; "
                 "start it with AioContext.schedule or .enter"
             )
             raise NotSuspended(message)
@@ -201,32 +202,33 @@ class Enterable(TaskFuture[T]):
         """Promise to enter it in `context`, whose home the calling thread is."""
         if self._home is context and not self._parked:
             message = (
-                f"{self!r} was entered in {whereabouts()}, but it "
+                f"task {self.get_name()!r} "
                 + (
                     "is finished"
                     if self.done()
                     else "is running"
                     if task_here(context.loop) is self
-                    else f"waits for {self._fut_waiter!r}"
+                    else f"waits for {waited_for(self._fut_waiter)}"
                     if self._fut_waiter is not None
                     else "is about to run"
                 )
-                + "; only a task in suspend() can be entered or woken"
+                + ", and only a task in suspend() can be entered or woken. Called in "
+                + whereabouts()
             )
             raise NotSuspended(message)
         return self._claim(context)
 
     def _refusal(self, what: str, cell: list[Any]) -> ContextError:
         if self.done():
-            return NotSuspended(f"{what}: {self!r} is finished; it cannot be entered again")
+            return NotSuspended(
+                f"{what}: task {self.get_name()!r} is finished; it cannot be entered again"
+            )
         first = cell[1] if cell[0] is PARK else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
-        who = (
-            f"thread {thread_name(abs(ident))}" if ident else "whoever made it (spawn, create_task)"
-        )
+        who = f"thread {thread_name(abs(ident))}" if ident else "its maker (spawn, create_task)"
         return AlreadyScheduled(
-            f"{what} from {whereabouts()}: {who} has already promised to "
-            f"enter {self!r} in {target!r}; it must run before it can be entered again"
+            f"{what}: {who} has already promised to enter task {self.get_name()!r} in {target!r}; "
+            f"it must run before it can be entered again. Called in {whereabouts()}"
         )
 
     def _begin_if_new(self, target: AioContext) -> None:

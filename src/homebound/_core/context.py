@@ -10,7 +10,7 @@ from __future__ import annotations
 import _thread
 from contextvars import copy_context
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 from .._aio.tasks import (
@@ -27,6 +27,7 @@ from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
+from .coroutines import shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
 from .loop_end import abandon, context_of
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .mailbox import Entry
     from .task import Task
 
+T = TypeVar("T")
+
 _names = count(1)
 contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
 
@@ -53,11 +56,11 @@ class AioContext(Chain):
     """
 
     # The Task class; set where it is defined, one layer up.
-    task_type: ClassVar[type[Task[Any]]]
+    _task_type: ClassVar[type[Task[Any]]]
     # The class for loops of others; set where it is defined, likewise.
-    guest_type: ClassVar[Callable[..., AioContext]]
+    _guest_type: ClassVar[Callable[..., AioContext]]
     # A task factory that makes tasks at home on its loop; set where Task is defined.
-    own_factory: ClassVar[Callable[..., Any]]
+    _own_factory: ClassVar[Callable[..., Any]]
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     # Its thread was asked to stop: it ends what is here, and takes no new task from others.
@@ -126,7 +129,7 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
-            context = context_of(loop, cls.guest_type)
+            context = context_of(loop, cls._guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
@@ -144,11 +147,11 @@ class AioContext(Chain):
         """Have a loop of others make homebound tasks."""
         factory = loop.get_task_factory()
         if factory is None:
-            loop.set_task_factory(cls.own_factory)
-        elif factory is not cls.own_factory:
+            loop.set_task_factory(cls._own_factory)
+        elif factory is not cls._own_factory:
             message = (
-                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {factory!r}, which "
-                "makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
+                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
+                "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
             )
             raise ContextError(message)
 
@@ -196,11 +199,11 @@ class AioContext(Chain):
 
     def spawn(
         self,
-        coro: Coroutine[Any, Any, Any],
+        coro: Coroutine[Any, Any, T],
         *,
         name: str | None = None,
         context: Context | None = None,
-    ) -> Task[Any]:
+    ) -> Task[T]:
         """Make a task of `coro` at home here, and have it begin in the next iteration.
 
         `context` is the contextvars.Context it runs in; by default a copy of the caller's. Never
@@ -218,9 +221,9 @@ class AioContext(Chain):
         """
         if self._ending and here.context is not self:
             # Not queued, it is no task of ours, which the home would cancel at this moment.
-            self.task_type(coro, home=self, name=name)._abandon("was never started")
+            self._task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()
-        task = self.task_type._queued(coro, self, name, context)
+        task = self._task_type._queued(coro, self, name, context)
         try:
             self._post(task)
         except ContextClosed:
@@ -271,9 +274,9 @@ class AioContext(Chain):
 
     def _take_no_other(self, task: object, what: str) -> None:
         """What was to be entered failed us: say so if it is no task of ours."""
-        if not isinstance(task, self.task_type):
+        if not isinstance(task, self._task_type):
             message = (
-                f"AioContext.{what}() takes a homebound.Task, got {task!r}; "
+                f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
                 "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
             )
             raise TypeError(message) from None
@@ -288,7 +291,7 @@ class AioContext(Chain):
         if not task._claim_at_home(self):
             return  # it runs elsewhere, and comes when it suspends
         running = running_here(self.loop)
-        if type(running) is self.task_type or (running is not None and self._outer is not None):
+        if type(running) is self._task_type or (running is not None and self._outer is not None):
             self._woken.append(task)
         elif running is None:
             self._more += 1
@@ -419,7 +422,7 @@ class AioContext(Chain):
         """The unfinished tasks at home here."""
         # One that is done leaves the books a moment later, when others may know it by its result.
         return [
-            task for task in unfinished(self.task_type) if task._home is self and not task.done()
+            task for task in unfinished(self._task_type) if task._home is self and not task.done()
         ]
 
     def _close(self) -> None:

@@ -5,10 +5,78 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from typing import TYPE_CHECKING, Any
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
+P = ParamSpec("P")
+
+_COROUTINE = inspect.CO_COROUTINE
+_LONGEST = 80  # characters of a repr in a message
+
+
+def yields_to_task(
+    function: Callable[P, Generator[Any, Any, None]],
+) -> Callable[P, Coroutine[Any, Any, None]]:
+    """Make a function with `yield` one that returns coroutines, which yield to the task.
+
+    As types.coroutine does, with one more flag of its code: so a call without `await` warns that it
+    was never awaited, at no cost to one with. An `async def` that awaits such a generator would add
+    a frame to each step. tests/core/test_never_awaited.py pins this for each Python.
+    """
+    code = function.__code__
+    flags = code.co_flags & ~inspect.CO_GENERATOR | inspect.CO_COROUTINE
+    made = types.FunctionType(code.replace(co_flags=flags), function.__globals__)
+    update_wrapper(made, function)
+    del made.__wrapped__  # type: ignore[attr-defined]
+    made.__annotations__ = {**function.__annotations__, "return": "None"}  # as an `async def` says
+    return made
+
+
+def is_async(fn: Any) -> bool:
+    """Return whether `fn` is an `async def`, whose call in a worker would run nothing of it."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return type(fn) is partial and inspect.iscoroutinefunction(fn)
+    return bool(code.co_flags & _COROUTINE)
+
+
+def not_for_a_worker(what: str, fn: Any) -> TypeError:
+    """Return the error for an `async def` given to a worker."""
+    if type(fn) is partial:
+        fn = fn.func
+    name = name_of(fn)
+    return TypeError(
+        f"{what} calls a blocking function, and {name} is async: write `await {name}(...)`, or "
+        f"`await io.spawn({name}(...))` to run it in an IOThread"
+    )
+
+
+def name_of(fn: Any) -> str:
+    """Return the name of a function, for messages; its repr if it has none."""
+    name: str = getattr(fn, "__qualname__", None) or repr(fn)
+    return name.rpartition("<locals>.")[2]
+
+
+def shown(thing: Any) -> str:
+    """Return what names a wrong argument in a message, in one line of sane length."""
+    if inspect.isroutine(thing) or inspect.isclass(thing):
+        return f"the {'class' if inspect.isclass(thing) else 'function'} {name_of(thing)}"
+    if asyncio.iscoroutine(thing):
+        return f"the coroutine {name_of(thing)}()"
+    text = repr(thing)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def waited_for(future: Any) -> str:
+    """Return what names a future or task in a message."""
+    name = getattr(future, "get_name", None)
+    if name is not None:
+        return f"task {name()!r}"
+    state = str(getattr(future, "_state", "")).lower()
+    return f"<{type(future).__name__} {state}>"
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:
@@ -16,22 +84,33 @@ async def _awaiting(awaitable: Awaitable[Any]) -> Any:
 
 
 def as_coroutine(coro: Any) -> Any:
-    """Return a coroutine for what is no `async def` call: suspend(), Cython's coroutines.
+    """Return a coroutine for what is no `async def` call: types.coroutine's, Cython's.
 
     Raises TypeError for an object that is no coroutine of any kind.
     """
     if isinstance(coro, types.GeneratorType) and inspect.isawaitable(coro):
         return _awaiting(coro)
     if not asyncio.iscoroutine(coro):
-        message = f"a coroutine was expected, got {coro!r}"
+        hint = ""
+        if inspect.iscoroutinefunction(coro):
+            hint = f": call it, {name_of(coro)}()"
+        elif inspect.isawaitable(coro):
+            hint = "; `await` it in an `async def` of yours"
+        message = f"a coroutine was expected, got {shown(coro)}{hint}"
         raise TypeError(message)
     return coro
 
 
 def coroutine_of(awaitable: Any) -> Any:
-    """Return a coroutine that awaits `awaitable`, or itself; a wrong object fails when run."""
+    """Return a coroutine that awaits `awaitable`, or itself; TypeError for another object."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
+    if not inspect.isawaitable(awaitable):
+        hint = ""
+        if inspect.iscoroutinefunction(awaitable):
+            hint = f": call it, {name_of(awaitable)}()"
+        message = f"an awaitable was expected, got {shown(awaitable)}{hint}"
+        raise TypeError(message)
     return _awaiting(awaitable)
 
 

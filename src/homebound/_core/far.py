@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import RECORDS_AWAITS, loop_of
 from .._errors import ContextClosed
+from .coroutines import waited_for
 from .loop import Loop
 from .loop_end import end_of
 from .pursuit import Pursuer
@@ -100,7 +101,7 @@ class FarWait:
     def abandon(self) -> None:
         """The far loop has ended: tell the waiter, who has the result if there is one."""
         if not self._future.done():
-            message = f"{self._future!r} will never be done: its loop has ended"
+            message = f"{waited_for(self._future)} will never be done: its loop has ended"
             self._error = ContextClosed(message)
         self._answer()
 

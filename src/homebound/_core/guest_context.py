@@ -204,4 +204,4 @@ class GuestContext(AioContext):
             set_home(None)
 
 
-AioContext.guest_type = GuestContext
+AioContext._guest_type = GuestContext

@@ -92,7 +92,8 @@ class LoopContext(AioContext):
             return
         if before is not None:
             message = (
-                f"this thread is the home of {before!r} and cannot be that of {self!r} as well"
+                f"this thread is the home of {before.name!r} and cannot be that of {self.name!r} "
+                "as well: `await` the other loop's work, or wait for it with block_on"
             )
             raise WrongThread(message)
         is_main = as_main or (
@@ -130,8 +131,8 @@ class LoopContext(AioContext):
         big_lock._take_back()
         if main_context() is not None:
             message = (
-                f"there is a main context already: {main.context!r}; "
-                "use an IOThread for a second loop"
+                f"there is a main context already, {main.context.name!r}: use an IOThread for a "  # type: ignore[union-attr]
+                "second loop, or block_on(coro) to run a coroutine in the main one"
             )
             raise ContextError(message)
         set_main(self)
@@ -256,15 +257,16 @@ class LoopContext(AioContext):
         finally:
             self._enter_again(outer)
             self._outer, self._chained = outermost, chained
-            ours = outermost is not None or type(outer) is self.task_type
+            ours = outermost is not None or type(outer) is self._task_type
             if not ours:  # a task that is not ours runs none at its end
                 self._end_chain()
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
         if current_context() is not self:
             message = (
-                f"{self!r}.poll() was called from {whereabouts()}; only its home may poll it"
-                + (" (or whoever holds the big lock)" if main.context is self else "")
+                "AioContext.poll(): only its home may poll it"
+                + (", or the thread that holds the big lock" if main.context is self else "")
+                + f"; {self.name!r} was polled in {whereabouts()}"
             )
             raise WrongThread(message)
         if must_end_waits(self.loop):
@@ -282,7 +284,7 @@ class LoopContext(AioContext):
     def _own_task_here(self) -> Task[Any] | None:
         """The task that this thread runs here, if it is homebound's."""
         task = task_here(self.loop)
-        return task if type(task) is self.task_type else None
+        return task if type(task) is self._task_type else None
 
     def _end_poll(self) -> None:
         """The loop was told to stop: cancel the task that polls, once. A callback, each time."""

@@ -16,6 +16,7 @@ from .._aio.shapes import loop_kept_by
 from .._aio.tasks import running_loop
 from .context import AioContext
 from .current import current_context
+from .places import context_at
 from .task import Task
 from .task_group_parts import Ended, Members, cancel_child, cancel_group
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextvars import Context
     from types import TracebackType
+
+    from .._threads.io_thread import IOThread
 
 if RECORDS_AWAITS:
     from .._aio.futures import record_child
@@ -171,7 +174,7 @@ class TaskGroup:
         self,
         coro: Coroutine[Any, Any, T],
         *,
-        home: AioContext | None = None,
+        home: AioContext | IOThread | None = None,
         name: str | None = None,
         context: Context | None = None,
         **options: Any,
@@ -212,7 +215,7 @@ class TaskGroup:
     def _start(
         self,
         coro: Coroutine[Any, Any, Any],
-        home: AioContext | None,
+        home: AioContext | IOThread | None,
         options: dict[str, Any],
     ) -> Any:
         if home is None:
@@ -221,6 +224,8 @@ class TaskGroup:
                 return loop.create_task(coro, **options)
             home = current_context() or self._home_of_parent()
             options.pop("eager_start", None)  # not in this thread
+        else:
+            home = context_at(home, "TaskGroup.create_task: home")
         return home.spawn(coro, **options)
 
     def _home_of_parent(self) -> AioContext:

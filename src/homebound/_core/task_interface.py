@@ -73,7 +73,7 @@ CANCEL_SURELY = asyncio.CancelledError()
 CANCELS = (CANCEL, CANCEL_SURELY)
 
 
-class TaskFuture(FutureParts, Generic[T]):
+class TaskFuture(FutureParts[T], Generic[T]):
     """A task's result to be, its names, and its listeners."""
 
     __slots__ = (

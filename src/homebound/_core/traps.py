@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import types
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, running_task
 from .._errors import ContextError
 from .cell import PARK
 from .context import AioContext, whereabouts
+from .coroutines import yields_to_task
 from .current import current_context
+from .places import context_at
 from .task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
+
+    from .._threads.io_thread import IOThread
 
 
 def current_task() -> Task[Any] | None:
@@ -33,7 +38,7 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-@types.coroutine
+@yields_to_task
 def suspend() -> Generator[Any, Any, None]:
     """Give up control until `wake()` is called on this task.
 
@@ -82,14 +87,15 @@ def _check_runner(what: str) -> None:
     """Raise ContextError if the yielded object came back because the task is not homebound's."""
     if current_task() is None:
         message = (
-            f"{what} was awaited in {whereabouts()}, in a task that is not homebound's; make the "
-            "task with AioContext.spawn, or run it on a loop of homebound.new_event_loop"
+            f"{what} was awaited in a task that is not homebound's; make the task with "
+            "homebound.create_task, or run it on a loop of homebound.new_event_loop. Called in "
+            f"{whereabouts()}"
         )
         raise ContextError(message) from None
 
 
-@types.coroutine
-def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
+@yields_to_task
+def move_to(ctx: AioContext | IOThread) -> Generator[Any, Any, None]:
     """Run the rest of this coroutine in `ctx`'s thread; return at once if it is there already.
 
     contextvars, timeouts and cancellation go along; a cancellation during the move is raised after
@@ -106,11 +112,11 @@ def move_to(ctx: AioContext) -> Generator[Any, Any, None]:
     Called from: task.
     """
     if current_context() is not ctx:
-        if not isinstance(ctx, AioContext):
-            message = f"move_to: an AioContext was expected, got {ctx!r}"
-            raise TypeError(message)
+        place = context_at(ctx, "move_to()")
+        if place is current_context():
+            return
         try:
-            yield ctx
+            yield place
         except RuntimeError:
             _check_runner("move_to()")
             raise
@@ -134,25 +140,27 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
     Called from: task.
     """
 
-    __slots__ = ("_back", "_ctx")
+    __slots__ = ("_back", "_ctx", "_entered")
 
-    def __init__(self, ctx: AioContext) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: AioContext | IOThread) -> None:
+        self._entered = True  # until it is made: nothing is to be said of one that was refused
+        self._ctx = context_at(ctx, "on()")
         self._back: AioContext | None = None
+        self._entered = False
 
-    @types.coroutine
-    def __aenter__(self) -> Generator[Any, Any, None]:
+    async def __aenter__(self) -> None:
         """Move there.
 
         Called from: task.
         """
+        self._entered = True
         back = self._back = current_context()
         try:
-            yield from move_to(self._ctx)
+            await move_to(self._ctx)
         except asyncio.CancelledError:
             # The move was made, and the cancellation is raised here: there will be no exit.
             if back is not None:
-                yield from move_to(back)
+                await move_to(back)
             raise
 
     def __aexit__(self, *_error: object) -> Awaitable[None]:
@@ -162,3 +170,11 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         """
         assert self._back is not None
         return move_to(self._back)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            message = f"on({self._ctx.name!r}) was never awaited; write `async with on(...):`"
+            warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        return f"<on({self._ctx.name!r})>"

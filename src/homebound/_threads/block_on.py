@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import task_here
 from .._core.big_lock import big_lock_let_go
@@ -28,6 +28,7 @@ from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
+from .._core.places import context_at
 from .._core.put_off import must_end_waits
 from .._core.task import Task
 from .._errors import ContextClosed, ContextError, WouldDeadlock
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.loop_context import LoopContext
+    from .io_thread import IOThread
+
+T = TypeVar("T")
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
 _UNHEARD = "_homebound_unheard"  # the attribute of an error that exit_begins keeps unreported
@@ -88,8 +92,11 @@ def _end_quietly(task: Task[Any], parker: Parker, expired: _Expiry | None) -> No
 
 
 def block_on(
-    awaitable: Awaitable[Any], context: AioContext | None = None, *, timeout: float | None = None
-) -> Any:
+    awaitable: Awaitable[T],
+    context: AioContext | IOThread | None = None,
+    *,
+    timeout: float | None = None,
+) -> T:
     """Run `awaitable` in `context` and wait for it; its result, or its exception raised here.
 
     `context` is by default a task's home, else the current one, else the main one. At home, also
@@ -112,21 +119,35 @@ def block_on(
     Called from: any thread.
     """
     current = current_context()
-    target = context or _home_of(awaitable) or current or main_context()
+    place = None if context is None else _place(awaitable, context)
+    target = place or _home_of(awaitable) or current or main_context()
     if timeout is not None and math.isnan(timeout):
         _close(awaitable)
         Deadline(timeout)  # raises
     try:
         if target is None:
-            message = f"block_on from {whereabouts()}: there is no context to run it in; name one"
+            message = (
+                "block_on: there is no context to run it in; name one, block_on(x, ctx), or start "
+                f"a main loop with run(x). Called in {whereabouts()}"
+            )
             raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
         if current is None or _may_sleep_through(current, target, awaitable):
-            return _block_elsewhere(awaitable, target, timeout)
+            result: T = _block_elsewhere(awaitable, target, timeout)
+            return result
         turned = _place_to_wait("block_on", target)
     except ContextError:
         _close(awaitable)
         raise
-    return _block_here(awaitable, target, turned, timeout)
+    result = _block_here(awaitable, target, turned, timeout)
+    return result  # noqa: RET504  (its type)
+
+
+def _place(awaitable: object, context: AioContext | IOThread) -> AioContext:
+    try:
+        return context_at(context, "block_on")
+    except BaseException:
+        _close(awaitable)
+        raise
 
 
 def _close(awaitable: object) -> None:
@@ -163,8 +184,8 @@ def _block_here(
         task = awaitable
         if ends_with(task, outer):
             message = (
-                f"block_on from {whereabouts()}: {task!r} would wait for itself: "
-                "the caller runs in it, or in what it waits for"
+                f"block_on: task {task.get_name()!r} would wait for itself, as it makes the call, "
+                f"or awaits what does, in {whereabouts()}"
             )
             raise WouldDeadlock(message)
         begin(task, target)
@@ -341,8 +362,8 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
 
 def _unheard(task: Task[Any]) -> str:
     return (
-        f"block_on from {whereabouts()}: timed out, and nobody runs the loop of {task.home!r}; "
-        f"{task.get_name()!r} is cancelled when somebody does"
+        f"block_on timed out, and no thread runs the loop of {task.home!r}; task "
+        f"{task.get_name()!r} is cancelled when one does. Called in {whereabouts()}"
     )
 
 

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+
+T = TypeVar("T")
 
 _numbers = count()
 _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
@@ -98,12 +100,15 @@ class IOThread:
         Called from: any thread.
         """
         if self._context is None:
-            message = f"IOThread {self.name!r} has no context before start()"
+            message = (
+                f"IOThread {self.name!r} has no context before start(); "
+                "call that, or begin a `with` block"
+            )
             raise ContextError(message)
         return self._context
 
-    def start(self) -> None:
-        """Start the thread; when this returns, it is the home of `context`.
+    def start(self) -> Self:
+        """Start the thread, and return it; when this returns, it is the home of `context`.
 
         Raises ContextError if it was started before, RuntimeError if the process can have no more
         threads, and what `loop_factory` raises. After such a failure it can be started again.
@@ -133,6 +138,7 @@ class IOThread:
             raise self._failure
         if interrupt is not None:
             raise interrupt
+        return self
 
     def _await_start(self) -> BaseException | None:
         """Wait until the thread runs or has failed; return an interrupt that came meanwhile."""
@@ -148,11 +154,11 @@ class IOThread:
 
     def spawn(
         self,
-        coro: Coroutine[Any, Any, Any],
+        coro: Coroutine[Any, Any, T],
         *,
         name: str | None = None,
         context: Context | None = None,
-    ) -> Task[Any]:
+    ) -> Task[T]:
         """Make a task of `coro` at home here, as `io.context.spawn` does.
 
         Called from: any thread.
@@ -245,7 +251,10 @@ class IOThread:
         try:
             _place_to_wait(f"IOThread.{what}", self._context)
         except ContextError as error:
-            message = f"{error}; `await io.astop()` and `async with IOThread()` do not block"
+            why = str(error)
+            if isinstance(error, WouldDeadlock):
+                why = why.partition(";")[0]
+            message = f"{why}; `await io.astop()` and `async with IOThread()` do not block"
             raise type(error)(message) from None
 
     def _ask_to_stop(self) -> None:
@@ -258,8 +267,7 @@ class IOThread:
             pass  # its end has begun
 
     def __enter__(self) -> Self:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self,
@@ -304,9 +312,11 @@ class IOThread:
                 await ended  # cancelled: the thread ends all the same, so wait for it
             self._thread.join()
 
+    def _state(self) -> str:
+        return "ended" if self._ended else "running" if self._context else "not started"
+
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "running" if self._context else "not started"
-        return f"<IOThread {self.name!r} {state}>"
+        return f"<IOThread {self.name!r} {self._state()}>"
 
     # In the thread.
 

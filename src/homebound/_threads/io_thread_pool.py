@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
+from .block_on import block_on
 from .io_thread import IOThread, _leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from contextvars import Context
     from types import TracebackType
 
     from .._core.context import AioContext
     from .._core.task import Task
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class IOThreadPool:
@@ -30,24 +38,44 @@ class IOThreadPool:
     ...     sorted(homebound.block_on(pool.spawn(work())) for _ in range(2))
     ['disk0', 'disk1']
 
-    `options` are those of IOThread. Raises ValueError if `n` is less than 1.
+    The other options are those of IOThread. Raises ValueError if `n` is less than 1.
 
     Called from: any thread.
     """
 
-    def __init__(self, n: int, *, name: str = "io", **options: Any) -> None:
+    def __init__(  # noqa: PLR0913  (IOThread's options)
+        self,
+        n: int,
+        *,
+        name: str = "io",
+        loop_factory: Callable[[], AbstractEventLoop] | None = None,
+        poll_max_ns: int = 0,
+        poll_grow: int = 0,
+        poll_shrink: int = 0,
+    ) -> None:
         if n < 1:
             message = f"IOThreadPool: n is {n}; it must be at least 1"
             raise ValueError(message)
         self._make: Callable[[], tuple[IOThread, ...]] = lambda: tuple(
-            IOThread(f"{name}{index}", **options) for index in range(n)
+            IOThread(
+                f"{name}{index}",
+                loop_factory=loop_factory,
+                poll_max_ns=poll_max_ns,
+                poll_grow=poll_grow,
+                poll_shrink=poll_shrink,
+            )
+            for index in range(n)
         )
+        self.name: str = name
+        # Replaced by as many others if a start fails.
         self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
         self._came_from: AioContext | None = None  # as IOThread's
 
-    def start(self) -> None:
-        """Start all threads. If one fails, none is left running, and the pool can be started again.
+    def start(self) -> Self:
+        """Start all threads, and return the pool.
+
+        If one fails, none is left running, and the pool can be started again.
 
         Called from: any thread.
         """
@@ -61,6 +89,13 @@ class IOThreadPool:
         except BaseException:
             self.threads = self._make()
             raise
+        return self
+
+    def __len__(self) -> int:
+        return len(self.threads)
+
+    def __iter__(self) -> Iterator[IOThread]:
+        return iter(self.threads)
 
     def next(self) -> IOThread:
         """Return the thread whose turn it is.
@@ -69,12 +104,62 @@ class IOThreadPool:
         """
         return self.threads[next(self._turn) % len(self.threads)]
 
-    def spawn(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Task[Any]:
+    def spawn(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
         """Make a task of `coro` at home in the next thread. See AioContext.spawn.
 
         Called from: any thread.
         """
-        return self.next().spawn(coro, **options)
+        return self.next().spawn(coro, name=name, context=context)
+
+    def spawn_each(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[Task[T]]:
+        """Call an `async def` once for each thread; return the tasks, one at home in each.
+
+        >>> import asyncio, homebound
+        >>> async def where():
+        ...     return homebound.running_context().name
+        >>> async def main(pool):
+        ...     return await asyncio.gather(*pool.spawn_each(where))
+        >>> with homebound.IOThreadPool(2, name="web") as pool:
+        ...     homebound.run(main(pool))
+        ['web0', 'web1']
+
+        Called from: any thread.
+        """
+        return [thread.spawn(fn(*args, **kwargs)) for thread in self.threads]
+
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+    ) -> Iterator[T]:
+        """Call an `async def` for each item, with the tasks spread over the threads.
+
+        As concurrent.futures' map: the calls begin at once, and the iterator returned waits for
+        their results, in the order of the items, as `block_on` does. It raises what a call raised,
+        and TimeoutError if a result is not there `timeout` seconds after the call of `map`; the
+        tasks that are left are cancelled then, and if it is closed.
+
+        >>> import homebound
+        >>> async def double(number):
+        ...     return 2 * number
+        >>> with homebound.IOThreadPool(2) as pool:
+        ...     list(pool.map(double, [1, 2, 3]))
+        [2, 4, 6]
+
+        Called from: any thread.
+        """
+        deadline = Deadline(timeout)
+        tasks = deque(self.spawn(fn(*items)) for items in zip(*iterables, strict=False))
+        return _results(tasks, deadline)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop all threads. See IOThread.stop.
@@ -95,8 +180,7 @@ class IOThreadPool:
             raise
 
     def __enter__(self) -> Self:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self,
@@ -120,3 +204,19 @@ class IOThreadPool:
         for thread in self.threads:
             await _leave(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
+
+    def __repr__(self) -> str:
+        states = [thread._state() for thread in self.threads]
+        counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        return f"<IOThreadPool {self.name!r} {counted}>"
+
+
+def _results(tasks: deque[Task[T]], deadline: Deadline) -> Iterator[T]:
+    """Wait for each task in turn; cancel those that are left if that fails or is given up."""
+    try:
+        while tasks:
+            yield block_on(tasks[0], timeout=deadline.timeout())
+            tasks.popleft()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -6,10 +6,14 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._aio.tasks import running_loop
+from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
+from .._core.current import current_context
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._core.wind_down import bound_end, wind_down
+from .._errors import WrongThread
 
 if TYPE_CHECKING:
     import selectors
@@ -41,6 +45,20 @@ def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> Loo
     return LoopContext(Loop(selector), name)
 
 
+def _close(main: object) -> None:
+    """It is not begun: have no warning that it was never awaited."""
+    if asyncio.iscoroutine(main):
+        main.close()
+
+
+def _runs_a_loop() -> str:
+    wait = "block_on(x)" if current_context() is not None else "block_on(x, io), with an IOThread,"
+    return (
+        "run() cannot be called while a loop runs in the same thread: `await` it; in a function, "
+        f"{wait} waits for it. Called in {whereabouts()}"
+    )
+
+
 def run(
     main: Awaitable[T], *, debug: bool | None = None, shutdown_timeout: float | None = None
 ) -> T:
@@ -68,10 +86,12 @@ def run(
     Called from: any thread.
     """
     if shutdown_timeout is not None and not shutdown_timeout >= 0:
-        if asyncio.iscoroutine(main):
-            main.close()
+        _close(main)
         message = f"run: shutdown_timeout is {shutdown_timeout}; it must be 0 or more seconds"
         raise ValueError(message)
+    if running_loop() is not None:
+        _close(main)
+        raise WrongThread(_runs_a_loop())
     context = _home_loop(None, "main")
     bound_end(context, shutdown_timeout)
     coro: Any = main

@@ -17,6 +17,7 @@ from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
 from .._core.loop_context import LoopContext
 from .._core.mailbox import check_open
+from .._core.places import context_at
 from .._core.put_off import PutOff, must_end_waits
 from .._core.traps import current_task
 from .._errors import WouldDeadlock
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+    from .io_thread import IOThread
 
 # The contexts in which somebody is inside wait_while. List operations are atomic on every build;
 # a waiter enters itself before it first looks at its predicate (pairs with kick).
@@ -104,23 +106,33 @@ def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
     if current is None and here.has_big_lock and isinstance(main.context, GuestContext):
         raise main.context.cannot(f"{what} with the big lock")
     if current is None or (current is not context and current is not main.context):
-        whom = "others" if context is None else repr(context)
-        message = (
-            f"{what}: {whereabouts()} may not wait for {whom}; "
-            + ("only its home may" if context is not None else "name a context, whose home may")
-            + ", or the main thread, or a thread that holds the big lock; await it instead, or "
-            "block_on it in a thread that is nobody's home"
-        )
-        raise WouldDeadlock(message)
+        raise WouldDeadlock(_may_not_wait(what, current, context))
     if isinstance(current, GuestContext):
         raise current.cannot(what)
     assert isinstance(current, LoopContext)
     return current
 
 
+def _may_not_wait(what: str, current: AioContext | None, context: AioContext | None) -> str:
+    if current is None:
+        return (
+            f"{what} turns a loop, and there is none for {whereabouts()} to turn: call it at home, "
+            "or with the big lock held; block_on(x, ctx) works in any thread"
+        )
+    if context is None:
+        return (
+            f"{what} without a context waits for the main one, and an I/O thread may not: "
+            f"name its own, or await it instead. Called in {whereabouts()}"
+        )
+    return (
+        f"{what}: an I/O thread may not wait for another, as {whereabouts()} would for "
+        f"{context.name!r}; await it instead, or block_on it in a thread that is no home"
+    )
+
+
 def wait_while(
     predicate: Callable[[], object],
-    context: AioContext | None = None,
+    context: AioContext | IOThread | None = None,
     *,
     timeout: float | None = None,
 ) -> bool:
@@ -146,7 +158,8 @@ def wait_while(
     Called from: big lock or home.
     """
     heeding = _Heeding(predicate, current_task())
-    return turn_while(("wait_while", predicate), heeding, context, timeout, heeding.cancel)
+    place = None if context is None else context_at(context, "wait_while")
+    return turn_while(("wait_while", predicate), heeding, place, timeout, heeding.cancel)
 
 
 class _Heeding:

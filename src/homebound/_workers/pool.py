@@ -7,7 +7,7 @@ import contextlib
 from contextvars import copy_context
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from .._core.big_lock import big_lock_let_go
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._core.context import AioContext
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = count()
@@ -54,9 +55,9 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
 
     def __init__(
         self,
+        max_threads: int = 64,
         *,
         min_threads: int = 0,
-        max_threads: int = 64,
         idle_timeout: float = 10.0,
         name: str | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         _pools.add(self)
 
     def submit(
-        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]:
         """Call `fn(*args, **kwargs)` in a worker, in a copy of the caller's contextvars.
 

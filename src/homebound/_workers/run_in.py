@@ -6,9 +6,10 @@ import asyncio
 import concurrent.futures
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
+from .._core.coroutines import is_async, not_for_a_worker, shown
 from .._core.traps import current_task, suspend
 from .pool import WorkerPool
 from .to_worker import to_worker
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .._core.task import Task
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ def _is_prompt(executor: concurrent.futures.Executor) -> bool:
 
 
 async def run_in(
-    executor: concurrent.futures.Executor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    executor: concurrent.futures.Executor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
 
@@ -51,7 +53,8 @@ async def run_in(
     Raises the exception of `fn`; that of `executor.submit`, after a shutdown for example;
     BrokenExecutor if the executor has lost the process or thread that ran the call; asyncio's
     CancelledError if the future was cancelled by other code; TypeError if `executor` is no Executor
-    or its `submit` returned no concurrent.futures.Future. A pool of interpreters raises
+    or its `submit` returned no concurrent.futures.Future, and if `fn` is an `async def`, unless the
+    executor is a library's, which may be able to run that. A pool of interpreters raises
     NotShareableError, a TypeError, for a value that cannot be passed between interpreters, with a
     note that names `fn`; ExecutionFailed for an exception of `fn` that cannot be passed; and
     InterpreterNotFoundError if the interpreter has been closed.
@@ -65,6 +68,8 @@ async def run_in(
 
     Called from: task.
     """
+    if is_async(fn) and _is_prompt(executor):  # a cluster may well run one
+        raise not_for_a_worker("run_in", fn)
     future = _submit(executor, fn, args, kwargs)
     task = current_task()
     try:
@@ -87,7 +92,7 @@ def _submit(
         submit = executor.submit
     except AttributeError:
         message = (
-            f"run_in takes a concurrent.futures.Executor, got {executor!r}; "
+            f"run_in takes a concurrent.futures.Executor, got {shown(executor)}; "
             "`to_worker(fn, ...)` has the current context's own pool do it"
         )
         raise TypeError(message) from None

@@ -111,7 +111,7 @@ class WorkerThreads:
         """Queue a job and see that a worker does it. Raises if none will: the job is not queued."""
         self._jobs.append(job)
         if self._shut_down and self._take_out(job):  # else a worker has it, or shutdown dropped it
-            message = f"{self!r} was shut down: it takes no more work"
+            message = f"WorkerPool {self.name!r} was shut down: it takes no more work"
             raise RuntimeError(message)
         if self._searching:  # after the append: pairs with _rest and _send_instead
             return

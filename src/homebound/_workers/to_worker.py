@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.context import whereabouts
+from .._core.coroutines import is_async, not_for_a_worker
 from .._core.current import current_context
 from .._core.traps import current_task, suspend_for
 from .._errors import ContextError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .._core.context import AioContext
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -30,13 +32,14 @@ def pool_of(context: AioContext) -> WorkerPool:
     return pool
 
 
-async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function in a worker of the current context, and wait for its result here.
 
     contextvars are carried along. If the task is cancelled while the job waits for a worker, the
     call is not made; if it is cancelled while the job runs, the job goes on and its result is
-    dropped. Raises the exception of `fn`; ContextError if there is no current context; RuntimeError
-    if no thread can be started; concurrent.futures.BrokenExecutor if the worker has died.
+    dropped. Raises the exception of `fn`; TypeError if that is an `async def`; ContextError if
+    there is no current context; RuntimeError if no thread can be started;
+    concurrent.futures.BrokenExecutor if the worker has died.
 
     >>> import homebound
     >>> async def main():
@@ -46,11 +49,13 @@ async def to_worker(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
     Called from: task.
     """
+    if is_async(fn):
+        raise not_for_a_worker("to_worker", fn)
     context = current_context()
     if context is None:
         message = (
-            f"to_worker from {whereabouts()}: it needs the loop of a context; "
-            "AioContext.attach(loop) gives a loop one"
+            f"to_worker needs the loop of a context, and none is current in {whereabouts()}; "
+            "AioContext.attach(loop) gives a running loop one"
         )
         raise ContextError(message)
     pool = pool_of(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._os.public_names import publish as _publish
 from ._disk import BlockingDisk as BlockingDisk
 from ._disk import Disk as Disk
 from ._errors import DiskClosed as DiskClosed
@@ -21,3 +22,5 @@ from ._overlay import OverlayDisk as OverlayDisk
 from ._overlay import OverlayInfo as OverlayInfo
 from ._slice import SliceDisk as SliceDisk
 from ._throttle import ThrottleDisk as ThrottleDisk
+
+_publish(globals())

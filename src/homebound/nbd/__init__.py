@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._os.public_names import publish as _publish
 from ._protocol.errors import AddressInUse as AddressInUse
 from ._protocol.errors import ExportNameError as ExportNameError
 from ._protocol.errors import ListenError as ListenError
@@ -19,3 +20,5 @@ from ._protocol.wire import TransmissionFlag as TransmissionFlag
 from ._server.published import Export as Export
 from ._server.published import ServerStats as ServerStats
 from ._server.server import NBDServer as NBDServer
+
+_publish(globals())

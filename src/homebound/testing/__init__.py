@@ -1,5 +1,6 @@
 """The public test kit: deterministic time and order, settling, conformance suites, stress."""
 
+from .._os.public_names import publish as _publish
 from ._here import here as here
 from ._leaks import no_leaks as no_leaks
 from ._places import LoopThread as LoopThread
@@ -24,3 +25,5 @@ from ._time.sequencer import Sequencer as Sequencer
 from ._time.settle import settle as settle
 from ._time.settle import settle_sync as settle_sync
 from ._time.until import until as until
+
+_publish(globals())

@@ -1,0 +1,92 @@
+"""Saying where: the context that is meant by an I/O thread, or by no name at all."""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._errors import ContextError
+from .big_lock import thread_name
+from .context import AioContext
+from .coroutines import shown
+from .current import current_context
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextvars import Context
+
+    from .._threads.io_thread import IOThread
+    from .task import Task
+
+T = TypeVar("T")
+
+
+def context_at(place: AioContext | IOThread, what: str) -> AioContext:
+    """Return the context that `place` is or has; `what` is the call that was given it."""
+    if isinstance(place, AioContext):
+        return place
+    context = getattr(place, "context", None)
+    if isinstance(context, AioContext):
+        return context
+    hint = ""
+    if isinstance(place, asyncio.AbstractEventLoop):
+        hint = "; AioContext.attach(loop) is the context of a loop"
+    message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
+    raise TypeError(message)
+
+
+def running_context() -> AioContext:
+    """Return the current context: `current_context`, for code that needs one.
+
+    Raises ContextError where that is None, as asyncio.get_running_loop does with no loop.
+
+    >>> import homebound
+    >>> async def main():
+    ...     return homebound.running_context().name
+    >>> homebound.run(main())
+    'main'
+
+    Called from: any thread.
+    """
+    context = current_context()
+    if context is None:
+        message = (
+            f"no context is current in thread {thread_name(get_ident())}: that is so in a task, in "
+            "a home thread and with the big lock held; AioContext.attach(loop) gives a running "
+            "loop a context"
+        )
+        raise ContextError(message)
+    return context
+
+
+def create_task(
+    coro: Coroutine[Any, Any, T],
+    *,
+    home: AioContext | IOThread | None = None,
+    name: str | None = None,
+    context: Context | None = None,
+) -> Task[T]:
+    """Make a task of `coro`, at home in `home` (default: here), that begins by itself.
+
+    As `asyncio.create_task`, for type checkers too a homebound Task: it can be woken and moved.
+    `context` is the contextvars.Context it runs in. Raises ContextError if no `home` is given and
+    no context is current, ContextClosed if `home` has ended (and closes `coro`).
+
+    >>> import homebound
+    >>> async def double(number):
+    ...     return 2 * number
+    >>> async def main():
+    ...     return await homebound.create_task(double(21))
+    >>> homebound.run(main())
+    42
+
+    Called from: any thread.
+    """
+    try:
+        target = running_context() if home is None else context_at(home, "create_task: home")
+    except BaseException:
+        if asyncio.iscoroutine(coro):
+            coro.close()  # it is not begun: have no warning that it was never awaited
+        raise
+    return target.spawn(coro, name=name, context=context)

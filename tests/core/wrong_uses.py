@@ -1,0 +1,69 @@
+"""What each table of wrong uses is made of: a call, what it raises, and what that says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import IOThread, Task, block_on, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# No internal name and no address stands in a message, and none is longer.
+PRIVATE = re.compile(
+    r"homebound\._|FutureParts|TaskFuture|Enterable|GuestContext|LoopContext| at 0x"
+)
+LONGEST = 270  # characters
+
+
+class WrongUses(dict[str, tuple[Any, type[BaseException], str]]):
+    """The cases of a table, by name."""
+
+    def say(self, kind: type[BaseException], text: str) -> Callable[[Any], Any]:
+        """Add the decorated function, which is given two I/O threads: it raises this."""
+
+        def add(function: Any) -> Any:
+            self[function.__name__] = (function, kind, text)
+            return function
+
+        return add
+
+    def check(self, case: str, io: IOThread, io2: IOThread) -> None:
+        """The message says so, and everything goes on."""
+        function, kind, text = self[case]
+        with pytest.raises(kind) as caught:
+            function(io, io2)
+        said = str(caught.value)
+        assert text in said
+        assert len(said) <= LONGEST
+        if case != "run_a_function":  # asyncio's own text
+            assert not PRIVATE.search(said)
+        again = IOThread("again").start()
+        assert block_on(again.spawn(asyncio.sleep(0, "went on"))) == "went on"
+        again.stop()
+        assert run(asyncio.sleep(0, "went on")) == "went on"
+
+
+async def work() -> None:
+    await asyncio.sleep(0)
+
+
+async def suspended() -> None:
+    await homebound.suspend()
+
+
+async def call(function: Callable[..., object], *args: Any) -> object:
+    """Call it in a task, in the loop that runs."""
+    return function(*args)
+
+
+def started(coro: Any, home: IOThread, name: str) -> Task[Any]:
+    """A task that has begun, and waits."""
+    task = home.spawn(coro, name=name)
+    block_on(home.spawn(work()))
+    return task

@@ -1,0 +1,85 @@
+"""What type checkers make of calls: for mypy and pyright (scripts/typed_examples), not to run."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, assert_type
+
+import homebound
+from homebound import AioContext, IOThread, IOThreadPool, Task, WorkerPool
+
+
+async def text(number: int) -> str:
+    return str(number)
+
+
+def length(of: str, *, twice: bool = False) -> int:
+    return len(of) * (2 if twice else 1)
+
+
+async def tasks_keep_the_type_of_their_coroutine(context: AioContext, pool: IOThreadPool) -> None:
+    task = context.spawn(text(1), name="one")
+    assert_type(task, Task[str])
+    assert_type(await task, str)
+    assert_type(task.result(), str)
+    assert_type(homebound.create_task(text(1)), Task[str])
+    with IOThread() as io:
+        assert_type(io.spawn(text(1)), Task[str])
+        assert_type(homebound.create_task(text(1), home=io), Task[str])
+        async with homebound.TaskGroup() as group:
+            assert_type(group.create_task(text(1), home=io), Task[str])
+    assert_type(pool.spawn(text(1), name="one"), Task[str])
+    assert_type(Task(text(1), home=context), Task[str])
+
+
+async def tasks_are_asyncio_futures(io: IOThread) -> None:
+    first, second = io.spawn(text(1)), io.spawn(text(2))
+    assert_type(await asyncio.gather(first, second), tuple[str, str])
+    assert_type(await asyncio.shield(first), str)
+    done, _ = await asyncio.wait([first, second])
+    assert_type(done, set[Task[str]])
+    first.add_done_callback(heard)
+
+
+def heard(task: Task[str]) -> None:
+    assert_type(task.result(), str)
+
+
+def waiting_keeps_the_type(io: IOThread) -> None:
+    assert_type(homebound.block_on(text(1), io), str)
+    assert_type(homebound.block_on(io.spawn(text(1)), timeout=1), str)
+    assert_type(homebound.run(text(1)), str)
+
+
+async def workers_know_the_parameters(pool: WorkerPool) -> None:
+    assert_type(await homebound.to_worker(length, "one", twice=True), int)
+    assert_type(await homebound.to_worker(sum, [1, 2]), int)
+    assert_type(await homebound.run_in(pool, length, "one"), int)
+    assert_type(await homebound.run_in(ThreadPoolExecutor(), length, of="one"), int)
+    assert_type(pool.submit(length, "one"), Future[int])
+    await homebound.to_worker(length, 1)  # type: ignore[arg-type]
+    await homebound.run_in(pool, length, "one", thrice=True)  # type: ignore[call-arg]
+
+
+def places() -> None:
+    assert_type(homebound.current_task(), Task[Any] | None)
+    assert_type(homebound.current_context(), AioContext | None)
+    assert_type(homebound.running_context(), AioContext)
+
+
+async def threads_are_places(io: IOThread) -> None:
+    await homebound.move_to(io)
+    async with homebound.on(io):
+        pass
+    homebound.wait_while(bool, io)
+
+
+def options_are_known() -> None:
+    IOThreadPool(2, poll_max_ns=5)
+    IOThreadPool(2, poll_max=5)  # type: ignore[call-arg]
+    WorkerPool(2, name="two")
+    assert_type(IOThread().start(), IOThread)
+    with IOThreadPool(2) as pool:
+        assert_type(len(pool), int)
+        assert_type(list(pool), list[IOThread])
