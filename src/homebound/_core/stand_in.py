@@ -5,12 +5,14 @@ takes the lock stands in for it. `StandIn` is the state by which they tell each 
 tests/model/standin.pml searches every interleaving of it. (A context that is not the main one has
 no stand-ins: there the object only says that the home waits.)
 
-Two threads never run tasks of one context at once, because each of them holds the big lock as it
-does. The home releases it in `lend` alone, and says so beforehand (`lent`), from the way to its
+Two threads never run tasks of the main context at once, because each of them holds the big lock as
+it does. The home lends it in `lend` alone, and says so beforehand (`lent`), from the way to its
 sleep on. It says that it is back in `awake`, when it holds the lock again. In between it runs no
 task, not even in a signal handler or a finaliser: `may_run_here` is False. A second exception may
 keep `come_back` from taking the lock. Then `lent` stays set, and the next call that would run
-something at home calls `come_back` again first.
+something at home calls `come_back` again first. (A main thread that calls `big_lock.release()`
+itself gives this up until it has the lock again. `may_run_here` looks for that; a wake at home and
+the loop's batch do not, as every wake would pay for it.)
 
 No thread sleeps over work. A thread that goes to sleep, or leaves the main context to a sleeping
 home, puts up a bell first and looks last (`put_up_bell`):
