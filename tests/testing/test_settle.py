@@ -16,67 +16,67 @@ if TYPE_CHECKING:
     from homebound.testing import LoopThread
 
 
-async def ball(contexts: list[AioContext], throws: int, left: list[int]) -> None:
+async def token(contexts: list[AioContext], passes: int, left: list[int]) -> None:
     """A token passed round; settle sees it even if it is passed on between two looks."""
-    for number in range(throws):
+    for number in range(passes):
         await homebound.move_to(contexts[number % len(contexts)])
     left.append(1)
 
 
 def test_a_token_passed_between_contexts(io: IOThread, io2: IOThread):
-    for throws in range(1, 60):
-        landed: list[int] = []
-        io.spawn(ball([io.context, io2.context], throws, landed))
+    for passes in range(1, 60):
+        arrived: list[int] = []
+        io.spawn(token([io.context, io2.context], passes, arrived))
         settle_sync()
-        assert landed, f"settled in the middle of {throws} throws"
+        assert arrived, f"settled in the middle of {passes} passes"
 
 
 def test_a_token_passed_with_main(io: IOThread, io2: IOThread):
     async def main() -> None:
         here = homebound.current_context()
         assert here is not None
-        for throws in range(1, 60):
-            landed: list[int] = []
-            io.spawn(ball([io.context, here, io2.context], throws, landed))
+        for passes in range(1, 60):
+            arrived: list[int] = []
+            io.spawn(token([io.context, here, io2.context], passes, arrived))
             await settle()
-            assert landed, f"settled in the middle of {throws} throws"
+            assert arrived, f"settled in the middle of {passes} passes"
 
     homebound.run(main())
 
 
 def test_a_token_passed_to_workers(io: IOThread, io2: IOThread):
-    async def juggle(landed: list[int]) -> None:
+    async def juggle(arrived: list[int]) -> None:
         for _ in range(5):
             await homebound.to_worker(int)
             await homebound.move_to(io2.context)
             await asyncio.to_thread(int)
             await homebound.run_in(pool, int)
             await homebound.move_to(io.context)
-        landed.append(1)
+        arrived.append(1)
 
     with homebound.WorkerPool(max_threads=1, idle_timeout=0.0001) as pool:
         for _ in range(20):
-            landed: list[int] = []
-            io.spawn(juggle(landed))
+            arrived: list[int] = []
+            io.spawn(juggle(arrived))
             settle_sync()
-            assert landed, "settled with a job in flight"
+            assert arrived, "settled with a job in flight"
 
 
 def test_a_token_passed_by_jobs_alone():
     """Each job submits the next one, to the other pool: no context takes part."""
     with homebound.WorkerPool() as one, homebound.WorkerPool() as two:
         for _ in range(20):
-            landed: list[int] = []
+            arrived: list[int] = []
 
-            def throw(left: int, landed: list[int] = landed) -> None:
+            def throw(left: int, arrived: list[int] = arrived) -> None:
                 if left:
                     (one, two)[left % 2].submit(throw, left - 1)
                 else:
-                    landed.append(1)
+                    arrived.append(1)
 
             one.submit(throw, 30)
             settle_sync()
-            assert landed, "settled with a job in flight"
+            assert arrived, "settled with a job in flight"
 
 
 def test_waiting_for_a_timer_or_an_event_is_idle(io: IOThread):
@@ -158,9 +158,9 @@ def test_cancelled_it_stops_watching(io: IOThread):
 
 def test_several_at_once(io: IOThread, io2: IOThread):
     async def main() -> None:
-        landed: list[int] = []
-        io.spawn(ball([io.context, io2.context], 50, landed))
+        arrived: list[int] = []
+        io.spawn(token([io.context, io2.context], 50, arrived))
         await asyncio.gather(settle(), io.spawn(settle()), io2.spawn(settle(io.context)))
-        assert landed
+        assert arrived
 
     homebound.run(main())
