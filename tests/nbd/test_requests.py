@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from homebound.nbd import RemoteProtocolError
 from homebound.nbd._protocol.buffers import BufferPool
-from homebound.nbd._protocol.requests import MAX_SKIP, RequestStream
+from homebound.nbd._protocol.requests import MAX_SKIP, RECEIVE_MAX, RequestStream
 from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command, request_head
 from homebound.nbd._server.budget import Account, Budget
 
@@ -152,7 +152,9 @@ def test_a_large_payload_takes_memory_as_it_comes():
     reader.stream = stream
     asked = Asked(request_head(Command.WRITE), 1, 2, MAX_PAYLOAD, bytes(MAX_PAYLOAD))
     reader.feed(asked.wire[:100])
-    assert len(stream.get_buffer()) == MAX_PAYLOAD - 72  # it is received in place
+    assert stream._big is not None
+    assert len(stream._big) == MAX_PAYLOAD
+    assert stream.get_buffer().obj is stream._big.obj  # it is received in place
     reader.feed(asked.wire[100:])
     assert reader.found == [asked]
 
@@ -209,3 +211,17 @@ def test_released_in_the_middle_of_anything():
         reader.stream.release()
         assert reader.stream.empty
     assert len(pool._free) == 1
+
+
+def test_only_so_much_is_received_at_a_time():
+    stream = RequestStream(BufferPool(4 << 20), account())
+    assert len(stream.get_buffer()) == RECEIVE_MAX
+    wire = Asked(request_head(Command.WRITE), 1, 0, 6 << 20).wire
+    stream.put(wire)
+    stream.settle(stalled=False)
+    assert len(stream.get_buffer()) == RECEIVE_MAX
+    stream.put(bytes(6 << 20))
+    ((_, cookie, _, length, end),) = stream.peek(10)
+    assert (cookie, length) == (1, 6 << 20)
+    assert bytes(stream.payload(length, end)) == bytes(6 << 20)
+    stream.release()

@@ -28,6 +28,9 @@ _unpack = REQUEST.unpack_from
 # it ("Size constraints": error or disconnect); beyond, the connection ends.
 MAX_SKIP = 2 * MAX_PAYLOAD
 ALLOWANCE = 256 << 10  # bytes of payload that a connection may hold without reserving them
+# Bytes received at a time: a sender that is as fast keeps one system call busy for all of a large
+# payload, while the others of the home wait.
+RECEIVE_MAX = 1 << 20
 # A window with no more room than this fraction of it counts as full. And the start of a request
 # that waits for its rest, if not longer than that, is kept in memory of its own, so that a client
 # which stops in the middle does not hold a big buffer.
@@ -83,17 +86,21 @@ class RequestStream:
     def get_buffer(self) -> memoryview:
         """Where to put the next bytes; not to be asked for while there is no room."""
         if self._big is not None:
-            return self._big[self._big_filled :]
+            return self._big[self._big_filled : self._big_filled + RECEIVE_MAX]
         window = self._window
         if window is _NO_WINDOW:
             window = self._open()
-        return window[self._stop :]
+        return window[self._stop : self._stop + RECEIVE_MAX]
 
     def put(self, data: bytes) -> None:
         """These bytes were received by somebody else; as many as fit into a buffer."""
-        if data:
-            self.get_buffer()[: len(data)] = data
-            self.received(len(data))
+        rest = memoryview(data)
+        while rest:
+            buffer = self.get_buffer()
+            part = rest[: len(buffer)]
+            buffer[: len(part)] = part
+            self.received(len(part))
+            rest = rest[len(part) :]
 
     def received(self, size: int) -> None:
         """`size` bytes were put there."""
