@@ -8,8 +8,10 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -223,8 +225,11 @@ class TestClosed:
                 with pytest.raises(DiskClosed, match="is closed"):
                     await late
             disk._write_flags = 0
-            with pytest.raises(OSError, match="Bad file descriptor"):
+            with pytest.raises(DiskClosed, match="is closed"):
                 disk.try_write(0, b"x")
+            disk._read_flags = 0
+            with pytest.raises(DiskClosed, match="is closed"):
+                disk.try_read_into(0, memoryview(bytearray(1)))
 
         homebound.run(main())
 
@@ -235,6 +240,52 @@ class TestClosed:
             assert os.pread(fd, 1, 0) == b"\xaa"
             with pytest.raises(DiskClosed):
                 disk.blocking.flush()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+    def test_an_attempt_under_way_keeps_it_too(self, image: Path, tmp_path: Path):
+        """Its number could else be another file's in the middle of the attempt."""
+        (tmp_path / "other").write_bytes(b"\xbb" * SIZE)
+        outcomes: list[object] = []
+
+        def attempt(disk: FileDisk) -> None:
+            buffer = bytearray(4096)
+            try:
+                while True:
+                    disk.try_read_into(0, memoryview(buffer))
+                    outcomes.append(bytes(buffer[:1]))
+            except DiskClosed as error:
+                outcomes.append(error)
+
+        for _ in range(20):
+            disk = FileDisk(image)
+            disk._read_flags = 0
+            thread = threading.Thread(target=attempt, args=(disk,))
+            thread.start()
+            while not outcomes:
+                time.sleep(0)
+            disk.close()
+            with FileDisk(tmp_path / "other", read_only=True):
+                thread.join()
+            assert isinstance(outcomes.pop(), DiskClosed)
+            assert set(outcomes) == {b"\xaa"}
+            outcomes.clear()
+
+    def test_closed_in_the_middle_of_an_attempt(self, image: Path, monkeypatch: pytest.MonkeyPatch):
+        real = os.preadv
+        disk = FileDisk(image)
+        disk._read_flags = 0
+
+        def preadv(fd: int, *args: Any) -> int:
+            disk.close()
+            return real(fd, *args)
+
+        fd = disk.blocking.fd
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "preadv", preadv)
+            buffer = bytearray(1)
+            assert disk.try_read_into(0, memoryview(buffer))
+            assert buffer == b"\xaa"
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ._disk import Disk
 
 
+_AT_ONCE = 256 << 10  # bytes that may be attempted inside an operation
+
+
 class Below:
     """Reads of a disk that never changes, at offsets that may lie past its end. Any home."""
 
@@ -31,6 +34,8 @@ class Below:
 
     async def read_into(self, offset: int, part: memoryview) -> None:
         """Fill `part`."""
+        if len(part) <= _AT_ONCE and self.try_read_into(offset, part):
+            return
         disk = self.disk
         inside = max(0, min(len(part), disk.size - offset))
         part[inside:] = bytes(len(part) - inside)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._os.clock import monotonic
 from ._disk import BlockingDisk, Buffer
+from ._errors import DiskClosed
 from ._patience import Patience
 from ._rawfile import RawFile
 from ._to_end import to_end
@@ -88,6 +89,8 @@ class FileDisk(BlockingDisk):
             return os.preadv(self._fd, (buffer,), offset, flags) == len(buffer)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise self._failure(error) from None
 
     def try_write(self, offset: int, data: Buffer) -> bool:
         """Write where the file system can promise not to wait, or where it seems to be quick.
@@ -105,7 +108,7 @@ class FileDisk(BlockingDisk):
             if error.errno == errno.EOPNOTSUPP and flags:
                 self._write_flags = None
                 return False
-            raise
+            raise self._failure(error) from None
 
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
@@ -117,7 +120,10 @@ class FileDisk(BlockingDisk):
             or patience.lost(began)
         ):
             return False
-        written = os.pwrite(self._fd, data, offset)
+        try:
+            written = os.pwrite(self._fd, data, offset)
+        except OSError as error:
+            raise self._failure(error) from None
         patience.tried(began, monotonic())
         return written == len(data)
 
@@ -145,11 +151,16 @@ class FileDisk(BlockingDisk):
         return await to_end(partial(self.blocking.block_status, offset, length))
 
     def close(self) -> None:
-        """Close the image, after the workers that use it; unflushed data stays with the kernel.
-
-        No thread may be making an attempt (`try_...`) at that moment: a server is stopped first.
+        """Close the image, after all that uses it; unflushed data stays with the kernel.
 
         Called from: any thread.
         """
+        release = self.blocking.hold()  # for attempts, which use the descriptor as it is
         self._fd = -1
         self.blocking.close()
+        if release is not None:
+            self._gate.retire(release)
+
+    def _failure(self, error: OSError) -> OSError:
+        """The error of an attempt, or that the disk is closed."""
+        return DiskClosed(self) if self._fd < 0 and error.errno == errno.EBADF else error

@@ -22,6 +22,7 @@ from .._errors import WouldDeadlock
 from .._sync.wait_queue import WaitQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -46,15 +47,27 @@ _current: ContextVar[Request | None] = ContextVar("homebound_disk_request", defa
 class Gate:
     """Passed by the requests of one disk, in any thread."""
 
-    __slots__ = ("_drains", "_entrance", "_exit", "_guard", "_owners", "closed", "inside")
+    __slots__ = (
+        "_drains",
+        "_entrance",
+        "_exit",
+        "_guard",
+        "_last",
+        "_owners",
+        "_retired",
+        "closed",
+        "inside",
+    )
 
     def __init__(self) -> None:
         self.inside: deque[None] = deque()  # an entry for each request; atomic operations
-        # Drained, or requests queue. Written under the guard, read by all.
+        # Drained, or requests queue, or retired. Written under the guard, read by all.
         self.closed: bool = False
         self._guard: Any = _thread.RLock()
         self._drains = 0  # sections begun and not ended. Under the guard
         self._owners: list[object] = []  # whose they are, for the error. Under the guard
+        self._retired = False  # under the guard
+        self._last: Callable[[], object] | None = None  # to do when empty; under the guard
         self._entrance = _Entrance(self)
         self._exit = _Exit(self)
 
@@ -87,8 +100,39 @@ class Gate:
     def leave(self) -> None:
         """Go out."""
         self.inside.pop()
-        if self.closed and not self.inside:  # after the pop: pairs with _Exit
-            self._exit._serve()
+        if self.closed and not self.inside:  # after the pop: pairs with _Exit, and with retire
+            self.tell_empty()
+
+    def refuses(self) -> bool:
+        """Whether an attempt may not go on, at a gate that was found closed."""
+        waits = self._drains or self._entrance._waiters
+        return bool(waits) and not self.admits(_current.get())
+
+    def tell_empty(self) -> None:
+        """The last request has left a closed gate."""
+        self._exit._serve()
+        if self._retired:
+            self._do_last()
+
+    def retire(self, last: Callable[[], object]) -> None:
+        """Do `last` once all that is inside now has left, at once if nothing is. Once.
+
+        The disk was closed: it refuses what comes later by itself, so that may come in.
+        """
+        with self._guard:
+            if self._retired:
+                return
+            self._last = last
+            self._retired = self.closed = True
+        self.inside.rotate(0)  # pairs with the append of a request
+        if not self.inside:
+            self._do_last()
+
+    def _do_last(self) -> None:
+        with self._guard:
+            last, self._last = self._last, None
+        if last is not None:
+            last()
 
     # Sections.
 
@@ -124,7 +168,7 @@ class Gate:
                 if self._drains:
                     return
                 if not self._entrance._waiters:
-                    self.closed = False
+                    self.closed = self._retired
                     return
 
     def check_owner(self, what: str) -> None:
@@ -305,13 +349,13 @@ def counted_attempt(attempt: Any) -> Any:
         gate = self._gate
         gate.inside.append(None)
         try:
-            if gate.closed and not gate.admits(_current.get()):
+            if gate.closed and gate.refuses():
                 return False
             return attempt(self, offset, buffer)
         finally:
             gate.inside.pop()
             if gate.closed and not gate.inside:
-                gate._exit._serve()
+                gate.tell_empty()
 
     request._homebound_counted = True  # type: ignore[attr-defined]
     return request

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._operations import Buffer
 
 _PIECE = 1 << 20  # bytes that a commit copies at a time
+_AT_ONCE = 256 << 10  # bytes that may be attempted inside an operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +237,10 @@ class OverlayDisk(Disk):
         first, stop = self._blocks(offset, offset + len(data))
         if self._states.all_are(DATA, first, stop):
             # In place, beside others: a merge goes on only where a block is not yet data.
-            quick = fua and (self._file is None or self._states.are_stable(first, stop))
-            await self._store.write(self._data_offset + offset, data, fua=quick)
-            fua = fua and not quick
+            if fua and (self._file is None or self._states.are_stable(first, stop)):
+                await self._store.write(self._data_offset + offset, data, fua=True)
+                return
+            await self._put(offset, data)
         else:
             async with self._stripes.hold(first, stop):
                 await self._write_blocks(offset, data)
@@ -257,8 +259,14 @@ class OverlayDisk(Disk):
         if end < finish and not self._states.all_are(DATA, stop - 1, stop):
             pieces.append(await self._old(end, finish))
         whole = b"".join(pieces) if len(pieces) > 1 else data
-        await self._store.write(self._data_offset + offset, whole)
+        await self._put(offset, whole)
         self._set(DATA, first, stop)
+
+    async def _put(self, offset: int, data: Buffer) -> None:
+        """Write where the data of these blocks belongs; most of the time no worker is needed."""
+        at = self._data_offset + offset
+        if len(data) > _AT_ONCE or not self._store.try_write(at, data):
+            await self._store.write(at, data)
 
     async def _old(self, start: int, stop: int) -> bytearray:
         """What a part of a block reads as."""

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ._descriptor import ClosedDescriptor, Descriptor
@@ -15,7 +16,7 @@ from ._holes import extents_of
 from ._image import is_in_memory, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ._extent import Extent
     from ._operations import Buffer
@@ -145,6 +146,17 @@ class RawFile:
     def close(self) -> None:
         """Close the image, after the calls under way. What is not flushed stays with the kernel."""
         self._descriptor.close()
+
+    def hold(self) -> Callable[[], None] | None:
+        """Keep the descriptor open, through a close, until what is returned is called.
+
+        None if it is closed already.
+        """
+        try:
+            self._descriptor.__enter__()
+        except ClosedDescriptor:
+            return None
+        return partial(self._descriptor.__exit__, None, None, None)
 
     @contextmanager
     def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
