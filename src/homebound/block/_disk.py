@@ -48,6 +48,10 @@ class Disk(ABC):
     Offsets and lengths are in bytes and any alignment will do. A range must be inside the disk, or
     OutOfRange is raised; a disk that is `read_only` raises DiskReadOnly when it is to change. The
     attempts (`try_...`) leave both checks to their caller, who has made them once for all.
+
+    What a subclass defines of these is counted, see `drained`; what an operation does by way of
+    others of the same disk is a part of it. A buffer is the disk's until the operation has ended:
+    one that is cancelled ends no earlier than what it has begun.
     """
 
     size: int  # bytes; never changes
