@@ -713,4 +713,4 @@ def test_killed_at_any_moment(place: Path):
     assert spec.loader is not None
     kill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kill)
-    assert kill.run(12, place, random.randrange(1 << 30)).last
+    assert kill.run(6, place, random.randrange(1 << 30)).last
