@@ -159,7 +159,7 @@ class TestRequests:
                         assert not disk.try_write(0, b"y" * 4096)
                         assert not disk.try_read_into(0, memoryview(bytearray(4)))
                     buffer = memoryview(bytearray(4096))
-                    while not disk.try_read_into(0, buffer):
+                    if not disk.try_read_into(0, buffer):
                         await disk.read_into(0, buffer)
                     assert buffer != b"y" * 4096
 
