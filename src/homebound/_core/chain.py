@@ -43,15 +43,15 @@ class Chain(Mailbox):
         # whether a chain is being run. Home only, and signal handlers there: see `_run_chain`.
         self._woken: deque[Task[Any]] = deque()
         self._chained = False
-        # Takes the first of them at each step, with no bytecode between the taking and the naming.
+        # Pops the first of them at each step, with no bytecode between the pop and the assignment.
         self._takes: Iterator[Task[Any]] = map(_popleft, repeat(self._woken))
-        # Entries run beyond one in each iteration, as in most there is one: a sum less to do. Fewer
-        # than none if many were empty. Home only.
+        # Entries run beyond one in each iteration: most run one, and then need no addition.
+        # Negative if many iterations were empty. Home only.
         self._more = 0
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
-        self._woken.clear()  # if a task of this context has forked: nothing runs after it here
+        self._woken.clear()  # a task of this context may have forked: no other runs in the child
 
     def _put_aside(self) -> bool:
         """Leave the woken tasks to later iterations; return whether a chain was being run."""
