@@ -32,7 +32,7 @@ class PutOff:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._asked: set[Any] = set()  # the tasks, of any make, that were cancelled for this stop
+        self._asked: set[Any] = set()  # the tasks that were cancelled for this stop
         self._alarm: TimerHandle | None = None
 
     @classmethod
@@ -54,7 +54,7 @@ class PutOff:
         return True
 
     def pending(self) -> bool:
-        """Return whether a cancelled task still cleans up here, not having moved elsewhere."""
+        """Return whether a cancelled task still cleans up, and has not moved to another home."""
         home = self._loop.home
         return not self.over() and any(
             not task.done() and getattr(task, "_home", home) is home for task in self._asked
@@ -65,7 +65,7 @@ class PutOff:
         return self._loop.home._end_is_over()
 
     def settle(self) -> None:
-        """Take the stop back while tasks clean up, and stop again afterwards."""
+        """Withdraw the stop while tasks clean up, and stop again afterwards."""
         pending = self.pending()
         self._loop.set_stopping(value=not pending)
         if pending and self._alarm is None:
