@@ -1,4 +1,4 @@
-"""A wait for a thread, from anywhere: a home keeps its loop running, and the big lock is free.
+"""A wait for another thread: a home keeps its loop running, and the big lock is released.
 
 A thread sleeps on its parker, not on a threading.Condition; see _os/parking.py.
 """
@@ -47,7 +47,7 @@ class Watchers:
 
 
 def check_may_wait(what: str) -> None:
-    """Raise, before anything has changed, where the caller cannot wait: on foreign loops."""
+    """Raise if the caller cannot wait, as on a foreign loop, before anything has changed."""
     context = current_context()
     if context is not None:
         _place_to_wait(what, context)
