@@ -142,7 +142,7 @@ class BigLock:
         """
         if not here.has_big_lock:
             owner = self._owner
-            holder = "nobody" if owner is None else f"thread {thread_name(owner)}"
+            holder = "no thread" if owner is None else f"thread {thread_name(owner)}"
             message = (
                 f"big_lock.release(): this thread does not hold the big lock ({holder} does); "
                 "only its holder may release it"

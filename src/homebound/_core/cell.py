@@ -223,11 +223,13 @@ class Enterable(TaskFuture[T]):
         first = cell[1] if cell[0] is PARK else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
         who = (
-            f"thread {thread_name(abs(ident))}" if ident else "whoever made it (spawn, create_task)"
+            f"thread {thread_name(abs(ident))}"
+            if ident
+            else "the call that made it (spawn, create_task)"
         )
         return AlreadyScheduled(
-            f"{what} from {whereabouts()}: {who} has already promised to "
-            f"enter {self!r} in {target!r}; it must run before it can be entered again"
+            f"{what} from {whereabouts()}: {who} has already scheduled "
+            f"{self!r} in {target!r}; it must run before it can be entered again"
         )
 
     def _begin_if_new(self, target: AioContext) -> None:

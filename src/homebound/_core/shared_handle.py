@@ -18,7 +18,7 @@ if ThreadSafeHandle is None:
 else:
 
     class SharedHandle(FastHandle, ThreadSafeHandle):  # type: ignore[no-redef, misc]
-        """A handle whose state is certain in every thread.
+        """A handle with a state that is certain in every thread.
 
         A handle cancelled before it runs never runs; `cancel` and `cancelled` wait while another
         thread runs it, without the big lock, which the callback may need.

@@ -48,7 +48,7 @@ _GUEST_RECHECK = 0.5  # seconds between two looks at a foreign loop whose close 
 
 
 class _Exit:
-    """Whether the interpreter ends: written once, by the main thread in its atexit handler."""
+    """The state of the interpreter's exit: written once, by the main thread's atexit handler."""
 
     under_way = False
 

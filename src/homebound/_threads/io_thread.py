@@ -380,7 +380,7 @@ def _stop_all() -> None:
 
 
 def _begin_as_child() -> None:
-    """A forked process has none of its parent's I/O threads, and so none to stop at its exit."""
+    """Forget the parent's I/O threads in a forked process, which has none to stop at its exit."""
     for thread in tuple(_running):
         thread._ended = True
     _running.clear()

@@ -196,7 +196,7 @@ def every_pool() -> list[WorkerPool]:
 
 
 def _begin_as_child() -> None:
-    """A forked process has none of its parent's workers; its pools are as when they were made."""
+    """Forget the parent's workers in a forked process, and make its pools as they were at first."""
     for pool in tuple(_pools):
         pool._begin_as_child()
 
