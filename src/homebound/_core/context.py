@@ -28,7 +28,7 @@ from .big_lock import thread_name
 from .chain import Chain
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
-from .loop_end import abandon, context_of
+from .foreign_loops import abandon, context_of
 from .stand_in import StandIn
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import RECORDS_AWAITS, loop_of
 from .._errors import ContextClosed
+from .foreign_loops import end_of
 from .loop import Loop
-from .loop_end import end_of
 from .pursuit import Pursuer
 
 if TYPE_CHECKING:

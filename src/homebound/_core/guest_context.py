@@ -22,14 +22,14 @@ from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext
 from .current import here, main, main_context, set_home, set_main
-from .loop_end import context_of
+from .foreign_loops import context_of
 from .mailbox import put_up_bell
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
-    from .loop_end import LoopEnd
+    from .foreign_loops import LoopEnd
     from .mailbox import Entry
     from .task import Task
 
