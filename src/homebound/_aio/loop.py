@@ -98,7 +98,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             super().__init__(selector)
             self.signal = Signal()  # set by the thread that wakes the sleeping loop
         except BaseException:  # out of descriptors
-            self._let_go_of_parts(selector)
+            self._close_parts(selector)
             raise
         # The batch being run, exhausted by a nested run inside it. Home (or its stand-in) only.
         self._batch: Iterator[tuple[()]] = iter(())
@@ -120,7 +120,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         else:
             self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
 
-    def _let_go_of_parts(self, given: selectors.BaseSelector | None) -> None:
+    def _close_parts(self, given: selectors.BaseSelector | None) -> None:
         """Close the open parts of a loop that cannot be made, so that no ResourceWarning comes."""
         self._closed = True
         parts = [getattr(self, name, None) for name in ("_selector", "_ssock", "_csock")]

@@ -207,7 +207,7 @@ class BigLock:
     # The lock alone, without the duties of a stand-in: used around a home's sleep, and by a thread
     # that lends the lock.
 
-    def _take_back(self) -> None:
+    def _reacquire(self) -> None:
         """Acquire the lock whatever happens, then raise what was raised meanwhile.
 
         A no-op if this thread holds it. The caller has called `_make_ready` while it held the lock,
@@ -247,7 +247,7 @@ class BigLock:
             seat.parker = my_parker()
         _find_room(_ROOM)
 
-    def _let_go(self) -> None:
+    def _release_if_held(self) -> None:
         """Release it, if this thread holds it: the program may have released it by hand."""
         if here.has_big_lock:
             if here.home is None:
@@ -311,7 +311,7 @@ class BigLock:
 
 
 @contextmanager
-def big_lock_let_go() -> Iterator[None]:
+def big_lock_released() -> Iterator[None]:
     """Release the big lock for a block, if this thread holds it, and always reacquire it."""
     if not here.has_big_lock:
         yield
@@ -327,10 +327,10 @@ def big_lock_let_go() -> Iterator[None]:
         yield
     finally:
         try:
-            big_lock._take_back()
+            big_lock._reacquire()
         finally:
             if not here.has_big_lock:  # interrupted before it had begun
-                big_lock._take_back()
+                big_lock._reacquire()
             context = here.context
             if home is not None:
                 home._stand_in.lent = lent

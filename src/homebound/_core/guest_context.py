@@ -81,14 +81,14 @@ class GuestContext(AioContext):
             return
         big_lock._make_ready()
         try:
-            big_lock._take_back()  # in the try: it raises an interrupt once it holds the lock
+            big_lock._reacquire()  # in the try: it raises an interrupt once it holds the lock
             yield
         finally:
             try:
-                big_lock._let_go()
+                big_lock._release_if_held()
             finally:
                 if here.has_big_lock:  # interrupted before it had begun
-                    big_lock._let_go()
+                    big_lock._release_if_held()
 
     # Waking the home.
 

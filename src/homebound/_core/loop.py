@@ -29,7 +29,7 @@ from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
-from .big_lock import big_lock, big_lock_let_go
+from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
 from .mailbox import put_up_bell
@@ -408,7 +408,7 @@ class Loop(InheritedLoop):
                 self._sleep_without_big_lock(until)
             elif self._depth and here.has_big_lock:
                 # A nested call waits: the thread that is to end its wait may need the lock.
-                with big_lock_let_go():
+                with big_lock_released():
                     self._collect_until(until)
             else:
                 self._collect_until(until)
@@ -436,7 +436,7 @@ class Loop(InheritedLoop):
             else:
                 self._look_until(until, wait_for_any, watched)
         finally:
-            big_lock._take_back()  # raises what was raised meanwhile, once it holds the lock
+            big_lock._reacquire()  # raises what was raised meanwhile, once it holds the lock
         if pairs is None or turns != stand_in.turns:
             # The selector was not looked at, or a stand-in may have served the events found.
             pairs = self._look(0, MOST_EVENTS)

@@ -123,12 +123,12 @@ class LoopContext(AioContext):
             self.loop.is_main = False
         self._stand_in.lent = False
         if took and here.has_big_lock:
-            big_lock._let_go()
+            big_lock._release_if_held()
         set_home(None)
 
     def _become_main(self) -> None:
         big_lock._make_ready()
-        big_lock._take_back()
+        big_lock._reacquire()
         if main_context() is not None:
             message = (
                 f"there is a main context already: {main.context!r}; "
@@ -170,13 +170,13 @@ class LoopContext(AioContext):
         try:
             if stand_ins:
                 big_lock._make_ready()
-                big_lock._take_back()
+                big_lock._reacquire()
             super()._close()
         finally:
             if alone:
                 self._key.release()
             if stand_ins:
-                big_lock._let_go()
+                big_lock._release_if_held()
 
     def set_aside(self) -> KeptQueue:
         """Return a queue for asyncio to empty as it closes the loop, in place of the mailbox."""
@@ -329,18 +329,18 @@ class LoopContext(AioContext):
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
         stand_in = self._stand_in
-        lent = let_go = False
+        lent = released = False
         if stand_in.lent:
-            lent, let_go = stand_in.nested_begins()
+            lent, released = stand_in.nested_begins()
         # In this order: after the first, nothing that runs adds to what the second puts aside.
-        return self.loop.begin_nested(), self._put_aside(), lent, let_go
+        return self.loop.begin_nested(), self._put_aside(), lent, released
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
         """Go back to what ran before `begin_nested`, which returned `state`."""
-        loop_state, self._chained, lent, let_go = state
+        loop_state, self._chained, lent, released = state
         self.loop.end_nested(loop_state)
         if lent or self._stand_in.lent:
-            self._stand_in.nested_ends(lent=lent, let_go=let_go)
+            self._stand_in.nested_ends(lent=lent, released=released)
 
     def _look_again(self) -> None:
         super()._look_again()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import FastHandle, ThreadSafeHandle, run_handle
-from .big_lock import big_lock_let_go
+from .big_lock import big_lock_released
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ else:
         @contextmanager
         def _not_running_elsewhere(self) -> Iterator[None]:
             if not self._mutex.acquire(blocking=False):
-                with big_lock_let_go():
+                with big_lock_released():
                     self._mutex.acquire()
             try:
                 yield

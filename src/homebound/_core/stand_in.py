@@ -76,7 +76,7 @@ class StandIn:
     def lend(self) -> None:
         """Release the big lock until `come_back`, which the caller calls in a `finally`."""
         self.lent = True
-        big_lock._let_go()
+        big_lock._release_if_held()
 
     def home_sleeps(self, until: float | None, watched: list[selectors.SelectorKey] | None) -> None:
         """Lend the lock for a sleep until that time; not in the selector, if `watched` is given."""
@@ -95,7 +95,7 @@ class StandIn:
         lent then; the next call that would run something at home sees that, and calls this again.
         """
         try:
-            big_lock._take_back()
+            big_lock._reacquire()
         finally:
             if here.has_big_lock:
                 self.awake()
@@ -114,18 +114,18 @@ class StandIn:
         `nested_ends`.
         """
         lent = self.has_lent()
-        let_go = lent and not here.has_big_lock
+        released = lent and not here.has_big_lock
         if lent:
             self.come_back()
-        return lent, let_go
+        return lent, released
 
-    def nested_ends(self, *, lent: bool, let_go: bool) -> None:
+    def nested_ends(self, *, lent: bool, released: bool) -> None:
         """Return to the state in which `nested_begins` found the home."""
         if lent:
             self.lent = True
             self._ring()  # `awake` has cleared the fields of its sleep, so that must end
-            if let_go:
-                big_lock._let_go()
+            if released:
+                big_lock._release_if_held()
         elif self.has_lent():
             self.come_back()
 
@@ -166,14 +166,14 @@ class StandIn:
             also = None  # the ring is for the home, which unparks this thread after its iteration
         try:
             big_lock._make_ready()
-            big_lock._let_go()
+            big_lock._release_if_held()
             clock.park(parker, until, also=also)
         finally:
             try:
-                big_lock._take_back()  # raises what was raised meanwhile, once it holds the lock
+                big_lock._reacquire()  # raises what was raised meanwhile, once it holds the lock
             finally:
                 if not here.has_big_lock:  # interrupted before it had begun
-                    big_lock._take_back()
+                    big_lock._reacquire()
                 self.begins()
 
     def tell_home(self) -> None:

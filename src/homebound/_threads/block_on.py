@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import task_here
-from .._core.big_lock import big_lock_let_go
+from .._core.big_lock import big_lock_released
 from .._core.calls import (
     begin,
     ends_with,
@@ -350,7 +350,7 @@ def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> Non
     """Sleep until the task is done, looking at times at a loop whose close is not announced."""
     home = task.home
     silent = home if isinstance(home, GuestContext) and not home.end.covers else None
-    with big_lock_let_go():
+    with big_lock_released():
         deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
     if silent is not None and silent.loop.is_closed():
         silent.end.tell()

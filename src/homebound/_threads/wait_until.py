@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core.big_lock import big_lock, big_lock_let_go
+from .._core.big_lock import big_lock, big_lock_released
 from .._core.current import current_context, here, main
 from .._errors import ContextClosed
 from .._os.clock import Deadline
@@ -84,7 +84,7 @@ def _wait_in(
         each.enter(wake)
     try:
         if context is None or context is not main.context:
-            with big_lock_let_go():
+            with big_lock_released():
                 if context is None:
                     _sleep_until(what, done, timeout, parker)
                 else:
@@ -122,7 +122,7 @@ class _MainWait:
 
     def __call__(self) -> bool:
         if self._nested and here.home is None and len(big_lock._queue) > 1:
-            with big_lock_let_go():
+            with big_lock_released():
                 pass  # before the look: a notification meanwhile finds no thread asleep
         self._nested = True
         return not self._done()
