@@ -96,7 +96,7 @@ class GuestContext(AioContext):
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         bell = self._bell
         if bell is CLOSED:
-            self._take_back(entry)
+            self._withdraw(entry)
             return
         try:
             bell.pop()
@@ -112,7 +112,7 @@ class GuestContext(AioContext):
             self.loop.call_soon_threadsafe(self._run_batch)
         except RuntimeError:  # the loop was closed, without notice or just now
             try:
-                self._take_back(entry)  # first: the closer drops such an entry without an answer
+                self._withdraw(entry)  # first: the closer drops such an entry without an answer
             finally:
                 self.end.tell()
 

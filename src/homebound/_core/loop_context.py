@@ -53,7 +53,7 @@ class _Epitaph(AioContext):
         self._stand_in = StandIn(None)  # no thread sleeps on this loop any more
 
     def _ring(self, entry: Entry | None) -> None:
-        self._take_back(entry)
+        self._withdraw(entry)
 
     def _itself(self) -> AioContext | None:
         return self._context()
@@ -151,7 +151,7 @@ class LoopContext(AioContext):
     def _ring(self, entry: Entry | None) -> None:
         bell = self._bell
         if bell is CLOSED:
-            self._take_back(entry)
+            self._withdraw(entry)
             return
         signal = self._signal  # holds the descriptor open
         try:

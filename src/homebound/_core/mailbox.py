@@ -110,7 +110,7 @@ class Mailbox:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         raise NotImplementedError
 
-    def _take_back(self, entry: Entry | None) -> None:
+    def _withdraw(self, entry: Entry | None) -> None:
         """Remove an entry that was posted to a closed context, and refuse it, if it is still there.
 
         Either the producer or the closer removes it, and that one answers for it.
