@@ -170,12 +170,12 @@ class AioContext(Chain):
         if self.workers is not None:
             await self.workers._end(self)
 
-    def _enter_vacant(self) -> bool:
-        """Act for the home if no thread is, until `_leave`; False if one is, or may be."""
+    def _occupy(self) -> bool:
+        """Act for the home if no thread is, until `_vacate`; False if one is, or may be."""
         return False
 
-    def _leave(self) -> None:
-        """End what `_enter_vacant` began."""
+    def _vacate(self) -> None:
+        """End what `_occupy` began."""
 
     def _move_in(self) -> None:
         """Make the calling thread, which runs the loop, the home."""

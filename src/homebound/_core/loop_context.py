@@ -138,10 +138,10 @@ class LoopContext(AioContext):
         set_main(self)
         self.loop.is_main = True
 
-    def _enter_vacant(self) -> bool:
+    def _occupy(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
 
-    def _leave(self) -> None:
+    def _vacate(self) -> None:
         self._key.release()
 
     def _is_lived_in(self) -> bool:

@@ -374,11 +374,11 @@ class Task(Enterable[T]):
             return True
         if may_run_here(home):
             return self._cancel_here(msg)
-        if home._enter_vacant():  # before or between runs of the loop, with no home thread
+        if home._occupy():  # before or between runs of the loop, with no home thread
             try:
                 return self._cancel_here(msg)
             finally:
-                home._leave()
+                home._vacate()
         try:
             home._post_first(Cancel(self, msg, None))
         except ContextClosed:

@@ -97,7 +97,7 @@ class TaskGroup:
         """
         del traceback
         try:
-            await self._leave(error)
+            await self._end_block(error)
             # Nothing was raised, so the error, if any, is the CancelledError of `cancel`.
             return True
         finally:
@@ -105,7 +105,7 @@ class TaskGroup:
             self._parent = self._base_error = error = None
             self._errors = []
 
-    async def _leave(self, error: BaseException | None) -> None:
+    async def _end_block(self, error: BaseException | None) -> None:
         if _ends_all(error) and self._base_error is None:
             self._base_error = error
         cancellation = error if isinstance(error, asyncio.CancelledError) else None

@@ -280,7 +280,7 @@ class IOThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await _leave(self, self._came_from)
+        await _move_back(self, self._came_from)
         await self._end()
 
     async def _end(self) -> None:
@@ -361,7 +361,7 @@ class IOThread:
             set_home(None)
 
 
-async def _leave(thread: IOThread, back: AioContext | None) -> None:
+async def _move_back(thread: IOThread, back: AioContext | None) -> None:
     """Move the calling task back, if it is at home in the thread whose end it will wait for."""
     if current_context() is thread._context:
         if back is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
-from .io_thread import IOThread, _leave
+from .io_thread import IOThread, _move_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -118,5 +118,5 @@ class IOThreadPool:
         traceback: TracebackType | None,
     ) -> None:
         for thread in self.threads:
-            await _leave(thread, self._came_from)
+            await _move_back(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
