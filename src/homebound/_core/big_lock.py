@@ -38,7 +38,7 @@ from .._os.clock import Deadline
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
-from .current import ask, here, main
+from .current import here, hooks, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -339,6 +339,6 @@ def big_lock_released() -> Iterator[None]:
 
 
 big_lock: BigLock = BigLock()
-ask.thread_ends = big_lock._holder_ends
+hooks.thread_ends = big_lock._holder_ends
 # A forked process has none of the threads that held it or waited for it.
 at_fork(AtFork.BIG_LOCK, big_lock.__init__)  # type: ignore[misc]

@@ -42,7 +42,7 @@ class _Ending:
     def __del__(self) -> None:
         # A forked process drops the objects of its parent's threads; an ending interpreter, all.
         if not self._interpreter_ends() and self._get_ident() == self._ident:
-            ask.thread_ends(self._ident, self._thread)
+            hooks.thread_ends(self._ident, self._thread)
 
 
 class Seat:
@@ -91,7 +91,7 @@ class _Main:
     stood_in_for: AioContext | None = None
 
 
-class _Ask:
+class _Hooks:
     """Functions of higher layers that know the big lock and foreign loops; those set them."""
 
     # Returns the current context, given the one that the thread's fields name: None, or that of a
@@ -106,7 +106,7 @@ class _Ask:
 
 here = _Here()
 main = _Main()
-ask = _Ask()
+hooks = _Hooks()
 
 
 def _apply_rule() -> None:
@@ -163,7 +163,7 @@ def current_context() -> AioContext | None:
     """
     context = here.context
     if context is None or context._is_guest:
-        return ask.resident(context)
+        return hooks.resident(context)
     return context
 
 
@@ -182,6 +182,6 @@ def main_context() -> AioContext | None:
     Called from: any thread.
     """
     context = main.context
-    if context is not None and context._is_guest and ask.stopped(context):
+    if context is not None and context._is_guest and hooks.stopped(context):
         return None
     return context

@@ -291,7 +291,7 @@ class LoopContext(AioContext):
         stop = PutOff.of(self.loop)
         outer, ours = task_here(self.loop), self._own_task_here()
         cancel: Any = bool if ours is None else ours.cancel
-        interrupted = outer is None or stop.ask(outer, cancel)
+        interrupted = outer is None or stop.cancel_once(outer, cancel)
         stop.settle()
         if stop.over():
             raise asyncio.CancelledError

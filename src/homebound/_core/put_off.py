@@ -28,11 +28,11 @@ def must_end_waits(loop: Loop) -> bool:
 class PutOff:
     """One stop of a loop, until its `run_forever` returns. Home thread only."""
 
-    __slots__ = ("_alarm", "_asked", "_loop")
+    __slots__ = ("_alarm", "_cancelled", "_loop")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._asked: set[Any] = set()  # the tasks that were cancelled for this stop
+        self._cancelled: set[Any] = set()  # the tasks that were cancelled for this stop
         self._alarm: TimerHandle | None = None
 
     @classmethod
@@ -44,11 +44,11 @@ class PutOff:
             loop.home._end_begins()
         return put_off
 
-    def ask(self, task: Any, cancel: Callable[[], object]) -> bool:
+    def cancel_once(self, task: Any, cancel: Callable[[], object]) -> bool:
         """Cancel a task, once; the loop stops when it is done. False if it was cancelled before."""
-        if task in self._asked:
+        if task in self._cancelled:
             return False
-        self._asked.add(task)
+        self._cancelled.add(task)
         cancel()
         task.add_done_callback(self._look)
         return True
@@ -57,7 +57,7 @@ class PutOff:
         """Return whether a cancelled task still cleans up, and has not moved to another home."""
         home = self._loop.home
         return not self.over() and any(
-            not task.done() and getattr(task, "_home", home) is home for task in self._asked
+            not task.done() and getattr(task, "_home", home) is home for task in self._cancelled
         )
 
     def over(self) -> bool:

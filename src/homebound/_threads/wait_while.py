@@ -250,8 +250,8 @@ def end_waits(context: LoopContext) -> bool:
             asked = True
             continue
         for caller in run_inline_by(call.task, context):
-            stop.ask(caller, caller.cancel)
-        asked |= stop.ask(call.task, call.cancel)
+            stop.cancel_once(caller, caller.cancel)
+        asked |= stop.cancel_once(call.task, call.cancel)
     stop.settle()
     if stop.over():
         raise asyncio.CancelledError
