@@ -74,7 +74,7 @@ def test_the_main_thread_may_release_it_by_hand(in_thread: InThread):
 
 
 def test_only_its_owner_releases(in_thread: InThread):
-    with pytest.raises(WrongThread, match="nobody does"):
+    with pytest.raises(WrongThread, match="no thread does"):
         big_lock.release()
     with big_lock:
         done = in_thread(big_lock.release)

@@ -13,7 +13,7 @@ import pytest
 
 import homebound
 from homebound import big_lock
-from homebound._core.big_lock import BigLock, big_lock_let_go
+from homebound._core.big_lock import BigLock, big_lock_released
 from homebound._core.current import here
 from homebound._core.loop import Loop
 from homebound._core.mailbox import put_up_bell, take_bell_down
@@ -75,8 +75,8 @@ LOCK = (
     BigLock.release,
     BigLock._wait,
     BigLock._wake_head,
-    BigLock._take_back,
-    BigLock._let_go,
+    BigLock._reacquire,
+    BigLock._release_if_held,
     BigLock._make_ready,
 )
 # The lock's own functions, and those that lend it.
@@ -274,7 +274,7 @@ def test_the_main_loop_waits_for_it(in_thread: InThread):
 
 def test_a_stand_in_that_sleeps(in_thread: InThread):
     """The stand-in has the lock again, or has not; it is not lost, and the main loop goes on."""
-    interrupter = Interrupter(*LOCK, *LENDERS, StandIn.sleep, big_lock_let_go)
+    interrupter = Interrupter(*LOCK, *LENDERS, StandIn.sleep, big_lock_released)
 
     def stand_in(context: Any) -> None:
         def wait() -> None:
@@ -304,7 +304,7 @@ def test_a_stand_in_that_sleeps(in_thread: InThread):
 
 
 def test_a_thread_that_waits_lends_it(io: homebound.IOThread, in_thread: InThread):
-    interrupter = Interrupter(*LOCK, big_lock_let_go)
+    interrupter = Interrupter(*LOCK, big_lock_released)
 
     def wait() -> None:
         try:

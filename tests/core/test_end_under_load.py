@@ -29,14 +29,14 @@ async def nothing() -> None:
 def test_closing_visits_each_entry_once(kind: str, monkeypatch: pytest.MonkeyPatch):
     """Each queued task has a waiter to notify; the mailbox is not searched for each."""
     longest = 0
-    take_back = homebound.AioContext._take_back
+    withdraw = homebound.AioContext._withdraw
 
     def measured(self: Any, entry: Any) -> None:
         nonlocal longest
         longest = max(longest, len(self._ready))
-        take_back(self, entry)
+        withdraw(self, entry)
 
-    monkeypatch.setattr(homebound.AioContext, "_take_back", measured)
+    monkeypatch.setattr(homebound.AioContext, "_withdraw", measured)
     loop: Any = homebound.new_event_loop()
     futures: list[concurrent.futures.Future[None]] = []
     for _ in range(1000):

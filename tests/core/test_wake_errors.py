@@ -67,7 +67,7 @@ def test_a_spawned_task_is_scheduled_already(io: IOThread, gate: Gate):
     times: list[int] = []
     task = io.spawn(resumed(times))
     for act in (task.wake, lambda: io.context.schedule(task)):
-        with pytest.raises(AlreadyScheduled, match=r"its maker \(spawn, create_task\) has"):
+        with pytest.raises(AlreadyScheduled, match=r"the call that made it \(spawn, create_task\)"):
             act()
     go_on.set()
     settle_sync(io.context)
@@ -227,7 +227,7 @@ def test_only_one_early_wake(in_thread: InThread):
         me = current_task()
         assert me is not None
         in_thread(me.wake).result(10)
-        with pytest.raises(AlreadyScheduled, match="already promised"):
+        with pytest.raises(AlreadyScheduled, match="already scheduled"):
             in_thread(me.wake).result(10)
         await homebound.suspend()
 

@@ -234,7 +234,7 @@ SLEEP = (
     put_up_bell,
     take_bell_down,
     BigLock.release,
-    BigLock._take_back,
+    BigLock._reacquire,
 )
 
 

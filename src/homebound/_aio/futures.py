@@ -81,19 +81,19 @@ else:
 
 
 class FutureParts(_TaskShape[T]):
-    """The C future that Task builds on, and those of its private parts that a task needs."""
+    """The C future that Task builds on, with the private parts that a task needs."""
 
     __slots__ = ("_cancellation",)  # the CancelledError it ended with, until it is first raised
 
-    _cancel_message: Any  # for the CancelledError to come; asyncio's cancel() and result() use it
+    _cancel_message: Any  # for the next CancelledError; asyncio's cancel() and result() use it
     _source_traceback: Any  # in debug mode, the stack in which it was created; else None
 
     def _cancel_with(self, message: Any) -> None:
-        """Remember the message for the CancelledError to come."""
+        """Store the message for the next CancelledError."""
         self._cancel_message = message
 
     def _hide_maker(self, frames: int) -> None:
-        """Take `frames` frames off the end of the stack that debug mode shows."""
+        """Remove the last `frames` frames from the stack that debug mode shows."""
         del self._source_traceback[-frames:]
 
     def _cancelled_error(self) -> asyncio.CancelledError:
@@ -221,7 +221,7 @@ class SharedFuture(CFuture[Any]):
 
 SharedFuture.__name__ = SharedFuture.__qualname__ = "Future"
 
-# With a GIL two threads must switch between two bytecodes to spoil each other's flag, and __await__
-# in Python makes an await a tenth dearer. Without a GIL they spoil it in 2 of 100 awaits that begin
-# together, and __await__ costs 5 %.
+# With a GIL, threads overwrite each other's flag only if they switch between two given bytecodes,
+# and __await__ in Python makes an await a tenth slower. Without a GIL they do so in 2 of 100 awaits
+# that begin together, and __await__ costs 5 %.
 LoopFuture: type[asyncio.Future[Any]] = CFuture if has_gil() else SharedFuture

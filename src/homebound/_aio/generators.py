@@ -1,10 +1,10 @@
-"""Asynchronous generators, which belong to the task that begins them and go along when it moves.
+"""Asynchronous generators, which belong to the task that begins them and move along with it.
 
-asyncio's loop is told of a generator's first iteration in its thread (sys.set_asyncgen_hooks),
-keeps the generator in a set, and closes the set's members when the loop ends; a generator dropped
-earlier is closed in a task of its own. Both are wrong for a generator whose task has moved
-meanwhile. So our loops note which task began a generator, and look up that task's home when the
-time comes.
+A hook tells asyncio's loop of a generator's first iteration in its thread (sys.set_asyncgen_hooks).
+The loop keeps the generator in a set, and closes the set's members when the loop ends; a generator
+dropped earlier is closed in a task of its own. Both would be wrong for a generator whose task has
+moved meanwhile. So our loops note which task began a generator, and look up that task's home when
+the generator has to be closed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ at_fork(AtFork.GENERATORS, _begin_as_child)
 def generators_of(context: AioContext) -> list[AsyncGenerator[Any, Any]]:
     """Return, and forget, the generators to close as `context` ends. Called from: its home.
 
-    A running one is iterated by a task elsewhere, as the tasks here have ended, and is left out.
+    A running generator is left out: a task at home elsewhere iterates it, as those here have ended.
     """
     found = []
     for ident, entry in list(_begun.items()):
@@ -121,7 +121,7 @@ class GeneratorLoop(asyncio.SelectorEventLoop):
         return before
 
     async def shutdown_asyncgens(self) -> None:
-        """Close the generators of the tasks at home here, wherever they began, as asyncio does."""
+        """Close the generators of the tasks at home on this loop, wherever those began."""
         self._asyncgens.update(generators_of(self.home))
         await super().shutdown_asyncgens()
         _forget_dead()

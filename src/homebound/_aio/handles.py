@@ -86,10 +86,9 @@ ThreadSafeHandle: Any = getattr(events, "_ThreadSafeHandle", None)  # since 3.14
 
 
 class ErrandHandle(FastHandle):
-    """A handle that any thread may cancel, even while it runs: its callback looks for itself.
+    """A handle that any thread may cancel, even while it runs: it cancels its callback, an errand.
 
-    asyncio's handle forgets its callback when cancelled, and may be about to call it. This one
-    cancels the callback.
+    asyncio's handle drops its callback when it is cancelled, and may be about to call it.
     """
 
     __slots__ = ()
@@ -114,6 +113,6 @@ class ErrandTimer(events.TimerHandle):
 
 
 def hide_last_frame(handle: Any) -> None:
-    """Take the last frame off the stack that debug mode shows for a handle."""
+    """Remove the last frame from the stack that debug mode shows for a handle."""
     if handle._source_traceback:
         del handle._source_traceback[-1]

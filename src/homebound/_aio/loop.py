@@ -1,11 +1,11 @@
 """asyncio's selector loop: the private parts that `Loop` inherits, declared and replaced.
 
-This room holds every private name of asyncio's that we use (tests/core/test_private_names.py
-looks): those of the loop here, of signals in signals.py, of handles in handles.py, of tasks in
-tasks.py, of futures in futures.py, of asynchronous generators in generators.py, and fields that are
-only read, to tell what a task waits for and where a thread stands, in shapes.py. `Loop` takes its
-private parts from `InheritedLoop`, `HearingLoop` and `GeneratorLoop`. The tests in tests/core that
-are named after these files pin what each name means, on every Python we run on.
+This room holds every private name of asyncio's that homebound uses: those of the loop are here, of
+signals in signals.py, of handles in handles.py, of tasks in tasks.py, of futures in futures.py, of
+asynchronous generators in generators.py, and fields that are only read, to see what a task waits
+for and where a thread is, in shapes.py. tests/core/test_private_names.py checks that. `Loop` gets
+its private parts from `InheritedLoop`, `HearingLoop` and `GeneratorLoop`. The tests in tests/core
+that are named after these files pin what each name means, on every supported Python.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
     from .._core.mailbox import Entry
 
-# Selectors that do not leave it to the kernel to keep what is watched.
+# Selectors that two threads cannot use at once: the kernel does not keep their descriptors.
 _ONE_THREADS = (selectors.SelectSelector, getattr(selectors, "PollSelector", None))
 
-# Whether its create_task takes any option and hands it on to the task factory (3.13.3 and later).
+# Whether asyncio's create_task passes any option to the task factory (Python 3.13.3 and later).
 _HANDS_ON_OPTIONS = "kwargs" in signature(asyncio.BaseEventLoop.create_task).parameters
 
-# Not what nest_asyncio may have put in their place, in the class that we inherit from.
+# asyncio's own methods: nest_asyncio may have replaced them in the class that Loop inherits from.
 asyncio_run_forever: Callable[[Any], None] = asyncio.BaseEventLoop.run_forever
 _run_until_complete = asyncio.BaseEventLoop.run_until_complete
 _check_running: Any = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the 
 
 
 def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
-    """A closed loop's look."""
+    """Return no events: the look of a closed loop."""
     return []
 
 
@@ -76,7 +76,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
     _ready: deque[Entry]
-    # Timers, as a heap; asyncio pushes, cancelled ones are counted below.
+    # Timers, as a heap; asyncio pushes them and counts the cancelled ones in the next field.
     _scheduled: list[Any]
     _timer_cancelled_count: int
     _clock_resolution: float
@@ -84,9 +84,9 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     _stopping: bool  # set by stop(); run_forever ends after the iteration that sees it
     _closed: bool
     _debug: bool
-    _thread_id: int | None  # of the thread that runs it; None while nobody does
+    _thread_id: int | None  # of the thread that runs it; None while no thread does
     _task_factory: Any
-    # A task factory that makes what create_task makes without one; set where Task is defined.
+    # A task factory that makes the tasks that create_task makes without one; set by task.py.
     _own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
 
@@ -96,13 +96,13 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         try:
             super().__init__(selector)
-            self.signal = Signal()  # whoever wakes the sleeping loop sets it
+            self.signal = Signal()  # set by the thread that wakes the sleeping loop
         except BaseException:  # out of descriptors
-            self._let_go_of_parts(selector)
+            self._close_parts(selector)
             raise
-        # The batch being run, for who polls from inside it. Home (or its stand-in) only.
+        # The batch being run, exhausted by a nested run inside it. Home (or its stand-in) only.
         self._batch: Iterator[tuple[()]] = iter(())
-        # Looks in a row that found nothing but our own signal. Home only.
+        # Looks in a row that found nothing but the loop's own signal. Home only.
         self._fruitless = 0
         self._epoll: Any = None
         # Whether two threads may use the selector at once.
@@ -112,7 +112,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         if type(self._selector) is getattr(selectors, "EpollSelector", None):
             import select  # noqa: PLC0415  (epoll exists on Linux alone)
 
-            # Edge triggered: each write wakes, and nobody has to read.
+            # Edge triggered: each write wakes the loop, and need not be read.
             self._epoll = self._selector._selector  # type: ignore[attr-defined]
             self._keys = self._selector._fd_to_key  # type: ignore[attr-defined]
             self._look = self._epoll.poll
@@ -120,8 +120,8 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         else:
             self._add_reader(self.signal.fd, self.signal.clear)  # type: ignore[attr-defined]
 
-    def _let_go_of_parts(self, given: selectors.BaseSelector | None) -> None:
-        """Close what is open of a loop that cannot be made; nothing is left to warn of."""
+    def _close_parts(self, given: selectors.BaseSelector | None) -> None:
+        """Close the open parts of a loop that cannot be made, so that no ResourceWarning comes."""
         self._closed = True
         parts = [getattr(self, name, None) for name in ("_selector", "_ssock", "_csock")]
         for part in parts:
@@ -131,30 +131,30 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     def leave_in_child(self) -> None:
         """Run nothing more in a forked process, if it is this loop that runs there.
 
-        Asked to end its tasks and generators, as Runner does on the way out, it has none; and what
-        becomes of the parent's tasks is told there.
+        Runner ends the loop's tasks and generators as it exits. In the child the loop runs none of
+        that, and reports nothing, as the parent does both.
         """
         if running_loop() is self:
             set_running_loop(None)
         for _ in self._batch:
-            pass  # it ends with the entry that has forked
+            pass  # the batch ends with the entry that has forked
         self.run_until_complete = _run_nothing  # type: ignore[method-assign]
         self.call_exception_handler = _say_nothing  # type: ignore[assignment, method-assign]
 
     def _drop_signal(self) -> None:
-        """The loop closes. Whoever is about to set the signal holds it, and its descriptor open."""
+        """Drop the signal as the loop closes; a thread about to set it still refers to it."""
         if self._epoll is not None:
             self._epoll.unregister(self.signal.fd)
         else:
             self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
         self.signal = None  # type: ignore[assignment]
-        self._look = _see_nothing  # a method of ours would make a circle of us
+        self._look = _see_nothing  # a bound method would be a reference cycle
 
     def close_in_child(self, mailbox: deque[Entry]) -> None:
-        """Close it in a forked process, and leave alone what it shares there with the parent's.
+        """Close it in a forked process, without touching what it shares with the parent's loop.
 
-        What it holds in the kernel, an epoll above all, is one with the parent's: only our copies
-        of the descriptors are closed. `mailbox` is what its home has now.
+        Its kernel objects, the epoll above all, are the parent's as well: only this process's
+        copies of the descriptors are closed. `mailbox` is its home's new one.
         """
         self._stopping = self._closed = True
         self._thread_id = None
@@ -176,7 +176,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> None:
-        """asyncio's add_reader; the callback runs in `context`, by default a copy of this one."""
+        """Do as asyncio's add_reader; the callback runs in `context` (default: a copy of this)."""
         self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
         handle = self._add_reader(fd, callback, *args)  # type: ignore[attr-defined]
         if context is not None:
@@ -189,7 +189,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> None:
-        """asyncio's add_writer; the callback runs in `context`, by default a copy of this one."""
+        """Do as asyncio's add_writer; the callback runs in `context` (default: a copy of this)."""
         self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
         handle = self._add_writer(fd, callback, *args)  # type: ignore[attr-defined]
         if context is not None:
@@ -205,13 +205,13 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             self._serve(pairs)
 
     def _collect_until(self, until: float | None) -> None:
-        """Sleep until there is something, or until loop time `until`, and queue it."""
+        """Sleep until there are events, or until loop time `until`, and queue their handlers."""
         pairs = self._look_until(until, self._look, MOST_EVENTS)
         if pairs:
             self._serve(pairs)
 
     def _look_until(self, until: float | None, look: Callable[..., Any], what: Any) -> Any:
-        """`look(timeout, what)`, until there is something, or loop time `until`; heeds signals."""
+        """Call `look(timeout, what)` until it finds events, loop time `until`, or a signal."""
         timeout = self.timeout_until(until)
         if not self._heeds or (timeout is not None and timeout <= SHORT):
             return look(timeout, what)
@@ -234,7 +234,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         for fd, mask in pairs:
             key = keys.get(fd)
             if key is None:
-                continue  # our own signal, or a descriptor that is gone
+                continue  # the loop's own signal, or a descriptor that is gone
             self._fruitless = 0
             reader, writer = key.data
             if reader is not None and mask & ~4:  # anything but EPOLLOUT: error and hang-up too
@@ -249,33 +249,33 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
                     ready.append(writer)
 
     def selector_fd(self) -> int | None:
-        """The descriptor that is readable when the selector has something; None if it has none."""
+        """Return the descriptor that is readable when the selector has events; None without one."""
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
     def watched(self) -> list[selectors.SelectorKey]:
-        """The descriptors that the selector has."""
+        """Return the keys of the descriptors in the selector."""
         return list(self._selector.get_map().values())
 
     # Time.
 
     def time(self) -> float:
-        """asyncio's: seconds, of the clock in force."""
+        """Return the time in seconds, as asyncio's, of the clock in force."""
         return clock.time()
 
     def timeout_until(self, until: float | None) -> float | None:
-        """How long to sleep, in seconds, to wake at loop time `until`; None for ever."""
+        """Return how many seconds to sleep until loop time `until`; None: forever."""
         if until is None:
             return None
         left = until - self.time()
         if clock.stands and left > 0:
-            return None  # who moves the clock wakes us
+            return None  # the thread that moves the clock wakes the loop
         return min(max(0.0, left), LONGEST_SLEEP)
 
-    # Timers: asyncio's heap and handles, our upkeep.
+    # Timers, in asyncio's heap and handles.
 
     def _errand_at(self, when: float, errand: Any) -> ErrandTimer:
-        """call_at, for an errand."""
+        """Do as call_at, for an errand."""
         self._check_closed()
         timer = ErrandTimer(when, errand, (), self, contextvars.Context())
         heapq.heappush(self._scheduled, timer)
@@ -283,7 +283,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         return timer
 
     def next_timer(self) -> float | None:
-        """When the next timer is due; cancelled ones are dropped on the way."""
+        """Return when the next timer is due, dropping cancelled ones before it."""
         scheduled = self._scheduled
         while scheduled and scheduled[0]._cancelled:
             self._timer_cancelled_count -= 1
@@ -292,7 +292,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         return when
 
     def earliest_timer(self) -> float | None:
-        """When the next timer is due, touching nothing: any thread may ask while it sleeps."""
+        """Return when the next timer is due, and change nothing: for any thread as it sleeps."""
         pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
         return min(pending, default=None)
 
@@ -307,7 +307,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             self._drop_cancelled()
         now = self.time()
         end = now + self._clock_resolution
-        if end == now:  # a late hour, at which floats are further apart than the clock's ticks
+        if end == now:  # at so late a time, floats are further apart than the clock's ticks
             end = math.nextafter(now, math.inf)
         while scheduled and scheduled[0]._when < end:
             timer = heapq.heappop(scheduled)
@@ -318,7 +318,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
                 self._ready.append(timer)
 
     def _drop_cancelled(self) -> None:
-        """Take the cancelled timers off the heap."""
+        """Remove the cancelled timers from the heap."""
         stand_in = self.home._stand_in
         scheduled = self._scheduled
         lent = stand_in.lent
@@ -336,21 +336,21 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     # The end.
 
     def is_stopping(self) -> bool:
-        """Whether it was told to stop: run_forever ends after this iteration."""
+        """Return whether it was told to stop: run_forever ends after this iteration."""
         return self._stopping
 
     def set_stopping(self, *, value: bool) -> None:
-        """Have run_forever end after this iteration, or take that back."""
+        """Have run_forever end after this iteration, or not."""
         self._stopping = value
 
     def set_default_executor(self, executor: Any) -> None:
-        """asyncio's, which takes its own thread pool only; here a WorkerPool will do as well."""
+        """Do as asyncio's, which accepts its own thread pool only; here also a WorkerPool."""
         if isinstance(executor, self.thread_pools):
             self._default_executor = executor
         else:
             super().set_default_executor(executor)
 
-    # Handles, checked and timed; tasks of others.
+    # Handles, checked and timed; task factories.
 
     def _check_closed(self) -> None:
         super()._check_closed()  # type: ignore[misc]
@@ -362,8 +362,8 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
             message = f"{error}; to wait inside a running loop, await or use homebound.block_on"
             raise RuntimeError(message) from None
 
-    # nest_asyncio then takes the class for one that it has patched, and leaves it alone: it would
-    # replace our iteration by asyncio's, and wake-ups and the big lock would be lost.
+    # With this, nest_asyncio believes that it has already patched the class, and leaves it alone.
+    # It would replace the iteration by asyncio's, and wake-ups and the big lock would be lost.
     _nest_patched = True
 
     run_until_complete = _run_until_complete
@@ -376,14 +376,14 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         method: str,
         kind: type[events.Handle] = events.Handle,
     ) -> events.Handle:
-        """Debug mode: misuse is refused, and a handle remembers where it was made."""
+        """Make a handle after asyncio's checks; in debug mode it remembers where it was made."""
         self._check_closed()
         if method == "call_soon":
             self._check_thread()  # type: ignore[attr-defined]
         self._check_callback(callback, method)  # type: ignore[attr-defined]
         handle = kind(callback, args, self, context)
         if kind is not events.Handle:
-            events.Handle.__init__(handle, callback, args, self, context)  # it leaves this out
+            events.Handle.__init__(handle, callback, args, self, context)  # `kind` does not call it
         if handle._source_traceback:  # type: ignore[attr-defined]
             del handle._source_traceback[-2:]  # type: ignore[attr-defined]  # this call and call_soon
         return handle
@@ -426,14 +426,15 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         del entry
 
     def set_task_factory(self, factory: Any) -> None:
-        """asyncio's set_task_factory; our own one put back is none."""
+        """Do as asyncio's set_task_factory; setting `_own_factory` is setting none."""
         super().set_task_factory(None if factory is self._own_factory else factory)
 
     def get_task_factory(self) -> Any:
-        """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
+        """Return the task factory; if none is set and the loop runs, one that makes our tasks.
 
-        What wraps the factory it finds (an APM) then goes on making homebound tasks; finding None
-        it would make asyncio's, which have no home. Before the loop runs it is None, as asyncio's.
+        A library that wraps the factory that it finds (an APM) then makes homebound tasks; if it
+        found None, it would make asyncio's, which have no home. Before the loop runs, the answer is
+        None, as in asyncio.
         """
         if self._task_factory is None and self.is_running():
             return self._own_factory
@@ -446,9 +447,9 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         context: contextvars.Context | None,
         options: dict[str, Any],
     ) -> Any:
-        """A task of the factory's, which gets what asyncio hands to it on this Python.
+        """Make a task with the factory, which gets the options that asyncio passes on this Python.
 
-        What asyncio's create_task does not take yet (`eager_start`), the factory gets as well.
+        Options that asyncio's create_task does not accept yet (`eager_start`) are passed as well.
         """
         if context is not None:
             options["context"] = context

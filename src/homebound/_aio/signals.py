@@ -1,20 +1,21 @@
-"""How a loop hears Unix signals, in a program that may listen to them as well.
+"""Unix signals in a loop, which shares the wakeup descriptor with the rest of the program.
 
 A process has one wakeup descriptor (`signal.set_wakeup_fd`), to which the C-level handler writes
-the number of each signal. It may be the program's own: trio's, Twisted's, a debugger's. asyncio
-takes it for as long as a loop has a handler of `add_signal_handler`, and forgets whose it was.
+the number of each signal. The program may have set one: trio's, Twisted's, a debugger's. asyncio
+replaces it for as long as a loop has a handler of `add_signal_handler`, and then removes its own
+without putting the earlier one back.
 
-Here it is ours in two cases. What is written then goes on to the descriptor whose place it took,
-which has it back as soon as ours is not needed:
+A homebound loop sets its own in two cases. What is written to that is passed on to the descriptor
+that it replaced, which is put back as soon as the loop's is not needed:
 
 * while the loop has signal handlers, as with asyncio
 * in a long sleep. A Python-level handler runs between two bytecodes: a signal that comes after
-  the last of them, and before the system call, would be heeded when the sleep ends by itself. In a
-  short sleep that does no harm. So nothing of the program runs while the descriptor is ours for
-  this (but for signal handlers), and nothing of it sees ours.
+  the last of them, and before the system call, would be handled only when the sleep ends by itself.
+  In a short sleep that does no harm. The program's code does not run in this time (except signal
+  handlers), so it does not see the loop's descriptor.
 
 Only a thread that runs Python's signal handlers may set it: the main thread of the main
-interpreter. `threading` may take another for that; then we learn it by trying.
+interpreter. `threading` may name another thread the main one; trying to set it then shows that.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_CLOSED = -2  # as no descriptor is, nor none
-SHORT = 0.05  # seconds for which a signal may go unheeded
+_CLOSED = -2  # a number that is neither a descriptor nor -1, which stands for none
+SHORT = 0.05  # seconds: the longest sleep in which a signal may have to wait
 _MOST = 4096  # bytes taken from the socket at a time
 _set_quietly = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 
 def _set(fd: int) -> int:
-    """Make it the wakeup descriptor; which was it before. A closed one is replaced by none."""
+    """Make `fd` the wakeup descriptor, or none if it is closed; return the earlier one."""
     try:
         return _set_quietly(fd)
     except OSError:
@@ -46,11 +47,11 @@ def _set(fd: int) -> int:
 
 
 def runs_signal_handlers() -> bool:
-    """Whether the calling thread is the one that runs them; or seems to be, which is soon known."""
+    """Return whether the calling thread runs signal handlers; a wrong True is soon found out."""
     if threading.current_thread() is threading.main_thread():
         return True
     try:
-        # Nothing is changed by that: which thread we are is looked at first.
+        # This changes nothing: it fails, but checks the calling thread first.
         signal.signal(signal.SIGKILL, signal.SIG_DFL)
     except ValueError:
         return False
@@ -60,10 +61,10 @@ def runs_signal_handlers() -> bool:
 
 
 class _Owner:
-    """A descriptor of the program's whose place ours has taken; or none.
+    """A descriptor of the program's that the loop's has replaced; or none.
 
-    The program may close it meanwhile, and the number may then be that of another file, in which
-    nobody wants to find signals.
+    The program may close it meanwhile, and its number may then belong to another file, to which no
+    signal numbers must be written.
     """
 
     __slots__ = ("_file", "fd")
@@ -85,16 +86,16 @@ class _Owner:
         return self._file is not None and self._look() == self._file
 
     def come_back(self) -> int:
-        """Make it the wakeup descriptor again; which was it before."""
+        """Make it the wakeup descriptor again; return the one before that."""
         return _set(self.fd if self.is_there() else -1)
 
     def hear(self, numbers: bytes) -> None:
-        """What was written to ours."""
+        """Pass on the signal numbers that were written to the loop's descriptor."""
         if self.is_there():
             try:
                 os.write(self.fd, numbers)
             except OSError:
-                pass  # it is full, as it may be for the C-level handler
+                pass  # it is full, which the C-level handler ignores as well
 
 
 _NONE = _Owner(-1)
@@ -103,24 +104,25 @@ _NONE = _Owner(-1)
 class HearingLoop(asyncio.SelectorEventLoop):
     """asyncio's selector loop, which shares the wakeup descriptor. Home only."""
 
-    # asyncio's: the end from which it reads what the C-level handler writes to the other; None once
-    # it is closed. Its handlers, by signal number.
+    # asyncio's socket pair: the C-level handler writes to `_csock`, the loop reads from `_ssock`;
+    # None once closed. And its handlers, by signal number.
     _ssock: socket.socket | None
     _csock: socket.socket | None
     _signal_handlers: dict[int, Any]
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
-        # Whether the thread that lives here runs signal handlers; written by it.
+        # Whether the home thread runs signal handlers; written by that thread.
         self._heeds = False
-        # While ours is set for a sleep: which it was before. Written by the call that sets it.
+        # While the loop's descriptor is set for a sleep: the earlier one. Written by the call that
+        # sets it.
         self._lenders: list[int] = []
         self._lender = _NONE  # the last of them
-        # While ours is set for signal handlers: the same.
+        # While the loop's descriptor is set for signal handlers: the earlier one.
         self._owner = _NONE
 
     def hear_here(self) -> None:
-        """Note whether the calling thread, which lives here now, runs signal handlers."""
+        """Note whether the calling thread, the new home, runs signal handlers."""
         self._heeds = runs_signal_handlers()
 
     def _ours(self) -> int:
@@ -129,9 +131,9 @@ class HearingLoop(asyncio.SelectorEventLoop):
     # A long sleep.
 
     def _sleep_long(self, look: Callable[..., Any], timeout: float | None, *args: Any) -> Any:
-        """`look(timeout, *args)`; a signal ends it, whenever it comes.
+        """Call `look(timeout, *args)`, which a signal ends at whatever moment it comes.
 
-        It costs as much as a sleep from which others wake us at once: look for SHORT before.
+        This costs as much as a sleep that another thread ends at once: look for SHORT before.
         """
         try:
             self._listen_no_more()
@@ -142,7 +144,7 @@ class HearingLoop(asyncio.SelectorEventLoop):
 
     def _listen(self) -> None:
         try:
-            # One call: if a signal handler raises after it, the lender is known all the same.
+            # One C call: a signal handler that raises after it does not lose the earlier one.
             self._lenders.extend(map(_set_quietly, (self._ours(),)))
         except ValueError:
             self._heeds = False
@@ -150,7 +152,10 @@ class HearingLoop(asyncio.SelectorEventLoop):
             self._lender = _Owner(self._lenders[-1])
 
     def _listen_no_more(self) -> None:
-        """Give it back; also later, if a signal handler has raised in here. No-op if it is."""
+        """Put the earlier descriptor back, if that has not been done.
+
+        Called again later if a signal handler has raised in here.
+        """
         if not self._lenders:
             return
         ours = self._ours()
@@ -169,7 +174,7 @@ class HearingLoop(asyncio.SelectorEventLoop):
         self._lender = _NONE
 
     def _take_numbers(self) -> bytes:
-        """What is written to ours and not read yet."""
+        """Read and return what was written to the loop's descriptor."""
         if self._ssock is None:
             return b""
         try:
@@ -180,18 +185,18 @@ class HearingLoop(asyncio.SelectorEventLoop):
     # While there are signal handlers.
 
     def _process_self_data(self, data: bytes) -> None:
-        """asyncio's: data was written to our descriptor."""
+        """Do as asyncio's, for data written to the loop's descriptor, and pass the data on."""
         super()._process_self_data(data)  # type: ignore[misc]
         self._owner.hear(data)
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
-        """asyncio's; the wakeup descriptor whose place ours takes goes on hearing."""
+        """Do as asyncio's; the wakeup descriptor that it replaces still gets the signals."""
         ours = self._ours()
         try:
             before = None if ours == _CLOSED else _set(ours)
-        except ValueError:  # not in this thread: asyncio says so
+        except ValueError:  # not in this thread: asyncio raises for that
             before = None
         if before is not None and before != ours:
             self._owner = _Owner(before)
@@ -202,7 +207,7 @@ class HearingLoop(asyncio.SelectorEventLoop):
                 self._give_back()
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """asyncio's; after the last one the wakeup descriptor is the one that was there before."""
+        """Do as asyncio's; after the last handler, the earlier wakeup descriptor is put back."""
         if sig not in self._signal_handlers:
             return super().remove_signal_handler(sig)
         ours = self._ours()
@@ -213,7 +218,7 @@ class HearingLoop(asyncio.SelectorEventLoop):
         try:
             return super().remove_signal_handler(sig)
         finally:
-            if before != ours:  # the program has set its own since, or has it back
+            if before != ours:  # the program has set another since, or the earlier one is back
                 _set(before)
             elif not self._signal_handlers:
                 self._give_back()
@@ -225,20 +230,23 @@ class HearingLoop(asyncio.SelectorEventLoop):
     # The end.
 
     def _hear_no_more(self) -> None:
-        """asyncio is about to close our descriptor, and only then removes the handlers."""
+        """Put the earlier descriptor back before asyncio closes the loop's.
+
+        asyncio removes the handlers only after that.
+        """
         if not self._signal_handlers:
             return
         owner, self._owner = self._owner, _NONE
         try:
             before = owner.come_back()
         except ValueError:
-            return  # not in this thread: asyncio says so
-        if before != self._ours():  # the program has set its own since
+            return  # not in this thread: asyncio raises for that
+        if before != self._ours():  # the program has set another since
             _set(before)
         owner.hear(self._take_numbers())
 
     def _hear_nothing(self) -> None:
-        """In a forked process, whose signals are none of this loop's. Called from: the child."""
+        """Listen to no signals in a forked process, as they are not for this loop."""
         self._signal_handlers.clear()
         self._lenders.clear()
         self._owner = _NONE

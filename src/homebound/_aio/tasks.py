@@ -153,15 +153,16 @@ _parents: list[Any] = []
 
 
 def strike_out(kind: type[Any]) -> None:
-    """Have no unfinished tasks of `kind` in a forked process: its parent has them."""
+    """Remove the unfinished tasks of `kind` in a forked process: they are its parent's."""
     _parents.extend(unfinished(kind))
     for task in _parents:
         let_die(task)
 
 
-# The caller of a task's get_loop(). A task can be awaited on any loop, so asyncio's functions that
-# insist on futures of one loop (gather, wait, shield, wait_for), and asyncio's own Task in C, are
-# given the loop that runs in the calling thread. all_tasks and any other caller get the home's.
+# The answer to a task's get_loop() depends on the caller. A task can be awaited on any loop, so
+# asyncio's functions that insist on futures of one loop (gather, wait, shield, wait_for), and
+# asyncio's own Task in C, get the loop that runs in the calling thread. all_tasks and any other
+# caller get the home's.
 
 _GET_LOOP = futures._get_loop.__code__  # type: ignore[attr-defined]
 _IS_FUTURE = asyncio.isfuture.__code__
@@ -184,7 +185,7 @@ def _looked_at(task: Any) -> bool:
 
 
 # asyncio marks a future as awaited by a flag in the future itself, so two threads that await one at
-# the same time spoil each other's mark. A task is awaited from anywhere: its flag is always up.
+# the same time overwrite each other's mark. Any thread may await a task, so its flag is always up.
 always_awaited = property(_looked_at, lambda _task, _value: None)
 
 

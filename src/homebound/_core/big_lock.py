@@ -1,26 +1,27 @@
-"""The big lock: a thread that holds it may be the main loop's home for a while.
+"""The big lock: a thread that holds it may stand in for the main loop's home.
 
-The lock is its queue: a deque of threads' seats, whose head holds it. So the lock is taken, handed
-over and let go by one C call each, and what says that it is taken says by which thread:
+The lock is its queue: a deque of threads' seats, whose head holds the lock. So one C call each
+acquires, hands over and releases it, and the queue alone says whether it is held and by which
+thread:
 
-    acquire: append my seat; it is mine if I am the head, else sleep until I am
-    release: take my seat, the head, off; wake the new head, if there is one
-    give up: take my seat out, wherever it stands; wake the head, which I may have been by then
+    acquire: append the seat; the lock is held once the seat is the head, until then sleep
+    release: remove the seat, which is the head; wake the new head, if there is one
+    time out: remove the seat from its place; wake the head, as this seat may just have become it
 
-It is fair by construction: nobody overtakes. Whatever interrupts a thread here, between any two
-bytecodes (a signal handler that raises, MemoryError, RecursionError), its seat is in the queue or
-it is not, so the lock is never lost between the two:
+The queue is FIFO, so it is fair. An exception may interrupt a thread between any two bytecodes (a
+signal handler that raises, MemoryError, RecursionError). The thread's seat is in the queue or it
+is not, so the lock cannot get lost:
 
-    acquire   takes the seat out again, and raises: it is not ours
-    release   takes the seat off, unless that is done, wakes who may have to be, and raises
-    take back looks whether the seat is in, waits for its turn, and then raises: it is ours
+    acquire     removes the seat again, and raises: the lock is not held
+    release     removes the seat if it is still there, wakes the new head, and raises
+    reacquire   queues the seat unless it is queued, waits until it is the head, and raises: held
 
-What a thread keeps of that for itself (`here`) is set on the way in and on the way out. The repair
-is made of C calls in the frame that was interrupted: there is room on the stack for those, because
-its first one has found room.
+The thread-local copy of that state (`here`) is set on the way in and on the way out. The repair
+consists of C calls in the interrupted frame. The stack has room for them, because that frame has
+already made C calls.
 
-A signal handler that takes the lock while its thread waits for it has the same seat queued twice.
-It has its turn first; it takes off one of the two, and the other is its thread's.
+If a signal handler acquires the lock while its thread waits for it, the same seat is queued twice.
+The handler has its turn first and removes one of the two; the other is the interrupted wait's.
 
 `tests/model/biglock.pml` searches every interleaving of this.
 """
@@ -37,7 +38,7 @@ from .._os.clock import Deadline
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
-from .current import ask, here, main
+from .current import here, hooks, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,32 +46,33 @@ if TYPE_CHECKING:
     from .current import Seat
 
 
-_ROOM = 20  # frames: more than it takes to let the lock go, sleep, and wait for it
-# What the waker of the head finds: nobody waits, or it is about to look, or it is woken already.
+_ROOM = 20  # frames: more than it takes to release the lock, sleep, and wait for it
+# Errors in waking the head that need no action: no thread waits, or it has no parker yet and is
+# about to look at the queue, or it has already been woken.
 _NOBODY_WAITS = (IndexError, AttributeError, BlockingIOError, RuntimeError)
 
 
 def thread_name(ident: int | None) -> str:
-    """A thread's name for messages."""
+    """Return a thread's name for messages."""
     thread = next((each for each in threading.enumerate() if each.ident == ident), None)
     return repr(thread.name) if thread else f"with ident {ident}"
 
 
 def _find_room(frames: int) -> None:
-    """Raise RecursionError if the stack has no room for so many."""
+    """Raise RecursionError if the stack has no room for that many frames."""
     if frames:
         _find_room(frames - 1)
 
 
 class BigLock:
-    """The one lock under which a thread stands in as the main context's home.
+    """The lock under which another thread may stand in for the main context's home.
 
-    The main thread holds it at all times but while its loop sleeps. FIFO, not recursive, released
+    The main thread holds it except while its loop sleeps. It is FIFO, not recursive, and released
     by its holder only. While a thread that is no home itself holds it, `current_context()` is the
     main context there: it may enter tasks, poll, and `block_on` without a thread hop.
 
-    Where the main loop is somebody else's, the main thread holds it while it runs homebound's tasks
-    and callbacks, and a holder is no stand-in: what it wakes or blocks on is queued.
+    If the main loop is a foreign loop, the main thread holds the lock while it runs homebound's
+    tasks and callbacks, and a holder is no stand-in: what it wakes or blocks on is queued.
 
     >>> import homebound
     >>> with homebound.big_lock:
@@ -83,16 +85,16 @@ class BigLock:
     """
 
     def __init__(self) -> None:
-        # The head holds the lock, the others wait, FIFO. A thread appends its own seat and takes
-        # it out again, nobody else's; each of that is atomic by the deque's own lock.
+        # The head holds the lock, the others wait, FIFO. A thread appends and removes only its own
+        # seat; the deque's own lock makes both atomic.
         self._queue: deque[Seat] = deque()
-        # Seats of threads that wait, for the main loop, which asks in each iteration whether there
-        # are any: the set is cheaper to ask than the queue. A wait that is cut short at its end may
-        # leave its seat in here; `_look_around` takes it out.
+        # The seats of waiting threads. The main loop looks in each iteration whether there are any,
+        # which costs less with this set than with the queue. An exception at the end of a wait may
+        # leave its seat in the set; `_look_around` removes it.
         self._crowd: set[Seat] = set()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Wait for the lock, at most `timeout` seconds (-1: for ever). True if it is ours now.
+        """Acquire the lock, waiting at most `timeout` seconds (-1: forever); True if acquired.
 
         Raises WouldDeadlock if this thread holds it already: it is not recursive.
 
@@ -132,7 +134,7 @@ class BigLock:
         return True
 
     def release(self, *_: object) -> None:
-        """Let the longest waiting thread have it; wake the main loop if it has work now.
+        """Hand the lock to the longest waiting thread; wake the main loop if it has work now.
 
         Raises WrongThread if this thread does not hold it.
 
@@ -140,7 +142,7 @@ class BigLock:
         """
         if not here.has_big_lock:
             owner = self._owner
-            holder = "nobody" if owner is None else f"thread {thread_name(owner)}"
+            holder = "no thread" if owner is None else f"thread {thread_name(owner)}"
             message = (
                 f"big_lock.release(): this thread does not hold the big lock ({holder} does); "
                 "only its holder may release it"
@@ -158,13 +160,13 @@ class BigLock:
             if queue:
                 self._wake_head()
         except BaseException:
-            # All of it, whatever is done so far: a wake too many does no harm. It stands here, and
-            # in `acquire`, and not in a function: there may be no room on the stack for a call.
+            # Every step again, whichever are done: one wake too many does no harm. It is written
+            # out here and in `acquire`, as the stack may have no room for a call of a function.
             context, here.context = here.context, here.home
             here.has_big_lock = False
             if here.seat in queue:
                 queue.remove(here.seat)
-            if context is not here.home:  # we stood in: its home is to look for itself
+            if context is not here.home:  # this thread stood in: the home must look for itself
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
@@ -174,14 +176,15 @@ class BigLock:
             raise
 
     def held(self) -> bool:
-        """True if the calling thread holds the lock.
+        """Return True if the calling thread holds the lock.
 
         Called from: any thread.
         """
         return here.has_big_lock
 
     __enter__ = acquire
-    __exit__ = release  # itself: one that calls it needs more of the stack than `acquire` found
+    # `release` itself: a method that calls it would need more stack than `acquire` has found.
+    __exit__ = release
 
     def __repr__(self) -> str:
         owner = self._owner
@@ -190,7 +193,7 @@ class BigLock:
 
     @property
     def _owner(self) -> int | None:
-        """By which thread it is held; None if it is free. Called from: any thread."""
+        """The ident of the thread that holds it; None if it is free. Called from: any thread."""
         try:
             return self._queue[0].ident
         except IndexError:
@@ -198,21 +201,21 @@ class BigLock:
 
     @property
     def _waiters(self) -> tuple[Seat, ...]:
-        """Those who wait, first come first. Called from: any thread."""
+        """The seats of the waiting threads, in their order. Called from: any thread."""
         return snapshot(self._queue)[1:]
 
-    # What a home uses around its sleep, and whoever lends the lock: the lock alone, without the
-    # duties of a stand-in.
+    # The lock alone, without the duties of a stand-in: used around a home's sleep, and by a thread
+    # that lends the lock.
 
-    def _take_back(self) -> None:
-        """Take the lock whatever happens: what is raised meanwhile is raised once it is ours.
+    def _reacquire(self) -> None:
+        """Acquire the lock whatever happens, then raise what was raised meanwhile.
 
-        No-op if it is. The caller has called `_make_ready` while it held the lock: what fails in
-        here may not go on failing.
+        A no-op if this thread holds it. The caller has called `_make_ready` while it held the lock,
+        so that a failure in here does not repeat without end.
         """
         seat = here.seat
         queue = self._queue
-        # In there for an acquire that a signal handler, and so we, interrupt.
+        # Queued by an acquire that was interrupted by the signal handler which runs this call.
         before = queue.count(seat) if queue else 0
         raised: BaseException | None = None
         while True:
@@ -238,38 +241,39 @@ class BigLock:
                 del raised  # its traceback leads to this frame
 
     def _make_ready(self) -> None:
-        """Have what it takes to wait for the lock: a descriptor, and room on the stack."""
+        """Get what a wait for the lock needs: a descriptor, and room on the stack."""
         seat = here.seat
         if seat.parker is None:
             seat.parker = my_parker()
         _find_room(_ROOM)
 
-    def _let_go(self) -> None:
-        if here.has_big_lock:  # else the main thread has released it by hand, and takes it again
+    def _release_if_held(self) -> None:
+        """Release it, if this thread holds it: the program may have released it by hand."""
+        if here.has_big_lock:
             if here.home is None:
                 here.context = None
             self.release()
 
     def _wait(self, seat: Seat, timeout: float) -> bool:
-        """Sleep until it is our turn; False when the time is over, and we have left the queue."""
+        """Sleep until the seat is the head; False if the time is over and the seat is removed."""
         queue = self._queue
         parker = seat.parker
         if parker is None:
-            # Before the last look: who lets us have it has found no parker, or wakes this one.
+            # Before the last look: a thread that releases the lock finds no parker, or wakes this.
             parker = seat.parker = my_parker()
         deadline = Deadline(None if timeout < 0 else timeout)
         try:
             seat.timed = timeout >= 0
             self._crowd.add(seat)
-            # CPython looks for signals at a jump back. On 3.12 to 3.14 one that depends on a
-            # condition is outside of the `try` it stands in: so neither a `while` with a condition
+            # CPython checks for signals at a backward jump. On 3.12 to 3.14 a conditional backward
+            # jump is not covered by the `try` around it: so neither a `while` with a condition
             # nor a loop that ends in an `if`. tests/core/test_jumps_back.py looks for those.
             while True:
                 if queue[0] is seat:
                     return True
                 if deadline.over():
                     queue.remove(seat)
-                    self._wake_head()  # it may have been our turn by then
+                    self._wake_head()  # this seat may have become the head meanwhile
                     return False
                 deadline.park(parker)
         finally:
@@ -277,10 +281,10 @@ class BigLock:
             seat.timed = True
 
     def _look_around(self) -> None:
-        """The main loop gives way; it need not if the crowd is of those that have gone."""
+        """Remove seats that no longer wait from `_crowd`. Called as the main loop gives way."""
         if len(self._queue) == 1:
             self._crowd.clear()
-            # One may have come: it queues before it joins the crowd, pairs with `_wait`.
+            # A thread may have come meanwhile: it joins the queue, then the crowd (see `_wait`).
             self._crowd.update(self._waiters)
 
     def _wake_head(self) -> None:
@@ -290,7 +294,7 @@ class BigLock:
             pass
 
     def _holder_ends(self, ident: int, thread: threading.Thread | None) -> None:
-        """A thread ends, perhaps with the lock: nobody would ever have it again. Called in it."""
+        """Release the lock if the thread that ends, in which this is called, holds it."""
         if self._owner != ident:
             return
         context = main.stood_in_for
@@ -300,20 +304,20 @@ class BigLock:
         self._wake_head()
         name = f"with ident {ident}" if thread is None else repr(thread.name)
         error = ContextError(
-            f"thread {name} ended while it held the big lock, which is now let go; take it "
-            "with `with big_lock:`, or call big_lock.release() in the thread that took it"
+            f"thread {name} ended while it held the big lock, which is now released; acquire it "
+            "with `with big_lock:`, or call big_lock.release() in the thread that acquired it"
         )
         threading.excepthook(threading.ExceptHookArgs((ContextError, error, None, thread)))
 
 
 @contextmanager
-def big_lock_let_go() -> Iterator[None]:
-    """Not holding the big lock, if we do; it is ours again afterwards, whatever is raised."""
+def big_lock_released() -> Iterator[None]:
+    """Release the big lock for a block, if this thread holds it, and always reacquire it."""
     if not here.has_big_lock:
         yield
         return
     home = here.home
-    # In a signal handler that runs as the home goes to sleep, it is lent already.
+    # In a signal handler that runs as the home goes to sleep, the lock is already lent.
     lent = home is not None and home._stand_in.lent
     big_lock._make_ready()
     try:
@@ -323,10 +327,10 @@ def big_lock_let_go() -> Iterator[None]:
         yield
     finally:
         try:
-            big_lock._take_back()
+            big_lock._reacquire()
         finally:
             if not here.has_big_lock:  # interrupted before it had begun
-                big_lock._take_back()
+                big_lock._reacquire()
             context = here.context
             if home is not None:
                 home._stand_in.lent = lent
@@ -335,6 +339,6 @@ def big_lock_let_go() -> Iterator[None]:
 
 
 big_lock: BigLock = BigLock()
-ask.thread_ends = big_lock._holder_ends
-# Whoever held it or waited for it is not in a forked process.
+hooks.thread_ends = big_lock._holder_ends
+# A forked process has none of the threads that held it or waited for it.
 at_fork(AtFork.BIG_LOCK, big_lock.__init__)  # type: ignore[misc]

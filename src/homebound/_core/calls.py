@@ -1,8 +1,8 @@
 """The parts of tasks and contexts that `block_on` and `wait_while` need, to wait in a call.
 
-A task in whose step such a call runs awaits what the call waits for: its `_fut_waiter` says so, and
-cancelling the one cancels the other. Only this module writes that. They are functions and not
-methods, as Task and AioContext are public classes.
+A task in whose step such a call runs awaits what the call waits for: its `_fut_waiter` is the inner
+task, and cancelling the outer one cancels the inner. Only this module writes that. They are
+functions and not methods, as Task and AioContext are public classes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def tell(task: Task[Any], listener: Any) -> None:
 
 
 def is_run_by_nobody(task: Task[Any]) -> bool:
-    """Return whether no thread runs its loop, so that waiting for its cleanup leads to nothing.
+    """Return whether no thread runs its loop, so that a wait for its cleanup would not end.
 
     Called from: any thread.
     """
@@ -74,13 +74,13 @@ def is_run_by_nobody(task: Task[Any]) -> bool:
 
 
 def wait_in_call(outer: Any, inner: Task[Any] | None) -> None:
-    """Note what the running task, of any make, waits for in a call; None: for nothing more."""
+    """Record what the running task, homebound's or not, waits for in a call; None: no longer."""
     if isinstance(outer, Task):
         outer._fut_waiter = inner  # cancelling the outer task cancels the inner one; see ends_with
 
 
 def run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
-    """Run its first step inline. Most tasks run so never wait, and need no nested loop."""
+    """Run a task's first step inline. Most such tasks never wait, and need no nested run."""
     if type(outer) is Task:
         outer._fut_waiter = task  # the step may itself block in here
     try:
@@ -91,7 +91,7 @@ def run_first_step(task: Task[Any], turned: LoopContext, outer: Any) -> None:
 
 
 def ends_with(task: Task[Any], running: Any) -> bool:
-    """Return whether it is the running task, or waits for it in turn, and so ends no earlier."""
+    """Return whether the task is the running one, or waits for it, and so ends no earlier."""
     waiting: Any = task
     seen: set[Any] = set()
     while isinstance(waiting, Task) and waiting not in seen:
@@ -103,7 +103,7 @@ def ends_with(task: Task[Any], running: Any) -> bool:
 
 
 def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
-    """Return the tasks in whose `block_on` it runs its first step, outermost first."""
+    """Return the tasks in whose `block_on` `task` runs its first step, outermost first."""
     callers: list[Task[Any]] = []
     while isinstance(task, Task):
         inner = task
@@ -111,7 +111,7 @@ def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
             (
                 each
                 for each in context._tasks()
-                # One that awaits it is told of its end.
+                # A task that awaits it is among its listeners.
                 if each._fut_waiter is inner and each not in inner._listeners
             ),
             None,
@@ -128,5 +128,5 @@ def is_cancelled(task: Task[Any]) -> bool:
 
 
 def take_cancellation(task: Task[Any]) -> BaseException:
-    """Take the pending cancellation; the exception to raise in the task."""
+    """Clear the pending cancellation, and return the exception to raise in the task."""
     return task._to_throw()

@@ -1,22 +1,22 @@
-"""Who may enter a suspended task: the cell.
+"""The cell of a task: it decides which thread may enter a suspended task.
 
-That is decided by its *cell*, a list made afresh for each suspension, to which everyone concerned
-appends one thing and then looks:
+A cell is a list, made afresh for each suspension. Each side appends one item and then looks:
 
     the home appends PARK once the coroutine has given up control in `suspend()`;
-    who wants to enter it appends a token of his own.
+    a waker (`wake`, `schedule`, `enter`, a completion) appends its own token.
 
-The first two entries decide, and `list.append` is atomic, so all see the same two. [PARK, mine]: I
-have the task to myself and put it into its home's mailbox. [mine, ...]: I was early; the home finds
-my token there when it appends PARK, and does it for me. Anything else: somebody was first, I get
-AlreadyScheduled. A latecomer holds the old list and loses there. tests/model/wakecell.pml searches
-every interleaving of this, and catches the variants that look before they append.
+The first two items decide, and `list.append` is atomic, so all see the same two. A waker finds
+[PARK, its token]: it alone has the task, and puts it into its home's mailbox. Or [its token, ...]:
+it was early; the home finds that token when it appends PARK, and enters the task on its behalf.
+Anything else: another waker was first, and this one raises AlreadyScheduled. A late waker still
+holds the list of an earlier suspension, and loses there. tests/model/wakecell.pml searches every
+interleaving of this, and catches the variants that look before they append.
 
-A token is for one suspension, so none may stay behind for the next. A task that does not give up
-control because it was cancelled before claims the suspension itself. A wait that ends before its
-suspension, by an exception, moves on to another cell (`_renew_cell`): what a completion has left in
-the old one, a negative number, is dropped, and what `wake` has left there is kept. A waker that
-finds itself in a cell that was left goes on in the next.
+A token counts for one suspension, and none may remain for the next. A task that was cancelled
+before it gives up control claims the suspension itself. A wait that fails before its suspension
+moves on to another cell (`_renew_cell`): the token of a completion in the old cell, a negative
+number, is dropped, and that of `wake` is kept. A waker that finds that its cell was left goes on in
+the next one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class _Park:
-    """What `suspend` yields, and what stands in a cell for "it has given up control"."""
+    """The type of PARK: `suspend` yields it, and in a cell it says that the task is suspended."""
 
     def __repr__(self) -> str:
         # asyncio shows this as "Task got bad yield: ..." when a task of its own awaits suspend().
@@ -54,17 +54,17 @@ PARK = _Park()
 
 
 class _Promised(list[Any]):
-    """The cell of every task that its maker has queued: whoever comes, comes too late."""
+    """The cell of each task that was queued as it was made: every waker is too late."""
 
     def append(self, _: object) -> None:
-        """Lose."""
+        """Drop the token: its waker has lost."""
 
 
 PROMISED = _Promised([PARK, 0])
 
 
 class _Left:
-    """In a cell that the task has left before any token came: the next one."""
+    """An item in a cell that the task has left before any token came; it has the next cell."""
 
     __slots__ = ("cell",)
 
@@ -76,10 +76,10 @@ NEW = 2  # the value of _parked for a task that has not begun; any other parked 
 
 
 class Enterable(TaskFuture[T]):
-    """What can be suspended, and entered again by one of those who want to."""
+    """The part of a task that suspends it and that one of many wakers enters again."""
 
     __slots__ = (
-        "_cell",  # who has promised to enter it. Any thread appends; the home replaces it
+        "_cell",  # the tokens of its wakers. Any thread appends; the home replaces it
         "_fut_waiter",  # the future it awaits, else None. Home only
         "_parked",  # False, or True while suspended in suspend(), or NEW. Home only
     )
@@ -88,18 +88,18 @@ class Enterable(TaskFuture[T]):
     _fut_waiter: Any
     _parked: int
 
-    _cancelled = False  # as a mailbox entry it is never passed over
+    _cancelled = False  # as a mailbox entry it is never skipped
 
     def _run(self) -> None:
-        """One step."""
+        """Run one step of the coroutine."""
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Resume it at home: `home.enter(task)`.
+        """Resume the task at its home: `home.enter(task)`.
 
         In its home's thread (or a stand-in's) it runs at once, or when the running task suspends;
         from any other thread it is queued at home. If it has not suspended yet, it resumes once it
-        has: store the result, then wake. Raises AlreadyScheduled if somebody was first,
+        has: store the result, then wake. Raises AlreadyScheduled if it has already been woken,
         NotSuspended if it is finished, runs, or waits for something else, ContextClosed if its home
         has ended.
 
@@ -121,13 +121,14 @@ class Enterable(TaskFuture[T]):
         token = _thread.get_ident()  # a new int each time, so it is told apart by identity
         cell.append(token)
         if cell[0] is PARK and cell[1] is token:
-            home = self._home  # type: ignore[assignment]  # nobody but us moves the task now, before it has run
+            # Read again: until it has run, only this thread can move the task.
+            home = self._home  # type: ignore[assignment]
             home._ready.append(self)
             if home._bell:
                 try:
                     home._ring(self)
                 except ContextClosed:
-                    self._abandon("ended with it")  # the closer has left it to us
+                    self._abandon("ended with it")  # the closer has left that to this thread
                     raise
                 except BaseException:  # it is queued
                     _thread.start_new_thread(home._ring, (None,))
@@ -141,7 +142,7 @@ class Enterable(TaskFuture[T]):
             self._wake_in(later, home)
 
     def _claim(self, target: AioContext) -> bool:
-        """Promise to enter it in `target`. True: the caller must queue it there now."""
+        """Claim the task for `target`. True: the caller must queue it there now."""
         return self._claim_in(self._cell, target)
 
     def _claim_in(self, cell: list[Any], target: AioContext) -> bool:
@@ -159,16 +160,16 @@ class Enterable(TaskFuture[T]):
         return self._claim_in(later, target)
 
     def _claim_own_suspension(self) -> Any:
-        """Claim the suspension of a task cancelled before it; the token that has won it."""
+        """Claim the suspension of a task cancelled before it; return the token that won it."""
         self._parked = True
         cell = self._cell
         cell.append(_thread.get_ident())
-        return cell[0]  # a wake's that came first, or ours
+        return cell[0]  # that of an earlier wake, or this one
 
     def _renew_cell(self, cell: list[Any]) -> None:
-        """Forget the wait of the running task that failed, if before its suspension in `cell`.
+        """Leave `cell` if a wait of the running task failed before its suspension there.
 
-        Home only. The completion that was to wake it, and has come or comes yet, is for nothing.
+        Home only. The completion that was to wake it has no effect, before or after this.
         """
         if self._cell is not cell:
             return
@@ -179,7 +180,7 @@ class Enterable(TaskFuture[T]):
             self._cell = left.cell
 
     def _cell_after(self, cell: list[Any]) -> list[Any] | None:
-        """Where to go on if `cell` was left by `_renew_cell`; else None: the entry has lost."""
+        """Return the cell to go on in, if `_renew_cell` left `cell`; None if the token has lost."""
         first = cell[0]
         if type(first) is _Left:
             return first.cell
@@ -187,19 +188,19 @@ class Enterable(TaskFuture[T]):
         return latest if _is_completion(first) and latest is not cell else None
 
     def _unclaim(self, home: AioContext | None) -> None:
-        """The promise of our claim cannot be kept: it is suspended, and at home where it was."""
+        """Undo a claim that the caller cannot fulfil: suspended again, at home in `home`."""
         self._home = home
         self._cell = [PARK]
 
     def _claimed_by_closer(self) -> bool:
-        """Its home ends: True if nobody has promised to enter it elsewhere, and nobody will."""
+        """Claim the task for its home, which is being closed; False if a waker has claimed it."""
         token = _thread.get_ident()
         cell = self._cell
         cell.append(token)
         return cell[0] is PARK and cell[1] is token
 
     def _claim_at_home(self, context: AioContext) -> bool:
-        """Promise to enter it in `context`, whose home the calling thread is."""
+        """Claim the task for `context`, whose home is the calling thread."""
         if self._home is context and not self._parked:
             message = (
                 f"task {self.get_name()!r} "
@@ -225,14 +226,17 @@ class Enterable(TaskFuture[T]):
             )
         first = cell[1] if cell[0] is PARK else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
-        who = f"thread {thread_name(abs(ident))}" if ident else "its maker (spawn, create_task)"
+        if ident:
+            who = f"thread {thread_name(abs(ident))}"
+        else:
+            who = "the call that made it (spawn, create_task)"
         return AlreadyScheduled(
-            f"{what}: {who} has already promised to enter task {self.get_name()!r} in {target!r}; "
-            f"it must run before it can be entered again. Called in {whereabouts()}"
+            f"{what}: {who} has already scheduled task {self.get_name()!r} in {target!r}; it must "
+            f"run before it can be entered again. Called in {whereabouts()}"
         )
 
     def _begin_if_new(self, target: AioContext) -> None:
-        """If it was made without being queued, and nobody has: have it begin, at home or there."""
+        """Queue a task that was made but never queued, at its home or else in `target`."""
         cell = self._cell  # before the look: a task that has begun has another
         if self._parked != NEW:
             return
@@ -244,12 +248,12 @@ class Enterable(TaskFuture[T]):
             self._home._post(self)
 
     def _abandon(self, why: str) -> None:
-        """Its home has ended: whoever waits for it is told."""
+        """End the task, as its home has ended, and notify its waiters."""
         raise NotImplementedError
 
 
 def _is_completion(token: Any) -> bool:
-    """Whether it is for one wait only, of a Waker or a TaskWaiter: theirs are negative."""
+    """Return whether the token is for one wait only, a Waker's or TaskWaiter's: a negative one."""
     return type(token) is int and token < 0
 
 
@@ -280,7 +284,7 @@ class OneSuspension:
                 try:
                     home._ring(task)
                 except ContextClosed:
-                    # The closer found our promise and left the task to us, who cannot keep it.
+                    # The closer found this token and left the task, which cannot run any more.
                     task._abandon("ended with it")
                     return False
                 except BaseException:  # out of stack or memory; a signal handler's
@@ -304,8 +308,8 @@ class OneSuspension:
 class Waker(OneSuspension):
     """Wakes a task from its next suspension, once, and from no later one.
 
-    Made by the running task before it suspends. For whoever completes something for a task: a
-    cancellation that came first wins, and the late completion disturbs nobody.
+    The running task makes it before it suspends, for the code that completes what it waits for. If
+    a cancellation comes first, it wins, and the late completion has no effect.
     """
 
     __slots__ = ("cell", "task")

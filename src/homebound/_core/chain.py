@@ -43,15 +43,15 @@ class Chain(Mailbox):
         # whether a chain is being run. Home only, and signal handlers there: see `_run_chain`.
         self._woken: deque[Task[Any]] = deque()
         self._chained = False
-        # Takes the first of them at each step, with no bytecode between the taking and the naming.
+        # Pops the first of them at each step, with no bytecode between the pop and the assignment.
         self._takes: Iterator[Task[Any]] = map(_popleft, repeat(self._woken))
-        # Entries run beyond one in each iteration, as in most there is one: a sum less to do. Fewer
-        # than none if many were empty. Home only.
+        # Entries run beyond one in each iteration: most run one, and then need no addition.
+        # Negative if many iterations were empty. Home only.
         self._more = 0
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
-        self._woken.clear()  # if a task of this context has forked: nothing runs after it here
+        self._woken.clear()  # a task of this context may have forked: no other runs in the child
 
     def _put_aside(self) -> bool:
         """Leave the woken tasks to later iterations; return whether a chain was being run."""
@@ -68,21 +68,23 @@ class Chain(Mailbox):
     def _run_chain(self) -> None:
         """Run the tasks that the task which just suspended or ended has woken, depth first.
 
-        No recursion: a chain of any length is this one loop. No starvation: a task may come again
-        in the same chain, but after REPEATS of that the rest goes to the mailbox, so that timers,
-        sockets and other tasks have their iteration.
+        There is no recursion: a chain of any length runs in this one loop. There is no starvation:
+        a task may run again in the same chain, but after REPEATS of that the rest goes to the
+        mailbox, so that timers, sockets and other tasks have their iteration.
 
-        The chain is one deque. What a task wakes is appended to it, and rotated to its head when
-        that suspends. A signal handler may wake tasks between any two bytecodes: while a task runs,
-        that appends too. Between two, the woken task runs on top of us, and what it wakes:
+        The chain is one deque. The tasks that a task wakes are appended to it, and rotated to its
+        head when that task suspends. A signal handler may wake tasks between any two bytecodes.
+        While a task runs, they are appended as well. Between two tasks, the woken task runs in the
+        handler, on top of this frame, and the tasks that it wakes in turn
 
-        * before `_chained` is set, and after it was unset, runs in a chain on top, with what is
-          left of ours: we find the deque empty, or put into the mailbox what came after that
-        * in between is left to us: it stands at the tail, and if it came after our last look, we
-          put it into the mailbox
+        * run in a chain on top, with what is left of this one, before `_chained` is set and after
+          it is cleared: this frame then finds the deque empty, or puts later tasks into the mailbox
+        * are appended otherwise: this frame runs them, or puts them into the mailbox if they came
+          after its last look
 
-        Each task enters and leaves the deque by one C call, so it is never in two queues. It could
-        be in none if the handler raises: the task that was taken, and has not begun, is put back.
+        One C call moves each task into the deque and out of it, so a task is never in two queues.
+        It could be in none if the handler raises: a task that was popped and has not begun is
+        queued again.
         """
         woken = self._woken
         task: Task[Any] | None = None
@@ -109,12 +111,12 @@ class Chain(Mailbox):
                     woken.rotate(left - rest)
                 # Last: see BigLock._wait.
                 rest = left - 1
-        except IndexError:  # a task on top has emptied it
+        except IndexError:  # a chain on top has emptied it
             if task is not None:
                 raise
         finally:
             self._chained = False
-            if task is not None and task._cell is cell:  # it has not begun: a step begins with that
+            if task is not None and task._cell is cell:  # not begun: a step begins with a new cell
                 self._ready.append(task)
             if woken:
                 pour(woken, _popleft, self._ready.extend)

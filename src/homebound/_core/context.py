@@ -1,8 +1,7 @@
 """AioContext: an event loop, its mailbox, and the thread that is its home.
 
-How others hand it something to run is the mailbox's business: `mailbox.py`. What wakes a home and
-runs its tasks is the loop's: `guest_context.py` for loops of others (`attach`), `loop_context.py`
-for our own.
+`mailbox.py` has how other threads post to it. How a home is woken and runs its tasks depends on the
+loop: `guest_context.py` is for foreign loops (`attach`), `loop_context.py` for our own.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .chain import Chain
 from .coroutines import shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
-from .loop_end import abandon, context_of
+from .foreign_loops import abandon, context_of
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -46,29 +45,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _names = count(1)
-contexts: WeakSet[AioContext] = WeakSet()  # all there are, for dump()
+contexts: WeakSet[AioContext] = WeakSet()  # all contexts, for dump()
 
 
 class AioContext(Chain):
     """An event loop, the mailbox of what is to run there, and the thread that is its home.
 
-    Made by `run`, `IOThread` and `new_event_loop`; `attach` makes one for any asyncio loop.
+    `run`, `IOThread` and `new_event_loop` make one; `attach` makes one for any asyncio loop.
     """
 
     # The Task class; set where it is defined, one layer up.
     _task_type: ClassVar[type[Task[Any]]]
-    # The class for loops of others; set where it is defined, likewise.
+    # The class for foreign loops; set where it is defined, one layer up.
     _guest_type: ClassVar[Callable[..., AioContext]]
     # A task factory that makes tasks at home on its loop; set where Task is defined.
     _own_factory: ClassVar[Callable[..., Any]]
 
-    _is_guest: ClassVar[bool]  # whether the loop is somebody else's
-    # Its thread was asked to stop: it ends what is here, and takes no new task from others.
+    _is_guest: ClassVar[bool]  # whether the loop is a foreign one
+    # Its thread was asked to stop: it ends its tasks, and accepts no new ones from other threads.
     _ending = False  # set once, by the home
-    # How many seconds that may take, and when it is over; None: as long as it needs.
+    # How many seconds that may take (None: as long as it needs), and the end of that time.
     _shutdown_timeout: float | None = None
     _end_by: Deadline | None = None  # written by the home
-    _drained = False  # its tasks have ended: none may move here any more; set once, by the home
+    _drained = False  # its tasks have ended: no task may move to it any more; set once, by the home
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -78,43 +77,44 @@ class AioContext(Chain):
         self.loop = loop
         self.name = name or f"context-{next(_names)}"
         self._stand_in = StandIn(loop)
-        self._home_ident: int | None = None  # of its home's thread; written by that
-        self._closing = _thread.allocate_lock()  # taken once, by whoever closes it
-        # The homebound task in whose step a task factory is at work. What that starts eagerly, of
-        # whatever make, is the running task meanwhile; what it wakes runs when this one suspends.
-        # Home only.
+        self._home_ident: int | None = None  # the home thread's; written by that thread
+        self._closing = _thread.allocate_lock()  # acquired once, by the thread that closes it
+        # The homebound task in whose step a task factory is called. A task that the factory starts
+        # eagerly, homebound's or not, is the running task meanwhile; the tasks that it wakes run
+        # when the outer one suspends. Home only.
         self._outer: Task[Any] | None = None
-        # How a task's step ends, for asyncio. In a forked process the context gets another. It is a
-        # field since no Python specialises the look-up of a static method.
+        # The function that tells asyncio that a task's step has ended; another one in a forked
+        # process. A field, because no Python specialises the look-up of a static method.
         self._leave_task = leave_task
-        # Those who wait for futures of this loop from elsewhere, to be told at its end; of a loop
-        # of our own. Home only; whoever takes one out answers it.
+        # The waits for futures of this loop from other homes, to be answered at its end (for a
+        # foreign loop, see LoopEnd). Home only; what takes a wait out answers it.
         self._far_waits: set[Any] = set()
-        # Futures of calls that executors do for tasks here: `homebound.testing` takes who waits for
-        # one to be busy. Written at home; others only ask whether it is empty.
+        # Futures of calls that executors make for tasks of this context: `homebound.testing` counts
+        # a task that waits for one as busy. Written at home; other threads only look whether it is
+        # empty.
         self._away: set[Any] = set()
-        # Parkers of threads that wait for this context to get on; list operations are atomic.
+        # Parkers of threads that wait for progress of this context; list operations are atomic.
         self._watchers: list[Parker] = []
         self._iterations = self._skipped = 0  # home only
         self._wakeups = self._coalesced = 0  # home only
         contexts.add(self)
-        # None once it is closed, so that nothing refers in a circle.
+        # None once it is closed, which breaks a reference cycle.
         self._notice: BottomHalf | None = BottomHalf(self, self._look_again)
         self.workers: Any = None  # its WorkerPool, made at first use. Home only.
 
     @classmethod
     def attach(cls, loop: asyncio.AbstractEventLoop, *, tasks: bool = False) -> AioContext:
-        """The context of any asyncio loop, made now if it has none: uvloop's, a GUI's, stock.
+        """Return the context of an asyncio loop (uvloop, a GUI's, stock), made now if it has none.
 
-        The thread that runs the loop is its home. The process's main thread is the home of the main
-        context, if there is none: `main_context()` is this one while the loop runs, and homebound's
-        tasks and callbacks hold the big lock there as they run. On loops that are not homebound's,
-        `poll`, nested waiting and inline entry under the big lock raise ContextError. Such a
-        loop's `close` is covered on the instance, to tell those who wait for something there.
-        With `tasks`, what `create_task` makes there from now on are homebound tasks, by a task
-        factory of the loop (`loop.set_task_factory(None)` undoes that): asyncio.create_task, and
-        all that Qt bindings start, can be woken and moved. Raises ContextClosed if the loop is
-        closed and had no context, ContextError with `tasks` if it has a task factory.
+        The thread that runs the loop is its home. If that is the process's main thread, and there
+        is no main context, this is the main context while the loop runs: homebound's tasks and
+        callbacks hold the big lock there as they run. On loops that are not homebound's, `poll`,
+        nested waiting and inline entry under the big lock raise ContextError, and `close` is
+        replaced on the instance, to notify what waits for something there. With `tasks`,
+        `create_task` makes homebound tasks there from now on, by a task factory
+        (`loop.set_task_factory(None)` undoes that): the tasks of asyncio.create_task, and those
+        that Qt bindings start, can be woken and moved. Raises ContextClosed if the loop is closed
+        and had no context, ContextError with `tasks` if it has a task factory.
 
         >>> import asyncio, homebound
         >>> async def main():
@@ -144,7 +144,7 @@ class AioContext(Chain):
 
     @classmethod
     def _make_tasks_of(cls, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a loop of others make homebound tasks."""
+        """Have a foreign loop make homebound tasks."""
         factory = loop.get_task_factory()
         if factory is None:
             loop.set_task_factory(cls._own_factory)
@@ -156,16 +156,16 @@ class AioContext(Chain):
             raise ContextError(message)
 
     def _itself(self) -> AioContext | None:
-        """This context; of what stands for one whose loop is closed, the one it stands for."""
+        """Return this context; an epitaph returns the closed context that it stands for."""
         return self
 
     def _end_begins(self) -> None:
-        """Its end is asked for: its time runs from here. Home."""
+        """Begin the time that its end may take. Home."""
         if self._end_by is None and self._shutdown_timeout is not None:
             self._end_by = Deadline(self._shutdown_timeout)
 
     def _end_is_over(self) -> bool:
-        """Whether what has not ended by now is to be abandoned. Home."""
+        """Return whether the time for its end is over, and what is left is abandoned. Home."""
         return self._end_by is not None and self._end_by.over()
 
     async def _end_workers(self) -> None:
@@ -173,23 +173,25 @@ class AioContext(Chain):
         if self.workers is not None:
             await self.workers._end(self)
 
-    def _enter_vacant(self) -> bool:
-        """True if nobody is home, nor will be before `_leave`; loops of others never say."""
+    def _occupy(self) -> bool:
+        """Act for the home if no thread is, until `_vacate`; False if one is, or may be."""
         return False
 
-    def _leave(self) -> None:
-        """After `_enter_vacant`."""
+    def _vacate(self) -> None:
+        """End what `_occupy` began."""
 
     def _move_in(self) -> None:
-        """The calling thread runs the loop: it is the home."""
+        """Make the calling thread, which runs the loop, the home."""
         raise NotImplementedError
 
     def _is_lived_in(self) -> bool:
-        """Some thread runs the loop, or is about to: what is queued now will run."""
+        """Return whether a thread runs the loop, or is about to: what is queued now will run."""
         raise NotImplementedError
 
     def is_home(self) -> bool:
-        """True if tasks of this context may run in the calling thread: `current_context() is self`.
+        """Return True if tasks of this context may run in the calling thread.
+
+        The same as `current_context() is self`.
 
         Called from: any thread.
         """
@@ -204,11 +206,11 @@ class AioContext(Chain):
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
-        """Make a task of `coro` at home here, and have it begin in the next iteration.
+        """Make a task of `coro` at home in this context; it begins in the next iteration.
 
-        `context` is the contextvars.Context it runs in; by default a copy of the caller's. Never
+        `context` is the contextvars.Context it runs in; by default a copy of the caller's. It never
         runs in the caller's stack. Raises ContextClosed if the context has ended (and closes
-        `coro`), TypeError if it is no coroutine.
+        `coro`), TypeError if `coro` is no coroutine.
 
         >>> import homebound
         >>> async def double(number):
@@ -220,7 +222,7 @@ class AioContext(Chain):
         Called from: any thread.
         """
         if self._ending and here.context is not self:
-            # Not queued, it is no task of ours, which the home would cancel at this moment.
+            # Made without being queued: the home, which cancels its tasks now, does not know it.
             self._task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()
         task = self._task_type._queued(coro, self, name, context)
@@ -235,8 +237,8 @@ class AioContext(Chain):
         """Have a suspended task entered in the next iteration; FIFO, never in the caller's stack.
 
         Its home is this context from now on. If it has not suspended yet, it is entered once it
-        has. Raises AlreadyScheduled if somebody has promised to enter it already, NotSuspended if
-        it has finished, ContextClosed if the context has ended.
+        has. Raises AlreadyScheduled if it has already been woken, scheduled or entered,
+        NotSuspended if it has finished, ContextClosed if the context has ended.
 
         Called from: any thread.
         """
@@ -255,10 +257,10 @@ class AioContext(Chain):
                 raise
 
     def enter(self, task: Task[Any]) -> None:
-        """Run a suspended task: here and now if this thread may, else `schedule` it.
+        """Run a suspended task at once, if the calling thread may; else `schedule` it.
 
-        Where this context is current and no task is running, it runs in this stack until it
-        suspends; where one is running, when that one suspends or ends. Raises AlreadyScheduled,
+        If this context is current and no task is running, the task runs in the caller's stack until
+        it suspends; if one is running, when that one suspends or ends. Raises AlreadyScheduled,
         NotSuspended (it runs, or waits for something else, or is finished) or ContextClosed.
 
         Called from: any thread.
@@ -273,7 +275,7 @@ class AioContext(Chain):
             raise
 
     def _take_no_other(self, task: object, what: str) -> None:
-        """What was to be entered failed us: say so if it is no task of ours."""
+        """Raise TypeError if `task`, which could not be entered, is no homebound Task."""
         if not isinstance(task, self._task_type):
             message = (
                 f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
@@ -285,24 +287,25 @@ class AioContext(Chain):
         if self._closed:
             self._refuse()
         if self._stand_in.lent and here.home is self:  # not may_run_here: see there
-            # A signal handler, in that wait. Somebody may stand in now: nothing runs here.
+            # In a signal handler, in the home's sleep. A stand-in may be at work: run nothing.
             self.schedule(task)
             return
         if not task._claim_at_home(self):
-            return  # it runs elsewhere, and comes when it suspends
+            return  # it runs in another thread, and is posted here when it suspends
         running = running_here(self.loop)
         if type(running) is self._task_type or (running is not None and self._outer is not None):
             self._woken.append(task)
         elif running is None:
             self._more += 1
             self._run_now(task)
-        else:  # a task that is not ours cannot have ours run inside it
+        else:  # a task of ours cannot run inside a foreign task
             self._post(task)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
-        """Have `callback(*args)` called at home in the next iteration; returns a handle to cancel.
+        """Have `callback(*args)` called at home in the next iteration; return a handle to cancel.
 
-        It runs in a copy of the caller's contextvars. Raises ContextClosed if it has ended.
+        It runs in a copy of the caller's contextvars. Raises ContextClosed if the context has
+        ended.
 
         Called from: any thread.
         """
@@ -326,14 +329,14 @@ class AioContext(Chain):
         return entry
 
     def bottom_half(self, callback: Callable[[], object]) -> BottomHalf:
-        """A callback of this context that any thread can schedule; see `BottomHalf`.
+        """Return a callback of this context that any thread can schedule; see `BottomHalf`.
 
         Called from: any thread.
         """
         return BottomHalf(self, callback)
 
     def notify(self) -> None:
-        """Make a sleeping poll, or the next one to sleep, look again; many calls cost one.
+        """Have a sleeping poll, or the next one to sleep, look again; a burst costs one ring.
 
         Called from: any thread.
         """
@@ -342,25 +345,28 @@ class AioContext(Chain):
             notice.schedule()
 
     def _look_again(self) -> None:
-        self._skipped += 1  # being notified is nothing that ran
+        self._skipped += 1  # a notification does not count as something that ran
         self._tell_watchers()
 
     # Running.
 
     def _run_now(self, task: Task[Any]) -> None:
-        """Run it in this stack. Home, or who stands in."""
+        """Run one step of the task in this stack. Home, or its stand-in."""
         raise NotImplementedError
 
     def _may_begin_inside(self, context: Context | None) -> bool:  # noqa: ARG002  (see LoopContext)
-        """Whether a new task may run its first step here and now; on loops of others, never."""
+        """Return whether a new task may run its first step in the caller's stack now.
+
+        Never on a foreign loop.
+        """
         return False
 
     def _begin_inside(self, task: Task[Any]) -> None:
-        """Run the first step of a new task in the midst of whatever runs here."""
+        """Run the first step of a new task inside whatever runs in this thread."""
         raise NotImplementedError
 
     def _leave_running(self, task: Any) -> None:
-        """Put aside the task that this thread runs here, of any make."""
+        """Put aside the task that runs in this thread, homebound's or not."""
         self._outer = None
         self._leave_task(self.loop, task)
 
@@ -369,7 +375,7 @@ class AioContext(Chain):
         enter_task(self.loop, task)
 
     def _report(self, entry: Entry | None, error: BaseException) -> None:
-        """An entry raised: tell the loop's exception handler, and go on."""
+        """Pass an exception of an entry to the loop's exception handler, and go on."""
         if was_emptied(error):
             return
         self.loop.call_exception_handler(
@@ -386,21 +392,21 @@ class AioContext(Chain):
             parker.unpark()
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002  (as in the contract)
-        """Run one iteration of the loop; True if something ran.
+        """Run one iteration of the loop; return True if something ran.
 
-        With `blocking`, sleep until there is something, or until `notify`; the big lock is let go
-        meanwhile. Callable from inside a running task. Raises WrongThread anywhere but at home,
-        ContextError on a loop that is not homebound's; CancelledError if the task that it is called
-        in is cancelled meanwhile, as the end of the loop does.
+        With `blocking`, sleep until there is something to run, or until `notify`; the big lock is
+        released meanwhile. It may be called inside a running task. Raises WrongThread anywhere but
+        at home, ContextError on a loop that is not homebound's, CancelledError if the task in which
+        it is called is cancelled meanwhile, as the end of the loop does.
 
         Called from: big lock or home.
         """
         raise NotImplementedError
 
-    # Telling.
+    # State.
 
     def stats(self) -> ContextStats:
-        """What the context has done and has to do, as a frozen record.
+        """Return a frozen record of what the context has done and has to do.
 
         Called from: any thread.
         """
@@ -419,31 +425,32 @@ class AioContext(Chain):
         )
 
     def _tasks(self) -> list[Task[Any]]:
-        """The unfinished tasks at home here."""
-        # One that is done leaves the books a moment later, when others may know it by its result.
+        """Return the unfinished tasks at home in this context."""
+        # A task that is done leaves asyncio's records a moment later, when its result may already
+        # be known.
         return [
             task for task in unfinished(self._task_type) if task._home is self and not task.done()
         ]
 
     def _close(self) -> None:
-        """Nothing runs here any more: refuse what comes, tell whom what is left concerns."""
+        """Refuse every post from now on, and abandon what is left; nothing runs here any more."""
         if not self._closing.acquire(blocking=False):
             return
         self._shut()
         for task in self._tasks():
-            # One that is suspended may have been claimed for another context: it goes on there.
-            # One that is not, nor waits, is on its way here: refused, it goes on where it was.
+            # A suspended task may have been claimed for another context, where it goes on. One that
+            # neither is suspended nor waits is on its way here: refused, it goes on where it was.
             if task._claimed_by_closer() if task._parked else task._fut_waiter is not None:
                 task._abandon("ended with it")
         abandon(self._far_waits)
         self._notice = None
-        if self.workers is not None:  # its home has waited for them, unless somebody else closes it
+        if self.workers is not None:  # the home has waited for them, unless another thread closes
             self.workers.shutdown(wait=False)
         self._tell_watchers()
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
-        self._closing.acquire(blocking=False)  # there is nobody left to tell
+        self._closing.acquire(blocking=False)  # no waiter is left to notify
         self._home_ident = None
         self._watchers = []
         self._far_waits = set()
@@ -456,12 +463,12 @@ class AioContext(Chain):
 
 
 def every_context() -> list[AioContext]:
-    """All there are, closed ones too, whatever other threads make or drop meanwhile."""
+    """Return all contexts, closed ones too; other threads may make or drop some meanwhile."""
     return members(contexts)
 
 
 def _begin_as_child() -> None:
-    """The parent's contexts have ended in a forked process; it may make its own."""
+    """End the parent's contexts in a forked process, which may make its own."""
     for context in every_context():
         if not context._closed:
             context._end_in_child()
@@ -471,7 +478,7 @@ at_fork(AtFork.CONTEXTS, _begin_as_child)
 
 
 def whereabouts() -> str:
-    """The calling thread and its current context, for messages."""
+    """Return the calling thread and its current context, for messages."""
     context = current_context()
     there = "no current context" if context is None else f"current context {context.name!r}"
     return f"thread {thread_name(_thread.get_ident())} ({there})"

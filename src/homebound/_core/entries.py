@@ -114,7 +114,7 @@ class Errand(Pursuer):
             self._vars.run(callback, *self._args)
 
     def __call__(self) -> None:
-        """Run from a handle, whose Context is not ours: ours is entered at the task's home."""
+        """Run from a handle with another Context: the errand's is entered at the task's home."""
         self._run()
 
     def __repr__(self) -> str:

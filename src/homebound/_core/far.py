@@ -1,8 +1,9 @@
 """Awaiting and cancelling across loops: messages between homes, as mailbox entries.
 
-A future belongs to its loop's thread. So whoever waits for one from another home sends an entry
-there to listen, and the answer comes back as an entry. Cancelling goes the same way, and comes
-back if it was too late: no request gets lost between two threads.
+A future belongs to its loop's thread. So a task that waits for one from another home sends an entry
+to that loop, which adds a callback to the future, and the answer comes back as an entry. A
+cancellation request goes the same way, and comes back if it was too late: none gets lost between
+two threads.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .._aio.futures import RECORDS_AWAITS, loop_of
 from .._errors import ContextClosed
 from .coroutines import waited_for
+from .foreign_loops import end_of
 from .loop import Loop
-from .loop_end import end_of
 from .pursuit import Pursuer
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _send(loop: Any, run: Callable[[], object], entry: Entry) -> None:
 
 
 class FarWait:
-    """A task waits for a future of another loop. First runs there, then once more at home."""
+    """A task's wait for a future of another loop: it runs there first, then once more at home."""
 
     __slots__ = ("_answered", "_asked", "_error", "_future", "_taken", "_task", "_waits")
 
@@ -46,15 +47,15 @@ class FarWait:
         self._task = task
         self._future = future
         self._error: BaseException | None = None
-        self._answered = False  # whoever answers sets it, and then posts it
+        self._answered = False  # set by the thread that answers, which then posts it
         self._asked = 0  # how often the task was cancelled meanwhile. Home only
-        self._taken = 0  # how many of these the future took. Far thread only, until the answer
+        self._taken = 0  # how many of those cancelled the future. Far thread only, until the answer
         loop = loop_of(future)
         if isinstance(loop, Loop):
             self._waits: set[FarWait] = loop.home._far_waits
             closed = False
         else:
-            # Entered before it is sent, as such a loop drops or forgets what comes too late.
+            # Added before it is sent, as a foreign loop may drop what comes too late.
             end = end_of(loop)
             self._waits = end.far_waits
             self._waits.add(self)  # then look: pairs with LoopEnd.tell
@@ -70,7 +71,7 @@ class FarWait:
 
     def _run(self) -> None:
         if self._answered:
-            # If it was done before a request came: as on one loop, that ends this very wait.
+            # A request that came after the future was done ends this wait, as it does on one loop.
             self._task._end_far_wait(self._error, cancelled=self._asked > self._taken)
             return
         self._waits.add(self)
@@ -81,7 +82,7 @@ class FarWait:
             self._answer()
 
     def _taken_out(self) -> bool:
-        """Whoever takes it out of the waits answers; False if somebody else has."""
+        """Remove it from the waits; True if this call did, and so has to answer."""
         try:
             self._waits.remove(self)
         except KeyError:
@@ -99,19 +100,19 @@ class FarWait:
             pass  # and so the waiting task was abandoned
 
     def abandon(self) -> None:
-        """The far loop has ended: tell the waiter, who has the result if there is one."""
+        """Answer the waiter, as the far loop has ended; it gets the result if there is one."""
         if not self._future.done():
             message = f"{waited_for(self._future)} will never be done: its loop has ended"
             self._error = ContextClosed(message)
         self._answer()
 
     def _unrun(self) -> None:
-        """Its context closed with it in the mailbox: on its way there, or with the answer."""
+        """End the wait if it was on its way to the far loop, whose context has closed."""
         if not self._answered:
             self.abandon()
 
     def cancel(self, msg: Any) -> bool:
-        """Cancel the future over there. False if its loop has ended."""
+        """Cancel the future in its loop's thread; False if that loop has ended."""
         cancel = _CancelFuture(self, msg)
         try:
             _send(loop_of(self._future), cancel._run, cancel)
@@ -144,8 +145,8 @@ class _CancelFuture:
 class Cancel(Pursuer):
     """A cancellation request on its way to the home of a task.
 
-    `behalf` is the task that waits for it and was itself cancelled: if the target is done by then,
-    the request comes back to it.
+    `behalf` is a cancelled task that waits for the target: if the target is done when the request
+    arrives, the request comes back to that task.
     """
 
     __slots__ = ("_behalf", "_msg")
@@ -160,7 +161,7 @@ class Cancel(Pursuer):
             self._unrun()
 
     def _unrun(self) -> None:
-        """It came too late."""
+        """Send the request back, as it came too late."""
         super()._unrun()
         behalf = self._behalf
         if behalf is None or behalf.done():
@@ -173,9 +174,10 @@ class Cancel(Pursuer):
 
 
 class _CancelAgain(Pursuer):
-    """The request comes back to the waiter, who must then be cancelled itself.
+    """A request on its way back to the waiter, which is then cancelled itself.
 
-    Unless it was taken back meanwhile, as asyncio.timeout() does when its block ends all the same.
+    It is dropped if the waiter was uncancelled meanwhile, as asyncio.timeout() does when its block
+    ends in spite of the cancellation.
     """
 
     __slots__ = ("_msg",)

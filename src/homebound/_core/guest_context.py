@@ -1,11 +1,11 @@
-"""The context of a loop of somebody else's: Qt's, uvloop's, asyncio's.
+"""The context of a foreign loop: Qt's, uvloop's, asyncio's.
 
-It needs nothing of the loop but asyncio's public interface. What is in the mailbox runs in a
-callback of the loop, a batch each; a burst of posts costs one `call_soon_threadsafe`.
+It needs only asyncio's public interface of the loop. What is in the mailbox runs in a callback of
+the loop, a batch each; a burst of posts costs one `call_soon_threadsafe`.
 
-It may be the main context, if the process's main thread runs the loop. Such a loop does not let go
-of the big lock as it sleeps. So the main thread takes it for each batch instead, and nobody stands
-in: see docs/design/core.md.
+It may be the main context, if the process's main thread runs the loop. A foreign loop cannot be
+made to release the big lock while it sleeps. So the main thread acquires it for each batch instead,
+and there are no stand-ins: see docs/design/core.md.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext
 from .current import here, main, main_context, set_home, set_main
-from .loop_end import context_of
+from .foreign_loops import context_of
 from .mailbox import put_up_bell
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
-    from .loop_end import LoopEnd
+    from .foreign_loops import LoopEnd
     from .mailbox import Entry
     from .task import Task
 
 
 class GuestContext(AioContext):
-    """The home of a loop that is not homebound's."""
+    """The context of a loop that is not homebound's."""
 
     _is_guest = True
-    # To an I/O thread, which lives here from the loop's first run to its end. Written by it, once.
+    # An I/O thread is the home from the loop's first run to its end. Written by that thread, once.
     let = False
 
     def __init__(
@@ -49,7 +49,7 @@ class GuestContext(AioContext):
 
     @classmethod
     def attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
-        """`attach`, in the thread that is about to run the loop. Called from: home thread."""
+        """Attach, in the thread that is about to run the loop. Called from: home thread."""
         context = context_of(loop, partial(cls, name=name))
         if context is None:
             message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
@@ -63,45 +63,45 @@ class GuestContext(AioContext):
         return self.let or self.loop.is_running()
 
     def _move_in(self) -> None:
-        """The calling thread runs the loop: it is the home; of the main context, if it may be."""
+        """Make the calling thread, which runs the loop, the home; main context if there is none."""
         if here.home is self:
             return
         set_home(self)
         self._home_ident = _thread.get_ident()
         if threading.current_thread() is threading.main_thread() and main_context() is None:
             with self._holding_big_lock():
-                if main_context() is None:  # who is main is decided under the lock
+                if main_context() is None:  # the main context changes only under the lock
                     set_main(self)
 
     @contextmanager
     def _holding_big_lock(self) -> Iterator[None]:
-        """Under the big lock, whether it is ours already or not."""
+        """Hold the big lock for a block; a no-op if this thread already holds it."""
         if here.has_big_lock:
             yield
             return
         big_lock._make_ready()
         try:
-            big_lock._take_back()  # inside: an interrupt is raised once it is ours
+            big_lock._reacquire()  # in the try: it raises an interrupt once it holds the lock
             yield
         finally:
             try:
-                big_lock._let_go()
+                big_lock._release_if_held()
             finally:
                 if here.has_big_lock:  # interrupted before it had begun
-                    big_lock._let_go()
+                    big_lock._release_if_held()
 
-    # Being woken.
+    # Waking the home.
 
     def _ring(self, entry: Entry | None) -> None:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         bell = self._bell
         if bell is CLOSED:
-            self._take_back(entry)
+            self._withdraw(entry)
             return
         try:
             bell.pop()
         except (IndexError, AttributeError):
-            return  # somebody else rings it, or the home has woken by itself
+            return  # another producer rings it, or the home has woken by itself
         self._wake_home(entry)
 
     def _wake_home(self, entry: Entry | None) -> None:
@@ -110,21 +110,22 @@ class GuestContext(AioContext):
             return
         try:
             self.loop.call_soon_threadsafe(self._run_batch)
-        except RuntimeError:  # the loop was closed, and we have not been told, or not yet
+        except RuntimeError:  # the loop was closed, without notice or just now
             try:
-                self._take_back(entry)  # first: the closer drops what it finds, and tells nobody
+                self._withdraw(entry)  # first: the closer drops such an entry without an answer
             finally:
                 self.end.tell()
 
     # Running.
 
     def _run_batch(self) -> None:
-        """Run what is in the mailbox now: one iteration's worth, on a loop of others.
+        """Run what is in the mailbox now: one iteration's batch, in a callback of the foreign loop.
 
-        Of the main context, under the big lock: what holds it and what is at home there exclude
-        each other, as on a loop of our own. What the loop runs by itself is not ours to guard.
+        In the main context it runs under the big lock, so that the lock's holders and what is at
+        home there exclude each other, as on a loop of our own. The lock does not guard what the
+        loop runs by itself.
         """
-        # Before counting, as a home that goes to sleep: nothing is overlooked.
+        # Before the entries are counted, as when a home goes to sleep: so none is missed.
         put_up_bell(self)
         self._move_in()
         try:
@@ -138,7 +139,7 @@ class GuestContext(AioContext):
         self._tell_watchers()
 
     def _run_entries(self) -> None:
-        """A batch; inside a task, if that turns the loop in its own way (Qt's modal dialogs)."""
+        """Run a batch, which may be inside a task that turns the loop itself (Qt's dialogs)."""
         ready = self._ready
         batch = len(ready)
         self._iterations += 1
@@ -177,7 +178,7 @@ class GuestContext(AioContext):
         finally:
             self._ring_for_own()
 
-    # What only a loop of our own can do.
+    # Possible on a loop of our own only.
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
         raise self.cannot(f"poll(blocking={blocking})")
@@ -185,7 +186,7 @@ class GuestContext(AioContext):
     poll.__doc__ = AioContext.poll.__doc__
 
     def cannot(self, what: str) -> ContextError:
-        """The error for `what`. Called from: any thread."""
+        """Return the error for `what`. Called from: any thread."""
         kind = type(self.loop).__module__ + "." + type(self.loop).__qualname__
         return ContextError(
             f"{what}: {self!r} is attached to a {kind}, which cannot be run from inside itself; "

@@ -6,8 +6,8 @@ replaces one iteration (`_run_once`) and `call_soon`:
 * The deque `_ready` is the mailbox of the loop's home context: any thread appends to it, the home
   pops. An entry is anything with `_cancelled` and `_run()`: a Handle, a Task, a bottom half.
 * The home sleeps only after putting up `home._bell` and then a last look at the mailbox.
-* It may run nested: an iteration takes a batch as an iterator, and whoever polls from inside the
-  batch exhausts it first, so that no entry is run twice and none is forgotten.
+* It may run nested: an iteration takes a batch as an iterator, and a nested run inside the batch
+  exhausts that first, so that no entry is run twice and none is forgotten.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
-from .big_lock import big_lock, big_lock_let_go
+from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
 from .mailbox import put_up_bell
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from .mailbox import Entry
     from .put_off import PutOff
 
-MOST_FRUITLESS = 16  # looks without an event before the loop takes itself to be busy
+MOST_FRUITLESS = 16  # looks in a row without an event, after which the loop counts as busy
 LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
 
 
 class Loop(InheritedLoop):
-    """An asyncio selector loop: re-entrant, woken by one write a burst, polite to the big lock."""
+    """An asyncio selector loop: re-entrant, woken by one write a burst, fair with the big lock."""
 
-    # Set by the LoopContext that is made with the loop, never None after that. Of a closed loop it
-    # is what refuses in that one's name. Any thread reads it.
+    # Set by the LoopContext that is made with the loop, never None after that; an epitaph once the
+    # loop is closed. Any thread reads it.
     home: LoopContext
     # The class whose instances stand in the mailbox themselves; set where Task is defined.
     _task_type: type[Any]
@@ -63,11 +63,11 @@ class Loop(InheritedLoop):
         super().__init__(selector)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self.is_main = False  # written by the home's thread as it moves in and out
-        # The stop that nested waits stand in the way of; None while there is none. Home only.
+        # A stop that waits until nested waits have ended, else None. Home only.
         self.put_off: PutOff | None = None
-        self.spin: Spin | None = None  # adaptive busy polling, if asked for
+        self.spin: Spin | None = None  # adaptive busy polling, if the user has chosen it
 
-    # What any thread may call.
+    # Called from any thread.
 
     def call_soon(  # type: ignore[override]
         self,
@@ -75,9 +75,9 @@ class Loop(InheritedLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> events.Handle | None:
-        """asyncio's call_soon, from any thread."""
+        """Do as asyncio's call_soon, from any thread."""
         home = self.home
-        if type(callback) is self._task_type:  # a future tells one of our tasks that it is done
+        if type(callback) is self._task_type:  # a future that one of our tasks awaits is done
             callback._future_done(home)  # type: ignore[attr-defined]
             return None
         if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
@@ -103,14 +103,14 @@ class Loop(InheritedLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> events.TimerHandle:
-        """asyncio's call_at. The timer of an asyncio.timeout() strikes where its task is then."""
+        """Do as asyncio's call_at; the timer of an asyncio.timeout() acts at its task's home."""
         if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
             if errand is not None:
                 return self._errand_at(when, errand)
         timer = super().call_at(when, callback, *args, context=context)
         if self._debug:
-            hide_last_frame(timer)  # ours: debug mode shows where a timer was made
+            hide_last_frame(timer)  # this frame: debug mode shows where a timer was made
         return timer
 
     def _errand(
@@ -127,7 +127,7 @@ class Loop(InheritedLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> events.Handle:
-        """asyncio's call_soon_threadsafe: a system call only if the loop is asleep."""
+        """Do as asyncio's call_soon_threadsafe, with a system call only if the loop is asleep."""
         handle: events.Handle
         if self._closed or self._debug:
             handle = self._checked_handle(
@@ -149,13 +149,13 @@ class Loop(InheritedLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> Any:
-        """asyncio's create_task; what it makes is a homebound Task whose home is this loop's.
+        """Do as asyncio's create_task, with a homebound Task at home on this loop.
 
-        Of the options it knows `eager_start`; a task factory gets them all.
+        The one option it knows is `eager_start`; a task factory gets all options.
         """
         if options or self._task_factory is not None or self._closed or self._debug:
             return self._create_otherwise(coro, name, context, options)
-        # As AioContext.spawn, without a call for each of its steps.
+        # The steps of AioContext.spawn, without a call for each.
         home = self.home
         task = self._task_type._queued(coro, home, name, context)
         self._ready.append(task)
@@ -164,7 +164,7 @@ class Loop(InheritedLoop):
         return task
 
     def create_future(self) -> asyncio.Future[Any]:
-        """asyncio's create_future; without a GIL, of a kind that threads may await together."""
+        """Do as asyncio's create_future; without a GIL, threads may await the future together."""
         return LoopFuture(loop=self)
 
     def _create_otherwise(
@@ -174,7 +174,7 @@ class Loop(InheritedLoop):
         context: contextvars.Context | None,
         options: dict[str, Any],
     ) -> Any:
-        """A task of a factory's; or one that may start eagerly, or remembers where it was made."""
+        """Make a task with the factory, one that may start eagerly, or one in debug mode."""
         self._check_closed()
         home = self.home
         if self._task_factory is not None:
@@ -195,7 +195,7 @@ class Loop(InheritedLoop):
         return task
 
     def _check_thread(self) -> None:
-        """Debug mode: the right thread is the one for which this context is current."""
+        """Raise RuntimeError unless this context is current in the calling thread (debug mode)."""
         if self._thread_id is not None and current_context() is not self.home:
             message = (
                 "Non-thread-safe operation invoked on an event loop other than the current one"
@@ -210,7 +210,7 @@ class Loop(InheritedLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> asyncio.Future[Any]:
-        """asyncio's; the context remembers that it waits for somebody."""
+        """Do as asyncio's run_in_executor, and note that the context waits for an executor."""
         future = super().run_in_executor(executor, func, *args)
         away = self.home._away
         away.add(future)
@@ -220,7 +220,7 @@ class Loop(InheritedLoop):
     # The life of the loop.
 
     def run_forever(self) -> None:
-        """asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
+        """Do as asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()
         with self.home.inhabit():
@@ -235,29 +235,29 @@ class Loop(InheritedLoop):
                     put_off.end()
 
     def stop(self) -> None:
-        """asyncio's stop; nested waits are ended first. A stand-in has to wake the home thread."""
+        """Do as asyncio's stop, after nested waits have ended; a stand-in wakes the home thread."""
         put_off = self.put_off
         if put_off is not None and put_off.pending():
-            return  # it follows by itself
+            return  # the loop stops once the nested waits have ended
         super().stop()
         home = self.home
         if here.context is home:
             home._stand_in.tell_home()
 
     def close(self) -> None:
-        """asyncio's close; who waits for something homed here is told."""
+        """Do as asyncio's close, and notify what waits for tasks and futures of this loop."""
         if self.is_running():
             message = "Cannot close a running event loop"
             raise RuntimeError(message)
         if self._closed:
             return
         self._hear_no_more()
-        self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: it makes a circle
+        self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: a reference cycle
         home = self.home
         home._close()
         self._drop_signal()
-        # asyncio empties the queue that it sees. Not ours: what a producer has just put there, too
-        # late, is its to take back; if it were not there, its end would seem to have been told.
+        # asyncio clears the queue that it finds, so it gets another one. A producer that was too
+        # late withdraws its entry from the mailbox; if it were gone, it would count as answered.
         mailbox = self._ready
         self._ready = home.set_aside()
         super().close()
@@ -265,18 +265,18 @@ class Loop(InheritedLoop):
         self.home = home._epitaph()  # type: ignore[assignment]
 
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
-        """asyncio's; the context's own workers end with it."""
-        self.home._away.add(self)  # a thread of its own waits for the executor's
+        """Do as asyncio's shutdown_default_executor, then end the context's own workers."""
+        self.home._away.add(self)  # asyncio starts a thread that waits for the executor's threads
         try:
             await super().shutdown_default_executor(*args, **timeout)
-        finally:  # asyncio's own may fail: out of threads, it cannot start the one that waits
+        finally:  # asyncio's own fails if it cannot start the thread that waits
             self.home._away.discard(self)
             await self.home._end_workers()
 
     # One iteration.
 
     def _run_once(self) -> None:  # noqa: C901, PLR0912  (every iteration: no calls to spare)
-        """One iteration of run_forever. `iterate` says what it does; this is its hot case."""
+        """Run one iteration of run_forever: the hot case of `iterate`, which says what it does."""
         ready = self._ready
         if not ready or self._debug:
             self.iterate(blocking=not self._stopping)
@@ -284,9 +284,9 @@ class Loop(InheritedLoop):
         home = self.home
         if self.is_main and big_lock._crowd:
             self._give_way()
-        # A look is a system call, and costs more than a task's step. A loop that found nothing at
-        # so many looks in a row is busy with itself: it may run batches for a moment between two.
-        # So is one that slept between them, and was woken by other threads each time.
+        # A look is a system call, and costs more than a task's step. A loop that found no event at
+        # MOST_FRUITLESS looks in a row is busy with its own tasks, or with posts of other threads
+        # that woke it from sleeps in between: it may run batches for a moment between two looks.
         busy_until: float | None = None
         pairs = self._look(0, MOST_EVENTS)
         if pairs:
@@ -296,7 +296,7 @@ class Loop(InheritedLoop):
         else:
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
-        scheduled = self._scheduled  # the one list for the loop's whole life
+        scheduled = self._scheduled  # the same list for the loop's whole life
         entry: Entry | None = None
         count = len(ready)
         while True:
@@ -305,7 +305,7 @@ class Loop(InheritedLoop):
                 count = len(ready)
             home._iterations += 1
             try:
-                if count == 1:  # as most often: there is no rest that a nested run could take over
+                if count == 1:  # the most frequent case: a nested run finds no rest to take over
                     entry = popleft()
                     if entry._cancelled:
                         home._skipped += 1
@@ -313,7 +313,7 @@ class Loop(InheritedLoop):
                         entry._run()
                 else:
                     home._more += count - 1
-                    # A loop in C takes them out; who exhausts `_batch` ends it.
+                    # A loop in C pops the entries; a nested run ends it by exhausting `_batch`.
                     self._batch = batch = repeat((), count)
                     for entry in starmap(popleft, batch):
                         if entry._cancelled:
@@ -329,13 +329,13 @@ class Loop(InheritedLoop):
                 home._tell_watchers()
             count = len(ready)
             if busy_until is None or not count or self._stopping or monotonic() >= busy_until:
-                entry = None  # a task that failed is reported when the last reference goes
+                entry = None  # a failed task is reported when the last reference to it goes
                 return
 
     def iterate(self, *, blocking: bool) -> int:
-        """Wait for events (if allowed and nothing is ready), then run one batch; how many entries.
+        """Wait for events (if `blocking` and nothing is ready), run one batch, return its size.
 
-        The batch is what is ready by then: what is queued meanwhile waits for the next.
+        The batch is what is ready by then; what is queued meanwhile waits for the next batch.
         """
         home = self.home
         stand_in = home._stand_in
@@ -360,7 +360,7 @@ class Loop(InheritedLoop):
         return count
 
     def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
-        """A batch: as in `_run_once`, but fit for a nested run and for debug mode."""
+        """Run a batch as `_run_once` does, with what a nested run and debug mode need."""
         entry: Entry | None = None
         for _ in batch:
             try:
@@ -375,12 +375,12 @@ class Loop(InheritedLoop):
                 raise
             except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
                 self.home._report(entry, error)
-            # A traceback leads to this frame: holding the entry, it would keep a failed task from
-            # ending, and from reporting so, until the garbage collector comes.
+            # A traceback refers to this frame. If the frame referred to the entry, a failed task
+            # would be kept, and not be reported, until the garbage collector runs.
             del entry
 
     def _give_way(self) -> None:
-        """A busy main loop lets those in who wait for the big lock; they are served in turn."""
+        """Let the threads that wait for the big lock have it in turn, as a busy main loop."""
         stand_in = self.home._stand_in
         try:
             stand_in.lend()
@@ -389,13 +389,13 @@ class Loop(InheritedLoop):
             big_lock._look_around()
 
     def _sleep(self) -> None:
-        """Wait for events, a timer or a post; without the big lock if it is the main loop's."""
+        """Wait for events, a timer or a post; the main loop releases the big lock meanwhile."""
         home = self.home
         stand_in = home._stand_in
         held = self.is_main and here.has_big_lock
         try:
-            # From here on a signal handler runs no task: it might add a timer, or a post, that we
-            # are about to sleep over. It posts the task, which rings the bell.
+            # From now on a signal handler runs no task here: that might add a timer or a post which
+            # this sleep would miss. It posts the task, which rings the bell.
             stand_in.lent = True
             until = self.next_timer()
             spin = self.spin
@@ -407,13 +407,13 @@ class Loop(InheritedLoop):
             if self.is_main:
                 self._sleep_without_big_lock(until)
             elif self._depth and here.has_big_lock:
-                # A call in here waits: whoever is to end the wait may need the lock for that.
-                with big_lock_let_go():
+                # A nested call waits: the thread that is to end its wait may need the lock.
+                with big_lock_released():
                     self._collect_until(until)
             else:
                 self._collect_until(until)
         finally:
-            # Else an interrupt came before it was taken back, and it is lent yet: see `come_back`.
+            # Otherwise an interrupt came before the lock was reacquired: see `come_back`.
             if here.has_big_lock or not held:
                 stand_in.awake()
         if self._ready:
@@ -422,7 +422,7 @@ class Loop(InheritedLoop):
             spin.slept()
 
     def _sleep_without_big_lock(self, until: float | None) -> None:
-        """The main thread's sleep: another thread may stand in meanwhile."""
+        """Sleep in the main thread; another thread may stand in meanwhile."""
         stand_in = self.home._stand_in
         turns = stand_in.turns
         watched = None if self._shareable else self.watched()
@@ -430,28 +430,28 @@ class Loop(InheritedLoop):
         try:
             if self._depth:
                 big_lock._make_ready()
-            stand_in.home_sleeps(until, watched)  # released by hand, the lock comes back as well
+            stand_in.home_sleeps(until, watched)  # even if the program has released the lock itself
             if watched is None:
                 pairs = self._look_until(until, self._look, MOST_EVENTS)
             else:
                 self._look_until(until, wait_for_any, watched)
         finally:
-            big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
+            big_lock._reacquire()  # raises what was raised meanwhile, once it holds the lock
         if pairs is None or turns != stand_in.turns:
-            # We have not looked at the selector; or a stand-in was here: what we saw may be served.
+            # The selector was not looked at, or a stand-in may have served the events found.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)
 
     # Nested running.
 
     def begin_nested(self) -> tuple[Any, ...]:
-        """Let the caller, whatever it is in the middle of, run iterations or tasks of this loop.
+        """Let the caller run iterations or tasks of this loop inside whatever runs now.
 
-        The task that runs now, if any, is left until `end_nested`; in a stand-in's thread this
-        loop is the running one meanwhile. What is left of the batch that the caller runs in
-        belongs to the next one.
+        The running task, if any, is put aside until `end_nested`; in a stand-in's thread this loop
+        is the running one meanwhile. What is left of the batch in which the caller runs goes to the
+        next batch.
 
-        `_thread_id` stays the home's: that may end its run, or begin one, as a stand-in sleeps.
+        `_thread_id` stays the home's, as the home may end or begin a run while a stand-in sleeps.
         """
         task = task_here(self)
         before = running_loop()
@@ -467,7 +467,7 @@ class Loop(InheritedLoop):
         return task, before, hooks, turn_here()
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
-        """Go back to what ran before."""
+        """Go back to what ran before `begin_nested`."""
         task, before, hooks, greenlet = state
         turn_in(greenlet)
         if before is not self:

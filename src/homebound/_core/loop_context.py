@@ -32,35 +32,35 @@ if TYPE_CHECKING:
 
 
 class _Epitaph(AioContext):
-    """Stands for a closed context where its loop would refer to it, and refuses in its name.
+    """A stand-in for a closed context in its loop's `home`, which refuses posts in its name.
 
-    A closed context refers to its loop, so the loop may not to the context: both are to be gone
-    with the last who knows them, and not only when the garbage collector comes.
+    A closed context refers to its loop. If the loop referred to the context, too, both would stay
+    until the garbage collector runs, instead of going with the last reference to them.
     """
 
     _is_guest = False
 
     def __init__(self, context: LoopContext) -> None:
-        # Not AioContext.__init__: nobody lives here.
+        # Not AioContext.__init__: no thread is its home.
         self._context = weakref.ref(context)
         self.name = context.name
-        self._ready = context._ready  # who has just posted there takes it back from here
+        self._ready = context._ready  # a producer that has just posted withdraws its entry here
         self._aside = context._aside
         self._bell = CLOSED
         self._closed = True
         self._forked = context._forked
         self._far_waits = set()
-        self._stand_in = StandIn(None)  # no thread sleeps here any more
+        self._stand_in = StandIn(None)  # no thread sleeps on this loop any more
 
     def _ring(self, entry: Entry | None) -> None:
-        self._take_back(entry)
+        self._withdraw(entry)
 
     def _itself(self) -> AioContext | None:
         return self._context()
 
 
 class LoopContext(AioContext):
-    """The home of a homebound loop."""
+    """The context of a homebound loop."""
 
     _is_guest = False
 
@@ -72,18 +72,19 @@ class LoopContext(AioContext):
         self._ready = loop._ready
         self._bell = AWAKE
         self._signal = loop.signal
-        # Held by the thread that is home, or by one that acts for it while none is.
+        # Held by the home thread, or by a thread that acts for the home while there is none.
         self._key = threading.RLock()
 
     # Home.
 
     @contextmanager
     def inhabit(self, *, as_main: bool = False) -> Iterator[None]:
-        """Make the calling thread the home for a while; of the main context if it is that.
+        """Make the calling thread the home for a block.
 
-        It is the main one if asked for, or if the process's main thread runs it and there is none.
+        This becomes the main context with `as_main`, or if the process's main thread is the home
+        and there is no main context.
         """
-        current_context()  # a guest whose loop has stopped lives here no longer
+        current_context()  # ends this thread's being the home of a foreign loop that has stopped
         before = here.home
         if before is self:
             if self._stand_in.lent:
@@ -111,24 +112,24 @@ class LoopContext(AioContext):
             finally:
                 try:
                     self._move_out(took)
-                except BaseException:  # a signal handler raised: all of it, nevertheless
+                except BaseException:  # a signal handler raised: go through all steps once more
                     self._move_out(took)
                     raise
 
     def _move_out(self, took: bool) -> None:  # noqa: FBT001  (it took the big lock)
-        """Be no home any more; called again if it was interrupted, at whatever step."""
+        """Make the calling thread no home any more; called again if any step was interrupted."""
         self._home_ident = None
         if main.context is self:
             set_main(None)
             self.loop.is_main = False
         self._stand_in.lent = False
         if took and here.has_big_lock:
-            big_lock._let_go()
+            big_lock._release_if_held()
         set_home(None)
 
     def _become_main(self) -> None:
         big_lock._make_ready()
-        big_lock._take_back()
+        big_lock._reacquire()
         if main_context() is not None:
             message = (
                 f"there is a main context already, {main.context.name!r}: use an IOThread for a "  # type: ignore[union-attr]
@@ -138,45 +139,45 @@ class LoopContext(AioContext):
         set_main(self)
         self.loop.is_main = True
 
-    def _enter_vacant(self) -> bool:
+    def _occupy(self) -> bool:
         return here.home is not self and self._key.acquire(blocking=False)
 
-    def _leave(self) -> None:
+    def _vacate(self) -> None:
         self._key.release()
 
     def _is_lived_in(self) -> bool:
-        # Not `loop.is_running()`: who lives here runs the loop several times, with gaps between.
+        # Not `loop.is_running()`: the home thread runs the loop several times, with gaps between.
         return self._home_ident is not None
 
     def _ring(self, entry: Entry | None) -> None:
         bell = self._bell
         if bell is CLOSED:
-            self._take_back(entry)
+            self._withdraw(entry)
             return
         signal = self._signal  # holds the descriptor open
         try:
             bell.pop()
             write_signal(signal.written_fd, SET)
         except (IndexError, AttributeError):
-            pass  # somebody else rings it, or the home has woken by itself
+            pass  # another producer rings it, or the home has woken by itself
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
             write_signal(signal.written_fd, SET)
             raise
 
     def _close(self) -> None:
-        """As AioContext's; not while somebody stands in, who writes the bell as well."""
+        """Close as AioContext does, but not during a stand-in's turn, as that writes the bell."""
         stand_ins = self._stand_in.turns and not here.has_big_lock
-        alone = self._key.acquire(timeout=1)  # whoever acts for the absent home does so briefly
+        alone = self._key.acquire(timeout=1)  # a thread that acts for the home holds it briefly
         try:
             if stand_ins:
                 big_lock._make_ready()
-                big_lock._take_back()
+                big_lock._reacquire()
             super()._close()
         finally:
             if alone:
                 self._key.release()
             if stand_ins:
-                big_lock._let_go()
+                big_lock._release_if_held()
 
     def set_aside(self) -> KeptQueue:
         """Return a queue for asyncio to empty as it closes the loop, in place of the mailbox."""
@@ -186,7 +187,7 @@ class LoopContext(AioContext):
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
-        if self._key.acquire(blocking=False):  # it was free, or is ours: we were home
+        if self._key.acquire(blocking=False):  # it was free, or this thread was the home
             self._key.release()
         else:
             self._key = threading.RLock()
@@ -195,7 +196,7 @@ class LoopContext(AioContext):
         self.loop.close_in_child(self._ready)
 
     def _epitaph(self) -> AioContext:
-        """What the closed loop has in our place."""
+        """Return what the closed loop refers to in place of this context."""
         return _Epitaph(self)
 
     # Running inside something else.
@@ -223,10 +224,10 @@ class LoopContext(AioContext):
             self._outer = None
 
     def _may_begin_inside(self, context: Context | None) -> bool:
-        """Whether a new task may run its first step in the calling thread: where it is at home.
+        """Return whether a new task may run its first step at once: in its home's thread.
 
-        Not before the loop runs, as asyncio's. And not in a signal handler that interrupts the
-        home's wait: others may stand in then. Raises RuntimeError if `context` is entered already.
+        Not before the loop runs, as with asyncio, and not in a signal handler that interrupts the
+        home's wait, when others may stand in. Raises RuntimeError if `context` is already entered.
         """
         may = may_run_here(self) and self.loop.is_running()
         if may and isinstance(context, Context):
@@ -234,31 +235,31 @@ class LoopContext(AioContext):
         return may
 
     def _begin_inside(self, task: Task[Any]) -> None:
-        """Run the first step of a new task, in the midst of whatever runs here."""
+        """Run the first step of a new task inside whatever runs in this thread."""
         self._more += 1
         self._run_inside(task, task_here(self.loop))
         if FORGETS_EAGER and task.done():
             task._body = None  # type: ignore[assignment]
 
     def _run_inside(self, task: Task[Any], outer: Any) -> None:
-        """Run one step of `task` inside `outer`, the task that runs here; None if none does.
+        """Run one step of `task` inside `outer`, this thread's running task; None if none runs.
 
-        No other task runs inside: those that this one wakes run when the outer one suspends, as
-        its own do.
+        No other task runs inside: the tasks that it wakes run when the outer task suspends, like
+        those that the outer one wakes.
         """
         if outer is None:
             self._run_now(task)
             return
         outermost, chained = self._outer, self._chained
         self._leave_running(outer)
-        self._chained = True  # whether or not: those that it wakes are left to the outer task
+        self._chained = True  # even if no chain runs: it leaves woken tasks to the outer task
         try:
             task._run()
         finally:
             self._enter_again(outer)
             self._outer, self._chained = outermost, chained
             ours = outermost is not None or type(outer) is self._task_type
-            if not ours:  # a task that is not ours runs none at its end
+            if not ours:  # a foreign task runs no woken tasks at its end
                 self._end_chain()
 
     def poll(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002
@@ -272,7 +273,8 @@ class LoopContext(AioContext):
         if must_end_waits(self.loop):
             self._end_poll()
         ours = self._own_task_here()
-        if ours is None or ours._must_cancel:  # of old: it is for what the task awaits next
+        # A cancellation that is already pending is for what the task awaits next.
+        if ours is None or ours._must_cancel:
             return self._turn(blocking=blocking)
         ran = self._turn(blocking=blocking)
         if ours._must_cancel:
@@ -282,16 +284,16 @@ class LoopContext(AioContext):
     poll.__doc__ = AioContext.poll.__doc__
 
     def _own_task_here(self) -> Task[Any] | None:
-        """The task that this thread runs here, if it is homebound's."""
+        """Return the task that runs in this thread on this loop, if it is homebound's."""
         task = task_here(self.loop)
         return task if type(task) is self._task_type else None
 
     def _end_poll(self) -> None:
-        """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
+        """Cancel the task that polls, once, as the loop was told to stop; in a callback, raise."""
         stop = PutOff.of(self.loop)
         outer, ours = task_here(self.loop), self._own_task_here()
         cancel: Any = bool if ours is None else ours.cancel
-        interrupted = outer is None or stop.ask(outer, cancel)
+        interrupted = outer is None or stop.cancel_once(outer, cancel)
         stop.settle()
         if stop.over():
             raise asyncio.CancelledError
@@ -299,7 +301,7 @@ class LoopContext(AioContext):
             raise asyncio.CancelledError if ours is None else ours._to_throw()
 
     def _turn(self, *, blocking: bool) -> bool:
-        """One iteration from inside whatever runs; True if something ran."""
+        """Run one iteration inside whatever runs; return True if something ran."""
         state = self.begin_nested()
         try:
             skipped = self._skipped
@@ -309,7 +311,7 @@ class LoopContext(AioContext):
             self.end_nested(state)
 
     def turn_once(self, *, blocking: bool) -> int:
-        """One iteration, nested already."""
+        """Run one iteration between `begin_nested` and `end_nested`; return how many entries."""
         if self._closed:
             self._refuse()
         loop = self.loop
@@ -317,7 +319,7 @@ class LoopContext(AioContext):
             return loop.iterate(blocking=blocking)
         if not self._ready:
             parker = my_parker()
-            self._watchers.append(parker)  # counted before it sleeps: pairs with notify and kick
+            self._watchers.append(parker)  # added before it sleeps: pairs with notify and kick
             try:
                 self._stand_in.sleep(parker)
             finally:
@@ -325,21 +327,22 @@ class LoopContext(AioContext):
         return 0 if self._closed else loop.iterate(blocking=False)
 
     def begin_nested(self) -> tuple[Any, ...]:
-        """Put aside what runs now; what it has woken so far runs in the iterations to come."""
+        """Put aside what runs now; the tasks that it has woken run in the nested iterations."""
         if running_loop() is self.loop and in_child_greenlet():
             raise refusal_in_child("what turns the loop (block_on, wait_while, poll, ..._sync)")
         stand_in = self._stand_in
-        lent = let_go = False
+        lent = released = False
         if stand_in.lent:
-            lent, let_go = stand_in.nested_begins()
-        # In this order: from the first on nothing that runs adds to what the second puts aside.
-        return self.loop.begin_nested(), self._put_aside(), lent, let_go
+            lent, released = stand_in.nested_begins()
+        # In this order: after the first, nothing that runs adds to what the second puts aside.
+        return self.loop.begin_nested(), self._put_aside(), lent, released
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
-        loop_state, self._chained, lent, let_go = state
+        """Go back to what ran before `begin_nested`, which returned `state`."""
+        loop_state, self._chained, lent, released = state
         self.loop.end_nested(loop_state)
         if lent or self._stand_in.lent:
-            self._stand_in.nested_ends(lent=lent, let_go=let_go)
+            self._stand_in.nested_ends(lent=lent, released=released)
 
     def _look_again(self) -> None:
         super()._look_again()

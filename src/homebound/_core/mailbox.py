@@ -22,7 +22,7 @@ or memory) needs another repair. Each place appends, then looks at `_bell`, then
     _core/loop.py      Loop.create_task
     _core/mailbox.py   Mailbox._post
     _core/mailbox.py   Mailbox._post_first
-    _core/task.py      Task._future_done          as _heard, on Python 3.14 and later
+    _core/task.py      Task._future_done          _heard's replacement on Python 3.14 and later
     _core/task.py      Task._heard                a future or task that it awaits is done
 
 The home is awake when it appends for itself, and rings nothing:
@@ -58,33 +58,33 @@ class Entry(Protocol):
 
     @property
     def _cancelled(self) -> bool:
-        """True if the home is to pass it over. Any thread may write it."""
+        """True if the home is to skip it. Any thread may write it."""
 
     def _run(self) -> object:
-        """Do it. Called by the home, which reports an exception to the loop."""
+        """Run it. Called by the home, which reports an exception to the loop."""
 
 
 class KeptQueue(deque[Any]):
-    """What a loop has for its mailbox while asyncio closes it, and empties its queue.
+    """A loop's mailbox while asyncio closes the loop and clears its queue, which keeps the entries.
 
-    A post that comes at this moment is the producer's to take back.
+    A producer that posts at this moment withdraws its entry itself.
     """
 
     def clear(self) -> None:
-        """Keep all of it."""
+        """Keep all entries."""
 
 
 class Mailbox:
-    """What is to run in a context. How its home is woken is for a context to say: `_ring`."""
+    """The entries that are to run in a context. Each kind of context wakes its home in `_ring`."""
 
-    _aside: deque[Entry] = KeptQueue()  # see KeptQueue; none yet
-    _forked = False  # it was a parent process's; set in the child, which has but one thread then
+    _aside: deque[Entry] = KeptQueue()  # see KeptQueue; empty until the loop is closed
+    _forked = False  # it is the parent process's; set in the child, while that has one thread
 
     def __init__(self) -> None:
         # Any thread appends; the home (or its stand-in) alone pops.
         self._ready: deque[Entry] = deque()
-        # AWAKE, or the bell of the sleep that goes on, or CLOSED. Written by the home, and by
-        # who stands in for it under the big lock. Falsy means: nothing to do for a producer.
+        # AWAKE, or the bell of the present sleep, or CLOSED. Written by the home, and by its
+        # stand-in under the big lock. Falsy means: a producer has nothing to do.
         self._bell: Any = [None]
         self._closed = False  # set once, by the home's thread
 
@@ -96,12 +96,12 @@ class Mailbox:
                 self._ring(entry)
             except ContextClosed:
                 raise
-            except BaseException:  # out of stack or memory, or of a signal handler: it is posted
+            except BaseException:  # out of stack or memory, or a signal handler's: it is posted
                 _thread.start_new_thread(self._ring, (None,))
                 raise
 
     def _post_first(self, entry: Entry) -> None:
-        """`_post` ahead of all that waits: a cancellation reaches a task that is about to run."""
+        """Put an entry ahead of all others: a cancellation reaches a task that is about to run."""
         self._ready.appendleft(entry)
         if self._bell:
             self._ring(entry)
@@ -110,8 +110,11 @@ class Mailbox:
         """Wake the home, having posted `entry` and seen the bell; or refuse if it is closed."""
         raise NotImplementedError
 
-    def _take_back(self, entry: Entry | None) -> None:
-        """The context is closed: whoever gets the entry out of the mailbox answers for it."""
+    def _withdraw(self, entry: Entry | None) -> None:
+        """Remove an entry that was posted to a closed context, and refuse it, if it is still there.
+
+        Either the producer or the closer removes it, and that one answers for it.
+        """
         if entry is None:
             return
         for queue in (self._ready, self._aside):
@@ -120,7 +123,7 @@ class Mailbox:
             except ValueError:
                 continue
             self._refuse()
-        # Else the closer found it there and told whom it concerns.
+        # Else the closer found it and called its `_unrun`.
 
     def _refuse(self) -> None:
         message = f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more"
@@ -132,31 +135,30 @@ class Mailbox:
         raise ContextClosed(message)
 
     def _end_in_child(self) -> None:
-        """Close without telling any task: this is a forked process, and they are its parent's."""
+        """Close in a forked process, without ending any task: they are the parent's."""
         self._forked = self._closed = True
         self._bell = CLOSED
-        self._ready = (
-            deque()
-        )  # a new one: a thread of the parent's may have been at work on the old
+        # A new one: one of the parent's threads may have been at work on the old.
+        self._ready = deque()
 
     def _ring_for_own(self) -> None:
-        """What the home has queued for itself has rung nothing."""
+        """Ring for what the home has queued for itself without ringing."""
         if self._ready and self._bell:
             self._ring(None)
 
     def _shut(self) -> None:
-        """Refuse what comes from now on, and tell whom the rest concerns. Home, once."""
+        """Refuse every post from now on, and call `_unrun` of the entries left. Home, once."""
         self._closed = True
-        self._bell = CLOSED  # for good: who posts from now on meets it after his append
+        self._bell = CLOSED  # forever: a producer finds it after its append
         self._ready.rotate(0)
-        # All of them first. Those who are told may post, and are refused: each then looks for its
-        # entry in the mailbox, which is short.
+        # Take all of them first. `_unrun` may post, which is refused: the producer then looks for
+        # its entry in the mailbox, which is short.
         left: deque[Entry] = deque()
         while self._ready:
             try:
                 left.append(self._ready.popleft())
             except IndexError:
-                break  # its producer took it back
+                break  # its producer withdrew it
         while left:
             entry = left.popleft()
             tell = getattr(entry, "_unrun", None)
@@ -174,7 +176,7 @@ def check_open(mailbox: Mailbox) -> None:
 
 
 def put_up_bell(mailbox: Mailbox) -> bool:
-    """Put up a bell, pass through the deque's own lock, and only then look: True if it is empty.
+    """Put up a bell, pass through the deque's own lock, and only then look; True if it is empty.
 
     A producer passes through the same lock with its append before it looks for a bell, so one of
     the two sees the other (pairs with Mailbox._post). Model: tests/model/bell.pml.
@@ -188,6 +190,6 @@ def put_up_bell(mailbox: Mailbox) -> bool:
 
 
 def take_bell_down(mailbox: Mailbox) -> None:
-    """Have no producer ring: a thread looks after the mailbox. Called from: as above."""
+    """Have no producer ring, as a thread looks at the mailbox. Called from: home, or stand-in."""
     if not mailbox._closed:
         mailbox._bell = AWAKE

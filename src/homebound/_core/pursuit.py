@@ -1,9 +1,9 @@
-"""Pursuers: entries that must run at a task's home, and catch the task although it keeps moving.
+"""Pursuers: entries that must run at a task's home, and reach the task although it keeps moving.
 
 An entry sent after a task can reach a home that the task has just left, again and again: on several
 cores a task that only moved was followed through 1,800 moves. So a pursuer that has missed its task
-is noted down and then posted to the task's present home. It is run by whichever comes first: its
-turn in a mailbox while the task is at home there, or the task's next move, before it goes.
+is recorded in `pursuing` and then posted to the task's present home. It runs at the first of two
+events: its turn in a mailbox while the task is at home there, or the task's next move, before that.
 
 It runs once. Both ways run it in the thread of the task's home, and a move changes the task's home
 after the look at its pursuers: a thread that sees the new home also sees that it was caught.

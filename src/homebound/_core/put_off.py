@@ -28,11 +28,11 @@ def must_end_waits(loop: Loop) -> bool:
 class PutOff:
     """One stop of a loop, until its `run_forever` returns. Home thread only."""
 
-    __slots__ = ("_alarm", "_asked", "_loop")
+    __slots__ = ("_alarm", "_cancelled", "_loop")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._asked: set[Any] = set()  # the tasks, of any make, that were cancelled for this stop
+        self._cancelled: set[Any] = set()  # the tasks that were cancelled for this stop
         self._alarm: TimerHandle | None = None
 
     @classmethod
@@ -44,20 +44,20 @@ class PutOff:
             loop.home._end_begins()
         return put_off
 
-    def ask(self, task: Any, cancel: Callable[[], object]) -> bool:
+    def cancel_once(self, task: Any, cancel: Callable[[], object]) -> bool:
         """Cancel a task, once; the loop stops when it is done. False if it was cancelled before."""
-        if task in self._asked:
+        if task in self._cancelled:
             return False
-        self._asked.add(task)
+        self._cancelled.add(task)
         cancel()
         task.add_done_callback(self._look)
         return True
 
     def pending(self) -> bool:
-        """Return whether a cancelled task still cleans up here, not having moved elsewhere."""
+        """Return whether a cancelled task still cleans up, and has not moved to another home."""
         home = self._loop.home
         return not self.over() and any(
-            not task.done() and getattr(task, "_home", home) is home for task in self._asked
+            not task.done() and getattr(task, "_home", home) is home for task in self._cancelled
         )
 
     def over(self) -> bool:
@@ -65,7 +65,7 @@ class PutOff:
         return self._loop.home._end_is_over()
 
     def settle(self) -> None:
-        """Take the stop back while tasks clean up, and stop again afterwards."""
+        """Withdraw the stop while tasks clean up, and stop again afterwards."""
         pending = self.pending()
         self._loop.set_stopping(value=not pending)
         if pending and self._alarm is None:

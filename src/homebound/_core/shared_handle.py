@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import FastHandle, ThreadSafeHandle, run_handle
-from .big_lock import big_lock_let_go
+from .big_lock import big_lock_released
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if ThreadSafeHandle is None:
 else:
 
     class SharedHandle(FastHandle, ThreadSafeHandle):  # type: ignore[no-redef, misc]
-        """A handle whose state is certain in every thread.
+        """A handle with a state that is certain in every thread.
 
         A handle cancelled before it runs never runs; `cancel` and `cancelled` wait while another
         thread runs it, without the big lock, which the callback may need.
@@ -51,7 +51,7 @@ else:
         @contextmanager
         def _not_running_elsewhere(self) -> Iterator[None]:
             if not self._mutex.acquire(blocking=False):
-                with big_lock_let_go():
+                with big_lock_released():
                     self._mutex.acquire()
             try:
                 yield

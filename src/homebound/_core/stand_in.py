@@ -1,15 +1,15 @@
 """The home of a loop of ours and its stand-ins: which of them runs its tasks, and which sleeps.
 
 The main context has one home thread. While that sleeps it lends the big lock, and a thread that
-takes the lock stands in for it. `StandIn` is the state by which they tell each other;
+acquires the lock stands in for it. `StandIn` is the state through which they coordinate;
 tests/model/standin.pml searches every interleaving of it. (A context that is not the main one has
 no stand-ins: there the object only says that the home waits.)
 
-Two threads never run tasks of the main context at once, because each of them holds the big lock as
-it does. The home lends it in `lend` alone, and says so beforehand (`lent`), from the way to its
-sleep on. It says that it is back in `awake`, when it holds the lock again. In between it runs no
+Two threads never run tasks of the main context at once, because each of them holds the big lock
+while it does. The home releases the lock in `lend` alone, and sets `lent` before that, on the way
+to its sleep. `awake` clears it, once the home holds the lock again. In between the home runs no
 task, not even in a signal handler or a finaliser: `may_run_here` is False. A second exception may
-keep `come_back` from taking the lock. Then `lent` stays set, and the next call that would run
+keep `come_back` from reacquiring the lock. Then `lent` stays set, and the next call that would run
 something at home calls `come_back` again first. (A main thread that calls `big_lock.release()`
 itself gives this up until it has the lock again. `may_run_here` looks for that; a wake at home and
 the loop's batch do not, as every wake would pay for it.)
@@ -17,10 +17,13 @@ the loop's batch do not, as every wake would pay for it.)
 No thread sleeps over work. A thread that goes to sleep, or leaves the main context to a sleeping
 home, puts up a bell first and looks last (`put_up_bell`):
 
-    the home sleeps      `lent`; bell, look; `sleeps_until`; lend; sleep; take the lock; `awake`
-    a stand-in begins    take the lock; no bell: it looks itself, so nothing need wake the home
-    a stand-in ends      if `sleeps_until`: bell, look; something: ring. Release the lock
-    a stand-in sleeps    among the watchers; bell, look; nothing: release the lock, park, begin
+    the home sleeps      set `lent`; put up the bell, look; set `sleeps_until`; release the lock;
+                         sleep; reacquire the lock; `awake`
+    a stand-in begins    acquire the lock; take the bell down, as the stand-in looks itself
+    a stand-in ends      if `sleeps_until` is set: put up the bell, look, and ring if there is
+                         something; release the lock
+    a stand-in sleeps    join the watchers; put up the bell, look; if there is nothing: release the
+                         lock, park, begin
 
 A producer that saw no bell has appended before the look that follows the next bell. These count as
 something: an entry; a timer that is due before `sleeps_until`; a notification that a stand-in has
@@ -58,7 +61,7 @@ class StandIn:
     def __init__(self, loop: Any) -> None:
         # A loop of ours, which leads to its context. On a foreign loop only `lent` is used.
         self._loop = loop
-        # The home waits, and has let go of the big lock, or is about to. Written by its thread.
+        # The home waits, and has released the big lock, or is about to. Written by its thread.
         self.lent = False
         # How often a thread has taken over.
         self.turns = 0
@@ -67,7 +70,7 @@ class StandIn:
         # What it watches in its sleep, where it cannot sleep in the selector; else None.
         self._asleep_on: list[selectors.SelectorKey] | None = None
         # A stand-in has taken a notification, which may have been for the home, or has stopped the
-        # loop: the home is to look as well. Taken back by the home as it wakes.
+        # loop: the home must look as well. Cleared by the home as it wakes.
         self._home_must_look = False
 
     # The home.
@@ -75,7 +78,7 @@ class StandIn:
     def lend(self) -> None:
         """Release the big lock until `come_back`, which the caller calls in a `finally`."""
         self.lent = True
-        big_lock._let_go()
+        big_lock._release_if_held()
 
     def home_sleeps(self, until: float | None, watched: list[selectors.SelectorKey] | None) -> None:
         """Lend the lock for a sleep until that time; not in the selector, if `watched` is given."""
@@ -84,17 +87,17 @@ class StandIn:
         self.lend()
 
     def has_lent(self) -> bool:
-        """Return whether the calling thread is the main home, and has yet to take the lock back."""
+        """Return whether the calling thread is the main home, and has yet to reacquire the lock."""
         return self.lent and here.home is self._loop.home and here.home is main.context
 
     def come_back(self) -> None:
-        """Take the big lock back, in the home that has woken; raise what came meanwhile.
+        """Reacquire the big lock in the home that has woken; raise what was raised meanwhile.
 
-        A signal handler may raise before the lock's own care has begun. The lock is still lent
-        then; the next call that would run something here looks for that, and calls this again.
+        A signal handler may raise before the lock has begun to handle exceptions. The lock is still
+        lent then; the next call that would run something at home sees that, and calls this again.
         """
         try:
-            big_lock._take_back()
+            big_lock._reacquire()
         finally:
             if here.has_big_lock:
                 self.awake()
@@ -103,56 +106,56 @@ class StandIn:
         """Note that the home no longer sleeps."""
         self.sleeps_until = self._asleep_on = None
         self._home_must_look = False
-        take_bell_down(self._loop.home)  # it put one up, or a stand-in that went to sleep
+        take_bell_down(self._loop.home)  # put up by the home, or by a stand-in that went to sleep
         self.lent = False
 
     def nested_begins(self) -> tuple[bool, bool]:
-        """Take the lock back for a nested run that a signal handler begins in the home's sleep.
+        """Reacquire the lock for a nested run that a signal handler begins in the home's sleep.
 
-        Returns whether that is so, and whether the lock had been let go by then: what
-        `nested_ends` needs to know.
+        Returns whether that is so, and whether the lock had been released by then, for
+        `nested_ends`.
         """
         lent = self.has_lent()
-        let_go = lent and not here.has_big_lock
+        released = lent and not here.has_big_lock
         if lent:
             self.come_back()
-        return lent, let_go
+        return lent, released
 
-    def nested_ends(self, *, lent: bool, let_go: bool) -> None:
+    def nested_ends(self, *, lent: bool, released: bool) -> None:
         """Return to the state in which `nested_begins` found the home."""
         if lent:
             self.lent = True
-            self._ring()  # it is not asleep any more, in all it says
-            if let_go:
-                big_lock._let_go()
+            self._ring()  # `awake` has cleared the fields of its sleep, so that must end
+            if released:
+                big_lock._release_if_held()
         elif self.has_lent():
             self.come_back()
 
     # A stand-in: called by the big lock in a thread that is no home, while it holds the lock.
 
     def begins(self) -> None:
-        """Look after the mailbox from now on, in the thread that has taken the lock."""
+        """Begin to look at the mailbox, in the thread that has acquired the lock."""
         self.turns += 1
         take_bell_down(self._loop.home)
 
     def ends(self) -> None:
-        """Wake the home if there is something for it to do before it would look by itself."""
+        """Wake the home if it has something to do before it would look by itself."""
         loop = self._loop
         home: AioContext = loop.home
         if self.sleeps_until is None or home._closed:
             return
-        # It went to sleep before we came: put up a bell for it again, and only then look, as it
-        # would have done.
+        # The home was asleep when the stand-in came: put up a bell for it again, and only then
+        # look, as the home would have done.
         idle = put_up_bell(home)
         timer = loop.next_timer()
         if not idle or self._must_ring() or (timer is not None and timer < self.sleeps_until):
             home._ring(None)
 
     def sleep(self, parker: Parker) -> None:
-        """Sleep without the big lock: until events, a timer, a post, or unparked.
+        """Sleep without the big lock until an event, a timer, a post, or an unpark.
 
-        It collects nothing: it learns that there is something, and looks for itself under the lock.
-        The home may be asleep in the same selector; the first of them to come serves it.
+        The sleep collects no events: the stand-in looks for them once it holds the lock. The home
+        may be asleep in the same selector; the first of the two to have the lock serves them.
         """
         loop = self._loop
         until = loop.next_timer()
@@ -162,21 +165,21 @@ class StandIn:
         also = loop.selector_fd()
         if self._must_ring() and self.sleeps_until is not None:
             loop.home._ring(None)
-            also = None  # the ring is for the home, which unparks us after its iteration
+            also = None  # the ring is for the home, which unparks this thread after its iteration
         try:
             big_lock._make_ready()
-            big_lock._let_go()
+            big_lock._release_if_held()
             clock.park(parker, until, also=also)
         finally:
             try:
-                big_lock._take_back()  # raises what was raised meanwhile, with the lock in our hand
+                big_lock._reacquire()  # raises what was raised meanwhile, once it holds the lock
             finally:
                 if not here.has_big_lock:  # interrupted before it had begun
-                    big_lock._take_back()
+                    big_lock._reacquire()
                 self.begins()
 
     def tell_home(self) -> None:
-        """Have the home look as well at what just happened, unless the caller is the home."""
+        """Have the home look, too, at what has just happened, unless the caller is the home."""
         if here.home is not self._loop.home:
             self._home_must_look = True
 
@@ -186,7 +189,7 @@ class StandIn:
         return self._home_must_look or (asleep_on is not None and asleep_on != self._loop.watched())
 
     def _ring(self) -> None:
-        """End the sleep, bell or not."""
+        """End the home's sleep, whether or not a bell is up."""
         write_signal(self._loop.signal.written_fd, SET)
 
 

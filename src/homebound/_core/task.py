@@ -1,7 +1,7 @@
 """Task: a coroutine being run, and its home.
 
-At any time a task stands in at most one queue, and only the thread at whose home it is touches its
-other fields; the mailbox hands them over.
+At any time a task stands in at most one queue. Its other fields are touched by its home's thread
+only; the mailbox hands them over.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Task(Enterable[T]):
     """An `async def` call being run: asyncio.Task's interface, and a home.
 
     `asyncio.create_task` on homebound's loops and `AioContext.spawn` make tasks that begin by
-    themselves. One made directly does not begin until it is entered, scheduled or woken; without
-    `home` it has none until then. `context` is the contextvars.Context it runs in (default: a
-    copy of the maker's). Given a `loop`, as asyncio's task factories do, it is at home there and
-    begins by itself; with `eager_start` too, and at once if the caller is at home. Raises TypeError
-    if `coro` is no coroutine or `context` no Context.
+    themselves. A task made directly does not begin until it is entered, scheduled or woken; without
+    `home` it has no home until then. `context` is the contextvars.Context it runs in (default: a
+    copy of the caller's). With a `loop`, which asyncio's task factories pass, it is at home there
+    and begins by itself. So it does with `eager_start`, at once if the caller is at home. Raises
+    TypeError if `coro` is no coroutine or `context` no Context.
 
     >>> import homebound
     >>> async def main():
@@ -72,7 +72,7 @@ class Task(Enterable[T]):
 
     __slots__ = (
         "_far",  # a FarWait while it awaits a future of another loop, else None
-        "_log_destroy_pending",  # asyncio's loops set it; nothing of ours is destroyed pending
+        "_log_destroy_pending",  # set by asyncio's loops; no task of ours is destroyed pending
         "_wait",  # what it queues for while suspended (_sync/waiters.py) or None; unset at first
     )
 
@@ -153,12 +153,12 @@ class Task(Enterable[T]):
     # Running. Home only.
 
     def _run(self) -> None:  # noqa: C901, PLR0912  (every step of every task: no calls to spare)
-        """One step, then those it has woken."""
+        """Run one step, then the tasks that it has woken."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
         if self._parked:
             if self._parked is not True:
-                keep_alive(self)  # it was made without being queued, and begins now
+                keep_alive(self)  # a task that was made without being queued, and begins now
             self._parked = False
             self._cell = []
         enter_task(loop, self)
@@ -185,13 +185,14 @@ class Task(Enterable[T]):
             if self._fail(error):
                 home._end_chain()
                 raise
-            # A traceback leads to this frame: holding the task, it would keep one that failed from
-            # ending, and from being reported if nobody asks, until the garbage collector comes.
+            # A traceback refers to this frame. If the frame referred to the task, a failed task
+            # whose exception is never retrieved would be reported only when the garbage collector
+            # runs.
             del self
         else:
             leave_task = home._leave_task
             leave_task(loop, self)
-            # From here on another thread may have the task: each branch touches it last.
+            # From now on another thread may run the task: each branch touches it last.
             if yielded is None:
                 home._ready.append(self)
             elif yielded is PARK and self._throw is None:
@@ -224,7 +225,7 @@ class Task(Enterable[T]):
             self._resume_with(closed)
 
     def _resume_with(self, error: BaseException) -> None:
-        """The next step throws `error`, here."""
+        """Throw `error` in the task's next step, in the current context."""
         context = current_context()
         if context is not None:
             self._home = context
@@ -232,7 +233,7 @@ class Task(Enterable[T]):
         self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
-        """The coroutine yielded something to wait for: a future, or a context to move to."""
+        """Wait for what the coroutine yielded: a future, a suspension, or a context to move to."""
         is_task = type(yielded) is Task
         blocking = is_task or begins_wait(yielded, self)
         if blocking:
@@ -280,7 +281,7 @@ class Task(Enterable[T]):
             )
 
     def _heard(self, _: object) -> None:
-        """What it awaits is done: it stands in no queue, so put it into its home's."""
+        """Queue it at its home, as what it awaits is done."""
         home: AioContext = self._home  # type: ignore[assignment]
         home._ready.append(self)
         if home._bell:
@@ -292,7 +293,7 @@ class Task(Enterable[T]):
     if RECORDS_AWAITS:
 
         def _future_done(self, _: object) -> None:
-            """As `_heard`, and the future forgets it. Each await does this: no call to spare."""
+            """Do as `_heard`, and have the future forget the task. Each await runs this."""
             forget_await(self._fut_waiter, self)
             home: AioContext = self._home  # type: ignore[assignment]
             home._ready.append(self)
@@ -307,7 +308,7 @@ class Task(Enterable[T]):
     # Ending. Home only.
 
     def _fail(self, error: BaseException) -> bool:
-        """Its coroutine raised. True if the loop must not go on either."""
+        """End the task with an exception of its coroutine; True if it must end the loop as well."""
         if type(error) is RuntimeError and self._context_in_use(error):
             return False
         trace = error.__traceback__
@@ -323,7 +324,7 @@ class Task(Enterable[T]):
         return isinstance(error, (KeyboardInterrupt, SystemExit))
 
     def _context_in_use(self, error: RuntimeError) -> bool:
-        """In a nested run its Context may be entered further up the stack: go on in a copy."""
+        """Queue it with a copy of its Context, if that is entered further up in a nested run."""
         if not context_in_use(error) or state_of(self._body) == inspect.CORO_CLOSED:
             return False
         self._vars = self._vars.copy()
@@ -331,7 +332,7 @@ class Task(Enterable[T]):
         return True
 
     def _abandon(self, why: str) -> None:
-        """Its home has ended: whoever waits for it is told."""
+        """End it with ContextClosed, as its home has ended, and notify its waiters."""
         if self.done():
             return
         _set_exception(self, ContextClosed(f"task {self.get_name()!r} of {self._home!r} {why}"))
@@ -346,17 +347,17 @@ class Task(Enterable[T]):
         self._announce()
 
     def _unrun(self) -> None:
-        """It was in the mailbox of a home that has ended."""
+        """End it, as it was in the mailbox of a home that has ended."""
         self._abandon("ended with it")
 
     # asyncio.Task's interface.
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Request that it cancel itself, at once even if its home sleeps. False if it is done.
+        """Request that the task cancel itself; False if it is done. See asyncio.Task.cancel.
 
-        From another thread the request is delivered at its home, ahead of what waits there: a task
-        that has not begun never does, one on its way is cancelled as it arrives. See
-        asyncio.Task.cancel.
+        A request from another thread wakes the task's home if it sleeps, and runs there ahead of
+        what is queued: a task that has not begun never does, and a task that moves is cancelled as
+        it arrives.
 
         Called from: any thread.
         """
@@ -373,11 +374,11 @@ class Task(Enterable[T]):
             return True
         if may_run_here(home):
             return self._cancel_here(msg)
-        if home._enter_vacant():  # before or between runs of the loop
+        if home._occupy():  # before or between runs of the loop, with no home thread
             try:
                 return self._cancel_here(msg)
             finally:
-                home._leave()
+                home._vacate()
         try:
             home._post_first(Cancel(self, msg, None))
         except ContextClosed:
@@ -401,11 +402,11 @@ class Task(Enterable[T]):
                         self._throw = CANCEL_SURELY
                     self._home._post(self)  # type: ignore[union-attr]
             except AlreadyScheduled:
-                pass  # it is about to run, and will find the request
+                pass  # it is about to run, and then finds the request
         return True
 
     def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:
-        """Run its next step, as what it awaits elsewhere is done; throw `error` if there is one."""
+        """Run its next step, as what it awaits on another loop is done; throw `error` if given."""
         self._far = None
         if cancelled:
             self._throw = CANCEL
@@ -414,7 +415,7 @@ class Task(Enterable[T]):
         self._run()
 
     def _cancel_waiter(self, msg: Any) -> bool:
-        """Cancel what it awaits; False if that is done already."""
+        """Cancel what it awaits; False if that is already done."""
         waiter = self._fut_waiter
         if self._far is not None:
             return self._far.cancel(msg)
@@ -436,9 +437,9 @@ def _queued(
     context: Context | None,
     reports_to: Any = at_home,
 ) -> Task[Any]:
-    """Make a task that its maker puts into its home's mailbox.
+    """Make a task that the caller puts into its home's mailbox.
 
-    Calling the class would cost two thirds more: its way to __init__ leads through a dict.
+    Calling the class would cost two thirds more, as that passes a dict to __init__.
     """
     task: Task[Any] = _new(Task)
     task._set_up(coro, home, name, context, reports_to)
@@ -451,7 +452,7 @@ def _queued(
 def _queued_with_origin(
     coro: Coroutine[Any, Any, Any], home: AioContext, name: str | None, context: Context | None
 ) -> Task[Any]:
-    """Make one in debug mode: asyncio shows where a task was made."""
+    """Make a task that knows where it was made, for debug mode."""
     task = _queued(coro, home, name, context, at_home_in_debug)
     task._hide_maker(5)  # down to the loop's caller
     return task

@@ -1,8 +1,8 @@
-"""TaskGroup: asyncio's, whose tasks may be at home anywhere.
+"""TaskGroup: asyncio's, with children that may be at home in any context.
 
-The group is where its parent is: what a child's end means is decided in the thread of the parent's
-home, and nowhere else. A child that ends in another thread sends an entry there, which follows the
-parent if that moves; see task_group_parts.py. Beside this, any thread may make a child.
+The group's decisions are made in the thread of its parent's home. A child that ends in another
+thread sends an entry there, which follows the parent if that moves; see task_group_parts.py. Any
+thread may make a child.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if RECORDS_AWAITS:
 
 T = TypeVar("T")
 
-CLOSES_REFUSED = sys.version_info >= (3, 13)  # asyncio's does from there on, and its tests look
+CLOSES_REFUSED = sys.version_info >= (3, 13)  # asyncio's does since then, and its tests check it
 
 
 class TaskGroup:
-    """asyncio.TaskGroup, whose children may be at home in any context.
+    """asyncio.TaskGroup, with children that may be at home in any context.
 
     At the end of the block it waits for all of them. If one fails, the others and the block are
-    cancelled, wherever they are, and the failures raised as an ExceptionGroup. The block may
-    itself move to another home, and back.
+    cancelled, wherever they are, and the failures are raised as an ExceptionGroup. The task in the
+    block may itself move to another home, and back.
 
     >>> import homebound
     >>> async def where():
@@ -59,17 +59,17 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self._members = Members()
-        # The task in the block: written by itself as it enters and leaves. Its home may change.
+        # The task in the block, which writes it as it enters and leaves. Its home may change.
         self._parent: Any = None
         # Parent's home only.
-        self._parent_cancelled = False  # by us, so we take it back
+        self._parent_cancelled = False  # by the group, which uncancels it at the end
         self._errors: list[BaseException] = []
         self._base_error: BaseException | None = None  # a SystemExit or KeyboardInterrupt
         self._all_ended: asyncio.Future[None] | None = None  # what the parent waits for
 
     @property
     def _tasks(self) -> set[Any]:
-        """Under asyncio's name, for those who look."""
+        """The children, under asyncio's name, which debuggers and libraries read."""
         return self._members.tasks
 
     async def __aenter__(self) -> Self:
@@ -100,15 +100,15 @@ class TaskGroup:
         """
         del traceback
         try:
-            await self._leave(error)
-            # What was to be raised was. What is left is the cancellation that `cancel` brought.
+            await self._end_block(error)
+            # Nothing was raised, so the error, if any, is the CancelledError of `cancel`.
             return True
         finally:
-            # The exceptions lead to our frames: let no cycle keep them, or us, alive.
+            # The exceptions refer to this frame: break the cycle.
             self._parent = self._base_error = error = None
             self._errors = []
 
-    async def _leave(self, error: BaseException | None) -> None:
+    async def _end_block(self, error: BaseException | None) -> None:
         if _ends_all(error) and self._base_error is None:
             self._base_error = error
         cancellation = error if isinstance(error, asyncio.CancelledError) else None
@@ -120,7 +120,8 @@ class TaskGroup:
             if self._base_error is not None:
                 raise self._base_error
             if self._parent_cancelled:
-                # If the only one was ours, there is none. Else one is not, and must not be lost.
+                # If the group's was the only request, there is no cancellation. Otherwise another
+                # one is from outside, and must not be lost.
                 ours_alone = self._parent.uncancel() == 0
                 cancellation = None if ours_alone else cancellation or last
             if cancellation is not None and not self._errors:
@@ -139,7 +140,7 @@ class TaskGroup:
                 self._parent.uncancel()
                 self._parent.cancel()
             if isinstance(error, GeneratorExit) and len(self._errors) == 1:
-                raise error  # alone, so that the aclose() of a generator around us swallows it
+                raise error  # not in a group, so that the aclose() of a generator around accepts it
             message = "unhandled errors in a TaskGroup"
             raise BaseExceptionGroup(message, self._errors) from None
         finally:
@@ -148,9 +149,9 @@ class TaskGroup:
     async def _wait_for_children(
         self,
     ) -> tuple[asyncio.CancelledError | None, asyncio.CancelledError | None]:
-        """Until all have ended. What interrupted it: the cancellation from outside, and the last.
+        """Wait until all have ended; return the cancellation from outside, and the last one.
 
-        The last may be from outside too, but came when the group was being cancelled already.
+        The last may be from outside, too, if it came when the group was already being cancelled.
         """
         cancellation = last = None
         try:
@@ -158,7 +159,7 @@ class TaskGroup:
                 if not self._members.exiting():
                     return cancellation, last
                 self._all_ended = asyncio.get_running_loop().create_future()
-                self._look()  # a child that could not be made may have left before it was there
+                self._look()  # the last child may have left before the future was there
                 try:
                     await self._all_ended
                 except asyncio.CancelledError as cancelled:
@@ -179,12 +180,12 @@ class TaskGroup:
         context: Context | None = None,
         **options: Any,
     ) -> Task[T]:
-        """Make a child of `coro`, at home in `home` (default: where the caller is).
+        """Make a child of `coro`, at home in `home` (default: the caller's current context).
 
         `context` is the contextvars.Context it runs in. Without `home`, further options are those
         of the running loop's create_task: `eager_start`, and what its task factory takes. Raises
         RuntimeError if the group has not been entered, is finished or is shutting down (since
-        Python 3.13 `coro` is closed then, as asyncio does it), ContextClosed if `home` has ended.
+        Python 3.13 `coro` is then closed, as in asyncio), ContextClosed if `home` has ended.
 
         Called from: any thread.
         """
@@ -205,12 +206,12 @@ class TaskGroup:
         finally:
             cancel = self._members.arrived(task)
             if task is None:
-                Ended(self, None)._heard(None)  # the parent may have waited for it alone
+                Ended(self, None)._heard(None)  # the parent may wait for this child only
             else:
                 self._listen(task)
                 if cancel:
                     cancel_child(task)
-            del task  # its exception's traceback may lead here
+            del task  # its exception's traceback may refer to this frame
 
     def _start(
         self,
@@ -242,16 +243,17 @@ class TaskGroup:
         if RECORDS_AWAITS:
             record_child(task, self._parent)
         if running_loop() is loop_kept_by(self._parent) and not isinstance(self._parent, Task):
-            task.add_done_callback(lambda _: ended._run())  # all in one loop: as asyncio's
+            task.add_done_callback(lambda _: ended._run())  # all on one loop: as in asyncio
         else:
             task.add_done_callback(ended._heard)
 
     def cancel(self) -> None:
-        """End the block early: cancel it and the children, and raise nothing for that at its end.
+        """End the block early: cancel it and the children; the block's end raises nothing for it.
 
-        Before the block is entered: it is cancelled as it begins. When it has ended, or is being
-        cancelled already: no-op. From another thread the request is delivered at the home of the
-        task in the block; no child is admitted from now on. See asyncio.TaskGroup.cancel (3.15).
+        A block that has not been entered is cancelled as it begins. If it has ended, or is already
+        being cancelled, this is a no-op. No child is accepted from now on. From another thread the
+        request is delivered at the home of the task in the block. See asyncio.TaskGroup.cancel
+        (Python 3.15).
 
         >>> import asyncio, homebound
         >>> async def main():
@@ -266,7 +268,7 @@ class TaskGroup:
         Called from: any thread.
         """
         if self._members.cancel():
-            parent = self._parent  # read once: it leaves the block, perhaps now
+            parent = self._parent  # read once: it may leave the block at any time
             if parent is not None:
                 cancel_group(self, parent)
 
@@ -277,7 +279,7 @@ class TaskGroup:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """End the children and the block. It is no cancellation of the parent: taken back there."""
+        """End the children and the block; its end undoes the parent's cancellation."""
         self._abort()
         if not self._parent_cancelled:
             self._parent_cancelled = True

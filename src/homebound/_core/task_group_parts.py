@@ -1,6 +1,6 @@
-"""What a TaskGroup is made of: who belongs to it, and how word gets to its parent.
+"""The parts of a TaskGroup: its members, and the entries that it sends to its parent's home.
 
-Any thread may make a child, or cancel the group; so what that looks at stands in `Members`, under a
+Any thread may make a child, or cancel the group; so the state for that is in `Members`, under a
 lock of its own. Everything else is decided at the parent's home, and sent there.
 """
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """The children, and whether more may come. Every method: any thread, atomically."""
+    """The children, and whether more may join. Each method is atomic, for any thread."""
 
     def __init__(self) -> None:
-        self._lock = _thread.RLock()  # guards every field; finalisers alone come in under it
-        self.tasks: set[Any] = set()  # those whose end the parent has not taken note of
-        self._coming = 0  # children being made: they count, though they are no tasks yet
+        # Guards every field. Reentrant, as a finaliser may run while it is held.
+        self._lock = _thread.RLock()
+        self.tasks: set[Any] = set()  # the children whose end the parent has not yet noted
+        self._coming = 0  # children being made: they count as members, but are no tasks yet
         self.entered = False  # set once
         self._exiting = False  # set once
-        self.cancelled = False  # set once, by any thread; the parent is yet to be told
+        self.cancelled = False  # set once, by any thread, before the parent is notified
         self.aborting = False  # set once, at the parent's home
 
     def _is_over(self) -> bool:
         return self._exiting and not self.tasks and not self._coming
 
     def enter(self) -> bool:
-        """The block begins. True if the group was cancelled before."""
+        """Begin the block; True if the group was cancelled before."""
         with self._lock:
             self.entered = True
             return self.cancelled
 
     def why_not(self) -> str | None:
-        """Reserve a place for a child; or why there is none."""
+        """Reserve a place for a child, or return why the group accepts none."""
         with self._lock:
             if not self.entered:
                 return "has not been entered"
@@ -55,7 +56,7 @@ class Members:
             return None
 
     def arrived(self, task: Any) -> bool:
-        """The child exists (None: it could not be made). True if it is to be cancelled at once."""
+        """Add a child to its place (None: it could not be made); True if it must be cancelled."""
         with self._lock:
             self._coming -= 1
             if task is not None:
@@ -63,18 +64,18 @@ class Members:
             return self.aborting
 
     def left(self, task: Any) -> None:
-        """The child's end has been taken note of."""
+        """Remove a child whose end the parent has noted."""
         with self._lock:
             self.tasks.discard(task)
 
     def exiting(self) -> bool:
-        """The parent waits for the rest. False if there is none, nor will be."""
+        """Note that the parent waits for the rest; False if none is left and none will join."""
         with self._lock:
             self._exiting = True
             return not self._is_over()
 
     def cancel(self) -> bool:
-        """No child comes in any more. True if the parent is in the block, and to be told."""
+        """Accept no more children; True if the parent is in the block, and must be notified."""
         with self._lock:
             if self._is_over():
                 return False
@@ -82,19 +83,19 @@ class Members:
             return self.entered
 
     def is_over(self) -> bool:
-        """The parent waits for no child any more."""
+        """Return whether the parent has no child left to wait for."""
         with self._lock:
             return self._is_over()
 
     def abort(self) -> list[Any]:
-        """No child comes in any more; those to be cancelled."""
+        """Accept no more children, and return those to be cancelled."""
         with self._lock:
             self.aborting = True
             return list(self.tasks)
 
 
 def cancel_child(task: Any) -> None:
-    """Cancel a child; one that is not ours is its loop's thread's to touch."""
+    """Cancel a child; a foreign task only in its loop's thread."""
     if isinstance(task, Task):
         task.cancel()
         return
@@ -105,11 +106,11 @@ def cancel_child(task: Any) -> None:
     try:
         loop.call_soon_threadsafe(task.cancel)
     except RuntimeError:
-        pass  # its loop has ended, and it with that
+        pass  # it has ended with its loop
 
 
 class Ended:
-    """A child has ended: on its way to the parent's home, as a mailbox entry there."""
+    """A mailbox entry that reports the end of a child at the parent's home."""
 
     __slots__ = ("_child", "_group")
 
@@ -125,7 +126,7 @@ class Ended:
         return self._group._parent
 
     def _heard(self, _: object) -> None:
-        """In the thread where the child has ended."""
+        """Send the entry, in the thread where the child has ended."""
         parent = self._group._parent
         try:
             if isinstance(parent, Task):
@@ -138,20 +139,20 @@ class Ended:
     def _run(self) -> None:
         parent = self._group._parent
         if isinstance(parent, Task) and parent._home is not current_context() and not parent.done():
-            self._heard(None)  # it has moved: follow it
+            self._heard(None)  # the parent has moved: follow it
         elif self._child is None:
             self._group._look()
         else:
             self._group._child_ended(self._child)
 
     def _unrun(self) -> None:
-        """The parent's home has ended, and the parent with it."""
+        """Note the child's end, as the parent has ended with its home."""
         if self._child is not None:
             self._group._child_ended(self._child)
 
 
 def cancel_group(group: TaskGroup, parent: Any) -> None:
-    """Have the group cancelled where its parent is: at once if that is here."""
+    """Have the group cancelled at its parent's home; at once if that is the calling thread's."""
     if isinstance(parent, Task):
         home: AioContext = parent._home  # type: ignore[assignment]  # it runs: it has one
         if may_run_here(home):
@@ -169,11 +170,11 @@ def cancel_group(group: TaskGroup, parent: Any) -> None:
     try:
         loop.call_soon_threadsafe(group._cancel_here)
     except RuntimeError:
-        group._abort()  # the parent has ended with its loop: the children go on elsewhere
+        group._abort()  # the parent has ended with its loop; children at home elsewhere are left
 
 
 class _Cancelled(Pursuer):
-    """The group is cancelled: on its way to the parent, which it catches wherever that moves."""
+    """A cancellation of the group on its way to the parent, which it follows if that moves."""
 
     __slots__ = ("_group",)
 
@@ -185,6 +186,6 @@ class _Cancelled(Pursuer):
         self._group._cancel_here()
 
     def _unrun(self) -> None:
-        """The parent's home has ended, and the parent with it."""
+        """Cancel the children, as the parent has ended with its home."""
         super()._unrun()
         self._group._abort()

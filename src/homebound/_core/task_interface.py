@@ -1,9 +1,9 @@
-"""The side of a task that others see: asyncio.Task's interface, and who is told when it is done.
+"""A task's interface: that of asyncio.Task, and its listeners, which are notified when it is done.
 
-A task can end in any thread, and anybody anywhere may wait for it. So it keeps its own list of
-listeners: a listener is appended, then it is looked whether the task is done; the task becomes
-done, then the list is looked at. Whoever finds the task done pops listeners and tells them;
-`list.pop` gives each to one thread.
+A task may end in any thread, and any thread may wait for it. So it keeps its own list of listeners.
+A thread that adds a listener appends it, then looks whether the task is done; the thread that ends
+the task marks it done, then looks at the list. Either of them that sees a done task and a listener
+pops the listener and notifies it; `list.pop` gives each listener to one thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _numbers = count(1)
 
 
 class _Home:
-    """What a task's C future takes for its loop: it never schedules, and reports to the home's."""
+    """A C future's loop for a task: it never schedules, and reports errors to the home's loop."""
 
     get_debug: Any = staticmethod(bool)  # False, without a Python frame
 
@@ -57,7 +57,7 @@ class _Home:
 
 
 class _HomeInDebug(_Home):
-    """For it the future remembers where it was made."""
+    """The same in debug mode: the future records where it was made."""
 
     get_debug = staticmethod(lambda: True)
 
@@ -66,21 +66,22 @@ at_home: Any = _Home()
 at_home_in_debug: Any = _HomeInDebug()
 
 
-# In Task._throw: make a CancelledError when it is thrown. The second: it has ended a suspension, so
-# it is thrown even if `uncancel` takes the request back; asyncio's would have ended a future.
+# Values of Task._throw: a CancelledError is made when the next step throws it. CANCEL_SURELY has
+# ended a suspension, so it is thrown even if `uncancel` undoes the request, as in asyncio, where it
+# would have cancelled a future.
 CANCEL = asyncio.CancelledError()
 CANCEL_SURELY = asyncio.CancelledError()
 CANCELS = (CANCEL, CANCEL_SURELY)
 
 
 class TaskFuture(FutureParts[T], Generic[T]):
-    """A task's result to be, its names, and its listeners."""
+    """A task's future result, its name, and its listeners."""
 
     __slots__ = (
         "_body",  # its coroutine
-        "_home",  # the context it will next run in. Written by whoever has the task to himself
-        "_listeners",  # who is to be told when it is done. Any thread appends; popped once each
-        "_name",  # a string, or a number until somebody asks
+        "_home",  # the context it will next run in. Written by the thread that has claimed it
+        "_listeners",  # to be notified when it is done. Any thread appends; popped once each
+        "_name",  # a string, or a number for a default name
         "_num_cancels_requested",  # home only
         "_send",  # of its coroutine
         "_throw",  # an exception to throw at the next step, CANCEL for a CancelledError, or None
@@ -98,7 +99,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
 
     @property
     def home(self) -> AioContext | None:
-        """The context it will next run in; None for a task that was never given one.
+        """The context in which it will next run; None for a task that was never given one.
 
         Called from: any thread.
         """
@@ -106,14 +107,14 @@ class TaskFuture(FutureParts[T], Generic[T]):
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """asyncio.Task, to isinstance: a C Task cannot change loops, so it is no base of ours."""
+        """asyncio.Task, for isinstance: the C Task cannot change loops, so it is no base class."""
         return asyncio.Task
 
     def __call__(self, future: Any = None) -> TaskFuture[T] | None:
-        """Two of asyncio's protocols call a task.
+        """Serve two of asyncio's protocols, which call a task.
 
-        With a future: it is a future's callback, on a loop that is not ours: the future is done.
-        Without: on Python 3.11 it stands in a WeakSet as a reference to itself.
+        With a future: the task is that future's callback on a foreign loop, and the future is done.
+        Without: on Python 3.11 the task stands in a WeakSet as a weak reference to itself.
         """
         if future is None:
             return self
@@ -121,15 +122,15 @@ class TaskFuture(FutureParts[T], Generic[T]):
         return None
 
     def _future_done(self, _: object) -> None:
-        """The future that it awaits is done."""
+        """Go on, as the future that it awaits is done."""
         raise NotImplementedError
 
-    # Telling who waits for it.
+    # Listeners.
 
     def add_done_callback(
         self, fn: Callable[[Task[T]], object], /, *, context: Context | None = None
     ) -> None:
-        """Have `fn(task)` called when it is done, in the loop that runs here, else in its home's.
+        """Have `fn(task)` called when it is done, in the caller's running loop, else its home's.
 
         Called from: any thread.
         """
@@ -143,12 +144,12 @@ class TaskFuture(FutureParts[T], Generic[T]):
         self._tell((fn, context, loop))
 
     def _join_group(self, fn: Any, parent: Any) -> None:
-        """We are a child in a TaskGroup of asyncio's."""
+        """Have asyncio's TaskGroup, of which this task is a child, follow its parent."""
         if isinstance(parent, TaskFuture):
             ParentsLoop.follow(fn.__self__, parent)
 
     def remove_done_callback(self, fn: Callable[[Task[T]], object], /) -> int:
-        """Take `fn` out again; how many times it was in.
+        """Remove `fn`; return how many times it was registered.
 
         Called from: any thread.
         """
@@ -163,13 +164,13 @@ class TaskFuture(FutureParts[T], Generic[T]):
         return removed
 
     def _tell(self, listener: Any) -> None:
-        """Add a listener: append, then look whether it is done; the end pairs with it."""
+        """Add a listener, then look whether the task is done (pairs with the task's end)."""
         self._listeners.append(listener)
         if self.done():
             self._announce()
 
     def _announce(self) -> None:
-        """Tell each listener once: list.pop decides between threads that announce at once."""
+        """Notify each listener once: list.pop decides between threads that do so together."""
         listeners = self._listeners
         while listeners:
             try:
@@ -194,7 +195,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
             else:
                 loop.call_soon_threadsafe(fn, self, context=context)
         except RuntimeError:
-            pass  # that loop has ended, and with it whoever wanted to know
+            pass  # the listener's loop has ended
 
     def _post_listener(self, handle: FastHandle, loop: Loop) -> None:
         try:
@@ -204,13 +205,13 @@ class TaskFuture(FutureParts[T], Generic[T]):
 
     @property
     def _awaiter(self) -> Any:
-        """As another task's listener it is what awaits that."""
+        """The task that awaits another task, as that one's listener: itself."""
         return self
 
     def _awaiters(self) -> set[Any]:
         awaiters = {getattr(each, "_awaiter", None) for each in tuple(self._listeners)}
         if getattr(self._coro, "cr_running", False):
-            # In the midst of a step: perhaps its first, for which block_on adds no listener.
+            # It runs a step, perhaps its first, for which block_on adds no listener.
             awaiters.update(
                 each
                 for each in unfinished(TaskFuture)
@@ -221,11 +222,11 @@ class TaskFuture(FutureParts[T], Generic[T]):
     # asyncio.Task's interface.
 
     def get_loop(self) -> Any:
-        """Its home's loop.
+        """Return its home's loop.
 
-        Asked by asyncio's gather, wait and shield, or by a task of any loop that is about to await
-        it: the loop that runs in this thread, since it can be awaited on every loop. Raises
-        ContextError if it has no home, and is not to be awaited on a loop that runs here.
+        For asyncio's gather, wait and shield, and for a task of any loop that is about to await it,
+        that is the loop that runs in the calling thread, as a task can be awaited on every loop.
+        Raises ContextError if it has no home, and the call is not for an await on a running loop.
 
         Called from: any thread.
         """
@@ -241,7 +242,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
 
     @property
     def _coro(self) -> Any:
-        """Its coroutine (asyncio's name; greenback puts one around it in its place)."""
+        """Its coroutine, under asyncio's name; greenback replaces it by one that wraps it."""
         return self._body
 
     @_coro.setter
@@ -250,21 +251,21 @@ class TaskFuture(FutureParts[T], Generic[T]):
         self._send = coro.send
 
     def get_coro(self) -> Any:
-        """Its coroutine.
+        """Return its coroutine.
 
         Called from: any thread.
         """
         return self._body
 
     def get_context(self) -> Context:
-        """The contextvars.Context it runs in.
+        """Return the contextvars.Context it runs in.
 
         Called from: any thread.
         """
         return self._vars
 
     def get_name(self) -> str:
-        """Its name.
+        """Return its name.
 
         Called from: any thread.
         """
@@ -279,7 +280,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
         self._name = str(value)
 
     def get_stack(self, *, limit: int | None = None) -> list[types.FrameType]:
-        """Its stack frames. See asyncio.Task.get_stack.
+        """Return its stack frames. See asyncio.Task.get_stack.
 
         Called from: home thread.
         """
@@ -293,14 +294,14 @@ class TaskFuture(FutureParts[T], Generic[T]):
         print_task_stack(self, limit, file)
 
     def cancelling(self) -> int:
-        """How many cancellation requests are pending. See asyncio.Task.cancelling.
+        """Return how many cancellation requests are pending. See asyncio.Task.cancelling.
 
         Called from: any thread.
         """
         return self._num_cancels_requested
 
     def uncancel(self) -> int:
-        """Take one cancellation request back; how many are left. See asyncio.Task.uncancel.
+        """Undo one cancellation request; return how many are left. See asyncio.Task.uncancel.
 
         Called from: home thread.
         """
@@ -312,7 +313,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
 
     @property
     def _must_cancel(self) -> bool:
-        """A cancellation waits for the next step (asyncio's name; anyio reads it)."""
+        """True if the next step throws a CancelledError (asyncio's name; anyio reads it)."""
         return self._throw in CANCELS
 
     @_must_cancel.setter
@@ -338,14 +339,14 @@ class TaskFuture(FutureParts[T], Generic[T]):
     def __repr__(self) -> str:
         text = describe_task(self)
         if not text.endswith(">"):
-            return text  # it is being described already
+            return text  # a repr inside its own repr
         home = self._home
         where = " no home" if home is None else f" home={home.name!r}"
         return text[:-1] + where + ">"
 
     @property
     def _callbacks(self) -> Any:
-        """Who is to be told, in asyncio's form: it shows them when it describes a future."""
+        """The listeners in asyncio's form, which it shows when it describes a future."""
         return [
             listener[:2] if type(listener) is tuple else (listener._heard, None)
             for listener in tuple(self._listeners)

@@ -1,4 +1,4 @@
-"""The functions that yield to the task: only here does a coroutine give up control to homebound."""
+"""The functions that yield to the task: in no others does a coroutine give up control."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def current_task() -> Task[Any] | None:
 def suspend() -> Generator[Any, Any, None]:
     """Give up control until `wake()` is called on this task.
 
-    A wake from another thread that came earlier takes effect at once. Raises CancelledError if the
-    task is cancelled meanwhile.
+    If another thread has already woken it, it resumes at once. Raises CancelledError if the task is
+    cancelled meanwhile.
 
     >>> import asyncio, homebound
     >>> async def main():
@@ -68,11 +68,11 @@ def suspend() -> Generator[Any, Any, None]:
 
 @types.coroutine
 def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
-    """Suspend the running task, which queues for something; `wait` is its place in that queue.
+    """Suspend the running task, which is in a queue; `wait` is its place there, and dumps show it.
 
-    If its home ends meanwhile, `wait.abandoned()` is called. Dumps show it. Only this function
-    writes `Task._wait`; it costs no more than `suspend` and an assignment, as every wait for a lock
-    comes through here.
+    If its home ends meanwhile, `wait.abandoned()` is called. Only this function writes
+    `Task._wait`. Every wait for a lock calls it, so it does no more than `suspend` and two
+    assignments.
 
     Called from: task.
     """
@@ -126,7 +126,7 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
     """Run the body of `async with on(ctx):` in `ctx`'s thread, and come back at the end.
 
     It comes back, too, if it is cancelled on its way there. The entry raises ContextClosed if `ctx`
-    has ended; the exit does so if the home it came from has, and the rest then runs where it is.
+    has ended; the exit raises it if the original home has ended, and the task stays in `ctx`.
 
     >>> import homebound, threading
     >>> async def main(io):
@@ -158,7 +158,7 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         try:
             await move_to(self._ctx)
         except asyncio.CancelledError:
-            # The move was made, and the cancellation is raised here: there will be no exit.
+            # The task has moved, and the cancellation is raised here: `__aexit__` will not run.
             if back is not None:
                 await move_to(back)
             raise

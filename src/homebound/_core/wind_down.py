@@ -33,7 +33,7 @@ def end_once(context: AioContext) -> None:
 
 
 def wind_down(context: AioContext, failure: str) -> None:
-    """End everything at home here, then the loop. `failure` is the message for errors meanwhile.
+    """End everything at home in the context, then its loop; report errors meanwhile as `failure`.
 
     The end goes on if the loop is told to stop again, and, in an I/O thread, if something raises
     SystemExit.
@@ -60,7 +60,7 @@ def _refuse_coroutines(loop: Loop) -> None:
             loop.home._refuse()
         return Loop.call_soon_threadsafe(loop, callback, *args, **options)
 
-    # On the instance: a test in the method would cost each call an eighth. `close` removes it.
+    # On the instance: a check in the method would cost each call an eighth. `close` removes it.
     loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
 
 
@@ -95,7 +95,7 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
             if context._end_is_over():
                 _abandon(context, task)
                 return False
-            # Else the loop was told to stop: it does so when this is done.
+            # Otherwise the loop was told to stop, which it does once this is done.
         else:
             return True
         finally:
@@ -104,7 +104,7 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
 
 
 def _abandon(context: AioContext, part: Any) -> None:
-    """Report what has not ended when the time is over. Closing the context tells its waiters."""
+    """Report what has not ended when the time is over; its waiters are notified by the close."""
     be_lost_quietly(part)
     if context.workers is not None:
         context.workers._abandon()
@@ -116,7 +116,7 @@ def _abandon(context: AioContext, part: Any) -> None:
 
 
 async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
-    """Cancel each task at home here once, and wait until there is none.
+    """Cancel each task at home on the loop once, and wait until there is none.
 
     Cleanup may make new tasks, which are cancelled and waited for as well. Other threads could do
     so forever, so the number of rounds is limited: the tasks left then end with the home.
@@ -141,6 +141,6 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
         if task.done() and not task.cancelled():
             error = task.exception()
             if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
-                # The home's handler was told of SystemExit when it was raised.
+                # SystemExit was reported to the loop's exception handler when it was raised.
                 about = {"message": failure, "exception": error, "task": task}
                 loop.call_exception_handler(about)

@@ -1,4 +1,4 @@
-"""The time, and how a thread sleeps until a time: the seam where a virtual clock is put in.
+"""The time, and sleeping until a time: the seam where a virtual clock is put in.
 
 Every deadline in homebound is measured on one clock: the system's monotonic clock, or, inside
 `homebound.testing.virtual_clock`, one that stands still until every thread waits. The intervals
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _copy_of_time() -> ModuleType:
-    """Load the module `time` a second time; right even if time is frozen while we are imported."""
+    """Load the module `time` a second time, as a library may have frozen it before this import."""
     spec = BuiltinImporter.find_spec("time")
     if spec is None or spec.loader is None:
         return time  # on this Python it is not built in

@@ -1,4 +1,4 @@
-"""Parkers: how a thread sleeps until another wakes it. A kernel counter, not a lock.
+"""Parkers, on which a thread sleeps until another wakes it: a kernel counter, not a lock.
 
 On a free-threaded build a thread that waits for a `threading.Lock` or a `SimpleQueue` is woken
 after 50-117 µs, one that reads an eventfd after 7 µs; with the GIL it is 13 against 6 µs.
@@ -131,7 +131,7 @@ class Parker(Signal):
         return self.fd in dict(poll.poll(milliseconds))
 
     def is_set(self) -> bool:
-        """Whether it was unparked and has not been parked since. Called from: any thread."""
+        """Return whether it was unparked and not parked since. Called from: any thread."""
         return bool(self._new_poll().poll(0))
 
     def _new_poll(self) -> select.poll:
@@ -179,7 +179,7 @@ class LockParker(Parker):
         return unparked
 
     def is_set(self) -> bool:
-        """Whether it was unparked and has not been parked since. Called from: any thread."""
+        """Return whether it was unparked and not parked since. Called from: any thread."""
         return not self._lock.locked()
 
 

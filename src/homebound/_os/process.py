@@ -1,4 +1,4 @@
-"""Fork and exit: what is done in a forked process, and at the interpreter's end, and in what order.
+"""Fork and exit: the steps in a forked process and at the interpreter's end, and their order.
 
 A forked process has its parent's memory, but of its threads only the one that forked. It runs none
 of the parent's tasks, and touches none of the parent's kernel objects: an epoll is shared, so a
@@ -27,7 +27,7 @@ class AtFork(IntEnum):
 
     PARKERS = auto()  # first: to park or unpark must not touch the parent's counters
     CURRENT = auto()  # no context is current, and no thread has a seat, before the lock is made new
-    BIG_LOCK = auto()  # free before anything below may ask for it
+    BIG_LOCK = auto()  # free before anything below may acquire it
     TASKS = auto()  # kept before what refers to them is dropped: unkept, their coroutines clean up
     LOOP_ENDS = auto()  # its lock is free before a finaliser may attach a loop
     GENERATORS = auto()  # its lock is free before a finaliser may begin a generator
@@ -46,7 +46,7 @@ class AtExit(IntEnum):
 
     VCPUS = auto()  # first: guest code may wait for workers and I/O threads
     WORKERS = auto()  # jobs may wait for I/O threads
-    IO_THREADS = auto()  # last: their tasks clean up when nothing asks them for anything any more
+    IO_THREADS = auto()  # last: their tasks clean up when no other thread needs them any more
 
 
 _in_child: dict[AtFork, Callable[[], object]] = {}
@@ -78,5 +78,5 @@ def _call(registered: dict[Any, Callable[[], object]], order: IntEnum) -> None:
 # One registration for each place, so that Python reports what one raises, and calls the next.
 for _order in AtFork:
     os.register_at_fork(after_in_child=partial(_call, _in_child, _order))
-for _last in reversed(AtExit):  # what was registered last, atexit calls first
+for _last in reversed(AtExit):  # atexit calls the last registered function first
     atexit.register(partial(_call, _at_end, _last))

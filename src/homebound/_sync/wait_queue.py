@@ -41,7 +41,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._core.big_lock import big_lock_let_go
+from .._core.big_lock import big_lock_released
 from .._core.current import current_context, here
 from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
@@ -290,7 +290,7 @@ class WaitQueue:
                     # If it was granted at the last moment, it has what it waited for.
                     return None if self._withdraw(waiter) else waiter
                 if here.has_big_lock:  # the thread that would grant it may need that
-                    with big_lock_let_go():
+                    with big_lock_released():
                         deadline.park(waiter.parker)
                 else:
                     deadline.park(waiter.parker)

@@ -1,5 +1,5 @@
 """Threads that are homes, and threads that wait: run, I/O threads, block_on and wait_while.
 
 The rooms above import its functions and `wait_until`.
-Each of them says who may call it: the home thread, a holder of the big lock, or any thread.
+Each of them says where it may be called: home thread, holder of the big lock, or any thread.
 """

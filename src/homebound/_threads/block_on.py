@@ -1,7 +1,7 @@
-"""block_on: run something in a context and wait for it, in a thread that is no task's to await in.
+"""block_on: run an awaitable in a context and wait for it synchronously.
 
 At home, and with the big lock for the main context, it runs inline and the loop is turned, nested
-in whatever runs there. In a thread that is nobody's home it is queued, and the thread sleeps.
+in whatever runs there. In a thread that is no home it is queued, and the thread sleeps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import task_here
-from .._core.big_lock import big_lock_let_go
+from .._core.big_lock import big_lock_released
 from .._core.calls import (
     begin,
     ends_with,
@@ -48,17 +48,17 @@ T = TypeVar("T")
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
 _UNHEARD = "_homebound_unheard"  # the attribute of an error that exit_begins keeps unreported
-_GUEST_RECHECK = 0.5  # seconds after which who waits for a loop that does not tell looks at it
+_GUEST_RECHECK = 0.5  # seconds between two looks at a foreign loop whose close is not announced
 
 
 class _Exit:
-    """Whether the interpreter ends: written once, by the main thread in its atexit handler."""
+    """The state of the interpreter's exit: written once, by the main thread's atexit handler."""
 
     under_way = False
 
 
 def exit_begins() -> None:
-    """I/O threads are being ended because the interpreter ends. Called from: the main thread."""
+    """Prepare for the end of all I/O threads at exit. Called from: the main thread."""
     _Exit.under_way = True
     report = threading.excepthook
 
@@ -70,16 +70,16 @@ def exit_begins() -> None:
 
 
 def _is_lost(task: Task[Any]) -> bool:
-    """The interpreter has cancelled it as it ends, and a daemon thread has waited for it."""
+    """Return whether the exit has cancelled a task for which a daemon thread waits."""
     cancelled = task.cancelled() or isinstance(task.exception(), ContextClosed)
     return cancelled and threading.current_thread().daemon
 
 
 def _end_quietly(task: Task[Any], parker: Parker, expired: _Expiry | None) -> None:
-    """Nobody is to hear of a lost task: the thread ends in its sleep.
+    """Sleep, so that the daemon thread ends without a report of the lost task.
 
-    For a time only, or a task whose cleanup waits for this thread would hang the exit. So an exit
-    that takes longer has the error raised here, and if nobody catches it, it is not reported.
+    The sleep is limited, as a task whose cleanup waits for this thread would hang the exit. If the
+    exit takes longer, the error is raised here, and not reported if it is not caught.
     """
     deadline = monotonic() + _LAST_SLEEP
     while (left := deadline - monotonic()) > 0:
@@ -97,17 +97,17 @@ def block_on(
     *,
     timeout: float | None = None,
 ) -> T:
-    """Run `awaitable` in `context` and wait for it; its result, or its exception raised here.
+    """Run `awaitable` in `context` and wait for it; return its result or raise its exception.
 
     `context` is by default a task's home, else the current one, else the main one. At home, also
-    inside a running task, and with the big lock held for the main one, it is run inline and the
-    loop turned until it is done: the task outside stays put, others go on. In a thread without a
-    context it is queued, and the thread sleeps; so does one that runs an attached loop of others,
-    for any context but its own, and its loop stands still meanwhile. `timeout` (seconds) cancels
-    it, waits for its cleanup, and raises TimeoutError; so does Ctrl-C, with KeyboardInterrupt.
-    (Where nobody runs its loop there is no cleanup to wait for.) Raises WouldDeadlock in one I/O
-    thread for another, and for the task that calls it; ContextClosed if the context has ended,
-    ContextError if there is none.
+    inside a running task, and with the big lock held for the main one, it runs inline, and the loop
+    is turned until it is done: the calling task is put aside, others go on. In a thread without a
+    context it is queued, and the thread sleeps. A thread that runs an attached foreign loop sleeps,
+    too, for any context but its own, and its loop stands still meanwhile. `timeout` (seconds)
+    cancels it, waits for its cleanup (unless no thread runs its loop), and raises TimeoutError;
+    Ctrl-C does the same with KeyboardInterrupt. Raises WouldDeadlock in one I/O thread for another,
+    and for the task that calls it; ContextClosed if the context has ended, ContextError if there is
+    none.
 
     >>> import homebound
     >>> async def answer():
@@ -151,16 +151,16 @@ def _place(awaitable: object, context: AioContext | IOThread) -> AioContext:
 
 
 def _close(awaitable: object) -> None:
-    """It is not begun: have no warning that it was never awaited."""
+    """Close a coroutine that will not begin, so that no warning says it was never awaited."""
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
 
 
 def _may_sleep_through(current: AioContext, target: AioContext, awaitable: object) -> bool:
-    """Whether the caller, at home on a loop of others, may let that stand while it waits.
+    """Return whether the caller, at home on a foreign loop, may let that stand while it waits.
 
-    As in any thread that runs a loop which nobody has attached. Not in an I/O thread, and not for
-    what the standing loop is to do itself.
+    It may, like any thread that runs a loop that is not attached, but not in an I/O thread, and not
+    for what the standing loop has to do itself.
     """
     if not isinstance(current, GuestContext) or current.let or target is current:
         return False
@@ -176,7 +176,7 @@ def _home_of(awaitable: object) -> AioContext | None:
 def _block_here(
     awaitable: Awaitable[Any], target: AioContext, turned: LoopContext, timeout: float | None
 ) -> Any:
-    """Inline: this thread is `turned`'s home for now."""
+    """Run it inline, in a thread that is the home of `turned`, or its stand-in."""
     outer = task_here(turned.loop)
     if outer is not None and in_child_greenlet():
         return _await_in_greenlet(awaitable, target, timeout)
@@ -200,7 +200,7 @@ def _block_here(
 
 
 def _await_in_greenlet(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
-    """The loop is not to be turned from here: suspend the running task, if its library can."""
+    """Suspend the running task, if the greenlet's library can: its loop cannot be turned here."""
     await_ = awaiter_here()
     if await_ is None:
         if asyncio.iscoroutine(awaitable):
@@ -220,7 +220,7 @@ async def _result_of(task: Task[Any], limit: asyncio.Timeout) -> Any:
 
 
 def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: float | None) -> Any:
-    """Turn the loop, nested in whatever runs here, until the task is done."""
+    """Turn the loop, nested in whatever runs, until the task is done."""
     ours = outer if isinstance(outer, Task) else None
     state = turned.begin_nested()
     alarm = expired = None
@@ -241,11 +241,11 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
 
 
 def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
-    """Ctrl-C may come between any two steps: all of them are inside the `try`."""
+    """Turn the loop until the task is done; Ctrl-C at any step cancels it, and is raised then."""
     interrupt: BaseException | None = None
     while True:
         try:
-            # Once more after an interrupt, which may have come first.
+            # Again after an interrupt, which may have come before this.
             tell(task, _Notify(turned, outer))
             while True:  # not `while not task.done()`: see BigLock._wait
                 if task.done():
@@ -287,7 +287,7 @@ class _Expiry:
 
 
 class _Notify:
-    """A listener: the task is done, let the waiting context look."""
+    """A listener that has the waiting context look, as the task is done."""
 
     __slots__ = ("_awaiter", "_context")
 
@@ -300,7 +300,7 @@ class _Notify:
 
 
 class _Unpark:
-    """A listener: the task is done, let the waiting thread look."""
+    """A listener that has the waiting thread look, as the task is done."""
 
     __slots__ = ("_parker",)
 
@@ -312,7 +312,7 @@ class _Unpark:
 
 
 def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: float | None) -> Any:
-    """Queued: this thread is nobody's home, and sleeps."""
+    """Queue it, and sleep until it is done, in a thread that is no home."""
     interrupt: BaseException | None = None
     expired: _Expiry | None = None
     if isinstance(awaitable, Task):
@@ -325,7 +325,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         except BaseException:  # refused, or interrupted before
             never_posted(task)
             raise
-    # From here on no call is outside the `try`: Ctrl-C finds the task queued, and is to cancel it.
+    # From now on every call is in the `try`: Ctrl-C finds the task queued, and must cancel it.
     while interrupt is None or not is_run_by_nobody(task):
         try:
             expired = _sleep_until_done(task, timeout if interrupt is None else None)
@@ -341,7 +341,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
 
 
 def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
-    """Cancel it when the time is over, and wait for its cleanup; the timeout, if it was."""
+    """Wait until the task is done, cancelling it after the timeout; return that if it expired."""
     parker = my_parker()
     tell(task, _Unpark(parker))
     deadline = Deadline(timeout)
@@ -368,10 +368,10 @@ def _unheard(task: Task[Any]) -> str:
 
 
 def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
-    """Sleep until the task is done. Some loops of others do not tell when they are closed: look."""
+    """Sleep until the task is done, looking at times at a loop whose close is not announced."""
     home = task.home
     silent = home if isinstance(home, GuestContext) and not home.end.covers else None
-    with big_lock_let_go():
+    with big_lock_released():
         deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
     if silent is not None and silent.loop.is_closed():
         silent.end.tell()

@@ -86,7 +86,7 @@ class IOThread:
         # Written by the I/O thread before it says that it has started, then constant.
         self._context: AioContext | None = None
         self._failure: BaseException | None = None
-        self._started = False  # set by start(), and taken back if that fails
+        self._started = False  # set by start(), and cleared again if that fails
         self._ended = False  # set once by the I/O thread, in its last step
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
         self._at_end = Watchers()  # notified when _ended is set
@@ -159,7 +159,7 @@ class IOThread:
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
-        """Make a task of `coro` at home here, as `io.context.spawn` does.
+        """Make a task of `coro` at home in this thread, as `io.context.spawn` does.
 
         Called from: any thread.
         """
@@ -288,7 +288,7 @@ class IOThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await _leave(self, self._came_from)
+        await _move_back(self, self._came_from)
         await self._end()
 
     async def _end(self) -> None:
@@ -341,7 +341,7 @@ class IOThread:
             self._ended = True
             self._starter.unpark()
             self._at_end.tell()
-            kick()  # a wait for something that this context was to do learns of its end
+            kick()  # a `wait_while` for this context looks again, and sees its end
 
     def _report_exit(self, context: AioContext, error: BaseException) -> None:
         """Report a SystemExit raised here, of which threading's own excepthook says nothing."""
@@ -371,8 +371,8 @@ class IOThread:
             set_home(None)
 
 
-async def _leave(thread: IOThread, back: AioContext | None) -> None:
-    """Move the calling task back, as it cannot stay in a thread whose end it waits for."""
+async def _move_back(thread: IOThread, back: AioContext | None) -> None:
+    """Move the calling task back, if it is at home in the thread whose end it will wait for."""
     if current_context() is thread._context:
         if back is None:
             thread._check_wait("stop")
@@ -390,7 +390,7 @@ def _stop_all() -> None:
 
 
 def _begin_as_child() -> None:
-    """A forked process has none of its parent's I/O threads, and so none to stop at its exit."""
+    """Forget the parent's I/O threads in a forked process, which has none to stop at its exit."""
     for thread in tuple(_running):
         thread._ended = True
     _running.clear()

@@ -12,7 +12,7 @@ from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
 from .block_on import block_on
-from .io_thread import IOThread, _leave
+from .io_thread import IOThread, _move_back
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -202,7 +202,7 @@ class IOThreadPool:
         traceback: TracebackType | None,
     ) -> None:
         for thread in self.threads:
-            await _leave(thread, self._came_from)
+            await _move_back(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
 
     def __repr__(self) -> str:

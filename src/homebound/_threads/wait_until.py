@@ -1,4 +1,4 @@
-"""A wait for a thread, from anywhere: a home keeps its loop running, and the big lock is free.
+"""A wait for another thread: a home keeps its loop running, and the big lock is released.
 
 A thread sleeps on its parker, not on a threading.Condition; see _os/parking.py.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core.big_lock import big_lock, big_lock_let_go
+from .._core.big_lock import big_lock, big_lock_released
 from .._core.current import current_context, here, main
 from .._errors import ContextClosed
 from .._os.clock import Deadline
@@ -47,7 +47,7 @@ class Watchers:
 
 
 def check_may_wait(what: str) -> None:
-    """Raise, before anything has changed, where the caller cannot wait: on foreign loops."""
+    """Raise if the caller cannot wait, as on a foreign loop, before anything has changed."""
     context = current_context()
     if context is not None:
         _place_to_wait(what, context)
@@ -84,7 +84,7 @@ def _wait_in(
         each.enter(wake)
     try:
         if context is None or context is not main.context:
-            with big_lock_let_go():
+            with big_lock_released():
                 if context is None:
                     _sleep_until(what, done, timeout, parker)
                 else:
@@ -122,7 +122,7 @@ class _MainWait:
 
     def __call__(self) -> bool:
         if self._nested and here.home is None and len(big_lock._queue) > 1:
-            with big_lock_let_go():
+            with big_lock_released():
                 pass  # before the look: a notification meanwhile finds no thread asleep
         self._nested = True
         return not self._done()

@@ -1,7 +1,7 @@
-"""Waiting synchronously, with the right loop turning meanwhile.
+"""Synchronous waiting, during which the right loop goes on running.
 
-Who may wait for whom: a home for itself; the main context (its thread, or who holds the big lock)
-for anyone; a thread without a context for anyone; one I/O thread for another never.
+A home may wait for its own context. The main context (its thread, or the holder of the big lock)
+and a thread without a current context may wait for any. An I/O thread must not wait for another.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from .._core.task import Task
     from .io_thread import IOThread
 
-# The contexts in which somebody is inside wait_while. List operations are atomic on every build;
-# a waiter enters itself before it first looks at its predicate (pairs with kick).
+# The contexts in which a wait_while runs. List operations are atomic on every build; a waiting
+# thread adds its context before it first looks at its predicate (pairs with kick).
 _waiting: list[LoopContext] = []
 
 
-# The calls each waiting thread is in, innermost last. Written by the thread itself.
+# The calls in which each thread waits, innermost last. Written by the thread itself.
 _waits: dict[int, list[Waiting]] = {}
 
 
 def _begin_as_child() -> None:
-    """Nothing waits in a forked process yet."""
+    """Forget the parent's waits in a forked process."""
     _waiting.clear()
     _waits.clear()
 
@@ -50,12 +50,12 @@ at_fork(AtFork.WAITS, _begin_as_child)
 
 
 def waits() -> dict[int, list[Waiting]]:
-    """The threads that wait here now, by ident, with the calls they wait in, innermost last."""
+    """Return the calls in which threads wait now, innermost last, by the threads' idents."""
     return {ident: calls for ident, mine in _waits.copy().items() if (calls := mine.copy())}
 
 
 class Waiting:
-    """`with Waiting("block_on", task):` this thread waits. It shows so, to who looks on."""
+    """A record, for dumps and the like, that the calling thread waits during the `with` block."""
 
     __slots__ = ("_ident", "asked", "cancel", "subject", "task", "timed", "turned", "what")
 
@@ -74,8 +74,8 @@ class Waiting:
         self.turned = turned  # the context whose loop goes on meanwhile, or None
         self.task = task  # the task whose step the call is in, or None
         self.timed = timed  # it ends by itself
-        self.cancel = cancel  # how a stop of the loop has it end; None: as an end, it is waited for
-        self.asked = False  # it was, or its task was before. Written by the thread itself
+        self.cancel = cancel  # called when the loop is to stop; None: the stop waits for the call
+        self.asked = False  # `cancel` was called, or the task cancelled. Written by the thread
         self._ident = get_ident()
 
     def __enter__(self) -> None:
@@ -92,7 +92,7 @@ class Waiting:
 
 
 def kick() -> None:
-    """Have everyone in `wait_while` look again. Call it after making a predicate false.
+    """Have every `wait_while` look again. Call it after making a predicate false.
 
     Called from: any thread.
     """
@@ -101,7 +101,7 @@ def kick() -> None:
 
 
 def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
-    """The context that the caller must turn while it waits for `context`."""
+    """Return the context that the caller must turn while it waits for `context`."""
     current = current_context()
     if current is None and here.has_big_lock and isinstance(main.context, GuestContext):
         raise main.context.cannot(f"{what} with the big lock")
@@ -136,14 +136,14 @@ def wait_while(
     *,
     timeout: float | None = None,
 ) -> bool:
-    """Turn the loop while `predicate()` is true; True if it had to.
+    """Turn the loop while `predicate()` is true; return True if it was true at first.
 
-    At home of `context` its loop is turned; else the current context must be the main one (main
-    thread, or big lock held), and the main loop is. Whoever makes the predicate false calls
-    `kick()`. The big lock is let go while asleep. `timeout` is in seconds: TimeoutError.
-    Raises WouldDeadlock elsewhere: one I/O thread may not wait for another; ContextClosed if
-    `context` has ended and the predicate is still true; CancelledError if the task that it is
-    called in is cancelled meanwhile, as Ctrl-C under `run` does.
+    At the home of `context`, that is its loop. Otherwise the current context must be the main one
+    (main thread, or big lock held), and it is the main loop. The code that makes the predicate
+    false must call `kick()`. The big lock is released while the thread sleeps. Raises TimeoutError
+    after `timeout` seconds; WouldDeadlock in other threads, as one I/O thread must not wait for
+    another; ContextClosed if `context` has ended and the predicate is still true; CancelledError if
+    the task in which it is called is cancelled meanwhile, as Ctrl-C under `run` does.
 
     >>> import homebound
     >>> async def main(io):
@@ -168,12 +168,12 @@ class _Heeding:
     def __init__(self, predicate: Callable[[], object], outer: Task[Any] | None) -> None:
         self._predicate = predicate
         self._outer = outer
-        # One that has been cancelled of old: that is for what it awaits next.
+        # A cancellation that is already pending is for what the task awaits next.
         self._heeds = outer is not None and not is_cancelled(outer)
-        self._cancelled = False  # by a stop of the loop, with no task of ours to cancel
+        self._cancelled = False  # by a stop of the loop, outside of any homebound task
 
     def cancel(self) -> None:
-        """The loop was told to stop."""
+        """End the wait, as the loop was told to stop."""
         if self._outer is None:
             self._cancelled = True
         else:
@@ -195,13 +195,13 @@ def turn_while(
     timeout: float | None = None,
     cancel: Callable[[], object] | None = None,
 ) -> bool:
-    """`wait_while` under another name: the call that it is part of, and what that waits for.
+    """Wait as `wait_while` does, for a call that dumps name by `what`: the call, and its subject.
 
-    It does not heed cancellation: what it waits for is an end that is under way. Neither does it
-    heed a stop of the loop, unless `cancel` says how.
+    Cancellation does not end it, as it waits for an end that is under way. Neither does a stop of
+    the loop, unless `cancel` is given, which is then called.
     """
     turned = _place_to_wait(what[0], context)
-    _waiting.append(turned)  # counted, then looked: no kick is missed
+    _waiting.append(turned)  # added before the first look, so that no kick is missed
     try:
         if not predicate():
             return False
@@ -219,9 +219,9 @@ def _turn_while(
     timeout: float | None,
     other: AioContext | None = None,
 ) -> None:
-    """Turn the loop, nested in whatever runs here, while `predicate()`. May raise TimeoutError.
+    """Turn the loop, nested in whatever runs, while `predicate()`. May raise TimeoutError.
 
-    `other` is whose work would make it false; when that has ended, nobody will: ContextClosed.
+    `other` is the context whose work makes it false. Raises ContextClosed if that has ended.
     """
     deadline = Deadline(timeout)
     state = context.begin_nested()
@@ -247,10 +247,10 @@ def _turn_while(
 
 
 def end_waits(context: LoopContext) -> bool:
-    """Cancel what stands in the way of a stop of the loop; True if there was something new.
+    """Cancel the tasks and calls that a stop of the loop waits for; True if any was new.
 
-    That is the tasks whose steps stand in nested waits of the calling thread, its home's. Raises
-    CancelledError when the time for its end is over.
+    They are the nested waits of the calling thread, the home, and the tasks in whose steps those
+    were called. Raises CancelledError when the time for the end is over.
     """
     stop = PutOff.of(context.loop)
     asked = False
@@ -263,8 +263,8 @@ def end_waits(context: LoopContext) -> bool:
             asked = True
             continue
         for caller in run_inline_by(call.task, context):
-            stop.ask(caller, caller.cancel)
-        asked |= stop.ask(call.task, call.cancel)
+            stop.cancel_once(caller, caller.cancel)
+        asked |= stop.cancel_once(call.task, call.cancel)
     stop.settle()
     if stop.over():
         raise asyncio.CancelledError
@@ -272,4 +272,4 @@ def end_waits(context: LoopContext) -> bool:
 
 
 def _nothing() -> None:
-    """An alarm that only ends a sleep."""
+    """Do nothing: the callback of a timer that only ends a sleep."""

@@ -54,7 +54,7 @@ class Job:
         except BaseException as error:  # noqa: BLE001  (raised again in the task)
             self.error = error
         self._wake()
-        del self  # the traceback of an error holds this frame, and we hold the error
+        del self  # a cycle otherwise: the error's traceback refers to this frame
 
     def _wake(self) -> None:
         self.done = True
@@ -116,7 +116,7 @@ class Outcome(concurrent.futures.Future[Any]):
             with Waiting("Future.result", self, timed=timeout is not None):
                 return super().result(timeout)
         finally:
-            del self  # the error's traceback leads to this frame, and we have the error
+            del self  # a cycle otherwise: the error's traceback refers to this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception, as concurrent.futures does."""
@@ -126,7 +126,7 @@ class Outcome(concurrent.futures.Future[Any]):
             with Waiting("Future.exception", self, timed=timeout is not None):
                 return super().exception(timeout)
         finally:
-            del self  # the error's traceback leads to this frame, and we have the error
+            del self  # a cycle otherwise: the error's traceback refers to this frame
 
 
 class FutureJob:

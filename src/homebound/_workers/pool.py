@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from .._core.big_lock import big_lock_let_go
+from .._core.big_lock import big_lock_released
 from .._core.current import here
 from .._core.left_over import threads_left_over
 from .._core.loop import Loop
@@ -141,7 +141,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
                     self._when_empty.append(context.notify)
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context, deadline.timeout())
-        with Waiting("WorkerPool.shutdown", self), big_lock_let_go():
+        with Waiting("WorkerPool.shutdown", self), big_lock_released():
             while True:  # again: a dying worker may have started another
                 left = self._not_ended()
                 if not left:
@@ -197,7 +197,7 @@ def every_pool() -> list[WorkerPool]:
 
 
 def _begin_as_child() -> None:
-    """A forked process has none of its parent's workers; its pools are as when they were made."""
+    """Forget the parent's workers in a forked process, and make its pools as they were at first."""
     for pool in tuple(_pools):
         pool._begin_as_child()
 

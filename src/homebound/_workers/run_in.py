@@ -39,7 +39,7 @@ def _is_prompt(executor: concurrent.futures.Executor) -> bool:
 async def run_in(
     executor: concurrent.futures.Executor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call `fn` through any concurrent.futures.Executor, and wait for its result here.
+    """Call `fn` through any concurrent.futures.Executor, and wait for its result at home.
 
     The executor may be a thread pool, a process pool, a pool of interpreters (Python 3.14's
     InterpreterPoolExecutor) or that of a Dask cluster. A WorkerPool carries contextvars;

@@ -1,4 +1,4 @@
-"""The threads of a worker pool: how they start, find jobs, rest, leave and die.
+"""The threads of a worker pool: their start, search for jobs, rest, leave and death.
 
 There is no future and no call_soon_threadsafe: a worker that has done its job puts the waiting task
 into the mailbox of the task's home. Jobs wait in one deque, idle workers in another; each operation
@@ -17,8 +17,8 @@ none was taken since its last look, the pool treats its jobs as long again. No j
 long one for more than two looks.
 
 A worker may die of an exception in its own code: the process is out of memory, or a debugger throws
-one into the thread. The pool then strikes it out and fails its job, and the other workers do the
-rest. If there are none and none can be started, as at the limit of threads, the waiting jobs fail
+one into the thread. The pool then removes it and fails its job, and the other workers do the other
+jobs. If there are none and none can be started, as at the limit of threads, the waiting jobs fail
 as well. No caller waits for a worker that is gone.
 """
 
@@ -130,7 +130,7 @@ class WorkerThreads:
                 raise
 
     def _take_out(self, job: Any) -> bool:
-        """Take a job back; False if a worker has it."""
+        """Remove a queued job; False if a worker has it."""
         try:
             self._jobs.remove(job)
         except ValueError:
@@ -193,7 +193,7 @@ class WorkerThreads:
     # In a worker.
 
     def _live(self) -> None:
-        """Run a worker, from its first step to its last, and tell the pool how it ends."""
+        """Run a worker, from its first step to its last, and have the pool note how it ends."""
         worker: Any = threading.current_thread()
         try:
             with self._lock:
@@ -277,7 +277,7 @@ class WorkerThreads:
         return True
 
     def _unlist(self, parker: Parker) -> bool:
-        """Take a worker off the list of the idle; False if it is not on it, having been sent.
+        """Remove a worker from the idle list; False if it is not there, because it was sent.
 
         A worker whose parker was set for an earlier search has not been sent now and is still
         listed. Left on the list twice, it would be sent after its end.
@@ -347,7 +347,7 @@ class WorkerThreads:
     # The end of a worker that does not leave by itself.
 
     def _lost(self, worker: Worker, error: BaseException) -> None:
-        """Strike out a worker that dies, or has died. Called from: any thread."""
+        """Remove a worker that dies, or has died. Called from: any thread."""
         if worker.parker is not None:
             self._unlist(worker.parker)
         with self._lock:
@@ -377,7 +377,7 @@ class WorkerThreads:
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Join a thread for at most `timeout` seconds; False if it has not ended by then.
 
-        If it ended without telling the pool, strike it out.
+        If it ended without leaving the pool, remove it.
         """
         thread.join(timeout)
         if thread.is_alive():

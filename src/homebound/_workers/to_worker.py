@@ -33,7 +33,7 @@ def pool_of(context: AioContext) -> WorkerPool:
 
 
 async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a blocking function in a worker of the current context, and wait for its result here.
+    """Call a blocking function in a worker of the current context, and wait for its result.
 
     contextvars are carried along. If the task is cancelled while the job waits for a worker, the
     call is not made; if it is cancelled while the job runs, the job goes on and its result is

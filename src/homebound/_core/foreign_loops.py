@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
 from .._os.process import AtFork, at_fork
-from .current import ask, here, set_home
+from .current import here, hooks, set_home
 
 if TYPE_CHECKING:
     import asyncio
@@ -154,8 +154,8 @@ def _stopped(context: AioContext) -> bool:
     return running_loop() is not loop and not loop.is_running()
 
 
-ask.resident = _resident
-ask.stopped = _stopped
+hooks.resident = _resident
+hooks.stopped = _stopped
 
 
 def _begin_as_child() -> None:
