@@ -87,7 +87,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     _thread_id: int | None  # of the thread that runs it; None while nobody does
     _task_factory: Any
     # A task factory that makes what create_task makes without one; set where Task is defined.
-    _own_factory: Callable[..., Any]
+    own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
 
     # What set_default_executor takes beside asyncio's; set where WorkerPool is defined.
@@ -427,7 +427,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
 
     def set_task_factory(self, factory: Any) -> None:
         """asyncio's set_task_factory; our own one put back is none."""
-        super().set_task_factory(None if factory is self._own_factory else factory)
+        super().set_task_factory(None if factory is self.own_factory else factory)
 
     def get_task_factory(self) -> Any:
         """asyncio's get_task_factory; if none is set and the loop runs, one that makes our tasks.
@@ -436,7 +436,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         it would make asyncio's, which have no home. Before the loop runs it is None, as asyncio's.
         """
         if self._task_factory is None and self.is_running():
-            return self._own_factory
+            return self.own_factory
         return super().get_task_factory()
 
     def _create_by_factory(

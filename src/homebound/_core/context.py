@@ -56,11 +56,11 @@ class AioContext(Chain):
     """
 
     # The Task class; set where it is defined, one layer up.
-    _task_type: ClassVar[type[Task[Any]]]
+    task_type: ClassVar[type[Task[Any]]]
     # The class for loops of others; set where it is defined, likewise.
-    _guest_type: ClassVar[Callable[..., AioContext]]
+    guest_type: ClassVar[Callable[..., AioContext]]
     # A task factory that makes tasks at home on its loop; set where Task is defined.
-    _own_factory: ClassVar[Callable[..., Any]]
+    own_factory: ClassVar[Callable[..., Any]]
 
     _is_guest: ClassVar[bool]  # whether the loop is somebody else's
     # Its thread was asked to stop: it ends what is here, and takes no new task from others.
@@ -129,7 +129,7 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
-            context = context_of(loop, cls._guest_type)
+            context = context_of(loop, cls.guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
@@ -147,8 +147,8 @@ class AioContext(Chain):
         """Have a loop of others make homebound tasks."""
         factory = loop.get_task_factory()
         if factory is None:
-            loop.set_task_factory(cls._own_factory)
-        elif factory is not cls._own_factory:
+            loop.set_task_factory(cls.own_factory)
+        elif factory is not cls.own_factory:
             message = (
                 f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
                 "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
@@ -221,9 +221,9 @@ class AioContext(Chain):
         """
         if self._ending and here.context is not self:
             # Not queued, it is no task of ours, which the home would cancel at this moment.
-            self._task_type(coro, home=self, name=name)._abandon("was never started")
+            self.task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()
-        task = self._task_type._queued(coro, self, name, context)
+        task = self.task_type._queued(coro, self, name, context)
         try:
             self._post(task)
         except ContextClosed:
@@ -274,7 +274,7 @@ class AioContext(Chain):
 
     def _take_no_other(self, task: object, what: str) -> None:
         """What was to be entered failed us: say so if it is no task of ours."""
-        if not isinstance(task, self._task_type):
+        if not isinstance(task, self.task_type):
             message = (
                 f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
                 "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
@@ -291,7 +291,7 @@ class AioContext(Chain):
         if not task._claim_at_home(self):
             return  # it runs elsewhere, and comes when it suspends
         running = running_here(self.loop)
-        if type(running) is self._task_type or (running is not None and self._outer is not None):
+        if type(running) is self.task_type or (running is not None and self._outer is not None):
             self._woken.append(task)
         elif running is None:
             self._more += 1
@@ -422,7 +422,7 @@ class AioContext(Chain):
         """The unfinished tasks at home here."""
         # One that is done leaves the books a moment later, when others may know it by its result.
         return [
-            task for task in unfinished(self._task_type) if task._home is self and not task.done()
+            task for task in unfinished(self.task_type) if task._home is self and not task.done()
         ]
 
     def _close(self) -> None:

@@ -204,4 +204,4 @@ class GuestContext(AioContext):
             set_home(None)
 
 
-AioContext._guest_type = GuestContext
+AioContext.guest_type = GuestContext

@@ -242,7 +242,7 @@ class LoopContext(AioContext):
         finally:
             self._enter_again(outer)
             self._outer, self._chained = outermost, chained
-            ours = outermost is not None or type(outer) is self._task_type
+            ours = outermost is not None or type(outer) is self.task_type
             if not ours:  # a task that is not ours runs none at its end
                 self._end_chain()
 
@@ -269,7 +269,7 @@ class LoopContext(AioContext):
     def _own_task_here(self) -> Task[Any] | None:
         """The task that this thread runs here, if it is homebound's."""
         task = task_here(self.loop)
-        return task if type(task) is self._task_type else None
+        return task if type(task) is self.task_type else None
 
     def _end_poll(self) -> None:
         """The loop was told to stop: cancel the task that polls, once. A callback, each time."""
