@@ -10,6 +10,7 @@ import pytest
 
 import homebound
 from homebound import ContextError, IOThread, IOThreadPool, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,15 @@ def test_a_pool_of_threads_not_started_says_so():
         pool.spawn_each(where)
     with pytest.raises(ContextError, match="start"):
         pool.map(double, [1])
+
+
+def test_where_a_thread_has_ended_nothing_is_left_running(pool: IOThreadPool):
+    pool.threads[1].stop()
+    with pytest.raises(homebound.ContextClosed):
+        pool.map(asyncio.sleep, [3600, 3600])
+    with pytest.raises(homebound.ContextClosed):
+        pool.spawn_each(asyncio.sleep, 3600)
+    until(lambda: not asyncio.all_tasks(pool.threads[0].context.loop))
 
 
 def test_options_are_io_threads():

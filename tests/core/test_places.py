@@ -27,7 +27,7 @@ def test_running_context_is_the_current_one_or_raises(io: IOThread):
     homebound.run(main())
     with homebound.big_lock, pytest.raises(ContextError, match="no context is current"):
         homebound.running_context()  # no main context to stand in for
-    with pytest.raises(ContextError, match=r"thread 'MainThread' .*with the big lock held"):
+    with pytest.raises(ContextError, match=r"thread 'MainThread': .* with the big lock held"):
         homebound.running_context()
 
     async def there() -> homebound.AioContext:

@@ -87,7 +87,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
     _thread_id: int | None  # of the thread that runs it; None while no thread does
     _task_factory: Any
     # A task factory that makes the tasks that create_task makes without one; set by task.py.
-    _own_factory: Callable[..., Any]
+    own_factory: Callable[..., Any]
     _default_executor: Any  # what run_in_executor(None, ...) uses; None until its first use
 
     # What set_default_executor takes beside asyncio's; set where WorkerPool is defined.
@@ -426,8 +426,8 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         del entry
 
     def set_task_factory(self, factory: Any) -> None:
-        """Do as asyncio's set_task_factory; setting `_own_factory` is setting none."""
-        super().set_task_factory(None if factory is self._own_factory else factory)
+        """Do as asyncio's set_task_factory; setting `own_factory` is setting none."""
+        super().set_task_factory(None if factory is self.own_factory else factory)
 
     def get_task_factory(self) -> Any:
         """Return the task factory; if none is set and the loop runs, one that makes our tasks.
@@ -437,7 +437,7 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
         None, as in asyncio.
         """
         if self._task_factory is None and self.is_running():
-            return self._own_factory
+            return self.own_factory
         return super().get_task_factory()
 
     def _create_by_factory(

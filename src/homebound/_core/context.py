@@ -55,11 +55,11 @@ class AioContext(Chain):
     """
 
     # The Task class; set where it is defined, one layer up.
-    _task_type: ClassVar[type[Task[Any]]]
+    task_type: ClassVar[type[Task[Any]]]
     # The class for foreign loops; set where it is defined, one layer up.
-    _guest_type: ClassVar[Callable[..., AioContext]]
+    guest_type: ClassVar[Callable[..., AioContext]]
     # A task factory that makes tasks at home on its loop; set where Task is defined.
-    _own_factory: ClassVar[Callable[..., Any]]
+    own_factory: ClassVar[Callable[..., Any]]
 
     _is_guest: ClassVar[bool]  # whether the loop is a foreign one
     # Its thread was asked to stop: it ends its tasks, and accepts no new ones from other threads.
@@ -129,7 +129,7 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
-            context = context_of(loop, cls._guest_type)
+            context = context_of(loop, cls.guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
@@ -147,8 +147,8 @@ class AioContext(Chain):
         """Have a foreign loop make homebound tasks."""
         factory = loop.get_task_factory()
         if factory is None:
-            loop.set_task_factory(cls._own_factory)
-        elif factory is not cls._own_factory:
+            loop.set_task_factory(cls.own_factory)
+        elif factory is not cls.own_factory:
             message = (
                 f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
                 "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
@@ -223,9 +223,9 @@ class AioContext(Chain):
         """
         if self._ending and here.context is not self:
             # Made without being queued: the home, which cancels its tasks now, does not know it.
-            self._task_type(coro, home=self, name=name)._abandon("was never started")
+            self.task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()
-        task = self._task_type._queued(coro, self, name, context)
+        task = self.task_type._queued(coro, self, name, context)
         try:
             self._post(task)
         except ContextClosed:
@@ -276,7 +276,7 @@ class AioContext(Chain):
 
     def _take_no_other(self, task: object, what: str) -> None:
         """Raise TypeError if `task`, which could not be entered, is no homebound Task."""
-        if not isinstance(task, self._task_type):
+        if not isinstance(task, self.task_type):
             message = (
                 f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
                 "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
@@ -293,7 +293,7 @@ class AioContext(Chain):
         if not task._claim_at_home(self):
             return  # it runs in another thread, and is posted here when it suspends
         running = running_here(self.loop)
-        if type(running) is self._task_type or (running is not None and self._outer is not None):
+        if type(running) is self.task_type or (running is not None and self._outer is not None):
             self._woken.append(task)
         elif running is None:
             self._more += 1
@@ -429,7 +429,7 @@ class AioContext(Chain):
         # A task that is done leaves asyncio's records a moment later, when its result may already
         # be known.
         return [
-            task for task in unfinished(self._task_type) if task._home is self and not task.done()
+            task for task in unfinished(self.task_type) if task._home is self and not task.done()
         ]
 
     def _close(self) -> None:

@@ -75,7 +75,7 @@ def waited_for(future: Any) -> str:
     name = getattr(future, "get_name", None)
     if name is not None:
         return f"task {name()!r}"
-    state = str(getattr(future, "_state", "")).lower()
+    state = "cancelled" if future.cancelled() else "finished" if future.done() else "pending"
     return f"<{type(future).__name__} {state}>"
 
 

@@ -205,4 +205,4 @@ class GuestContext(AioContext):
             set_home(None)
 
 
-AioContext._guest_type = GuestContext
+AioContext.guest_type = GuestContext

@@ -57,7 +57,7 @@ class Loop(InheritedLoop):
     # loop is closed. Any thread reads it.
     home: LoopContext
     # The class whose instances stand in the mailbox themselves; set where Task is defined.
-    _task_type: type[Any]
+    task_type: type[Any]
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(selector)
@@ -77,7 +77,7 @@ class Loop(InheritedLoop):
     ) -> events.Handle | None:
         """Do as asyncio's call_soon, from any thread."""
         home = self.home
-        if type(callback) is self._task_type:  # a future that one of our tasks awaits is done
+        if type(callback) is self.task_type:  # a future that one of our tasks awaits is done
             callback._future_done(home)  # type: ignore[attr-defined]
             return None
         if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
@@ -117,7 +117,7 @@ class Loop(InheritedLoop):
         self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
     ) -> Errand | None:
         task = Errand.task_of(callback)
-        if type(task) is not self._task_type:
+        if type(task) is not self.task_type:
             return None
         return Errand(task, callback, args, context or contextvars.copy_context())
 
@@ -157,7 +157,7 @@ class Loop(InheritedLoop):
             return self._create_otherwise(coro, name, context, options)
         # The steps of AioContext.spawn, without a call for each.
         home = self.home
-        task = self._task_type._queued(coro, home, name, context)
+        task = self.task_type._queued(coro, home, name, context)
         self._ready.append(task)
         if home._bell:
             home._ring(task)
@@ -179,14 +179,14 @@ class Loop(InheritedLoop):
         home = self.home
         if self._task_factory is not None:
             outer = task_here(self)
-            if type(outer) is not self._task_type:
+            if type(outer) is not self.task_type:
                 return self._create_by_factory(coro, name, context, options)
             return home.call_in(outer, self._create_by_factory, coro, name, context, options)
         eager = options.pop("eager_start", False) and home._may_begin_inside(context)
         if options:
             message = f"create_task() got an unexpected keyword argument {min(options)!r}"
             raise TypeError(message)
-        make = self._task_type._queued_with_origin if self._debug else self._task_type._queued
+        make = self.task_type._queued_with_origin if self._debug else self.task_type._queued
         task = make(coro, home, name, context)
         if eager:
             home._begin_inside(task)

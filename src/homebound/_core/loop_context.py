@@ -258,7 +258,7 @@ class LoopContext(AioContext):
         finally:
             self._enter_again(outer)
             self._outer, self._chained = outermost, chained
-            ours = outermost is not None or type(outer) is self._task_type
+            ours = outermost is not None or type(outer) is self.task_type
             if not ours:  # a foreign task runs no woken tasks at its end
                 self._end_chain()
 
@@ -286,7 +286,7 @@ class LoopContext(AioContext):
     def _own_task_here(self) -> Task[Any] | None:
         """Return the task that runs in this thread on this loop, if it is homebound's."""
         task = task_here(self.loop)
-        return task if type(task) is self._task_type else None
+        return task if type(task) is self.task_type else None
 
     def _end_poll(self) -> None:
         """Cancel the task that polls, once, as the loop was told to stop; in a callback, raise."""

@@ -460,8 +460,8 @@ def _queued_with_origin(
 
 Task._queued = _queued
 Task._queued_with_origin = _queued_with_origin
-AioContext._task_type = Task
-Loop._task_type = Task
+AioContext.task_type = Task
+Loop.task_type = Task
 
 
 def _make_task(
@@ -474,5 +474,5 @@ def _make_task(
     return Task(coro, loop=loop, **options)
 
 
-AioContext._own_factory = Loop._own_factory = staticmethod(_make_task)
+AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)
 at_fork(AtFork.TASKS, partial(strike_out, Task))

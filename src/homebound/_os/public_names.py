@@ -55,6 +55,8 @@ def _show(cls: type, package: str, name: str | None) -> None:
     """Have a class and its methods say that they are the package's; methods, of class `name`."""
     cls.__module__ = package
     for each in vars(cls).values():
+        if isinstance(each, type) and _is_private(each):
+            each.__module__ = package  # help shows it, as a part of this one
         function = getattr(each, "__func__", each)  # of a class method
         if not isinstance(function, FunctionType) or not _is_private(function):
             continue

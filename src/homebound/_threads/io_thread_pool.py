@@ -133,7 +133,7 @@ class IOThreadPool:
 
         Called from: any thread.
         """
-        return [thread.spawn(fn(*args, **kwargs)) for thread in self.threads]
+        return _all_or_none(thread.spawn(fn(*args, **kwargs)) for thread in self.threads)
 
     def map(
         self,
@@ -158,8 +158,8 @@ class IOThreadPool:
         Called from: any thread.
         """
         deadline = Deadline(timeout)
-        tasks = deque(self.spawn(fn(*items)) for items in zip(*iterables, strict=False))
-        return _results(tasks, deadline)
+        calls = zip(*iterables, strict=False)
+        return _results(deque(_all_or_none(self.spawn(fn(*items)) for items in calls)), deadline)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop all threads. See IOThread.stop.
@@ -209,6 +209,18 @@ class IOThreadPool:
         states = [thread._state() for thread in self.threads]
         counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         return f"<IOThreadPool {self.name!r} {counted}>"
+
+
+def _all_or_none(making: Iterable[Task[T]]) -> list[Task[T]]:
+    """Return the tasks that are being made; cancel those that were if one cannot be."""
+    tasks: list[Task[T]] = []
+    try:
+        tasks.extend(making)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+    return tasks
 
 
 def _results(tasks: deque[Task[T]], deadline: Deadline) -> Iterator[T]:
