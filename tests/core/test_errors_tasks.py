@@ -126,7 +126,7 @@ def wake_a_task_that_waits_for_a_future(_io: IOThread, _io2: IOThread) -> None:
     run(main())
 
 
-@WRONG.say(AlreadyScheduled, "has already promised to enter task 'sleeper' in <AioContext 'io'>")
+@WRONG.say(AlreadyScheduled, "has already scheduled task 'sleeper' in <AioContext 'io'>")
 def wake_twice(io: IOThread, _io2: IOThread) -> None:
     go_on = threading.Event()
     task = started(suspended(), io, "sleeper")
@@ -140,7 +140,7 @@ def wake_twice(io: IOThread, _io2: IOThread) -> None:
 
 @WRONG.say(
     AlreadyScheduled,
-    "wake: its maker (spawn, create_task) has already promised to enter task 'new'",
+    "wake: the call that made it (spawn, create_task) has already scheduled task 'new'",
 )
 def wake_a_task_that_has_not_begun(io: IOThread, _io2: IOThread) -> None:
     go_on = threading.Event()

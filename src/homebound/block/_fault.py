@@ -146,7 +146,7 @@ class FaultDisk(Filter):
     >>> homebound.run(main())
     Traceback (most recent call last):
     ...
-    homebound.block._errors.DiskError: No space left on device (on purpose)
+    homebound.block.DiskError: No space left on device (on purpose)
     """
 
     def __init__(self, disk: Disk, rules: Iterable[Fault | Mapping[str, Any]]) -> None:
