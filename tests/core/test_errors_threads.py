@@ -171,7 +171,9 @@ def take_the_big_lock_in_the_main_loop(_io: IOThread, _io2: IOThread) -> None:
     run(call(big_lock.acquire))
 
 
-@WRONG.say(WrongThread, "big_lock.release(): this thread does not hold the big lock (no thread does)")
+@WRONG.say(
+    WrongThread, "big_lock.release(): this thread does not hold the big lock (no thread does)"
+)
 def release_a_free_big_lock(_io: IOThread, _io2: IOThread) -> None:
     big_lock.release()
 

@@ -16,7 +16,8 @@ from .slow import Slice, all_failed, split
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from ...block._disk import Disk
     from .served import Served
@@ -138,25 +139,38 @@ class InFlight:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if isinstance(self._disk, BlockingDisk):
+            if not isinstance(self._disk, BlockingDisk):
+                self._spawn(self._carry_out(self._disk, part), part)
+            elif self._disk.try_begin():
                 self._call(self._disk, part)
-            else:
-                task = self._loop.create_task(self._carry_out(self._disk, part))
-                self._tasks[task] = part
-                task.add_done_callback(self._ended)
+            else:  # it is drained
+                self._spawn(self._call_later(self._disk, part), part)
+
+    def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice) -> None:
+        task = self._loop.create_task(coro)
+        self._tasks[task] = part
+        task.add_done_callback(self._ended)
 
     # In a worker.
 
+    async def _call_later(self, disk: BlockingDisk, part: Slice) -> None:
+        await disk.begin()
+        part.answered = True  # not by this task, that is
+        self._call(disk, part)
+
     def _call(self, disk: BlockingDisk, part: Slice) -> None:
+        """Have a worker carry out a slice that counts as a request of the disk until its end."""
         try:
             if self._context is None:
                 raise ContextError("an NBD connection outside of a context has no workers")
             call = pool_of(self._context).submit(part.run, disk.blocking)
         except RuntimeError as failure:  # there is no worker to be had
+            disk.end()
             self._started -= 1
             self._fail(part, failure)
             return
         self._calls[call] = part
+        call.add_done_callback(lambda _: disk.end())  # run or cancelled, in whichever thread
         call.add_done_callback(self._called)
 
     def _called(self, call: concurrent.futures.Future[Replies]) -> None:
