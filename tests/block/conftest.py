@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from homebound.block import FileDisk, OverlayDisk
+
+from .overlays import SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,3 +28,23 @@ def place(request: pytest.FixtureRequest) -> Iterator[Path]:
         pytest.skip(f"{parent} is not writable here")
     with tempfile.TemporaryDirectory(dir=parent, prefix="homebound-") as directory:
         yield Path(directory)
+
+
+@pytest.fixture
+def image(place: Path) -> Path:
+    path = place / "base"
+    path.write_bytes(random.Random(1).randbytes(SIZE))
+    return path
+
+
+@pytest.fixture
+def base(image: Path) -> Iterator[FileDisk]:
+    with FileDisk(image, read_only=True) as disk:
+        yield disk
+
+
+@pytest.fixture(params=["file", "memory"])
+def overlay(request: pytest.FixtureRequest, base: FileDisk, place: Path) -> Iterator[OverlayDisk]:
+    path = place / "overlay" if request.param == "file" else None
+    with OverlayDisk(base, path) as disk:
+        yield disk

@@ -14,12 +14,10 @@ from homebound.block import Disk, FileDisk, MemoryDisk
 from homebound.testing import settle
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
 
-    from homebound.testing import Stress
 
 SIZE = 1 << 16
 
@@ -452,57 +450,6 @@ class TestWouldDeadlock:
                 pass
 
         homebound.run(main())
-
-
-@pytest.mark.stress
-def test_nothing_is_inside_a_section(stress: Stress):
-    """Requests and attempts of tasks and threads, sections of both, cancelled anywhere."""
-    busy: list[int] = []
-    sections = [0, 0]
-
-    class Watched(MemoryDisk):
-        def try_write(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
-            busy.append(1)
-            done = super().try_write(offset, data)
-            busy.pop()
-            return done
-
-        async def write(
-            self, offset: int, data: bytes | bytearray | memoryview, *, fua: bool = False
-        ) -> None:
-            busy.append(1)
-            try:
-                await asyncio.sleep(0)
-                await super().write(offset, data, fua=fua)
-            finally:
-                busy.pop()
-
-    disk = Watched(SIZE)
-
-    async def task(rng: random.Random) -> None:
-        if rng.random() < 0.2:
-            async with disk.drained():
-                assert not busy
-                await asyncio.sleep(0)
-                assert not busy
-                sections[0] += 1
-        else:
-            await disk.write(0, b"x")
-
-    def thread(rng: random.Random) -> None:
-        if rng.random() < 0.1:
-            with disk.drained():
-                assert not busy
-                sections[1] += 1
-        else:
-            disk.try_write(0, b"x")
-
-    stress.run(task, thread, contexts=2, threads=2)
-    assert min(sections)
-    assert not busy
-    assert not disk._gate.inside
-    assert not disk._gate.closed
-    disk.close()
 
 
 async def turn() -> None:
