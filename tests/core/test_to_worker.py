@@ -351,3 +351,19 @@ def test_an_async_function_is_refused(through: str):
             assert pool.submit(int).result(10) == 0
 
     homebound.run(main())
+
+
+def test_an_object_with_every_attribute_is_called():
+    class Proxy:
+        """As those of RPC libraries."""
+
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+        def __call__(self) -> str:
+            return "called"
+
+    async def main() -> str:
+        return await to_worker(Proxy())
+
+    assert homebound.run(main()) == "called"

@@ -38,9 +38,9 @@ def yields_to_task(
 def is_async(fn: Any) -> bool:
     """Return whether `fn` is an `async def`, whose call in a worker would run nothing of it."""
     code = getattr(fn, "__code__", None)
-    if code is None:
-        return type(fn) is partial and inspect.iscoroutinefunction(fn)
-    return bool(code.co_flags & _COROUTINE)
+    if type(code) is types.CodeType:  # it may be a proxy that has every attribute
+        return bool(code.co_flags & _COROUTINE)
+    return type(fn) is partial and inspect.iscoroutinefunction(fn)
 
 
 def not_for_a_worker(what: str, fn: Any) -> TypeError:
