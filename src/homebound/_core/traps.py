@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, running_task
 from .._errors import ContextError
-from .cell import PARK
+from .cell import SUSPENDED
 from .context import AioContext, whereabouts
 from .current import current_context
 from .task import Task
@@ -55,7 +55,7 @@ def suspend() -> Generator[Any, Any, None]:
     Called from: task.
     """
     try:
-        yield PARK
+        yield SUSPENDED
     except RuntimeError:
         _check_runner("suspend()")
         raise
@@ -73,7 +73,7 @@ def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
     """
     try:
         task._wait = wait
-        yield PARK
+        yield SUSPENDED
     finally:
         task._wait = None
 
