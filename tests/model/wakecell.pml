@@ -5,11 +5,11 @@
  * What it models: src/homebound/_core/cell.py, Task._run in _core/task.py
  *   wake(task, ctx), any thread     cell = task.cell; append a token of its own; look at entries
  *                                   0 and 1: mine is entry 0: early, return: the suspender will
- *                                   post the task; mine is entry 1 and PARK is entry 0: post the
- *                                   task to ctx; else: raise AlreadyScheduled
- *   the suspender, home thread      the coroutine has yielded: append PARK to the cell made at the
- *                                   last enter; if entry 0 is not PARK: post the task where that
- *                                   token says
+ *                                   post the task; mine is entry 1 and SUSPENDED is entry 0: post
+ *                                   the task to ctx; else: raise AlreadyScheduled
+ *   the suspender, home thread      the coroutine has yielded: append SUSPENDED to the cell made at
+ *                                   the last enter; if entry 0 is not SUSPENDED: post the task where
+ *                                   that token says
  *   enter, home thread              take the task from the mailbox; task.cell = [] (a new list);
  *                                   run it
  *
@@ -31,7 +31,7 @@
  *             first: a Waker's or a TaskWaiter's); for each cell, the wait that suspended in it
  *
  * A wait may end without a suspension that others can wake it from. If it was cancelled before it
- * gave up control, the home appends a token of its own in place of PARK, and the winner posts the
+ * gave up control, the home appends a token of its own in place of SUSPENDED, and the winner posts the
  * task. If it failed before that, the home appends LEFT and looks at entry 0; if that is LEFT or a
  * completion, task.cell = the next list, and a waker that finds itself in the old one goes on
  * there.
@@ -49,12 +49,12 @@
  *
  * Broken variants
  *   BROKEN_TEST_THEN_APPEND    a waker looks how many are before it, then appends: two can be first
- *   BROKEN_LOOK_BEFORE_PARK    the suspender looks for an early token, then appends PARK
- *   BROKEN_TOUCH_AFTER_PARK    the home is not done with the task when PARK is appended: suspend()
- *                              does it before it yields, or current_task and the counters are put
+ *   BROKEN_LOOK_BEFORE_SUSPENDED   the suspender looks for an early token, then appends SUSPENDED
+ *   BROKEN_TOUCH_AFTER_SUSPENDED   the home is not done with the task when SUSPENDED is appended:
+ *                              suspend() does it before it yields, or current_task and the counters are put
  *                              back after it
- *   BROKEN_CELL_READ_AGAIN     the suspender reads task.cell again after PARK: it may be the next
- *                              one
+ *   BROKEN_CELL_READ_AGAIN     the suspender reads task.cell again after SUSPENDED: it may be the
+ *                              next one
  *   BROKEN_EMPTIED             enter empties the list in place instead of replacing it
  *   BROKEN_NEW_CELL_AT_SUSPEND the fresh list is made when the task suspends, not when it is
  *                              entered: an early token is lost
@@ -82,7 +82,7 @@
 #endif
 #define LOOKED_AT 2             /* entries beyond these two are only counted */
 #define NOBODY 0
-#define PARK 255
+#define SUSPENDED 255
 #define LEFT 254
 #define COMPLETION 253
 #define OWN 252
@@ -147,17 +147,17 @@ proctype waker(byte me)
         append(c, token);
         if
         :: before == 0 -> goto success
-        :: before == 1 && cell[c].entry[0] == PARK -> post(home_of(token)); goto success
+        :: before == 1 && cell[c].entry[0] == SUSPENDED -> post(home_of(token)); goto success
         :: else
         fi;
 #else
-again:  append(c, token);       /* pairs with the suspender: append PARK, look */
+again:  append(c, token);       /* pairs with the suspender: append SUSPENDED, look */
         if
         :: cell[c].entry[0] == token -> goto success
         :: else
         fi;
         if
-        :: cell[c].entry[0] == PARK && cell[c].entry[1] == token ->
+        :: cell[c].entry[0] == SUSPENDED && cell[c].entry[1] == token ->
             post(home_of(token));
             goto success
         :: else
@@ -186,7 +186,7 @@ proctype completer()
     armed;
     append(armed_cell, COMPLETION);
     if
-    :: cell[armed_cell].entry[0] == PARK && cell[armed_cell].entry[1] == COMPLETION ->
+    :: cell[armed_cell].entry[0] == SUSPENDED && cell[armed_cell].entry[1] == COMPLETION ->
         assert(waited[armed_cell] == armed);
         others++;
         post(0)
@@ -287,22 +287,22 @@ running:
     c = current + 1;
     current = c;
 #endif
-#ifdef BROKEN_LOOK_BEFORE_PARK
+#ifdef BROKEN_LOOK_BEFORE_SUSPENDED
     early = cell[c].entry[0];
     touching--;
-    append(c, PARK);
+    append(c, SUSPENDED);
     if
     :: early -> post(home_of(early))
     :: else
     fi;
 #else
-#ifndef BROKEN_TOUCH_AFTER_PARK
+#ifndef BROKEN_TOUCH_AFTER_SUSPENDED
     touching--;                 /* nothing of the task is touched from here on */
 #endif
 #ifdef COMPLETES
     waited[c] = wait;
 #endif
-    append(c, PARK);            /* pairs with the waker: append a token, look */
+    append(c, SUSPENDED);            /* pairs with the waker: append a token, look */
 #ifdef BROKEN_CELL_READ_AGAIN
     c = current;
 #endif
@@ -313,13 +313,13 @@ running:
         assert(wait == armed);
         others++;
         post(home_of(early))
-    :: early != PARK && early != COMPLETION -> post(home_of(early))
+    :: early != SUSPENDED && early != COMPLETION -> post(home_of(early))
 #else
-    :: early != PARK -> post(home_of(early))
+    :: early != SUSPENDED -> post(home_of(early))
 #endif
     :: else
     fi;
-#ifdef BROKEN_TOUCH_AFTER_PARK
+#ifdef BROKEN_TOUCH_AFTER_SUSPENDED
     touching--;
 #endif
 #endif

@@ -259,7 +259,8 @@ class BigLock:
         queue = self._queue
         parker = seat.parker
         if parker is None:
-            # Before the last look: a thread that releases the lock finds no parker, or wakes this.
+            # Made before the last look: a thread that releases the lock wakes it, or finds none and
+            # has changed the queue by then.
             parker = seat.parker = my_parker()
         deadline = Deadline(None if timeout < 0 else timeout)
         try:

@@ -61,7 +61,7 @@ def tell(task: Task[Any], listener: Any) -> None:
     task._tell(listener)
 
 
-def is_run_by_nobody(task: Task[Any]) -> bool:
+def runs_nowhere(task: Task[Any]) -> bool:
     """Return whether no thread runs its loop, so that a wait for its cleanup would not end.
 
     Called from: any thread.

@@ -2,15 +2,17 @@
 
 A cell is a list, made afresh for each suspension. Each side appends one item and then looks:
 
-    the home appends PARK once the coroutine has given up control in `suspend()`;
+    the home appends SUSPENDED once the coroutine has given up control in `suspend()`;
     a waker (`wake`, `schedule`, `enter`, a completion) appends its own token.
 
 The first two items decide, and `list.append` is atomic, so all see the same two. A waker finds
-[PARK, its token]: it alone has the task, and puts it into its home's mailbox. Or [its token, ...]:
-it was early; the home finds that token when it appends PARK, and enters the task on its behalf.
-Anything else: another waker was first, and this one raises AlreadyScheduled. A late waker still
-holds the list of an earlier suspension, and loses there. tests/model/wakecell.pml searches every
-interleaving of this, and catches the variants that look before they append.
+
+    [SUSPENDED, its token]: it alone has the task, and puts it into its home's mailbox;
+    [its token, ...]: it was early; the home finds the token, and queues the task on its behalf;
+    anything else: another waker was first, and this one raises AlreadyScheduled.
+
+A late waker still holds the list of an earlier suspension, and loses. tests/model/wakecell.pml
+searches every interleaving of this, and catches the variants that look before they append.
 
 A token counts for one suspension, and none may remain for the next. A task that was cancelled
 before it gives up control claims the suspension itself. A wait that fails before its suspension
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Park:
-    """The type of PARK: `suspend` yields it, and in a cell it says that the task is suspended."""
+class _Suspended:
+    """The type of SUSPENDED, which `suspend` yields and the home appends to the cell."""
 
     def __repr__(self) -> str:
         # asyncio shows this as "Task got bad yield: ..." when a task of its own awaits suspend().
@@ -50,7 +52,7 @@ class _Park:
         )
 
 
-PARK = _Park()
+SUSPENDED = _Suspended()
 
 
 class _Promised(list[Any]):
@@ -60,7 +62,7 @@ class _Promised(list[Any]):
         """Drop the token: its waker has lost."""
 
 
-PROMISED = _Promised([PARK, 0])
+PROMISED = _Promised([SUSPENDED, 0])
 
 
 class _Left:
@@ -72,7 +74,7 @@ class _Left:
         self.cell: list[Any] = []
 
 
-NEW = 2  # the value of _parked for a task that has not begun; any other parked task has True
+NEW = 2  # the value of _suspended for a task that has not begun; for a suspended one it is True
 
 
 class Enterable(TaskFuture[T]):
@@ -81,12 +83,12 @@ class Enterable(TaskFuture[T]):
     __slots__ = (
         "_cell",  # the tokens of its wakers. Any thread appends; the home replaces it
         "_fut_waiter",  # the future it awaits, else None. Home only
-        "_parked",  # False, or True while suspended in suspend(), or NEW. Home only
+        "_suspended",  # False, or True while suspended in suspend(), or NEW. Home only
     )
 
     _cell: list[Any]
     _fut_waiter: Any
-    _parked: int
+    _suspended: int
 
     _cancelled = False  # as a mailbox entry it is never skipped
 
@@ -120,7 +122,7 @@ class Enterable(TaskFuture[T]):
     def _wake_in(self, cell: list[Any], home: AioContext) -> None:
         token = _thread.get_ident()  # a new int each time, so it is told apart by identity
         cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
+        if cell[0] is SUSPENDED and cell[1] is token:
             # Read again: until it has run, only this thread can move the task.
             home = self._home  # type: ignore[assignment]
             home._ready.append(self)
@@ -148,7 +150,7 @@ class Enterable(TaskFuture[T]):
     def _claim_in(self, cell: list[Any], target: AioContext) -> bool:
         token = (target, _thread.get_ident())
         cell.append(token)
-        if cell[0] is PARK:
+        if cell[0] is SUSPENDED:
             if cell[1] is token:
                 self._home = target
                 return True
@@ -161,7 +163,7 @@ class Enterable(TaskFuture[T]):
 
     def _claim_own_suspension(self) -> Any:
         """Claim the suspension of a task cancelled before it; return the token that won it."""
-        self._parked = True
+        self._suspended = True
         cell = self._cell
         cell.append(_thread.get_ident())
         return cell[0]  # that of an earlier wake, or this one
@@ -190,18 +192,18 @@ class Enterable(TaskFuture[T]):
     def _unclaim(self, home: AioContext | None) -> None:
         """Undo a claim that the caller cannot fulfil: suspended again, at home in `home`."""
         self._home = home
-        self._cell = [PARK]
+        self._cell = [SUSPENDED]
 
     def _claimed_by_closer(self) -> bool:
         """Claim the task for its home, which is being closed; False if a waker has claimed it."""
         token = _thread.get_ident()
         cell = self._cell
         cell.append(token)
-        return cell[0] is PARK and cell[1] is token
+        return cell[0] is SUSPENDED and cell[1] is token
 
     def _claim_at_home(self, context: AioContext) -> bool:
         """Claim the task for `context`, whose home is the calling thread."""
-        if self._home is context and not self._parked:
+        if self._home is context and not self._suspended:
             message = (
                 f"task {self.get_name()!r} "
                 + (
@@ -224,7 +226,7 @@ class Enterable(TaskFuture[T]):
             return NotSuspended(
                 f"{what}: task {self.get_name()!r} is finished; it cannot be entered again"
             )
-        first = cell[1] if cell[0] is PARK else cell[0]
+        first = cell[1] if cell[0] is SUSPENDED else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
         if ident:
             who = f"thread {thread_name(abs(ident))}"
@@ -238,7 +240,7 @@ class Enterable(TaskFuture[T]):
     def _begin_if_new(self, target: AioContext) -> None:
         """Queue a task that was made but never queued, at its home or else in `target`."""
         cell = self._cell  # before the look: a task that has begun has another
-        if self._parked != NEW:
+        if self._suspended != NEW:
             return
         token = _thread.get_ident()
         cell.append(token)
@@ -276,7 +278,7 @@ class OneSuspension:
         token = -_thread.get_ident()  # negative: for this wait, and for none to come
         cell = self.cell
         cell.append(token)
-        if cell[0] is PARK and cell[1] is token:
+        if cell[0] is SUSPENDED and cell[1] is token:
             task = self.task
             home: Any = task._home
             home._ready.append(task)

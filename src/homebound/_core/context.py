@@ -440,7 +440,7 @@ class AioContext(Chain):
         for task in self._tasks():
             # A suspended task may have been claimed for another context, where it goes on. One that
             # neither is suspended nor waits is on its way here: refused, it goes on where it was.
-            if task._claimed_by_closer() if task._parked else task._fut_waiter is not None:
+            if task._claimed_by_closer() if task._suspended else task._fut_waiter is not None:
                 task._abandon("ended with it")
         abandon(self._far_waits)
         self._notice = None

@@ -84,7 +84,8 @@ class LoopContext(AioContext):
         This becomes the main context with `as_main`, or if the process's main thread is the home
         and there is no main context.
         """
-        current_context()  # ends this thread's being the home of a foreign loop that has stopped
+        # Asked for its effect: a thread whose foreign loop has stopped is no longer its home.
+        current_context()
         before = here.home
         if before is self:
             if self._stand_in.lent:

@@ -17,7 +17,7 @@ from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, lo
 from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out
 from .._errors import AlreadyScheduled, ContextClosed
 from .._os.process import AtFork, at_fork
-from .cell import NEW, PARK, PROMISED, Enterable
+from .cell import NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
@@ -99,14 +99,14 @@ class Task(Enterable[T]):
         else:
             self._set_up(coro, home, name, context)
         if home is None or not (eager_start or loop is not None):
-            self._cell = [PARK]
-            self._parked = NEW
+            self._cell = [SUSPENDED]
+            self._suspended = NEW
             return
         self._begin(home, inside=inside)
 
     def _begin(self, home: AioContext, *, inside: bool) -> None:
         self._cell = PROMISED
-        self._parked = True
+        self._suspended = True
         keep_alive(self)
         try:
             if inside:
@@ -156,10 +156,10 @@ class Task(Enterable[T]):
         """Run one step, then the tasks that it has woken."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
-        if self._parked:
-            if self._parked is not True:
+        if self._suspended:
+            if self._suspended is not True:
                 keep_alive(self)  # a task that was made without being queued, and begins now
-            self._parked = False
+            self._suspended = False
             self._cell = []
         enter_task(loop, self)
         try:
@@ -195,11 +195,11 @@ class Task(Enterable[T]):
             # From now on another thread may run the task: each branch touches it last.
             if yielded is None:
                 home._ready.append(self)
-            elif yielded is PARK and self._throw is None:
-                self._parked = True
+            elif yielded is SUSPENDED and self._throw is None:
+                self._suspended = True
                 cell = self._cell
-                cell.append(PARK)
-                if cell[0] is not PARK:  # the wake came first
+                cell.append(SUSPENDED)
+                if cell[0] is not SUSPENDED:  # the wake came first
                     self._queue_early(cell[0])
             else:
                 self._wait_for(yielded, home)
@@ -256,7 +256,7 @@ class Task(Enterable[T]):
                     self._far = FarWait(self, yielded)
             if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
                 self._throw = None
-        elif yielded is PARK:
+        elif yielded is SUSPENDED:
             if self._throw is CANCEL:  # before it suspended
                 self._throw = CANCEL_SURELY
             self._queue_early(self._claim_own_suspension())
@@ -395,10 +395,10 @@ class Task(Enterable[T]):
         if self._throw is not CANCEL_SURELY:
             self._throw = CANCEL
         self._cancel_with(msg)
-        if self._parked:
+        if self._suspended:
             try:
                 if self._claim(self._home):  # type: ignore[arg-type]
-                    if self._parked is True:
+                    if self._suspended is True:
                         self._throw = CANCEL_SURELY
                     self._home._post(self)  # type: ignore[union-attr]
             except AlreadyScheduled:
@@ -444,7 +444,7 @@ def _queued(
     task: Task[Any] = _new(Task)
     task._set_up(coro, home, name, context, reports_to)
     task._cell = PROMISED
-    task._parked = True
+    task._suspended = True
     keep_alive(task)
     return task
 

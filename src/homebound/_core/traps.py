@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, running_task
 from .._errors import ContextError
-from .cell import PARK
+from .cell import SUSPENDED
 from .context import AioContext, whereabouts
 from .coroutines import yields_to_task
 from .current import current_context
@@ -60,7 +60,7 @@ def suspend() -> Generator[Any, Any, None]:
     Called from: task.
     """
     try:
-        yield PARK
+        yield SUSPENDED
     except RuntimeError:
         _check_runner("suspend()")
         raise
@@ -78,7 +78,7 @@ def suspend_for(task: Task[Any], wait: Any) -> Generator[Any, Any, None]:
     """
     try:
         task._wait = wait
-        yield PARK
+        yield SUSPENDED
     finally:
         task._wait = None
 

@@ -132,7 +132,7 @@ def is_ready(task: Task[Any]) -> bool:
 
 def is_suspended(task: Task[Any]) -> bool:
     """True while the task is suspended."""
-    return bool(task._parked)
+    return bool(task._suspended)
 
 
 # Waiters, threads and pools.

@@ -16,11 +16,11 @@ from .._core.big_lock import big_lock_released
 from .._core.calls import (
     begin,
     ends_with,
-    is_run_by_nobody,
     make_task,
     never_posted,
     post_new,
     run_first_step,
+    runs_nowhere,
     tell,
     wait_in_call,
 )
@@ -326,7 +326,7 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
             never_posted(task)
             raise
     # From now on every call is in the `try`: Ctrl-C finds the task queued, and must cancel it.
-    while interrupt is None or not is_run_by_nobody(task):
+    while interrupt is None or not runs_nowhere(task):
         try:
             expired = _sleep_until_done(task, timeout if interrupt is None else None)
             break
@@ -354,7 +354,7 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
                 deadline = Deadline(None)  # once
                 expired = _Expiry(task)
                 expired()
-                if is_run_by_nobody(task):
+                if runs_nowhere(task):
                     raise TimeoutError(_unheard(task))
             _park_until_told(parker, task, deadline)
     return expired
