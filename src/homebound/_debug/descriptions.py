@@ -10,7 +10,7 @@ from .._core.task import Task
 from .._sync.barrier import Barrier
 from .._sync.condition import Condition
 from .._sync.event import Event
-from .._sync.holders import holders, resolve
+from .._sync.holders import describe_holder, holders
 from .._sync.lock import Lock
 from .._sync.queue_ends import Getters, Slots, Unfinished
 from .._sync.rw_lock import RWLock
@@ -50,17 +50,10 @@ def describe_wait(waiter: Waiter) -> str:
 def _name(queue: WaitQueue) -> str:
     """The name of a lock, or of the Queue that has the wait queue."""
     if isinstance(queue, (Getters, Slots, Unfinished)):
-        return f"Queue at {queue.queue_id:#x}"
-    return f"{type(queue).__name__} at {id(queue):#x}"
-
-
-def _describe_holder(holder: Any) -> str:
-    each = resolve(holder)
-    if each is None:
-        return "a task that no longer exists"
-    if type(each) is int:
-        return f"thread {thread_name(each)}"
-    return f"task {each.get_name()!r}" + (", which has ended" if each.done() else "")
+        kind, where = "Queue", queue.queue_id
+    else:
+        kind, where = type(queue).__name__, id(queue)
+    return f"{kind} at {where:#x}" if queue.name is None else f"{kind} {queue.name!r}"
 
 
 def _describe_want(queue: WaitQueue, want: Any) -> str:
@@ -84,7 +77,7 @@ def _describe_holders(waiter: Waiter) -> str:
     queue = waiter.queue
     records = holders(queue, waiter.want)
     if records:
-        return ", held by " + ", ".join(_describe_holder(record[0]) for record in records)
+        return ", held by " + ", ".join(describe_holder(record[0]) for record in records)
     if isinstance(queue, Lock):
         return ", held by an unknown holder: holders are recorded while watch_stalls() watches"
     return ""

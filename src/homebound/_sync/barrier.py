@@ -35,10 +35,12 @@ class Barrier(WaitQueue):
 
     __slots__ = ("_count", "_parties", "_state")
 
-    def __init__(self, parties: int) -> None:
+    def __init__(self, parties: int, *, name: str | None = None) -> None:
         if parties < 1:
             raise ValueError("parties must be > 0")
         super().__init__()
+        if name is not None:
+            self._name = name
         self._parties = parties
         # Under the guard. While a group leaves, new waiters stay outside: queued, not counted.
         self._state = FILLING
@@ -219,7 +221,7 @@ class Barrier(WaitQueue):
         """Do nothing: there is nothing to release."""
 
     def __repr__(self) -> str:
-        return f"<{object.__repr__(self)[1:-1]} [{self._describe()}]>"
+        return f"<{self._shown()} [{self._describe()}]>"
 
     def _describe(self) -> str:
         inside = "" if self.broken else f", waiters:{self.n_waiting}/{self.parties}"

@@ -46,8 +46,10 @@ class Condition(WaitQueue):
 
     __slots__ = ("_lock", "_unheld", "acquire", "acquire_sync", "locked")
 
-    def __init__(self, lock: Lock | None = None) -> None:
+    def __init__(self, lock: Lock | None = None, *, name: str | None = None) -> None:
         super().__init__()
+        if name is not None:
+            self._name = name
         self._lock: Any = Lock() if lock is None else lock
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]

@@ -27,8 +27,10 @@ class Event(WaitQueue):
 
     __slots__ = ("_value",)
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
+        if name is not None:
+            self._name = name
         self._value = False  # written under the guard, read by all
 
     def is_set(self) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from .._aio.tasks import running_loop, running_task
+from .._core.big_lock import thread_name
 from .._core.task import Task
 from .._os.process import AtFork, at_fork
 from .waiters import foreign_waits
@@ -118,6 +119,16 @@ def resolve(name: Any) -> Any:
     Called from: any thread.
     """
     return name() if type(name) is ref else name
+
+
+def describe_holder(holder: Any) -> str:
+    """The task or thread that a record names, in words. Called from: any thread."""
+    each = resolve(holder)
+    if each is None:
+        return "a task that no longer exists"
+    if type(each) is int:
+        return f"thread {thread_name(each)}"
+    return f"task {each.get_name()!r}" + (", which has ended" if each.done() else "")
 
 
 def all_known(records: tuple[Record, ...], count: int) -> bool:

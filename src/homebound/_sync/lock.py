@@ -45,7 +45,9 @@ class Lock(TokenQueue):
 
     _holder: Record | None
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str | None = None) -> None:
+        if name is not None:
+            self._name = name
         # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)

@@ -51,6 +51,7 @@ class Queue(Generic[T]):
         "_is_shutdown",  # set once, before the store is closed
         "_marks",
         "_maxsize",
+        "_name",
         "_permits",
         "_pop",
         "_push",
@@ -65,7 +66,8 @@ class Queue(Generic[T]):
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)  # as asyncio's: Queue[int](maxsize=1)
 
-    def __init__(self, maxsize: int = 0) -> None:
+    def __init__(self, maxsize: int = 0, *, name: str | None = None) -> None:
+        self._name = name
         self._maxsize = maxsize
         self._is_shutdown = False
         self._queue: Any = None
@@ -85,6 +87,10 @@ class Queue(Generic[T]):
         self._slots = Slots(math.ceil(maxsize), id(self)) if maxsize > 0 else None
         self._getters_queue = Getters(id(self), self._store, self._unfinished, self._slots)
         self._waiting = self._getters_queue._waiters
+        if name is not None:
+            self._unfinished._name = self._getters_queue._name = name
+            if self._slots is not None:
+                self._slots._name = name
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 
@@ -98,6 +104,14 @@ class Queue(Generic[T]):
 
     def _put(self, item: Any) -> None:
         self._queue.append(item)
+
+    @property
+    def name(self) -> str | None:
+        """The name it was given, which repr and dump() show; None without one.
+
+        Called from: any thread.
+        """
+        return self._name
 
     @property
     def maxsize(self) -> int:
@@ -343,7 +357,8 @@ class Queue(Generic[T]):
         return result
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {id(self):#x} {self._format()}>"
+        where = f"at {id(self):#x}" if self._name is None else repr(self._name)
+        return f"<{type(self).__name__} {where} {self._format()}>"
 
     def __str__(self) -> str:
         return f"<{type(self).__name__} {self._format()}>"

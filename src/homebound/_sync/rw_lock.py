@@ -46,8 +46,10 @@ class RWLock(SharedHold, WaitQueue):
         "_unheld",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
+        if name is not None:
+            self._name = name
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
         # One entry for each upgrade whose coroutine was closed while it held neither side. Atomic
         # operations.

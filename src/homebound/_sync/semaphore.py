@@ -44,9 +44,11 @@ class Semaphore(SharedHold, TokenQueue):
         "_reserve",
     )
 
-    def __init__(self, value: int = 1) -> None:
+    def __init__(self, value: int = 1, *, name: str | None = None) -> None:
         if value < 0:
             raise ValueError("Semaphore initial value must be >= 0")
+        if name is not None:
+            self._name = name
         self._initial = value  # constant
         now = min(value, MOST)
         # One None for each free permit. Atomic operations.
@@ -143,8 +145,9 @@ class BoundedSemaphore(Semaphore):
 
     __slots__ = ()
 
-    def __init__(self, value: int = 1) -> None:  # so that errors about arguments name this class
-        super().__init__(value)
+    # So that errors about arguments name this class.
+    def __init__(self, value: int = 1, *, name: str | None = None) -> None:
+        super().__init__(value, name=name)
 
     def release(self) -> None:
         """Release a permit, or hand it over. Raises ValueError if none has been acquired.

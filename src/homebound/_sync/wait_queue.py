@@ -46,7 +46,7 @@ from .._core.current import current_context, here
 from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
-from .holders import watched
+from .holders import describe_holder, watched
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
@@ -75,7 +75,15 @@ def no_copy(what: object) -> TypeError:
 class WaitQueue:
     """A queue of waiters. A subclass defines what they wait for."""
 
-    __slots__ = ("__weakref__", "_guard", "_stock", "_waiters")
+    __slots__ = (
+        "__weakref__",
+        "_guard",
+        "_name",  # if it was given one; else unset, so that a lock costs no more to make
+        "_stock",
+        "_waiters",
+    )
+
+    _name: str
 
     def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
         self._guard: Any = guard or _thread.RLock()
@@ -316,8 +324,24 @@ class WaitQueue:
         """Its state in words, for repr."""
         raise NotImplementedError
 
+    @property
+    def name(self) -> str | None:
+        """The name it was given, which repr and dump() show; None without one.
+
+        Called from: any thread.
+        """
+        return getattr(self, "_name", None)
+
     def __repr__(self) -> str:
         extra = self._describe()
+        if holders := self._known_holders(None):
+            extra = f"{extra} by {', '.join(describe_holder(record[0]) for record in holders)}"
         if self._waiters:
             extra = f"{extra}, waiters:{len(self._waiters)}"
-        return f"<{object.__repr__(self)[1:-1]} [{extra}]>"
+        return f"<{self._shown()} [{extra}]>"
+
+    def _shown(self) -> str:
+        """What its repr begins with: asyncio's words, or its class and name."""
+        if self.name is None:
+            return object.__repr__(self)[1:-1]
+        return f"{type(self).__module__}.{type(self).__qualname__} {self.name!r}"
