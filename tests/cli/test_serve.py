@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from homebound.cli._statistics import live_line
+from homebound.cli._statistics import live_line, totals_line
 from homebound.nbd import ServerStats
 
 from .conftest import Served
@@ -133,6 +133,14 @@ def test_what_it_says(serve: Serve, image: Path):
     served = serve(image.name, "--port", "0", cwd=image.parent)
     assert served.hear() == f"serving disk.img, 1 MiB, at {served.uri}\n"
     assert served.stop() == (0, "", "")
+
+
+def test_the_line_of_totals():
+    stats = ServerStats(1, 3, 1100, 12, 4 << 20, 1 << 19, disk_errors=7)
+    assert totals_line(stats, 2.5) == (
+        "after 2.5 s: 1 clients now, 3 ever; 1,100 requests, 12 errors (7 from disks); "
+        "read 4 MiB, written 512 KiB"
+    )
 
 
 def test_the_live_line():

@@ -18,6 +18,7 @@ from homebound.nbd import (
     TransmissionFlag,
 )
 from homebound.nbd._protocol.handshake import MAX_OPTION_DATA, MAX_OPTION_SKIP, Event
+from homebound.nbd._protocol.options import KNOWN
 from homebound.nbd._protocol.wire import IHAVEOPT, OPTION_REPLY_MAGIC, Info, Option, ReplyType
 
 HAS_FLAGS = TransmissionFlag.HAS_FLAGS
@@ -142,6 +143,12 @@ def test_bad_option_magic_ends_it():
     event = handshake.next_event()
     assert isinstance(event, Closed)
     assert event.data == b""
+
+
+@pytest.mark.parametrize("number", [number for number in Option if number != Option.EXPORT_NAME])
+def test_only_options_in_the_table_are_supported(number: Option):
+    event = ask(begun(), number)
+    assert (packets(event.data)[-1].kind == ReplyType.ERR_UNSUP) == (number not in KNOWN)
 
 
 class TestList:

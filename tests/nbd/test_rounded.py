@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import homebound
-from homebound.block import Disk, FileDisk, MemoryDisk
+from homebound.block import Disk, DiskError, Extent, Fault, FaultDisk, FileDisk, MemoryDisk
 from homebound.nbd import Export, NBDServer
 from homebound.nbd._protocol.wire import Command, Error
 from homebound.nbd._server.rounded import round_up
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 READ, WRITE, TRIM, ZERO = Command.READ, Command.WRITE, Command.TRIM, Command.WRITE_ZEROES
 SIZES = [1, 511, 1000, 4097]
+HOLE = Extent(505, hole=True, zero=True)
 
 operations = st.lists(
     st.tuples(
@@ -103,6 +104,50 @@ def test_a_multiple_is_left_alone():
         assert round_up(disk, 512) is disk
         assert round_up(disk, 1) is disk
         assert round_up(disk, 1000).size == 2000
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_properties_and_hints_pass_through(tmp_path: Path, kind: str):
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 4096 + bytes(4) + b"end")
+
+    async def main() -> None:
+        with MemoryDisk(4103) if kind == "memory" else FileDisk(path) as disk:
+            disk.minimum_block, disk.maximum_transfer = 2, 1 << 16
+            if kind == "memory":
+                await disk.write(0, path.read_bytes())
+            rounded = round_up(disk, 512)
+            assert (rounded.minimum_block, rounded.maximum_transfer) == (2, 1 << 16)
+            assert rounded.can_fast_zero == disk.can_fast_zero
+            # The padding is a hole, whatever the disk says of its own bytes.
+            inside = await disk.block_status(0, 4103)
+            assert await rounded.block_status(0, 4608) == [*inside, HOLE]
+            assert await rounded.block_status(4103, 505) == [HOLE]
+            assert await rounded.block_status(0, 4103) == inside
+            await rounded.cache(0, 4608)
+            if disk.can_fast_zero:
+                await rounded.fast_zeroes(4096, 512)
+                assert await disk.read(4090, 13) == b"x" * 6 + bytes(7)
+            for beyond in (rounded.cache, rounded.block_status, rounded.fast_zeroes):
+                with pytest.raises(DiskError):
+                    await beyond(4608, 1)
+
+    homebound.run(main())
+
+
+def test_hints_reach_the_disk_inside():
+    async def main() -> None:
+        with MemoryDisk(1000) as memory:
+            commands = ("fast_zeroes", "cache", "block_status")
+            faults = [Fault(command=command, error="EIO") for command in commands]
+            with FaultDisk(memory, faults) as disk:
+                rounded = round_up(disk, 512)
+                for operation in (rounded.fast_zeroes, rounded.cache, rounded.block_status):
+                    with pytest.raises(DiskError) as caught:
+                        await operation(512, 512)
+                    assert caught.value.errno == errno.EIO
+
+    homebound.run(main())
 
 
 def test_served(in_memory: Any, tmp_path: Path):

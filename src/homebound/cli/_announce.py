@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Served:
+class NamedDisk:
     """A disk under the name that clients give; `label` is what people call it."""
 
     name: str
@@ -31,7 +31,7 @@ class Served:
         return -(-self.disk.size // self.round_size) * self.round_size
 
 
-def announce(uris: Sequence[str], exports: Iterable[Served]) -> str:
+def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
     """The URI of each export on standard output, for scripts; on standard error all, for people.
 
     Returns the line of the first. Raises OutputError.

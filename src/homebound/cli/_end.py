@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..nbd import NBDServer
-    from ._announce import Served
+    from ._announce import NamedDisk
 
 GRACE = 5.0  # seconds for the clients to take their replies
 _CUT_OFF = 3.0  # seconds more for clients and requests that were cut off then
@@ -23,7 +23,7 @@ _IN_TIME = GRACE - 0.5
 class End:
     """Stops the server; says when it is no use to wait for that any more."""
 
-    def __init__(self, server: NBDServer, exports: Sequence[Served]) -> None:
+    def __init__(self, server: NBDServer, exports: Sequence[NamedDisk]) -> None:
         self._server = server
         self._what = ", ".join(export.label for export in exports)
         # When `overdue` first saw that all had left, in seconds from the signal.

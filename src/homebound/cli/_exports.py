@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..block import DiskError, FileDisk, ImageError
-from ._announce import Served
+from ._announce import NamedDisk
 from ._disks import MEMORY, check_spec, label_of
 from ._errors import ServeError
 from ._stdio import tell
@@ -44,13 +44,14 @@ def open_exports(
     disks: ExitStack,
     *,
     round_size: int,
-) -> list[Served]:
+) -> list[NamedDisk]:
     """Open the disks of all exports; the stack closes them. Their sizes are rounded up.
 
     Raises DiskError, ServeError, UsageError, and OSError if the directory cannot be read.
     """
     exports = [
-        Served(name, label_of(spec), disks.enter_context(opener.open(spec))) for name, spec in named
+        NamedDisk(name, label_of(spec), disks.enter_context(opener.open(spec)))
+        for name, spec in named
     ]
     if directory is not None:
         exports += _open_directory(directory, opener, disks)
@@ -62,7 +63,7 @@ def open_exports(
     return exports
 
 
-def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[Served]:
+def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[NamedDisk]:
     """Open its images, by their names. One that cannot be served is left out, and told of."""
     where = _place_of(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), close=True)
     exports = []
@@ -76,7 +77,7 @@ def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[Se
         except DiskError as error:
             tell(f"homebound: {path!r} is left out: {error}")
         else:
-            exports.append(Served(name, label_of(path), disks.enter_context(disk)))
+            exports.append(NamedDisk(name, label_of(path), disks.enter_context(disk)))
     if not exports:
         raise ServeError(f"there is no image to serve in {directory!r}")
     return exports

@@ -14,7 +14,7 @@ from ._announce import uri_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._announce import Served
+    from ._announce import NamedDisk
 
 _SHELL = "/bin/sh"
 _PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -23,7 +23,9 @@ _BY_SIGNAL = 128  # added to its number by shells
 _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-def variables(uris: Sequence[str], unix: str | None, exports: Sequence[Served]) -> dict[str, str]:
+def variables(
+    uris: Sequence[str], unix: str | None, exports: Sequence[NamedDisk]
+) -> dict[str, str]:
     """Describe the first export to the command: uri, unixsocket, port, size, exportname."""
     first = exports[0]
     uri = uri_of(uris[0], first.name) if uris else ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._address import Address
-    from ._announce import Served
+    from ._announce import NamedDisk
     from ._signals import Signals
 
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Service:
     """A server to be: its exports, its address, and all that goes with it."""
 
-    exports: Sequence[Served]
+    exports: Sequence[NamedDisk]
     address: Address
     iothreads: int
     limits: Mapping[str, Any]  # options of NBDServer; None leaves them to it

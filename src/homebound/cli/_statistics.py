@@ -69,6 +69,6 @@ def totals_line(stats: ServerStats, seconds: float) -> str:
     """All that was counted in the seconds since the beginning."""
     return (
         f"after {seconds:,.1f} s: {stats.clients} clients now, {stats.connections} ever; "
-        f"{stats.requests:,} requests, {stats.errors:,} errors; "
+        f"{stats.requests:,} requests, {stats.errors:,} errors ({stats.disk_errors:,} from disks); "
         f"read {show_size(stats.bytes_read)}, written {show_size(stats.bytes_written)}"
     )

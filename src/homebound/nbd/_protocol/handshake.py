@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
-from .options import Answer, Outcome, answer_option, error_reply, option_label, reply
+from .options import KNOWN, Answer, Outcome, answer_option, error_reply, option_label, reply
 from .wire import (
     CLIENT_FLAGS,
     EXPORT_NAME_ZEROES,
@@ -37,16 +37,6 @@ MAX_OPTION_DATA = 64 << 10  # bytes kept of an option that we know
 MAX_OPTION_SKIP = 32 << 20  # bytes passed over of one that we do not; more is hung up on
 # A plain number: the complement of an IntFlag has none of the bits that have no name.
 _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
-_KNOWN = frozenset(
-    {
-        Option.EXPORT_NAME,
-        Option.ABORT,
-        Option.LIST,
-        Option.INFO,
-        Option.GO,
-        Option.STRUCTURED_REPLY,
-    }
-)
 
 
 class HandshakeState(Enum):
@@ -268,7 +258,7 @@ class ServerHandshake:
         if magic != IHAVEOPT:
             return self._close(Found.BAD_MAGIC, f"an option began with {magic:#018x}")
         limit = MAX_STRING if self._option == Option.EXPORT_NAME else MAX_OPTION_DATA
-        if self._option in _KNOWN and self._length <= limit:
+        if self._option in KNOWN and self._length <= limit:
             self._advance(Found.WANTED)
         elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
             self._advance(Found.REFUSED)
@@ -319,7 +309,7 @@ class ServerHandshake:
             return b""  # it has no error reply
         if self._option == Option.ABORT:
             return reply(Option.ABORT, ReplyType.ACK)
-        if self._option in _KNOWN:
+        if self._option in KNOWN:
             return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
         label = option_label(self._option)
         return error_reply(self._option, ReplyType.ERR_UNSUP, f"this server does not know {label}")

@@ -1,4 +1,4 @@
-"""What the server answers to each option of the handshake. Functions of their arguments alone.
+"""The server's answer to each option of the handshake: a table of pure functions.
 
 Every reply repeats the option's number, and the last one to an option is an ACK or an error
 ("Fixed newstyle negotiation").
@@ -27,21 +27,23 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .export import ExportInfo, ExportTable
 
 
 class Outcome(Enum):
-    """How the negotiation goes on after an answer."""
+    """The effect of an answer on the negotiation."""
 
     GO_ON = "the client may send another option"
     CHOSEN = "the transmission phase begins"
-    ABORT = "the client wanted to end"
+    ABORT = "the client ends the negotiation"
     HOPELESS = "no answer is possible"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Bytes to send, and how it goes on. `export` is set if and only if one was chosen."""
+    """Bytes to send, and the outcome. `export` is set if and only if one was chosen."""
 
     data: bytes
     outcome: Outcome = Outcome.GO_ON
@@ -49,18 +51,32 @@ class Answer:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One option as the client sent it, and what its answer depends on."""
+
+    option: int
+    data: bytes
+    exports: ExportTable
+    structured: bool  # structured replies are negotiated
+
+    def flags_of(self, info: ExportInfo) -> int:
+        """Return the transmission flags; SEND_DF makes sense only with structured replies."""
+        return info.flags | TransmissionFlag.SEND_DF if self.structured else info.flags
+
+
 def reply(option: int, kind: ReplyType, data: bytes = b"") -> bytes:
-    """One reply packet."""
+    """Pack one option reply."""
     return OPTION_REPLY.pack(OPTION_REPLY_MAGIC, option, kind, len(data)) + data
 
 
 def error_reply(option: int, kind: ReplyType, text: str) -> bytes:
-    """An error; `text` is for the client's user."""
+    """Pack an error reply; `text` is for the client's user."""
     return reply(option, kind, text.encode())
 
 
 def option_label(option: int) -> str:
-    """How to call an option when talking to people."""
+    """Name an option in a message."""
     try:
         return f"NBD_OPT_{Option(option).name}"
     except ValueError:
@@ -70,78 +86,93 @@ def option_label(option: int) -> str:
 def answer_option(
     option: int, data: bytes, exports: ExportTable, *, structured: bool = False
 ) -> Answer:
-    """Answer an option that this server knows; `data` is all of its data.
+    """Answer one of the `KNOWN` options; `data` is all of its data.
 
-    `structured`: the client has agreed on structured replies.
+    `structured`: structured replies are negotiated.
     """
-    if option == Option.ABORT:
-        # The answer is sent even if the client does not wait for it; its data is ignored.
-        return Answer(reply(option, ReplyType.ACK), Outcome.ABORT, reason="the client aborted")
-    if option == Option.LIST:
-        return Answer(_list(data, exports))
-    if option == Option.STRUCTURED_REPLY:
-        return Answer(_structured_reply(data))
-    if option == Option.EXPORT_NAME:
-        return _export_name(data, exports, structured=structured)
-    return _info_or_go(option, data, exports, structured=structured)
+    return _ANSWERS[Option(option)](Asked(option, data, exports, structured))
 
 
-def _structured_reply(data: bytes) -> bytes:
-    if data:
+def _abort(asked: Asked) -> Answer:
+    # The reply is sent even if the client does not wait for it; the option's data is ignored.
+    ack = reply(asked.option, ReplyType.ACK)
+    return Answer(ack, Outcome.ABORT, reason="the client aborted")
+
+
+def _structured_reply(asked: Asked) -> Answer:
+    if asked.data:
         text = "NBD_OPT_STRUCTURED_REPLY takes no data"
-        return error_reply(Option.STRUCTURED_REPLY, ReplyType.ERR_INVALID, text)
-    return reply(Option.STRUCTURED_REPLY, ReplyType.ACK)
+        return Answer(error_reply(asked.option, ReplyType.ERR_INVALID, text))
+    return Answer(reply(asked.option, ReplyType.ACK))
 
 
-def _flags(info: ExportInfo, *, structured: bool) -> int:
-    """The transmission flags; SEND_DF makes sense only with structured replies."""
-    return info.flags | TransmissionFlag.SEND_DF if structured else info.flags
-
-
-def _list(data: bytes, exports: ExportTable) -> bytes:
-    if data:
-        return error_reply(Option.LIST, ReplyType.ERR_INVALID, "NBD_OPT_LIST takes no data")
+def _list(asked: Asked) -> Answer:
+    if asked.data:
+        text = "NBD_OPT_LIST takes no data"
+        return Answer(error_reply(asked.option, ReplyType.ERR_INVALID, text))
     parts = []
-    for info in exports:
+    for info in asked.exports:
         name = info.name.encode()
         described = LENGTH.pack(len(name)) + name + info.description.encode()
-        parts.append(reply(Option.LIST, ReplyType.SERVER, described))
-    parts.append(reply(Option.LIST, ReplyType.ACK))
-    return b"".join(parts)
+        parts.append(reply(asked.option, ReplyType.SERVER, described))
+    parts.append(reply(asked.option, ReplyType.ACK))
+    return Answer(b"".join(parts))
 
 
-def _export_name(data: bytes, exports: ExportTable, *, structured: bool) -> Answer:
-    name = _decode(data)
-    info = None if name is None else exports.find(name)
+def _export_name(asked: Asked) -> Answer:
+    name = _decode(asked.data)
+    info = None if name is None else asked.exports.find(name)
     if info is None:
         # There is no error reply to this option: the session MUST be terminated.
-        return Answer(b"", Outcome.HOPELESS, reason=f"the client wants an unknown export: {data!r}")
-    flags = _flags(info, structured=structured)
-    return Answer(EXPORT_NAME_REPLY.pack(info.size, flags), Outcome.CHOSEN, info)
+        reason = f"the client wants an unknown export: {asked.data!r}"
+        return Answer(b"", Outcome.HOPELESS, reason=reason)
+    data = EXPORT_NAME_REPLY.pack(info.size, asked.flags_of(info))
+    return Answer(data, Outcome.CHOSEN, info)
 
 
-def _info_or_go(option: int, data: bytes, exports: ExportTable, *, structured: bool) -> Answer:
-    request = _parse_info_request(data)
+def _info(asked: Asked) -> Answer:
+    data, _ = _info_replies(asked)
+    return Answer(data)
+
+
+def _go(asked: Asked) -> Answer:
+    data, info = _info_replies(asked)
+    return Answer(data) if info is None else Answer(data, Outcome.CHOSEN, info)
+
+
+# The options that this server knows.
+_ANSWERS: dict[Option, Callable[[Asked], Answer]] = {
+    Option.EXPORT_NAME: _export_name,
+    Option.ABORT: _abort,
+    Option.LIST: _list,
+    Option.INFO: _info,
+    Option.GO: _go,
+    Option.STRUCTURED_REPLY: _structured_reply,
+}
+KNOWN = frozenset(_ANSWERS)
+
+
+def _info_replies(asked: Asked) -> tuple[bytes, ExportInfo | None]:
+    """Return the replies to INFO or GO, and the export; None if they are an error."""
+    option = asked.option
+    request = _parse_info_request(asked.data)
     if request is None:
-        return Answer(error_reply(option, ReplyType.ERR_INVALID, "the lengths do not add up"))
+        return error_reply(option, ReplyType.ERR_INVALID, "the lengths do not add up"), None
     raw_name, wanted = request
     name = _decode(raw_name)
     if name is None:
         text = f"a name is at most {MAX_STRING} bytes of UTF-8 without NUL"
-        return Answer(error_reply(option, ReplyType.ERR_INVALID, text))
-    info = exports.find(name)
+        return error_reply(option, ReplyType.ERR_INVALID, text), None
+    info = asked.exports.find(name)
     if info is None:
         text = f"no export is named '{name[:256]}'"
-        return Answer(error_reply(option, ReplyType.ERR_UNKNOWN, text))
-    flags = _flags(info, structured=structured)
-    described = _describe(option, info, flags, wanted) + reply(option, ReplyType.ACK)
-    if option == Option.GO:
-        return Answer(described, Outcome.CHOSEN, info)
-    return Answer(described)
+        return error_reply(option, ReplyType.ERR_UNKNOWN, text), None
+    described = _describe(option, info, asked.flags_of(info), wanted)
+    return described + reply(option, ReplyType.ACK), info
 
 
 def _parse_info_request(data: bytes) -> tuple[bytes, set[int]] | None:
-    """The name and the information wanted, or None if a length lies."""
+    """Return the name and the information requests, or None if the lengths do not add up."""
     if len(data) < LENGTH.size + COUNT.size:
         return None
     (name_length,) = LENGTH.unpack_from(data)
@@ -157,13 +188,13 @@ def _parse_info_request(data: bytes) -> tuple[bytes, set[int]] | None:
 
 
 def _describe(option: int, info: ExportInfo, flags: int, wanted: set[int]) -> bytes:
-    """NBD_REP_INFO replies; a request for information that we do not know is passed over."""
+    """Pack the NBD_REP_INFO replies; unknown information requests are ignored."""
     parts = [INFO_EXPORT.pack(Info.EXPORT, info.size, flags)]
     if Info.NAME in wanted:
         parts.append(COUNT.pack(Info.NAME) + info.name.encode())
     if Info.DESCRIPTION in wanted and info.description:
         parts.append(COUNT.pack(Info.DESCRIPTION) + info.description.encode())
-    # "NBD_INFO_BLOCK_SIZE": owed to whoever asks, and to all if the limits are not the defaults.
+    # "NBD_INFO_BLOCK_SIZE": sent if requested, and always if the sizes are not the defaults.
     if Info.BLOCK_SIZE in wanted or info.block_sizes != DEFAULT_BLOCK_SIZES:
         parts.append(INFO_BLOCK_SIZE.pack(Info.BLOCK_SIZE, *info.block_sizes))
     return b"".join(reply(option, ReplyType.INFO, part) for part in parts)

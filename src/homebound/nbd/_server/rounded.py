@@ -1,8 +1,8 @@
-"""A disk with its size rounded up: what is past its end reads as zeroes.
+"""A disk with its size rounded up; the padding past its end reads as zeroes.
 
-Clients that work in blocks ask for whole ones, also of a disk that ends within a block. The padding
-cannot keep anything: zeroes may be written there, for they are what it reads as, so a client that
-copies whole blocks back succeeds; a write of anything else fails with ENOSPC, and changes nothing.
+Some clients transfer whole blocks only, even where the disk ends within a block. The padding stores
+nothing. Writing zeroes to it succeeds, as they are what it reads as, so a client can copy whole
+blocks back; a write of anything else fails with ENOSPC and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...block._disk import BlockingDisk, Disk
 from ...block._errors import DiskError
+from ...block._extent import Extent, merged
 
 if TYPE_CHECKING:
     from ...block._disk import Buffer, Operations
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def round_up(disk: Disk, multiple: int) -> Disk:
-    """Present a disk with its size rounded up to a multiple; itself if it is one already."""
+    """Return a disk whose size is rounded up to a multiple: `disk` itself if it is one already."""
     if disk.size % multiple == 0:
         return disk
     size = -(-disk.size // multiple) * multiple
@@ -30,45 +31,50 @@ def round_up(disk: Disk, multiple: int) -> Disk:
 
 
 class Padded(Generic[T]):
-    """The operations of a disk of `inside` bytes, for ranges that may go beyond its end."""
+    """The operations of a disk of `inside` bytes, for ranges that may extend past its end."""
 
     def __init__(self, inner: Operations[T], inside: int) -> None:
         self._inner = inner
         self._inside = inside
 
     def read_into(self, offset: int, buffer: memoryview, /) -> T:
-        """Fill `buffer`, past the end with zeroes."""
+        """Fill `buffer`; the part past the end is zeroes."""
         offset, inside = self._clip(offset, len(buffer))
         clear(buffer[inside:])
         return self._inner.read_into(offset, buffer[:inside])
 
     def write(self, offset: int, data: Buffer, /, *, fua: bool = False) -> T:
-        """Write what is inside; what is not has to be zeroes."""
+        """Write the part inside; the part past the end must be zeroes."""
         offset, inside = self._clip(offset, len(data))
         check_padding(data, inside)
         return self._inner.write(offset, memoryview(data)[:inside], fua=fua)
 
     def flush(self) -> T:
-        """Put on stable storage what was written."""
+        """Flush the disk inside."""
         return self._inner.flush()
 
     def trim(self, offset: int, length: int, /, *, fua: bool = False) -> T:
-        """Drop what is inside."""
+        """Trim the part inside."""
         return self._inner.trim(*self._clip(offset, length), fua=fua)
 
     def write_zeroes(
         self, offset: int, length: int, /, *, fua: bool = False, no_hole: bool = False
     ) -> T:
-        """Zero what is inside; the rest is."""
+        """Zero the part inside; the padding is zero already."""
         return self._inner.write_zeroes(*self._clip(offset, length), fua=fua, no_hole=no_hole)
 
     def _clip(self, offset: int, length: int) -> tuple[int, int]:
-        offset = min(offset, self._inside)
-        return offset, min(length, self._inside - offset)
+        return clip(offset, length, self._inside)
+
+
+def clip(offset: int, length: int, inside: int) -> tuple[int, int]:
+    """Cut a range off at the end of a disk of `inside` bytes."""
+    offset = min(offset, inside)
+    return offset, min(length, inside - offset)
 
 
 def clear(buffer: memoryview) -> None:
-    """Fill it with zeroes."""
+    """Fill `buffer` with zeroes."""
     if buffer:
         buffer[:] = bytes(len(buffer))
 
@@ -80,8 +86,8 @@ def check_padding(data: Buffer, inside: int) -> None:
         raise DiskError(errno.ENOSPC, "only zeroes may be written past the end of the disk")
 
 
-class _Attempts(Disk):
-    """The attempts of a rounded disk, and what it takes over from the one inside."""
+class _Rounded(Disk):
+    """The part of a rounded disk that is the same for blocking and awaited operations."""
 
     inner: Disk
 
@@ -92,12 +98,15 @@ class _Attempts(Disk):
         self.shared_cache = disk.shared_cache
         self.volatile = disk.volatile
         self.preferred_block = disk.preferred_block
+        self.minimum_block = disk.minimum_block
+        self.maximum_transfer = disk.maximum_transfer
+        self.can_fast_zero = disk.can_fast_zero
 
     def __repr__(self) -> str:
         return f"<{self.inner!r} rounded up to {self.size} bytes>"
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
-        """Read at once if what is inside can be; zeroes past its end.
+        """Read at once if the disk inside can; the part past its end is zeroes.
 
         Called from: any thread.
         """
@@ -108,7 +117,7 @@ class _Attempts(Disk):
         return not buffer or self.inner.try_read_into(offset, buffer)
 
     def try_write(self, offset: int, data: Buffer) -> bool:
-        """Write at once if what is inside can be; past its end it has to be zeroes.
+        """Write at once if the disk inside can; the part past its end must be zeroes.
 
         Called from: any thread.
         """
@@ -118,6 +127,35 @@ class _Attempts(Disk):
             data = memoryview(data)[:inside]
         return not data or self.inner.try_write(offset, data)
 
+    async def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Zero the part inside quickly, or raise DiskError with ENOTSUP.
+
+        Called from: task.
+        """
+        self.check_range(offset, length)
+        offset, length = clip(offset, length, self.inner.size)
+        await self.inner.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
+
+    async def cache(self, offset: int, length: int) -> None:
+        """Pass the hint on for the part inside.
+
+        Called from: task.
+        """
+        self.check_range(offset, length)
+        await self.inner.cache(*clip(offset, length, self.inner.size))
+
+    async def block_status(self, offset: int, length: int) -> list[Extent]:
+        """Return the extents of the disk inside; the padding is a hole that reads as zeroes.
+
+        Called from: task.
+        """
+        self.check_range(offset, length)
+        start, inside = clip(offset, length, self.inner.size)
+        extents = await self.inner.block_status(start, inside) if inside else []
+        return merged([*extents, Extent(length - inside, hole=True, zero=True)])
+
     def close(self) -> None:
         """Close the disk inside.
 
@@ -126,23 +164,23 @@ class _Attempts(Disk):
         self.inner.close()
 
 
-class RoundedBlockingDisk(_Attempts, BlockingDisk):
-    """A disk of blocking operations with its size rounded up."""
+class RoundedBlockingDisk(_Rounded, BlockingDisk):
+    """A rounded-up disk with blocking operations."""
 
     def __init__(self, disk: BlockingDisk, size: int) -> None:
         self._take_over(disk, size)
         self.blocking: Operations[None] = Padded(disk.blocking, disk.size)
 
 
-class RoundedDisk(_Attempts):
-    """A disk that is awaited with its size rounded up."""
+class RoundedDisk(_Rounded):
+    """A rounded-up disk with awaited operations."""
 
     def __init__(self, disk: Disk, size: int) -> None:
         self._take_over(disk, size)
         self._padded = Padded(disk, disk.size)
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer`, past the end with zeroes.
+        """Fill `buffer`; the part past the end is zeroes.
 
         Called from: task.
         """
@@ -150,7 +188,7 @@ class RoundedDisk(_Attempts):
         await self._padded.read_into(offset, buffer)
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        """Write; past the end it has to be zeroes.
+        """Write the part inside; the part past the end must be zeroes.
 
         Called from: task.
         """
@@ -158,14 +196,14 @@ class RoundedDisk(_Attempts):
         await self._padded.write(offset, data, fua=fua)
 
     async def flush(self) -> None:
-        """Put on stable storage what was written.
+        """Flush the disk inside.
 
         Called from: task.
         """
         await self._padded.flush()
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """Drop what is inside.
+        """Trim the part inside.
 
         Called from: task.
         """
@@ -175,7 +213,7 @@ class RoundedDisk(_Attempts):
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
     ) -> None:
-        """Zero what is inside; the rest is.
+        """Zero the part inside; the padding is zero already.
 
         Called from: task.
         """
