@@ -40,7 +40,7 @@ NOTHING = Needs()
 
 
 def stuck(needs: Mapping[Node, Needs]) -> dict[Node, Needs]:
-    """The nodes that can never go on, with the needs of each that are stuck themselves."""
+    """Return the nodes that can never go on, with the needs of each that are stuck themselves."""
     left = dict(needs)
     before = -1
     while before != len(left):
@@ -56,7 +56,7 @@ def stuck(needs: Mapping[Node, Needs]) -> dict[Node, Needs]:
 
 
 def cycles(left: Mapping[Node, Needs]) -> list[Cycle]:
-    """The shortest cycle through each node of `left` that is on one, each cycle once.
+    """Return the shortest cycle through each node of `left` that is on one, each cycle once.
 
     `left` is a result of `stuck`. Cycles that share a node for which one of several would be enough
     count as one.
@@ -73,7 +73,7 @@ def cycles(left: Mapping[Node, Needs]) -> list[Cycle]:
 
 
 def _shortest(start: Node, left: Mapping[Node, Needs]) -> Cycle:
-    """The shortest way from `start` back to it, breadth first; () if there is none."""
+    """Return the shortest way from `start` back to it, breadth first; () if there is none."""
     came: dict[Node, tuple[Node, Edge]] = {}
     ahead = deque([start])
     while ahead:
@@ -99,7 +99,7 @@ def _back(start: Node, came: Mapping[Node, tuple[Node, Edge]]) -> Iterator[tuple
 
 
 def proof(cycle: Cycle, left: Mapping[Node, Needs]) -> tuple[object, ...]:
-    """The objects that live for as long as all waits of the cycle go on.
+    """Return the objects that live for as long as all waits of the cycle go on.
 
     Where one of several would have been enough, the objects of all of them.
     """

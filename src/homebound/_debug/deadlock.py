@@ -33,7 +33,7 @@ class Deadlock:
     proof: tuple[object, ...]
 
     def is_that(self, other: Deadlock) -> bool:
-        """True if these are the same waits, not only the same tasks and threads."""
+        """Return True if these are the same waits, not only the same tasks and threads."""
         return len(self.proof) == len(other.proof) and all(map(is_, self.proof, other.proof))
 
     @property
@@ -42,13 +42,13 @@ class Deadlock:
         return {node.ident for node, _ in self.cycle if isinstance(node, (Frame, Service))}
 
     def __str__(self) -> str:
-        """A line with what each waits for and what holds that; equal for equal cycles."""
+        """Return a line with what each waits for and what holds that; equal for equal cycles."""
         return "deadlock: " + "; ".join(
             f"{describe(node)} {edge.how} {describe(edge.node)}" for node, edge in self.cycle
         )
 
     def stacks(self) -> Iterator[str]:
-        """The stack of each thread and each task in it, innermost call last."""
+        """Return the stack of each thread and each task in it, innermost call last."""
         frames = thread_frames()
         for ident in sorted(self.idents):
             yield f"thread {thread_name(ident)}:"
@@ -81,7 +81,7 @@ def look_twice() -> list[Deadlock]:
 
 
 def _without_timed(graph: WaitGraph, left: dict[Node, Needs]) -> dict[Node, Needs]:
-    """The needs, without those of nodes whose wait a timer will end."""
+    """Return the needs, without those of nodes whose wait a timer will end."""
     loops: dict[int, Any] = {id(each.loop): each.loop for each in graph.contexts}
     loops |= {id(loop): loop for loop in map(loop_kept_by, filter(is_task, left))}
     limited = [call.subject for calls in graph.calls.values() for call in calls if call.timed]
@@ -106,6 +106,6 @@ def _may_be_gate(cycle: Cycle) -> bool:
 
 
 def _turned(cycle: Cycle) -> Cycle:
-    """The cycle begun at its first node by name, wherever the search began."""
+    """Return the cycle begun at its first node by name, wherever the search began."""
     first = min(range(len(cycle)), key=lambda index: describe(cycle[index][0]))
     return cycle[first:] + cycle[:first]

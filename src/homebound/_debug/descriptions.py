@@ -48,7 +48,7 @@ def describe_wait(waiter: Waiter) -> str:
 
 
 def _name(queue: WaitQueue) -> str:
-    """The name of a lock, or of the Queue that has the wait queue."""
+    """Return the name of a lock, or of the Queue that has the wait queue."""
     if isinstance(queue, (Getters, Slots, Unfinished)):
         kind, where = "Queue", queue.queue_id
     else:
@@ -107,7 +107,7 @@ def _name_child(child: Future[Any]) -> str:
 
 
 def _seconds_left(future: Any, task: Task[Any]) -> float | None:
-    """The seconds that a task's asyncio.sleep goes on; None if the future is not of a sleep."""
+    """Return the seconds left of a task's asyncio.sleep; None if it does not sleep."""
     if task.home is None:
         return None
     loop = task.home.loop

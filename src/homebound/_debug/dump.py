@@ -78,7 +78,7 @@ def dump_on(number: int) -> Callable[[], None]:
 
 
 def describe() -> Iterator[str]:
-    """The lines of a dump."""
+    """Return the lines of a dump."""
     frames = thread_frames()
     for deadlock in look_twice():
         yield str(deadlock)

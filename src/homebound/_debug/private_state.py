@@ -29,7 +29,7 @@ _PLAIN_FUTURE = (asyncio.Future, type(None))
 
 
 def big_lock_queue() -> tuple[Seat | None, list[Seat]]:
-    """The holder of the big lock, or None, and the threads that wait for it, in order."""
+    """Return the holder of the big lock, or None, and the threads that wait for it, in order."""
     holder, *waiters = snapshot(big_lock._queue) or (None,)
     return holder, waiters
 
@@ -38,7 +38,7 @@ def big_lock_queue() -> tuple[Seat | None, list[Seat]]:
 
 
 def home_thread(context: AioContext | None) -> int | None:
-    """The ident of a context's home thread; None if it has none, or a foreign loop does not run.
+    """Return the ident of a context's home thread; None if it has none, or its loop stands.
 
     A foreign loop does not tell when it stops, and the ident may belong to a new thread by then.
     """
@@ -48,17 +48,17 @@ def home_thread(context: AioContext | None) -> int | None:
 
 
 def is_alive(context: AioContext) -> bool:
-    """True while the context's home turns its loop; its ident alone may be that of a new thread."""
+    """Return True while the home runs its loop; its ident alone may belong to a new thread."""
     return not context._closed and context.loop.is_running()
 
 
 def is_closed(context: AioContext) -> bool:
-    """True once the context is closed."""
+    """Return True once the context is closed."""
     return context._closed
 
 
 def is_asleep(context: AioContext) -> bool:
-    """True while the home sleeps, or is about to."""
+    """Return True while the home sleeps, or is about to."""
     return bool(context._bell)
 
 
@@ -75,7 +75,7 @@ class Progress(NamedTuple):
 
 
 def progress(context: AioContext) -> Progress:
-    """The point that a context's home has reached now."""
+    """Return the point that a context's home has reached now."""
     return Progress(context, context._home_ident, context._bell, context._iterations)
 
 
@@ -85,12 +85,12 @@ def home_sleeps(context: AioContext) -> bool:
 
 
 def tasks_at(context: AioContext) -> Sequence[Task[Any]]:
-    """The unfinished tasks at home in a context."""
+    """Return the unfinished tasks at home in a context."""
     return context._tasks()
 
 
 def ready_entries(context: AioContext) -> int:
-    """The number of entries in a context's mailbox."""
+    """Return the number of entries in a context's mailbox."""
     return len(context._ready)
 
 
@@ -98,40 +98,40 @@ def ready_entries(context: AioContext) -> int:
 
 
 def wait_of(task: Task[Any]) -> Waiter | Job | None:
-    """The waiter by which a task waits in a wait queue, or the job that it waits for, or None."""
+    """Return the waiter by which a task waits in a queue, or the job that it waits for, or None."""
     return getattr(task, "_wait", None)
 
 
 def awaited_by(task: Task[Any]) -> Any:
-    """The future or task that a task awaits, or None."""
+    """Return the future or task that a task awaits, or None."""
     return task._fut_waiter
 
 
 def blocked_tasks() -> Iterator[Task[Any]]:
-    """The unfinished tasks that do not just wait for a plain future, as most do."""
+    """Return the unfinished tasks that do not just wait for a plain future, as most do."""
     for task in unfinished(Task):
         if type(task._fut_waiter) not in _PLAIN_FUTURE or getattr(task, "_wait", None):
             yield task
 
 
 def is_to_be_cancelled(task: Task[Any]) -> bool:
-    """True if a CancelledError will be raised in the task's next step."""
+    """Return True if a CancelledError will be raised in the task's next step."""
     return task._must_cancel
 
 
 def is_cleaning_up(task: Task[Any]) -> bool:
-    """True if a CancelledError was raised in the task, and it goes on."""
+    """Return True if a CancelledError was raised in the task, and it goes on."""
     return bool(task._num_cancels_requested) and not task._must_cancel
 
 
 def is_ready(task: Task[Any]) -> bool:
-    """True if the task stands in its home's mailbox."""
+    """Return True if the task stands in its home's mailbox."""
     home = task.home
     return home is not None and task in snapshot(home._ready)
 
 
 def is_suspended(task: Task[Any]) -> bool:
-    """True while the task is suspended."""
+    """Return True while the task is suspended."""
     return bool(task._suspended)
 
 
@@ -139,12 +139,12 @@ def is_suspended(task: Task[Any]) -> bool:
 
 
 def waiters_of(queue: WaitQueue) -> tuple[Waiter, ...]:
-    """The waiters of a queue, in order."""
+    """Return the waiters of a queue, in order."""
     return snapshot(queue._waiters)
 
 
 def state_of(queue: WaitQueue) -> str:
-    """The state of a lock as its repr shows it."""
+    """Return the state of a lock as its repr shows it."""
     return queue._describe()
 
 
@@ -156,7 +156,7 @@ class Ending(NamedTuple):
 
 
 def end_of(thread: IOThread) -> Ending | None:
-    """The needs of a wait for an I/O thread's end; None if it has ended, or has not started."""
+    """Return the needs of a wait for an I/O thread's end; None if it has ended or not started."""
     ident, context = thread._thread.ident, thread._context
     if ident is None or context is None or thread._ended:
         return None
@@ -165,13 +165,13 @@ def end_of(thread: IOThread) -> Ending | None:
 
 
 def live_workers(pool: WorkerPool) -> list[int]:
-    """The idents of a pool's workers that have not ended."""
+    """Return the idents of a pool's workers that have not ended."""
     threads = [thread for thread in pool._threads.copy() if thread.is_alive()]
     return [thread.ident for thread in threads if thread.ident is not None]
 
 
 def busy_workers(pool: WorkerPool) -> list[int]:
-    """The idents of a pool's workers if all are busy and it may start no other; else []."""
+    """Return the idents of a pool's workers if all are busy and it may start no other; else []."""
     threads = tuple(pool._threads.copy())
     if len(threads) < pool._limits[1] or pool._idle:
         return []
@@ -179,6 +179,6 @@ def busy_workers(pool: WorkerPool) -> list[int]:
 
 
 def pool_with(job: Job, task: Task[Any]) -> WorkerPool | None:
-    """The pool in whose queue a task's job stands, or None."""
+    """Return the pool in whose queue a task's job stands, or None."""
     pool = None if task.home is None else task.home.workers
     return pool if pool is not None and job in snapshot(pool._jobs) else None

@@ -192,7 +192,7 @@ class Look:
         return stalls
 
     def _is_new_stall(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
-        """The seconds that `key` has not changed, if that is too long and not reported; else 0."""
+        """Return for how long `key` has not changed, if too long and not reported; else 0."""
         seen = before.get(what)
         if seen is None or not seen.is_still(key):
             seen = _Seen(key, self._now)
@@ -204,7 +204,7 @@ class Look:
         return seconds
 
     def _context(self, context: AioContext, before: dict[str, _Seen]) -> tuple[list[Stall], bool]:
-        """The new stalls of a home, and whether it is where it was at the last look."""
+        """Return the new stalls of a home, and whether it is where it was at the last look."""
         key = progress(context)
         ident = key.ident
         asleep = key.bell or home_sleeps(context)
@@ -233,7 +233,7 @@ class Look:
         return [_stall("big lock", [owner], seconds, message)] if seconds else []
 
     def _deadlocks(self, deadlocks: list[Deadlock], before: dict[str, _Seen]) -> Iterator[Stall]:
-        """The deadlocks that have lasted too long, with the same waits in each look."""
+        """Return the deadlocks that have lasted too long, with the same waits in each look."""
         for deadlock in deadlocks:
             message = str(deadlock)
             what = f"{message} {[id(each) for each in deadlock.proof]}"  # names may be the same

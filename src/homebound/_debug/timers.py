@@ -31,11 +31,11 @@ class Timers:
                 self._touched.update((id(each), each) for each in touched_by(timer))
 
     def touch(self, thing: object) -> bool:
-        """True if a timer is going to do something to `thing`."""
+        """Return True if a timer is going to do something to `thing`."""
         return id(thing) in self._touched
 
     def end(self, task: Any) -> bool:
-        """True if a timer is going to cancel the task, or one that awaits it, or may be."""
+        """Return True if a timer is going to cancel the task, or one that awaits it, or may be."""
         seen: set[int] = set()
         ahead = [task]
         while ahead:

@@ -111,7 +111,7 @@ def describe(node: Node) -> str:
 
 
 def is_task(node: Node) -> bool:
-    """True if the node is a task, homebound or foreign."""
+    """Return True if the node is a task, homebound or foreign."""
     return isinstance(node, asyncio.Future)
 
 
@@ -132,7 +132,7 @@ class WaitGraph:
         drop_ended_waits()
 
     def _waiting_nodes(self) -> Iterator[Node]:
-        """The tasks and threads that may wait for other ones."""
+        """Return the tasks and threads that may wait for other ones."""
         for ident in (*self.queue, *self.calls, *self.parked):
             yield Frame(ident)
         yield from blocked_tasks()
@@ -183,7 +183,7 @@ class WaitGraph:
             yield from self._calls_above(task, ident)
 
     def _await(self, how: str, future: Any) -> Edge | None:
-        """The edge to a task, or to the tasks of a gather; None for other futures."""
+        """Return the edge to a task, or to the tasks of a gather; None for other futures."""
         if future is None or future.done():
             return None
         if isinstance(future, (Task, asyncio.Task)):
@@ -193,7 +193,7 @@ class WaitGraph:
         return None
 
     def _calls_above(self, task: Task[Any], ident: int) -> Iterator[Edge]:
-        """The edges of the wait that the task's own step is in, and of waits nested in it.
+        """Return the edges of the wait that the task's own step is in, and of waits nested in it.
 
         The nested ones are further up the thread's stack, and must return first.
         """
@@ -212,7 +212,7 @@ class WaitGraph:
                     yield Edge(f"{nested} for", inner.subject, (inner,))
 
     def _foreign_task_needs(self, task: Any) -> Iterator[Edge]:
-        """The edges of a foreign task. Its loop is assumed to go on."""
+        """Return the edges of a foreign task. Its loop is assumed to go on."""
         if task.done():
             return
         waiter = self.foreign_waits.get(task)
@@ -324,7 +324,7 @@ class WaitGraph:
             yield from self._writers_before(waiter)
 
     def _writers_before(self, waiter: Waiter) -> Iterator[Edge]:
-        """The edges of a waiting reader to the writers in front of it."""
+        """Return the edges of a waiting reader to the writers in front of it."""
         for each in waiters_of(waiter.queue):
             if each is waiter:
                 return
@@ -346,7 +346,7 @@ class WaitGraph:
         return Needs(tuple(edges), any=isinstance(held.queue, Semaphore))
 
     def _node(self, name: Any) -> Node | None:
-        """The node of the task or thread that a waiter or record names; None: the task is done."""
+        """Return the node of the task or thread that a waiter or record names; None: it is done."""
         named = resolve(name)
         if type(named) is int:
             return Frame(named)

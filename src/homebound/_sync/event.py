@@ -34,7 +34,7 @@ class Event(WaitQueue):
         self._value = False  # written under the guard, read by all
 
     def is_set(self) -> bool:
-        """True while it is set.
+        """Return True while it is set.
 
         Called from: any thread.
         """

@@ -104,7 +104,7 @@ def _begin_as_child() -> None:
 
 
 def holders(queue: WaitQueue, want: Any) -> tuple[Record, ...]:
-    """The records of all that keep a waiter from getting `want`; () if they are not all known.
+    """Return the records of what keeps a waiter from `want`; () if they are not all known.
 
     One of a semaphore's holders has to release it for that, all holders of any other lock.
 
@@ -114,7 +114,7 @@ def holders(queue: WaitQueue, want: Any) -> tuple[Record, ...]:
 
 
 def resolve(name: Any) -> Any:
-    """The task, or the thread's ident, that a record or a waiter names; None: the task is gone.
+    """Return the task, or the thread's ident, that a record or waiter names; None: it is gone.
 
     Called from: any thread.
     """
@@ -122,7 +122,7 @@ def resolve(name: Any) -> Any:
 
 
 def describe_holder(holder: Any) -> str:
-    """The task or thread that a record names, in words. Called from: any thread."""
+    """Return the task or thread that a record names, in words. Called from: any thread."""
     each = resolve(holder)
     if each is None:
         return "a task that no longer exists"
@@ -132,7 +132,7 @@ def describe_holder(holder: Any) -> str:
 
 
 def all_known(records: tuple[Record, ...], count: int) -> bool:
-    """True if these are `count` records, all made by the current watch."""
+    """Return True if these are `count` records, all made by the current watch."""
     watch = _Watch.current
     if watch is None or len(records) != count:
         return False
@@ -143,7 +143,7 @@ def all_known(records: tuple[Record, ...], count: int) -> bool:
 
 
 def record_of_caller(*, scoped: bool) -> Record:
-    """A record that the running task, or else the calling thread, holds the lock."""
+    """Return a record that the running task, or else the calling thread, holds the lock."""
     loop = running_loop()
     task = None if loop is None else running_task(loop)
     if task is None:
@@ -152,7 +152,7 @@ def record_of_caller(*, scoped: bool) -> Record:
 
 
 def record_of(waiter: Waiter) -> Record | None:
-    """A record that a waiter holds the lock; None if it is not known which task waits."""
+    """Return a record that a waiter holds the lock; None if it is not known which task waits."""
     return None if waiter.who is None else (waiter.who, False, _Watch.current)
 
 
@@ -165,7 +165,7 @@ class HolderList:
         self._records: list[Record] = []
 
     def known(self) -> tuple[Record, ...]:
-        """The records, of earlier watches too. Called from: any thread."""
+        """Return the records, of earlier watches too. Called from: any thread."""
         return tuple(self._records)
 
     def add(self, record: Record) -> None:
@@ -206,7 +206,7 @@ class SharedHold:
     _holders: HolderList  # unset until a watch is on
 
     def _holder_list(self) -> HolderList:
-        """The records, for a change. Under the guard."""
+        """Return the records, for a change. Under the guard."""
         try:
             return self._holders
         except AttributeError:
@@ -214,7 +214,7 @@ class SharedHold:
             return self._holders
 
     def _recorded(self) -> tuple[Record, ...]:
-        """The records, of earlier watches too. Called from: any thread."""
+        """Return the records, of earlier watches too. Called from: any thread."""
         records = getattr(self, "_holders", None)
         return () if records is None else records.known()
 

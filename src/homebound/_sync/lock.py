@@ -98,7 +98,7 @@ class Lock(TokenQueue):
         return False  # so that `_serve` does it, by way of `_take`, which records the holder
 
     def locked(self) -> bool:
-        """True while it is held.
+        """Return True while it is held.
 
         Called from: any thread.
         """

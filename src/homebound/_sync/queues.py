@@ -122,21 +122,21 @@ class Queue(Generic[T]):
         return self._maxsize
 
     def qsize(self) -> int:
-        """The number of items in it.
+        """Return the number of items in it.
 
         Called from: any thread.
         """
         return len(self._queue)
 
     def empty(self) -> bool:
-        """True while there is no item in it.
+        """Return True while there is no item in it.
 
         Called from: any thread.
         """
         return not self._queue
 
     def full(self) -> bool:
-        """True while there is no room for an item.
+        """Return True while there is no room for an item.
 
         Called from: any thread.
         """

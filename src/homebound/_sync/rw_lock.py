@@ -56,14 +56,14 @@ class RWLock(SharedHold, WaitQueue):
         self._unheld: list[None] = []
 
     def read(self) -> Side:
-        """A context manager for `async with` or `with` that holds the lock for reading.
+        """Return a context manager for `async with` or `with` that holds the lock for reading.
 
         Called from: any thread.
         """
         return Side(self, READ)
 
     def write(self) -> Side:
-        """A context manager for `async with` or `with` that holds the lock for writing.
+        """Return a context manager for `async with` or `with` that holds the lock for writing.
 
         Called from: any thread.
         """
@@ -206,7 +206,7 @@ class RWLock(SharedHold, WaitQueue):
             return True
 
     def locked(self) -> bool:
-        """True while it is held, by readers or a writer.
+        """Return True while it is held, by readers or a writer.
 
         Called from: any thread.
         """

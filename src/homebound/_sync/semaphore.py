@@ -74,7 +74,7 @@ class Semaphore(SharedHold, TokenQueue):
                 raise
 
     def locked(self) -> bool:
-        """True if `acquire` would have to wait now.
+        """Return True if `acquire` would have to wait now.
 
         Called from: any thread.
         """

@@ -133,7 +133,7 @@ class Ordered:
             self._closed = True
 
     def retract(self, _item: Any) -> bool:
-        """False: nothing gets in once it is closed, so there is nothing to retract."""
+        """Return False: nothing gets in once it is closed, so there is nothing to retract."""
         return False
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is 
 
 
 def no_copy(what: object) -> TypeError:
-    """The error of copying or pickling it: the copy would share half of its state."""
+    """Return the error of copying or pickling it: the copy would share half of its state."""
     name = type(what).__name__
     return TypeError(f"cannot copy or pickle {name!r} object: share it, or make another {name}")
 
@@ -341,7 +341,7 @@ class WaitQueue:
         return f"<{self._shown()} [{extra}]>"
 
     def _shown(self) -> str:
-        """What its repr begins with: asyncio's words, or its class and name."""
+        """Return the start of its repr: asyncio's words, or its class and name."""
         if self.name is None:
             return object.__repr__(self)[1:-1]
         return f"{type(self).__module__}.{type(self).__qualname__} {self.name!r}"

@@ -46,7 +46,7 @@ def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> Loo
 
 
 def _close(main: object) -> None:
-    """It is not begun: have no warning that it was never awaited."""
+    """Close a coroutine that has not begun, so that Python does not warn of it."""
     if asyncio.iscoroutine(main):
         main.close()
 

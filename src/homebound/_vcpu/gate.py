@@ -71,7 +71,7 @@ class Entrant:
         self._out = Watchers()  # told when it has left guest code, or is no longer to be paused
 
     def _must_stay_out(self) -> bool:
-        """True while it is paused. Under the guard."""
+        """Return True while it is paused. Under the guard."""
         return self._paused and not self._stopping
 
 
@@ -106,12 +106,12 @@ class Gate:
         return inside
 
     def worth_asking(self, cpu: VCPUThread) -> bool:
-        """True if `admit` would let it in or queue it. Called from: the vCPU's thread."""
+        """Return True if `admit` would let it in or queue it. Called from: the vCPU's thread."""
         with self.guard:
             return cpu in self.running or (cpu._ticket is None and not cpu._must_stay_out())
 
     def is_out(self, cpu: VCPUThread) -> bool:
-        """True if it runs no guest code. Called from: any thread."""
+        """Return True if it runs no guest code. Called from: any thread."""
         with self.guard:
             return cpu not in self.running
 

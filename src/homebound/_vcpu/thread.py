@@ -85,11 +85,11 @@ class Claim:
         self.calls = 0  # in progress; while there are any, the turn is in use
 
     def granted(self) -> bool:
-        """True while it is this vCPU's turn."""
+        """Return True while it is this vCPU's turn."""
         return self.ticket is not None and self.ticket.granted
 
     def settled(self) -> bool:
-        """True once it is this vCPU's turn, or its place in the queue was given up meanwhile."""
+        """Return True once it is this vCPU's turn, or its place in the queue was given up."""
         return self.ticket is None or self.ticket.granted
 
     def give_up(self) -> None:
@@ -326,13 +326,13 @@ class VCPUThread(Entrant):
 
 
 def thread_of(subject: VCPUThread | Work) -> int | None:
-    """The ident of the thread that a wait for `subject` is for. Called from: any thread."""
+    """Return the ident of the thread that a wait for `subject` is for. Called from: any thread."""
     cpu = subject.cpu if isinstance(subject, Work) else subject
     return cpu._thread.ident
 
 
 def threads_needed(what: str, subject: VCPUThread | Work, *, serves: bool) -> Iterable[int]:
-    """The threads, by ident, that must get on before the wait `what` for `subject` ends.
+    """Return the threads, by ident, that must get on before the wait `what` for `subject` ends.
 
     `serves`: the vCPU's thread is itself in a wait of this kind, and so runs queued work items.
 

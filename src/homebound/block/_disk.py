@@ -134,7 +134,7 @@ class Disk(ABC):
 
     @abstractmethod
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """A hint: the range may be dropped; what it reads as afterwards is undefined.
+        """Give a hint: the range may be dropped; what it reads as afterwards is undefined.
 
         Raises OSError when the disk fails or is read-only.
 
@@ -165,7 +165,7 @@ class Disk(ABC):
         raise DiskError(errno.ENOTSUP, f"{self!r} has no quick way to write zeroes")
 
     async def cache(self, offset: int, length: int) -> None:
-        """A hint: the range will be read soon. Changes nothing that can be read.
+        """Give a hint: the range will be read soon. Changes nothing that can be read.
 
         Called from: task.
         """
@@ -188,7 +188,7 @@ class Disk(ABC):
         """
 
     async def read(self, offset: int, length: int) -> bytearray:
-        """The `length` bytes at `offset`. Raises OSError when the disk fails.
+        """Return the `length` bytes at `offset`. Raises OSError when the disk fails.
 
         Called from: task.
         """
@@ -237,7 +237,7 @@ class Disk(ABC):
             await self._gate.wait()
 
     def end(self) -> None:
-        """A request that has begun by `begin` or `try_begin` is over.
+        """End a request that `begin` or `try_begin` has begun.
 
         Called from: any thread.
         """
@@ -247,7 +247,7 @@ class Disk(ABC):
     # thread without a context sleeps. `timeout` is in seconds; TimeoutError after it.
 
     def read_sync(self, offset: int, length: int, *, timeout: float | None = None) -> bytearray:
-        """The `length` bytes at `offset`. Blocks; raises OSError when the disk fails.
+        """Return the `length` bytes at `offset`. Blocks; raises OSError when the disk fails.
 
         Called from: any thread.
         """
@@ -288,7 +288,7 @@ class Disk(ABC):
     def trim_sync(
         self, offset: int, length: int, *, fua: bool = False, timeout: float | None = None
     ) -> None:
-        """A hint that the range may be dropped. Blocks; raises OSError when it fails.
+        """Give a hint that the range may be dropped. Blocks; raises OSError when it fails.
 
         Called from: any thread.
         """
@@ -325,7 +325,7 @@ class Disk(ABC):
         self._wait_for(self.fast_zeroes(offset, length, fua=fua, no_hole=no_hole), timeout)
 
     def cache_sync(self, offset: int, length: int, *, timeout: float | None = None) -> None:
-        """A hint that the range will be read soon. Blocks.
+        """Give a hint that the range will be read soon. Blocks.
 
         Called from: any thread.
         """
@@ -414,7 +414,7 @@ class BlockingDisk(Disk):
         await to_end(self.blocking.flush)
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """A hint that the range may be dropped, taken up in a worker.
+        """Give a hint that the range may be dropped, taken up in a worker.
 
         Raises OSError when the disk fails or is read-only.
 

@@ -26,7 +26,7 @@ class Extent:
 
 
 def merged(extents: Iterable[Extent]) -> list[Extent]:
-    """The same extents with equal neighbours joined, and without empty ones."""
+    """Return the same extents with equal neighbours joined, and without empty ones."""
     found: list[Extent] = []
     for extent in extents:
         if not extent.length:

@@ -98,7 +98,7 @@ class Fault:
         return offset < where.stop and where.start < offset + max(length, 1)
 
     def exception(self) -> BaseException | None:
-        """What the request raises.
+        """Return the exception that the request raises.
 
         Called from: any thread.
         """

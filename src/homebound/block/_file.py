@@ -144,7 +144,7 @@ class FileDisk(BlockingDisk):
         await to_end(partial(self.blocking.cache, offset, length))
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
-        """The file's data and holes, found in a worker. All is data where there are no holes.
+        """Return the file's data and holes, found in a worker; all is data if it has no holes.
 
         Called from: task.
         """
@@ -162,5 +162,5 @@ class FileDisk(BlockingDisk):
             self._gate.retire(release)
 
     def _failure(self, error: OSError) -> OSError:
-        """The error of an attempt, or that the disk is closed."""
+        """Return the error of an attempt, or DiskClosed."""
         return DiskClosed(self) if self._fd < 0 and error.errno == errno.EBADF else error

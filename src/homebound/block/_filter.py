@@ -97,7 +97,7 @@ class Filter(Disk):
         await self._carry_out("flush", 0, 0, lambda _: disk.flush())
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """A hint that the range may be dropped. Raises OSError when the disk fails.
+        """Give a hint that the range may be dropped. Raises OSError when the disk fails.
 
         Called from: task.
         """
@@ -138,7 +138,7 @@ class Filter(Disk):
         )
 
     async def cache(self, offset: int, length: int) -> None:
-        """A hint that the range will be read soon.
+        """Give a hint that the range will be read soon.
 
         Called from: task.
         """

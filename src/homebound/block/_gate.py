@@ -109,7 +109,7 @@ class Gate:
         return bool(waits) and not self.admits(_current.get())
 
     def tell_empty(self) -> None:
-        """The last request has left a closed gate."""
+        """Wake the sections that wait for the last request to leave."""
         self._exit._serve()
         if self._retired:
             self._do_last()
@@ -216,14 +216,14 @@ class _Exit(WaitQueue):
         return not self._gate.inside
 
     def _give_back(self, _waiter: Waiter) -> None:
-        """Emptiness is not used up."""
+        """Do nothing: emptiness is not used up."""
 
     def _describe(self) -> str:
         return "sections"
 
 
 def owner_here() -> object:
-    """The running task, or else the thread."""
+    """Return the running task, or else the thread."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop runs here
@@ -320,7 +320,7 @@ def _end(request: Request, token: Any) -> None:
 
 
 def counted_operation(operation: Any) -> Any:
-    """The operation, as a request of its disk."""
+    """Return the operation, as a request of its disk."""
 
     @wraps(operation)
     async def request(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -341,7 +341,7 @@ def counted_operation(operation: Any) -> Any:
 
 
 def counted_attempt(attempt: Any) -> Any:
-    """The attempt, as a request of its disk: False at a closed gate."""
+    """Return the attempt, as a request of its disk: False at a closed gate."""
 
     @wraps(attempt)
     def request(self: Any, offset: int, buffer: Any, /) -> Any:

@@ -13,7 +13,7 @@ _CANNOT = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def extents_of(fd: int, offset: int, length: int) -> list[Extent]:
-    """The extents of a range of the file. Blocks.
+    """Return the extents of a range of the file. Blocks.
 
     What is past the end of a file that has become shorter is said to be data: its reader gets the
     error, which an extent cannot tell. The descriptor's position moves; nothing of ours uses it.

@@ -31,7 +31,7 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY}
 
 
 def open_image(path: str | os.PathLike[str], *, read_only: bool, lock: bool) -> tuple[int, int]:
-    """A descriptor of the image and its size in bytes, perhaps locked. Raises ImageError."""
+    """Return a descriptor of the image and its size in bytes, perhaps locked. Raises ImageError."""
     name = os.fspath(path)
     # O_NONBLOCK: opening a pipe would wait for its writer. Files and block devices ignore it.
     flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK

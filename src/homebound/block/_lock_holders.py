@@ -13,7 +13,7 @@ _PROC = Path("/proc")
 
 
 def describe_holder(fd: int, byte: int, pid: int, *, is_homebound: bool) -> str:
-    """The program that holds a lock on `byte` of the open file: its kind, and if known which.
+    """Return the kind of program that locks `byte` of the open file, and if known which one.
 
     `pid` is what the kernel said of the lock, which it does for locks that belong to a process;
     `is_homebound` that there is the sign of a homebound.

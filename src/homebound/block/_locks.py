@@ -76,7 +76,7 @@ def _lock(fd: int, set_: int, byte: int, name: str) -> None:
 
 
 def _find_lock(fd: int, get: int, byte: int, kind: int = fcntl.F_WRLCK) -> int | None:
-    """The process whose lock prevents one of `byte`, -1 if it is not told; None without one."""
+    """Return the process whose lock prevents one of `byte`, -1 if unknown; None without one."""
     wanted = struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
     found, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, get, wanted))
     return None if found == fcntl.F_UNLCK else int(pid)

@@ -115,7 +115,7 @@ class _Note:
         self._began = clock.time()
 
     def line(self, error: BaseException | None) -> str:
-        """What is written when it has ended."""
+        """Return the line that is written when it has ended."""
         fields = {
             "time": round(self.time, 6),
             "command": self.command,

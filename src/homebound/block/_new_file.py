@@ -36,7 +36,7 @@ def make_file(path: str, fill: Callable[[int], None]) -> None:
 
 
 def _name(draft: Path, path: Path) -> None:
-    """A link fails if the name is taken; a rename would replace what another process has made."""
+    """Link, which fails if the name is taken; a rename would replace another process's file."""
     try:
         os.link(draft, path)
     except OSError as error:

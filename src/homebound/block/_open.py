@@ -108,7 +108,7 @@ def _open_overlay(path: str, *, read_only: bool) -> Disk:
 
 
 def _open_base(path: str) -> Disk:
-    """An overlay may stand on another: its base was named when it was made, not guessed."""
+    """Open an overlay's base, which may be another overlay: it was named then, not guessed."""
     try:
         is_overlay = base_path_of(path) is not None
     except DiskError:

@@ -185,7 +185,7 @@ class OverlayDisk(Disk):
                 await self._below.read_into(start, part)
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
-        """Data for its own blocks, zeroes for zeroed ones, else what the base says.
+        """Return data for its own blocks, zeroes for zeroed ones, else what the base says.
 
         Called from: task.
         """
@@ -269,7 +269,7 @@ class OverlayDisk(Disk):
             await self._store.write(at, data)
 
     async def _old(self, start: int, stop: int) -> bytearray:
-        """What a part of a block reads as."""
+        """Return the bytes that a part of a block reads as."""
         data = bytearray(stop - start)
         if self._states.all_are(BASE, *self._blocks(start, stop)):
             await self._below.read_into(start, memoryview(data))
@@ -435,7 +435,7 @@ class OverlayDisk(Disk):
         return start // self._block, -(-stop // self._block)
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """The states in a range of bytes, and from where to where: in order."""
+        """Return the states in a range of bytes, and from where to where: in order."""
         if start < stop:
             for state, first, last in self._states.runs(*self._blocks(start, stop)):
                 yield state, max(start, first * self._block), min(stop, last * self._block)

@@ -63,12 +63,12 @@ class Base(NamedTuple):
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """The path from the root; links stay as they are."""
+    """Return the path from the root; links stay as they are."""
     return os.path.abspath(os.fspath(path))  # noqa: PTH100  (Path.absolute keeps "..")
 
 
 def base_path_of(path: str | os.PathLike[str]) -> str | None:
-    """The base that an overlay's file names, "" for none; None if it is no overlay's file."""
+    """Return the base that an overlay's file names, "" for none; None for another file."""
     with open(path, "rb") as file:  # noqa: PTH123  (a path of any kind)
         page = file.read(PAGE)
     if not page.startswith(MAGIC):
@@ -123,7 +123,7 @@ class OverlayFile:
         return bytes(buffer)
 
     def _read_journal(self) -> dict[int, bytes]:
-        """The pages that were on their way when the last user stopped."""
+        """Return the pages that were on their way when the last user stopped."""
         head = self._read(JOURNAL_PAGE * PAGE, PAGE)
         at, length = find_journal(head, self._raw.size)
         pages = unpack_journal(head, self._read(at, length)) if length else {}

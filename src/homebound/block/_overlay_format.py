@@ -32,13 +32,13 @@ class Damaged(Exception):  # noqa: N818  (no error until the file that it is in 
 
 
 def seal(number: int, uuid: bytes, body: bytes) -> bytes:
-    """A page with what tells that it is whole and in its place."""
+    """Return a page with what tells that it is whole and in its place."""
     page = body.ljust(BODY, b"\0") + _TAIL.pack(number, uuid[:4], 0)[:-4]
     return page + zlib.crc32(page).to_bytes(4, "little")
 
 
 def unseal(number: int, uuid: bytes | None, page: bytes) -> bytes:
-    """The body of a page. Raises Damaged."""
+    """Return the body of a page. Raises Damaged."""
     if len(page) != PAGE:
         raise Damaged("the file is truncated")
     found, owner, crc = _TAIL.unpack_from(page, BODY)
@@ -110,7 +110,7 @@ class Header:
 
     @classmethod
     def unpack(cls, page: bytes) -> Header:
-        """What page 0 says. Raises Damaged."""
+        """Return the contents of page 0. Raises Damaged."""
         if not page.startswith(MAGIC):
             raise Damaged("it is not an overlay: its header does not say so")
         body = unseal(HEADER_PAGE, None, page)
@@ -135,7 +135,7 @@ class Header:
 
 
 def block_size_for(size: int) -> int:
-    """The block size of a disk of `size` bytes, so that its states fit into memory well."""
+    """Return the block size of a disk of `size` bytes, so that its states fit into memory well."""
     return _SMALL if size <= _LARGE_FROM else _LARGE
 
 
@@ -149,7 +149,7 @@ def pack_states(states: bytes) -> bytes:
 
 
 def unpack_states(body: bytes) -> bytes:
-    """A byte a block, from two bits a block."""
+    """Return a byte a block, from two bits a block."""
     packed = int.from_bytes(body, "little")
     mask = int.from_bytes(bytes([_BITS]) * BODY, "little")
     states = bytearray(STATES_A_PAGE)
@@ -159,7 +159,7 @@ def unpack_states(body: bytes) -> bytes:
 
 
 def pack_journal(header: Header, pages: dict[int, bytes]) -> tuple[bytes, bytes]:
-    """The journal's head, and its body: a table of page numbers, and the pages."""
+    """Return the journal's head, and its body: a table of page numbers, and the pages."""
     table = b"".join(_NUMBER.pack(number) for number in pages)
     body = table.ljust(_table_size(len(pages)), b"\0") + b"".join(pages.values())
     fields = (_JOURNAL_MAGIC, header.uuid, header.journal_offset, len(pages), zlib.crc32(body))
@@ -180,7 +180,7 @@ def find_journal(head: bytes, file_size: int) -> tuple[int, int]:
 
 
 def unpack_journal(head: bytes, body: bytes) -> dict[int, bytes]:
-    """The pages in a journal that is whole; none of one that was torn."""
+    """Return the pages in a journal that is whole; none of one that was torn."""
     _, _, _, count, crc = _JOURNAL.unpack_from(head)
     if zlib.crc32(body) != crc:
         return {}

@@ -46,7 +46,7 @@ def address_of(pages: mmap.mmap) -> int:
 
 
 async def in_steps(look: Callable[[int, int], list[Extent]], start: int, stop: int) -> list[Extent]:
-    """What `look(offset, length)` finds in a large range; other tasks get turns in between."""
+    """Return what `look(offset, length)` finds in a large range; other tasks get turns."""
     found: list[Extent] = []
     for offset in range(start, stop, _STEP):
         if offset > start:
@@ -58,7 +58,7 @@ async def in_steps(look: Callable[[int, int], list[Extent]], start: int, stop: i
 def extents_of(
     address: int, offset: int, length: int, read: Callable[[int, int], bytes]
 ) -> list[Extent]:
-    """The extents of a range of the mapping at `address`; `read(start, stop)` gives its bytes.
+    """Return the extents of a range mapped at `address`; `read(start, stop)` gives its bytes.
 
     All is data where the kernel does not tell.
     """
@@ -110,7 +110,7 @@ def _looked_at(start: int, stop: int, read: Callable[[int, int], bytes]) -> list
 
 
 def _cuts(start: int, stop: int, step: int) -> list[tuple[int, int]]:
-    """The range cut at multiples of `step`."""
+    """Return the range cut at multiples of `step`."""
     inner = range((start // step + 1) * step, stop, step)
     return list(pairwise([start, *inner, stop]))
 

@@ -31,7 +31,7 @@ class Patience:
         return now < self._not_before
 
     def tried(self, began: float, ended: float) -> None:
-        """A try was made: the breaks grow as long as they do not help."""
+        """Note a try: the breaks grow as long as they do not help."""
         if ended - began < _TOO_LONG:
             return
         it_did_help = began > self._not_before + 10 * self._break

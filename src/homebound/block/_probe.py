@@ -30,7 +30,7 @@ _SIGNS = (
 
 
 def probe(path: str | os.PathLike[str]) -> str:
-    """The format of the image at `path`, `raw` if it has no sign of another.
+    """Return the format of the image at `path`, `raw` if it has no sign of another.
 
     A raw image may have such a sign too: its user, a guest for instance, can write one there. So a
     format that was guessed must give that user no more than raw bytes would: no access to another

@@ -139,7 +139,7 @@ class RawFile:
                 os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
     def block_status(self, offset: int, length: int) -> list[Extent]:
-        """Data and holes, as the file system tells them."""
+        """Return data and holes, as the file system reports them."""
         with self._use(offset, length) as fd:
             return extents_of(fd, offset, length)
 
@@ -160,7 +160,7 @@ class RawFile:
 
     @contextmanager
     def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
-        """The descriptor, for something that is allowed; not closed until it is done."""
+        """Return the descriptor, for something that is allowed; not closed until it is done."""
         try:
             with self._descriptor as fd:
                 if offset < 0 or length < 0 or offset + length > self.size:

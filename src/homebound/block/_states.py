@@ -51,7 +51,7 @@ class BlockStates:
         return self._states.count(state)
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """The state of neighbours, and from where to where: in order."""
+        """Return the state of neighbours, and from where to where: in order."""
         for run in _RUN.finditer(bytes(self._states[first:stop])):
             yield run[0][0], first + run.start(), first + run.end()
 
@@ -81,7 +81,7 @@ class BlockStates:
             return bool(self._dirty or self._on_their_way)
 
     def take_changed(self) -> dict[int, bytes]:
-        """The pages that have changed, each with its states; `stored` or `put_back` follows."""
+        """Return the changed pages, each with its states; `stored` or `put_back` follows."""
         with self._guard:
             taken, self._dirty = self._dirty, set()
             self._on_their_way |= taken

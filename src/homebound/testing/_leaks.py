@@ -101,7 +101,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
         return [each for each in new if isinstance(each, LoopContext) and not each._closed]
 
     def _opened(self) -> dict[str, str]:
-        """Looked at for a while: a thread that has ended drops what is its own a moment later."""
+        """Look for a while: an ended thread drops its own objects a moment later."""
         deadline = monotonic() + _SECONDS_TO_END
         files = self._files | self.kept
         while True:

@@ -100,14 +100,14 @@ class Stress:
         return total
 
     def over(self) -> bool:
-        """The time is over, or something went wrong, or `stop` was called: parties end.
+        """Return True once the time is over, something went wrong, or `stop` was called: parties end.
 
         Called from: any thread.
         """
         return self.failed() or (self._end is not None and monotonic() >= self._end)
 
     def stop(self) -> None:
-        """The race is over.
+        """End the race.
 
         Called from: any thread.
         """
@@ -121,7 +121,7 @@ class Stress:
         self._errors.append(error)
 
     def thread(self, fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        """A plain thread that calls `fn(*args)`, from the start on; its outcome.
+        """Start a plain thread that calls `fn(*args)`, from the start on; return its outcome.
 
         Called from: any thread.
         """
@@ -163,7 +163,7 @@ class Stress:
         self.join()
 
     def alive(self) -> list[threading.Thread]:
-        """The threads that have not ended.
+        """Return the threads that have not ended.
 
         Called from: any thread.
         """

@@ -38,14 +38,14 @@ _races = pytest.StashKey[list[str]]()  # a line for each race that was run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The setting."""
+    """Return the setting."""
     parser.addini(
         "homebound_no_leaks", "every test fails that leaves something behind", type="bool"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers, and a warning that is wrong here.
+    """Register the markers, and silence a warning that is wrong here.
 
     Hypothesis looks for what refers to its generator of random numbers, and warns if it finds
     nothing; the collector does not show it what `_steady_process` has frozen.
@@ -133,7 +133,7 @@ def iothread() -> Iterator[Callable[..., IOThread]]:
 
 @pytest.fixture
 def io(iothread: Callable[..., IOThread]) -> IOThread:
-    """A running IOThread."""
+    """Yield a running IOThread."""
     return iothread("io")
 
 
@@ -146,14 +146,14 @@ def threads() -> Iterator[Threads]:
 
 @pytest.fixture
 def virtual_clock() -> Iterator[VirtualClock]:
-    """A virtual clock, in force during the test. See `homebound.testing.virtual_clock`."""
+    """Put a virtual clock in force during the test. See `homebound.testing.virtual_clock`."""
     with VirtualClock() as clock:
         yield clock
 
 
 @pytest.fixture
 def stress(request: pytest.FixtureRequest) -> Iterator[Stress]:
-    """A race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED has the same one again.
+    """Return a race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED repeats one.
 
     What it has counted is in the report of a failed test, and at the end of a run that was told
     HOMEBOUND_STRESS_SECONDS.

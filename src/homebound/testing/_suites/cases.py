@@ -49,7 +49,7 @@ class Case(_Pair):
 
 
 def title(fn: Callable[..., object]) -> str:
-    """A case's name is its function's."""
+    """Return the name of a case: its function's."""
     return fn.__name__.replace("_", " ").strip()
 
 
@@ -98,7 +98,7 @@ async def outcome(task: asyncio.Task[Any]) -> Any:
 
 
 async def all_of(*tasks: asyncio.Task[Any]) -> list[Any]:
-    """The outcome of each."""
+    """Return the outcome of each."""
     return [await outcome(task) for task in tasks]
 
 
@@ -113,7 +113,7 @@ def wait_for(tasks: list[Task[Any]], there: list[Future[Any]], patience: float) 
 def raises(
     expected: type[BaseException] | tuple[type[BaseException], ...], fn: Any, what: str
 ) -> None:
-    """Calling `fn` raises `expected`."""
+    """Assert that calling `fn` raises `expected`."""
     try:
         fn()
     except expected:

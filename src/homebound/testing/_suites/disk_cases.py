@@ -283,7 +283,7 @@ async def serves_many_at_once(disk: Disk) -> None:
 
 
 async def survives_faults(disk: Disk, failing: Failing) -> None:
-    """What fails raises OSError, and what it would have changed is old, new, or a part of each."""
+    """Fail operations: they raise OSError, and the range is old, new, or a part of each."""
     for model in await models(disk):
         offset, length = model.fit(model.start + 5000, 20_000)
         old, new = bytes(model.part(offset, length)), model.pattern(length)
@@ -355,7 +355,7 @@ async def _check(case: Any, factory: Factory, patience: float, *, changes: bool)
 
 
 def disk_cases(*, failing: Failing | None = None, patience: float = 60.0) -> list[Case]:
-    """What a disk must do, as cases: pairs of a name and `check(factory)`.
+    """Return the requirements on a disk as cases: pairs of a name and `check(factory)`.
 
     See `check_disk` for the options, `lock_cases` for the use.
 

@@ -31,11 +31,11 @@ class Model:
         return self
 
     def part(self, offset: int, length: int) -> bytearray:
-        """What should be there."""
+        """Return the bytes that should be there."""
         return self.data[offset - self.start : offset - self.start + length]
 
     def set(self, offset: int, data: bytes | bytearray) -> None:
-        """This should be there from now on."""
+        """Expect these bytes from now on."""
         self.data[offset - self.start : offset - self.start + len(data)] = data
 
     def pattern(self, length: int) -> bytes:
@@ -45,7 +45,7 @@ class Model:
         return (period * (length // len(period) + 1))[:length]
 
     def fit(self, offset: int, length: int) -> tuple[int, int]:
-        """The range moved inside the window, to what the disk's blocks and limits allow."""
+        """Return the range moved inside the window, to what the disk's blocks and limits allow."""
         disk, granule = self.disk, self.disk.minimum_block
         first = -(-self.start // granule) * granule
         offset = min(max(offset // granule * granule, first), self.stop)
@@ -68,7 +68,7 @@ class Model:
         return sorted(ranges)
 
     def some(self, rng: random.Random) -> tuple[int, int]:
-        """A range by chance, large or small."""
+        """Return a random range, large or small."""
         size = self.stop - self.start
         offset = rng.choice([rng.randrange(size), *EDGES])
         length = rng.choice([rng.randrange(size), rng.randrange(5000), *EDGES])

@@ -87,7 +87,7 @@ async def refuses_a_release_too_many(lock: Any) -> None:
 
 
 async def survives_cancelling(new: Callable[[], Any]) -> None:
-    """The first of two waiters is cancelled at one step, the lock released at another."""
+    """Cancel the first of two waiters at one step, the lock released at another."""
     for cancel_at in range(STEPS):
         for release_at in range(STEPS):
             for cancel_first in (True, False):

@@ -28,7 +28,7 @@ SHUT_DOWN: tuple[type[BaseException], ...] = (
 
 
 def drained(items: list[Any], order: Order) -> list[Any]:
-    """The order in which a queue gives out its items."""
+    """Return the order in which a queue gives out its items."""
     if order == "fifo":
         return items
     return items[::-1] if order == "lifo" else sorted(items)
@@ -115,7 +115,7 @@ async def serves_putters_in_order(new: Callable[..., Any], _order: Order) -> Non
 
 
 async def loses_no_item(new: Callable[..., Any], _order: Order) -> None:
-    """A getter is cancelled at one step, an item put at another."""
+    """Cancel a getter at one step, put an item at another."""
     for cancel_at in range(STEPS):
         for put_at in range(STEPS):
             queue = new()
@@ -141,7 +141,7 @@ async def loses_no_item(new: Callable[..., Any], _order: Order) -> None:
 
 
 async def loses_no_slot(new: Callable[..., Any], _order: Order) -> None:
-    """A putter is cancelled at one step, a slot made free at another."""
+    """Cancel a putter at one step, free a slot at another."""
     for cancel_at in range(STEPS):
         for get_at in range(STEPS):
             queue = new(1)

@@ -197,7 +197,7 @@ class VirtualClock:
         return self._jump(found, asked)
 
     def _party_at_work(self, found: Cut, calm: float) -> Busy | None:
-        """A party that did not wait, when all were idle, in a way that we know of.
+        """Return a party that did not wait, in a way that we know of, when all were idle.
 
         It may wait in another: for a thread, for a `concurrent.futures.Future`. One that stands
         where it is for as long as our patience lasts is taken to, until it is seen elsewhere. One
@@ -270,7 +270,7 @@ def _instruction(ident: int) -> tuple[int, int] | None:
 
 
 def _asleep(ident: int) -> bool:
-    """The system says that the thread sleeps: it does not merely wait for a core to run on.
+    """Return whether the thread sleeps, by the system's word: not merely waits for a core.
 
     Where it says nothing, a thread that stands still is taken to sleep.
     """
@@ -299,7 +299,7 @@ def _wake_all() -> None:
 def virtual_clock(
     *, autojump: bool = True, calm: float = 0.0, patience: float = 1.0
 ) -> VirtualClock:
-    """A clock to be used in a `with`: time passes only while everything waits, and then at once.
+    """Return a clock for a `with`: time passes only while everything waits, and then at once.
 
     It is the time of homebound's loops (`asyncio.sleep`, `asyncio.timeout`, `call_later`) and of
     all timeouts of homebound, in every thread: `block_on`, `wait_while`, locks, queues. When all
