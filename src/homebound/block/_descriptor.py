@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ClosedDescriptor(Exception):  # noqa: N818  (it is no error until somebody says whose)
-    """It was closed before."""
+    """An error: the descriptor was closed before."""
 
 
 class Descriptor:
@@ -50,7 +50,7 @@ class Descriptor:
             os.close(self.fd)
 
     def close(self) -> None:
-        """Let nobody in any more. May be called again."""
+        """Admit no more users. May be called again."""
         with self._lock:
             now = not self._closed and not self._users
             self._closed = True

@@ -155,7 +155,7 @@ class Disk(ABC):
     async def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
     ) -> None:
-        """As `write_zeroes` where that is quicker than writing; else raise DiskError, ENOTSUP.
+        """Do as `write_zeroes` if that is quicker than writing; else raise DiskError, ENOTSUP.
 
         Then nothing has been changed. Raises OSError when the disk fails or is read-only.
 
@@ -172,7 +172,7 @@ class Disk(ABC):
         self.check_range(offset, length)
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
-        """How the range is stored, in order; together the extents are `length` bytes.
+        """Return how the range is stored, in order; the extents add up to `length` bytes.
 
         A disk that cannot tell says that all is data. Raises OSError when the disk fails.
         Called from: task.
@@ -199,7 +199,7 @@ class Disk(ABC):
     # Draining.
 
     def drained(self) -> Drained:
-        """`async with disk.drained():` no request is under way inside it, and none begins.
+        """Keep requests out of the block of `async with disk.drained():`; none begins inside it.
 
         Those under way are waited for; new ones wait, and go on in their order when the last of
         all sections has ended, whichever tasks and homes they are of. A thread uses `with`. Raises
@@ -210,7 +210,7 @@ class Disk(ABC):
         return Drained(self._gate)
 
     def request(self) -> Inside:
-        """`async with disk.request():` counts as a request to those who drain the disk.
+        """Count the block of `async with disk.request():` as a request of the disk, for draining.
 
         For code that calls `BlockingDisk.blocking` itself: those calls are not counted.
 
@@ -318,7 +318,7 @@ class Disk(ABC):
         no_hole: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """As `fast_zeroes`. Blocks; raises OSError, ENOTSUP if it would not be quick.
+        """Do as `fast_zeroes`. Blocks; raises OSError, ENOTSUP if it would not be quick.
 
         Called from: any thread.
         """
@@ -334,7 +334,7 @@ class Disk(ABC):
     def block_status_sync(
         self, offset: int, length: int, *, timeout: float | None = None
     ) -> list[Extent]:
-        """How the range is stored. Blocks; raises OSError when the disk fails.
+        """Return how the range is stored. Blocks; raises OSError when the disk fails.
 
         Called from: any thread.
         """

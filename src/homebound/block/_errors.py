@@ -1,4 +1,4 @@
-"""What goes wrong with a disk, by name. All are OSErrors, so `errno` says what to tell a client."""
+"""The errors of disks. All are OSErrors, so `errno` says what to tell a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a range of a disk is stored: extents, as NBD's base:allocation tells them."""
+"""Extents: how a range of a disk is stored, as in NBD's base:allocation."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Fault:
         return {self.command} if isinstance(self.command, str) else set(self.command)
 
     def covers(self, command: str, offset: int, length: int) -> bool:
-        """Whether such a request is counted.
+        """Return whether such a request is counted.
 
         Called from: any thread.
         """
@@ -121,7 +121,7 @@ class _Rule:
         self._random = random.Random(fault.seed)  # noqa: S311  (no secret)
 
     def strikes(self) -> bool:
-        """Whether one more request that it covers is to fail."""
+        """Return whether one more request that it covers is to fail."""
         fault = self.fault
         with self._lock:
             self._count += 1
@@ -173,7 +173,7 @@ class FaultDisk(Filter):
         self._released.set()
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
-        """As the disk below does; False if a rule covers the request.
+        """Do as the disk below does; False if a rule covers the request.
 
         Called from: any thread.
         """
@@ -182,7 +182,7 @@ class FaultDisk(Filter):
         return super().try_read_into(offset, buffer)
 
     def try_write(self, offset: int, data: Buffer) -> bool:
-        """As the disk below does; False if a rule covers the request.
+        """Do as the disk below does; False if a rule covers the request.
 
         Called from: any thread.
         """

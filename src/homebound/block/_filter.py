@@ -1,4 +1,4 @@
-"""What disks on top of another disk have in common: each operation goes through one method."""
+"""The base of disks on top of another disk: each operation goes through one method."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Filter(Disk):
     # Attempts.
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
-        """As the disk below does.
+        """Do as the disk below does.
 
         Called from: any thread.
         """
@@ -56,7 +56,7 @@ class Filter(Disk):
         return self.disk.try_read_into(self._start + offset, buffer)
 
     def try_write(self, offset: int, data: Buffer) -> bool:
-        """As the disk below does.
+        """Do as the disk below does.
 
         Called from: any thread.
         """
@@ -147,7 +147,7 @@ class Filter(Disk):
         await self._carry_out("cache", offset, length, lambda length: disk.cache(at, length))
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
-        """How the disk below stores the range.
+        """Return how the disk below stores the range.
 
         Called from: task.
         """

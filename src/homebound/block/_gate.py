@@ -77,7 +77,7 @@ class Gate:
     # Requests.
 
     def admits(self, request: Request | None) -> bool:
-        """Whether code that runs inside `request` is inside this gate already."""
+        """Return whether code that runs inside `request` is inside this gate already."""
         while request is not None:
             if request.gate is self and request.live:
                 return True
@@ -104,7 +104,7 @@ class Gate:
             self.tell_empty()
 
     def refuses(self) -> bool:
-        """Whether an attempt may not go on, at a gate that was found closed."""
+        """Return whether an attempt must be refused at a gate that was found closed."""
         waits = self._drains or self._entrance._waiters
         return bool(waits) and not self.admits(_current.get())
 
@@ -152,7 +152,7 @@ class Gate:
         self._exit._wait_sync(None)
 
     def reopen(self, owner: object) -> None:
-        """End a section; the last one lets those in who wait, in their order."""
+        """End a section; the last one admits the waiting requests, in their order."""
         with self._guard:
             self._drains -= 1
             self._owners.remove(owner)

@@ -1,4 +1,4 @@
-"""Where a file has data and where holes, by lseek(2) with SEEK_DATA and SEEK_HOLE."""
+"""The data and holes of a file, by lseek(2) with SEEK_DATA and SEEK_HOLE."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def extents_of(fd: int, offset: int, length: int) -> list[Extent]:
 
 
 def _seek(fd: int, offset: int, end: int, whence: int) -> int:
-    """Where the next data or hole begins, at most `end`."""
+    """Return where the next data or hole begins, at most `end`."""
     try:
         return min(end, os.lseek(fd, offset, whence))
     except OSError as error:

@@ -88,7 +88,7 @@ def _check_writable(fd: int, name: str) -> None:
 
 
 def is_in_memory(fd: int) -> bool:
-    """Whether the file lives in a file system that is all memory, so that no read of it waits."""
+    """Return whether the file system is all memory, so that no read of the file waits."""
     device = os.fstat(fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:

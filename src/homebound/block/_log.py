@@ -53,14 +53,14 @@ class LogDisk(Filter):
         self._lock = threading.Lock()  # lines of several threads, one after the other
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
-        """As the disk below does; noted if it was done.
+        """Do as the disk below does; noted if it was done.
 
         Called from: any thread.
         """
         return self._attempt_noted("read", self.disk.try_read_into, offset, buffer)
 
     def try_write(self, offset: int, data: Buffer) -> bool:
-        """As the disk below does; noted if it was done.
+        """Do as the disk below does; noted if it was done.
 
         Called from: any thread.
         """

@@ -126,7 +126,7 @@ class MemoryDisk(Disk):
         await in_pieces(write, offset, offset + len(data))
 
     async def flush(self) -> None:
-        """Nothing to do.
+        """Do nothing: there is no stable storage.
 
         Called from: task.
         """

@@ -31,7 +31,7 @@ _AT_ONCE = 256 << 10  # bytes that may be attempted inside an operation
 
 @dataclass(frozen=True, slots=True)
 class OverlayInfo:
-    """What an overlay has, in bytes: `data` written to it, `zero` zeroed, the rest its base's.
+    """The size of what an overlay holds: `data` bytes written, `zero` zeroed, the rest its base's.
 
     `path` is None in memory, `base_path` for a base that is no file. `committing` tells that a
     commit was begun and has not ended.
@@ -131,7 +131,7 @@ class OverlayDisk(Disk):
 
     @property
     def info(self) -> OverlayInfo:
-        """How much of it is its own, and what it stands on.
+        """How much data is its own, and what it stands on.
 
         Called from: any thread.
         """
@@ -276,7 +276,7 @@ class OverlayDisk(Disk):
         return data
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """As `write_zeroes`: what was trimmed reads as zeroes, not as the base again.
+        """Do as `write_zeroes`: what was trimmed reads as zeroes, not as the base again.
 
         Called from: task.
         """
@@ -324,7 +324,7 @@ class OverlayDisk(Disk):
     async def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
     ) -> None:
-        """As `write_zeroes`; with `no_hole` it would not be quick, hence ENOTSUP.
+        """Do as `write_zeroes`; with `no_hole` it would not be quick, hence ENOTSUP.
 
         Called from: task.
         """

@@ -42,7 +42,7 @@ _NO_STATE = 3  # two bits that mean nothing
 
 
 class Base(NamedTuple):
-    """What is remembered of the disk below, to tell it from another."""
+    """The marks of the disk below, to tell it from another."""
 
     path: str  # "" for what is no file
     size: int
@@ -50,7 +50,7 @@ class Base(NamedTuple):
 
     @classmethod
     def of(cls, disk: Disk) -> Base:
-        """Of the file at the bottom of a disk, if there is one."""
+        """Return the marks of the file at the bottom of a disk, if there is one."""
         below = disk
         while (under := getattr(below, "disk", None)) is not None:
             below = under
@@ -221,7 +221,7 @@ class OverlayFile:
         }
 
     def _store(self, pages: dict[int, bytes]) -> None:
-        """By way of the journal, whose last pages are in their places and synced."""
+        """Write pages by way of the journal, whose last pages are in place and synced."""
         head, body = pack_journal(self.header, pages)
         self._journal_is_empty = False
         self._raw.write(self.header.journal_offset, body)

@@ -51,7 +51,7 @@ def unseal(number: int, uuid: bytes | None, page: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What page 0 says."""
+    """The contents of page 0."""
 
     uuid: bytes
     block_size: int
@@ -63,29 +63,29 @@ class Header:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the disk has; the last may be short."""
+        """The number of blocks of the disk; the last may be short."""
         return -(-self.size // self.block_size)
 
     @property
     def bitmap_pages(self) -> int:
-        """How many pages their states take."""
+        """The number of pages that their states take."""
         return -(-self.blocks // STATES_A_PAGE)
 
     @property
     def journal_offset(self) -> int:
-        """Where the journal's body begins."""
+        """The offset of the journal's body."""
         return (FIRST_BITMAP_PAGE + self.bitmap_pages) * PAGE
 
     @property
     def data_offset(self) -> int:
-        """Where the data begins: after a journal of all pages."""
+        """The offset of the data, after a journal of all pages."""
         pages = self.bitmap_pages + 1
         end = self.journal_offset + _table_size(pages) + pages * PAGE
         return -(-end // _ALIGNMENT) * _ALIGNMENT
 
     @property
     def file_size(self) -> int:
-        """How long the file is."""
+        """The length of the file."""
         return self.data_offset + self.size
 
     def pack(self) -> bytes:
@@ -167,7 +167,7 @@ def pack_journal(header: Header, pages: dict[int, bytes]) -> tuple[bytes, bytes]
 
 
 def find_journal(head: bytes, file_size: int) -> tuple[int, int]:
-    """Where the journal's body is, and its length: 0 for none, and for a head that was torn."""
+    """Return the journal's body: offset and length, 0 for none and for a torn head."""
     try:
         body = unseal(JOURNAL_PAGE, None, head)
     except Damaged:

@@ -1,4 +1,4 @@
-"""Which pages of an anonymous mapping have been written to, as the kernel's page table says.
+"""The pages of an anonymous mapping that have been written to, by the kernel's page table.
 
 /proc/self/pagemap has 8 bytes a page. A page that is neither present nor swapped out was never
 written, and reads as zeroes. One that is present, but not mapped exclusively, is the kernel's page
@@ -41,7 +41,7 @@ _RUN = re.compile(rb"-+|W+|\?+")
 
 
 def address_of(pages: mmap.mmap) -> int:
-    """Where the mapping begins."""
+    """Return where the mapping begins."""
     return ctypes.addressof(ctypes.c_char.from_buffer(pages))
 
 
@@ -80,7 +80,7 @@ def extents_of(
 
 
 def _kinds(page: int, count: int) -> bytes | None:
-    """One letter a page; None where the kernel does not tell."""
+    """Return one letter a page; None where the kernel does not tell."""
     try:
         fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether to make a write in a home thread though the kernel cannot promise to do it at once.
+"""Patience: whether to write in a home thread although the kernel may make it wait.
 
 A buffered write to a local file system is a copy into the page cache and nearly always as quick as
 one to memory; a hand-over to a worker costs many times that. But when too much is dirty, or the
@@ -27,7 +27,7 @@ class Patience:
         self._break = _FIRST_BREAK / 2  # the last one taken
 
     def lost(self, now: float) -> bool:
-        """No try at this time."""
+        """Skip a try."""
         return now < self._not_before
 
     def tried(self, began: float, ended: float) -> None:

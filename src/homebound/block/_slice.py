@@ -45,7 +45,7 @@ class SliceDisk(Filter):
         return f"<SliceDisk of {self.size} bytes at {self._start} of {self.disk!r}>"
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
-        """As the disk below does; never outside of the slice.
+        """Do as the disk below does; never outside of the slice.
 
         Called from: any thread.
         """
@@ -53,7 +53,7 @@ class SliceDisk(Filter):
         return self.disk.try_read_into(self._start + offset, buffer)
 
     def try_write(self, offset: int, data: Buffer) -> bool:
-        """As the disk below does; never outside of the slice.
+        """Do as the disk below does; never outside of the slice.
 
         Called from: any thread.
         """

@@ -16,7 +16,7 @@ _RUN = re.compile(rb"\x00+|\x01+|\x02+")
 
 
 class BlockStates:
-    """One byte a block. Any thread.
+    """The state of each block, a byte each. Any thread.
 
     A byte is only ever replaced, under the guard, and the array never changes its size, so readers
     need no lock: they see the old state of a block or the new one.
@@ -41,13 +41,13 @@ class BlockStates:
         self._states[first : first + count] = states[:count]
 
     def all_are(self, state: int, first: int, stop: int) -> bool:
-        """Whether these blocks are all in that state."""
+        """Return whether these blocks are all in that state."""
         if stop - first == 1:
             return self._states[first] == state
         return self._states[first:stop].count(state) == stop - first
 
     def count(self, state: int) -> int:
-        """How many blocks are in that state."""
+        """Return how many blocks are in that state."""
         return self._states.count(state)
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -71,12 +71,12 @@ class BlockStates:
             self._frozen = True
 
     def are_stable(self, first: int, stop: int) -> bool:
-        """Whether the bitmap on stable storage says the same of these blocks."""
+        """Return whether the bitmap on stable storage says the same of these blocks."""
         with self._guard:
             return (self._dirty | self._on_their_way).isdisjoint(_pages(first, stop))
 
     def has_changed(self) -> bool:
-        """Whether some pages are not on stable storage."""
+        """Return whether some pages are not on stable storage."""
         with self._guard:
             return bool(self._dirty or self._on_their_way)
 

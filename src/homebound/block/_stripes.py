@@ -1,4 +1,4 @@
-"""Locks for ranges of blocks: those that overlap wait for each other, in their order."""
+"""Locks for ranges of blocks: overlapping ones wait for each other, in their order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stripes:
 
     @asynccontextmanager
     async def hold(self, first: int, stop: int) -> AsyncIterator[None]:
-        """No other holder of any of these blocks meanwhile."""
+        """Hold these blocks, alone, for the block of a `with`."""
         groups = range(first // _BLOCKS, (stop - 1) // _BLOCKS + 1)
         if len(groups) >= _STRIPES:
             wanted = self._locks

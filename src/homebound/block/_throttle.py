@@ -24,7 +24,7 @@ _COUNTED = {"read", "write", "trim", "write_zeroes", "fast_zeroes"}
 
 
 class Budget:
-    """What may be spent at `rate` a second, and saved for `burst` seconds.
+    """An allowance that grows at `rate` a second, saved up for `burst` seconds.
 
     Kept as the time when all that was spent will have been earned, so nothing is rounded, and
     nothing drifts: the times at which waiting requests go on depend on each other only.
@@ -38,7 +38,7 @@ class Budget:
         self._earned = -math.inf
 
     def when(self, amount: float) -> float:
-        """From when on `amount` may be spent. More than a burst goes when all is saved up."""
+        """Return when `amount` may be spent. More than a burst goes when all is saved up."""
         return self._earned - max(0.0, self._burst - amount / self._rate)
 
     def spend(self, amount: float, now: float, *, waited: bool) -> None:

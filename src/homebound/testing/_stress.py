@@ -100,7 +100,7 @@ class Stress:
         return total
 
     def over(self) -> bool:
-        """Return True once the time is over, something went wrong, or `stop` was called: parties end.
+        """Return True once the time is over, something went wrong, or `stop` was called.
 
         Called from: any thread.
         """

@@ -1,4 +1,4 @@
-"""What every disk must do, whoever made it."""
+"""The requirements on any disk."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _ROUNDS = 40
 
 
 async def loses_nothing_when_cancelled(disk: Disk) -> None:
-    """Each byte is the old one or the new one, and nothing lands later."""
+    """Check that each byte is the old or the new one, and nothing lands later."""
     model = (await models(disk))[0]
     for step in range(_AWAITS):
         for request in (_write, _write_zeroes, _write_with_fua):
@@ -77,7 +77,7 @@ async def _cancel_at(task: asyncio.Task[None], step: int) -> None:
 
 
 async def drains(disk: Disk) -> None:
-    """In a drained section nothing goes on; after it everything does."""
+    """Check that nothing goes on in a drained section, and everything after it."""
     model = (await models(disk))[0]
     ended: list[int] = []
     over = False
@@ -192,7 +192,7 @@ async def _use(disk: Disk, shares: _Shares, user: int) -> None:
 
 
 async def survives_its_close_under_load(disk: Disk) -> None:
-    """Every request ends, and in success or an OSError."""
+    """Check that every request ends, in success or an OSError."""
     model = (await models(disk))[0]
     begun = 0
 

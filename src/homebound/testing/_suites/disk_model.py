@@ -93,7 +93,7 @@ class Model:
 
 
 async def models(disk: Disk) -> list[Model]:
-    """Of the whole disk, or of both ends of a large one."""
+    """Return the windows of the whole disk, or of both ends of a large one."""
     if disk.size <= 2 * WINDOW:
         return [await Model(disk, 0, disk.size).load()]
     granule = disk.minimum_block
