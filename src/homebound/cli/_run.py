@@ -58,9 +58,10 @@ async def run_beside(
     try:
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not ended.done():
-                os.kill(process, number)
-                await asyncio.wait((ended,), timeout=_PATIENCE)
+            if ended.done():
+                break
+            os.kill(process, number)
+            await asyncio.wait((ended,), timeout=_PATIENCE)  # last: see BigLock._wait
     finally:
         stopping.cancel()
     code = os.waitstatus_to_exitcode((await ended)[1])
