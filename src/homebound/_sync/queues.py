@@ -136,7 +136,7 @@ class Queue(Generic[T]):
 
     # Putting.
 
-    async def put(self, item: T) -> None:  # noqa: C901  (each step of it, inline)
+    async def put(self, item: T) -> None:  # noqa: C901, PLR0912  (each step of it, inline)
         """Put an item in, waiting until there is room. Raises QueueShutDown after `shutdown`.
 
         Called from: task.
@@ -156,12 +156,20 @@ class Queue(Generic[T]):
                 waiter = await self._slots._wait()  # type: ignore[union-attr]
                 if waiter.error is not None:
                     raise waiter.error from None
-        stage: Any = MARKING  # from here on as _put_now, without the call
+        stage: Any  # as in `get_nowait`; from here on as _put_now, without the call
         try:
-            marks.append(None)
-            stage = PUSHING
-            stage = self._push(item)
+            try:
+                marks.append(None)
+            except BaseException:
+                stage = MARKING
+                raise
+            try:
+                late = self._push(item)
+            except BaseException:
+                stage = PUSHING
+                raise
             if self._waiting:
+                stage = late
                 self._getters_queue._serve()
         except BaseException as error:
             try:
@@ -171,8 +179,8 @@ class Queue(Generic[T]):
             if type(error) is ValueError and self._is_shutdown:
                 raise QueueShutDown from None
             raise
-        if stage is not None:
-            raise stage
+        if late is not None:
+            raise late
         if self._is_shutdown:
             self._too_late(item)
 
@@ -292,11 +300,15 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage = FREEING
+            stage: int  # set where a call has failed or may fail, as each store costs
             try:
-                permits.append(None)
-                stage = FREED
+                try:
+                    permits.append(None)
+                except BaseException:
+                    stage = FREEING
+                    raise
                 if self._putting:  # after the append: pairs with _join
+                    stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
                 getters._undo(item, stage, error)
@@ -331,11 +343,15 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage = FREEING
+            stage: int  # set where a call has failed or may fail, as each store costs
             try:
-                permits.append(None)
-                stage = FREED
+                try:
+                    permits.append(None)
+                except BaseException:
+                    stage = FREEING
+                    raise
                 if self._putting:  # after the append: pairs with _join
+                    stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
                 getters._undo(item, stage, error)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import _thread
 from collections import deque
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-_popleft: Callable[[deque[Any]], Any] = deque.popleft
 _NOTHING = object()
 
 
@@ -41,7 +40,7 @@ class Fifo(deque[Any]):
         A `for` over it assigns the item to a name with no bytecode in between at which a signal
         handler could raise and so lose the item.
         """
-        return map(_popleft, repeat(self))
+        return starmap(self.popleft, repeat(()))
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
         """Put back `item`, whose getter has left; each of `later` passes its item on to the next.
