@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace the raw locks and parkers of the code under test by those of the run under way."""
-    guards = SimpleNamespace(RLock=World.allocate_lock)
-    monkeypatch.setattr(wait_queue, "_thread", guards)
+    monkeypatch.setattr(wait_queue, "new_guard", World.allocate_lock)
     monkeypatch.setattr(waiters, "my_parker", World.my_parker)
     yield
     World.run = None

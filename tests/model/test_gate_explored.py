@@ -42,7 +42,7 @@ class World:
 @pytest.fixture(autouse=True)
 def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     guards = SimpleNamespace(RLock=World.allocate_lock)
-    monkeypatch.setattr(wait_queue, "_thread", guards)
+    monkeypatch.setattr(wait_queue, "new_guard", World.allocate_lock)
     monkeypatch.setattr(_gate, "_thread", guards)
     monkeypatch.setattr(waiters, "my_parker", World.my_parker)
     yield

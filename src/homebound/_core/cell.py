@@ -24,6 +24,7 @@ the next one.
 from __future__ import annotations
 
 import _thread
+from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import task_here
@@ -121,21 +122,25 @@ class Enterable(TaskFuture[T]):
 
     def _wake_in(self, cell: list[Any], home: AioContext) -> None:
         token = _thread.get_ident()  # a new int each time, so it is told apart by identity
-        cell.append(token)
-        if cell[0] is SUSPENDED and cell[1] is token:
-            # Read again: until it has run, only this thread can move the task.
-            home = self._home  # type: ignore[assignment]
-            home._ready.append(self)
-            if home._bell:
-                try:
+        try:
+            cell.append(token)
+            if cell[0] is SUSPENDED and cell[1] is token:
+                # Read again: until it has run, only this thread can move the task.
+                home = self._home  # type: ignore[assignment]
+                home._ready.append(self)
+                if home._bell:
                     home._ring(self)
-                except ContextClosed:
-                    self._abandon("ended with it")  # the closer has left that to this thread
-                    raise
-                except BaseException:  # it is queued
-                    _thread.start_new_thread(home._ring, (None,))
-                    raise
-        elif cell[0] is not token or self.done():
+                return
+        except ContextClosed:
+            self._abandon("ended with it")  # the closer has left that to this thread
+            raise
+        except BaseException:
+            try:
+                resume_surely(self, cell, token)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(resume_surely, (self, cell, token))
+            raise
+        if cell[0] is not token or self.done():
             if home._closed:
                 home._refuse()
             later = self._cell_after(cell)
@@ -149,7 +154,12 @@ class Enterable(TaskFuture[T]):
 
     def _claim_in(self, cell: list[Any], target: AioContext) -> bool:
         token = (target, _thread.get_ident())
-        cell.append(token)
+        try:
+            cell.append(token)
+        except BaseException:
+            if len(cell) > 1 and cell[0] is SUSPENDED and cell[1] is token:
+                self._cell = [SUSPENDED]  # as `_unclaim`: nothing has happened
+            raise
         if cell[0] is SUSPENDED:
             if cell[1] is token:
                 self._home = target
@@ -193,6 +203,14 @@ class Enterable(TaskFuture[T]):
         """Undo a claim that the caller cannot fulfil: suspended again, at home in `home`."""
         self._home = home
         self._cell = [SUSPENDED]
+
+    def _post_resumption(self, cell: list[Any]) -> None:
+        """Have it entered if it has not run since `cell` promised that. Any thread."""
+        home: Any = self._home
+        try:
+            home._post(_Resumption(self, cell))
+        except ContextClosed:
+            self._abandon("ended with it")
 
     def _claimed_by_closer(self) -> bool:
         """Claim the task for its home, which is being closed; False if a waker has claimed it."""
@@ -259,6 +277,40 @@ def _is_completion(token: Any) -> bool:
     return type(token) is int and token < 0
 
 
+class _Resumption:
+    """A mailbox entry that enters a task, unless it has run since it was promised that.
+
+    For a promise that may have been kept: then the task stands in the mailbox before this entry,
+    and has run when it is this entry's turn, as a step of the task begins by taking another cell.
+    """
+
+    __slots__ = ("_cell", "_task")
+
+    _cancelled = False
+
+    def __init__(self, task: Any, cell: list[Any]) -> None:
+        self._task = task
+        self._cell = cell
+
+    def _run(self) -> None:
+        if self._task._cell is self._cell:
+            self._task._run()
+
+    def _unrun(self) -> None:
+        """Abandon the task: its home has ended."""
+        if self._task._cell is self._cell:
+            self._task._abandon("ended with it")
+
+
+def resume_surely(task: Any, cell: list[Any], token: Any) -> None:
+    """Have `task` entered if `token`, in `cell`, promised that, for a wake that was cut short.
+
+    Called from: any thread.
+    """
+    if cell[0] is SUSPENDED and len(cell) > 1 and cell[1] is token:
+        task._post_resumption(cell)
+
+
 class OneSuspension:
     """A mixin that wakes a task from one given suspension, once, and from no later one.
 
@@ -277,21 +329,24 @@ class OneSuspension:
         """
         token = -_thread.get_ident()  # negative: for this wait, and for none to come
         cell = self.cell
-        cell.append(token)
-        if cell[0] is SUSPENDED and cell[1] is token:
-            task = self.task
-            home: Any = task._home
-            home._ready.append(task)
-            if home._bell:
-                try:
+        task = self.task
+        try:
+            cell.append(token)
+            if cell[0] is SUSPENDED and cell[1] is token:
+                home: Any = task._home
+                home._ready.append(task)
+                if home._bell:
                     home._ring(task)
-                except ContextClosed:
-                    # The closer found this token and left the task, which cannot run any more.
-                    task._abandon("ended with it")
-                    return False
-                except BaseException:  # out of stack or memory; a signal handler's
-                    _thread.start_new_thread(home._ring, (None,))
-                    raise
+        except ContextClosed:
+            # The closer found this token and left the task, which cannot run any more.
+            task._abandon("ended with it")
+            return False
+        except BaseException:
+            try:
+                resume_surely(task, cell, token)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(resume_surely, (task, cell, token))
+            raise
         # Else too early, and the task will find the token; or too late, after another wake.
         return True
 

@@ -7,6 +7,7 @@ loop: `guest_context.py` is for foreign loops (`attach`), `loop_context.py` for 
 from __future__ import annotations
 
 import _thread
+from _thread import start_new_thread as start_thread
 from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -249,11 +250,18 @@ class AioContext(Chain):
         except AttributeError:
             self._take_no_other(task, "schedule")
             raise
+        cell = task._cell
         if task._claim(self):
             try:
                 self._post(task)
             except ContextClosed:
                 task._unclaim(before)
+                raise
+            except BaseException:  # it may be posted, or not
+                try:
+                    task._post_resumption(cell)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(task._post_resumption, (cell,))
                 raise
 
     def enter(self, task: Task[Any]) -> None:
@@ -317,15 +325,15 @@ class AioContext(Chain):
         entry._callback = callback
         entry._vars = copy_context() or None
         entry._cancelled = False
-        self._ready.append(entry)
-        if self._bell:
-            try:
+        try:
+            self._ready.append(entry)
+            if self._bell:
                 self._ring(entry)
-            except ContextClosed:
-                raise
-            except BaseException:  # its caller cannot cancel it
-                entry._cancelled = True
-                raise
+        except ContextClosed:
+            raise
+        except BaseException:  # its caller cannot cancel it
+            entry._cancelled = True
+            raise
         return entry
 
     def bottom_half(self, callback: Callable[[], object]) -> BottomHalf:

@@ -6,7 +6,7 @@ and reports an exception to the loop's exception handler.
 
 from __future__ import annotations
 
-import _thread
+from _thread import start_new_thread as start_thread
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ class BottomHalf:
         self._callback = callback
         self._closed = False  # set once, by any thread
         self._wanted = False  # call it; set before queueing, looked at after leaving the queue
-        # Empty while it stands in the mailbox: list.pop lets one of many put it there.
+        # Empty while it stands in the mailbox: `del` lets one of many put it there. Atomic.
         self._token: list[None] = [None]
 
     def schedule(self) -> None:
@@ -171,19 +171,31 @@ class BottomHalf:
             context._ring_for_own()  # it is queued; an exception may have kept it from ringing
             return
         try:
-            self._token.pop()
+            del self._token[0]  # not pop: after a call, a signal handler could raise
+            context._ready.append(self)
         except IndexError:
             return  # another thread was first
-        context._ready.append(self)
-        if context._bell:
-            try:
+        except (MemoryError, RecursionError):
+            self._token.append(None)  # the append has failed: it is not queued
+            raise
+        except BaseException:
+            self._ring_surely()
+            raise
+        try:
+            if context._bell:
                 context._ring(self)
-            except ContextClosed:
-                self._token.append(None)
-                raise
-            except BaseException:  # out of stack or memory, or of a signal handler: it is queued
-                _thread.start_new_thread(context._ring, (None,))
-                raise
+        except ContextClosed:
+            self._token.append(None)
+            raise
+        except BaseException:  # out of stack or memory, or of a signal handler: it is queued
+            self._ring_surely()
+            raise
+
+    def _ring_surely(self) -> None:
+        try:
+            self._context._ring_for_own()
+        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            start_thread(self._context._ring_for_own, ())
 
     def cancel(self) -> None:
         """Undo `schedule`, unless it has begun to run. It can be scheduled again.

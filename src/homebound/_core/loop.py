@@ -91,9 +91,13 @@ class Loop(InheritedLoop):
             handle = self._checked_handle(callback, args, context, "call_soon")
         else:
             handle = FastHandle(callback, args, self, context)
-        self._ready.append(handle)
-        if home._bell:
-            home._ring(handle)
+        try:
+            self._ready.append(handle)
+            if home._bell:
+                home._ring(handle)
+        except BaseException:
+            home._ring_for_own()  # it may be queued
+            raise
         return handle
 
     def call_at(  # type: ignore[override]
@@ -135,10 +139,14 @@ class Loop(InheritedLoop):
             )
         else:
             handle = SharedHandle(callback, args, self, context)
-        self._ready.append(handle)
         home = self.home
-        if home._bell:
-            home._ring(handle)
+        try:
+            self._ready.append(handle)
+            if home._bell:
+                home._ring(handle)
+        except BaseException:
+            home._ring_for_own()  # it may be queued
+            raise
         return handle
 
     def create_task(  # type: ignore[override]

@@ -41,7 +41,7 @@ tests/core/test_post_sites.py finds any other place, and checks the order in the
 
 from __future__ import annotations
 
-import _thread
+from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import Any, Protocol
 
@@ -90,15 +90,18 @@ class Mailbox:
 
     def _post(self, entry: Entry) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
-        self._ready.append(entry)
-        if self._bell:
-            try:
+        try:
+            self._ready.append(entry)
+            if self._bell:
                 self._ring(entry)
-            except ContextClosed:
-                raise
-            except BaseException:  # out of stack or memory, or a signal handler's: it is posted
-                _thread.start_new_thread(self._ring, (None,))
-                raise
+        except ContextClosed:
+            raise
+        except BaseException:  # out of stack or memory, or a signal handler's: it may be posted
+            try:
+                self._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._ring_for_own, ())
+            raise
 
     def _post_first(self, entry: Entry) -> None:
         """Put an entry ahead of all others: a cancellation reaches a task that is about to run."""

@@ -131,42 +131,55 @@ class Barrier(WaitQueue):
         if self._guard._is_owned():  # in a finaliser
             self._later(self._reset)
             return
-        with self._guard:
-            self._state = RESETTING if self._count else FILLING
-            woken = self._let_go()
-        self._wake_all(woken)
+        self._surely(self._change, RESETTING, [])
 
     def _abort(self) -> None:
         if self._guard._is_owned():  # in a finaliser
             self._later(self._abort)
             return
+        self._surely(self._change, BROKEN, [])
+
+    def _change(self, state: str, woken: list[Waiter]) -> None:
+        """End the waits: RESETTING, of the waiters inside; BROKEN, of all. See `_surely`."""
         with self._guard:
-            self._state = BROKEN
-            woken = self._grant_all()
+            if state is BROKEN:
+                self._state = BROKEN
+                self._grant(woken)
+            else:
+                self._state = state if self._count else FILLING
+                self._let_go(woken)
         self._wake_all(woken)
 
     def _join(self, waiter: Waiter) -> bool:
+        self._surely(self._come, waiter, [])
+        return waiter.granted
+
+    def _come(self, waiter: Waiter, woken: list[Waiter]) -> None:
+        """Queue a waiter and count it; the last of a group releases it. See `_surely`."""
         with self._guard:
-            self._waiters.append(waiter)
-            if self._state == FILLING:
-                waiter.want = INSIDE
+            if not waiter.granted and waiter not in self._waiters:
+                self._waiters.append(waiter)
+            if self._state == FILLING and waiter.want is not INSIDE:
                 waiter.value = self._count
+                waiter.want = INSIDE  # no call between this and the count
                 self._count += 1
                 if self._count == self._parties:
                     self._state = DRAINING
-            woken = self._grant_all() if self._state == BROKEN else self._let_go()
+            if self._state == BROKEN:
+                self._grant(woken)
+            else:
+                self._let_go(woken)
         self._wake_all([each for each in woken if each is not waiter])
-        return any(each is waiter for each in woken)
 
-    def _let_go(self) -> list[Waiter]:
-        """Grant the waiters inside if they are to leave; returns them. Under the guard."""
+    def _let_go(self, woken: list[Waiter]) -> None:
+        """Grant the waiters inside if they are to leave; adds them to `woken`. Under the guard."""
         if self._state == FILLING:
-            return []
-        woken = [waiter for waiter in self._waiters if waiter.want is INSIDE]
-        for waiter in woken:
-            self._waiters.remove(waiter)
-            waiter.granted = True
-        return woken
+            return
+        for waiter in tuple(self._waiters):
+            if waiter.want is INSIDE:
+                woken.append(waiter)
+                waiter.granted = True
+                self._waiters.remove(waiter)
 
     def _pass(self, waiter: Waiter) -> int | None:
         """End a wait: returns its number, or raises; None if it was outside and may try again."""
@@ -192,7 +205,7 @@ class Barrier(WaitQueue):
                 self._count -= 1
                 if not self._count and state in (DRAINING, RESETTING):
                     self._state = FILLING
-                    woken = self._grant_all()
+                    self._grant(woken)
         self._wake_all(woken)
         return state
 

@@ -181,10 +181,11 @@ class Condition(WaitQueue):
         if self._guard._is_owned():  # in a finaliser
             self._later(self._notify, n)
             return
+        self._surely(self._notify_first, n, [])
+
+    def _notify_first(self, n: int, woken: list[Waiter]) -> None:
         with self._guard:
-            woken = [self._waiters.popleft() for _ in range(min(n, len(self._waiters)))]
-            for waiter in woken:
-                waiter.granted = True
+            self._grant(woken, n)
         self._wake_all(woken)
 
     def _take(self, _waiter: Waiter) -> bool:

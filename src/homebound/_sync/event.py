@@ -49,13 +49,20 @@ class Event(WaitQueue):
             self._value = True
             self._later(self._serve)
             return
+        if self._waiters:
+            self._surely(self._set, [])
+            return
         with self._guard:
-            if self._value:
+            if not self._waiters:  # nobody to serve: one store, and all is done
+                self._value = True
                 return
+        self._surely(self._set, [])
+
+    def _set(self, woken: list[Waiter]) -> None:
+        with self._guard:
             self._value = True
-            woken = self._grant_all() if self._waiters else None
-        if woken:
-            self._wake_all(woken)
+            self._grant(woken)
+        self._wake_all(woken)
 
     def clear(self) -> None:
         """Reset it: later calls of `wait` wait for the next `set`.
@@ -82,8 +89,9 @@ class Event(WaitQueue):
         """
         return self._value or self._wait_sync(timeout) is not None
 
-    def _take(self, _waiter: Waiter) -> bool:
-        return self._value
+    def _take(self, waiter: Waiter) -> bool:
+        waiter.granted = self._value
+        return waiter.granted
 
     def _give_back(self, _waiter: Waiter) -> None:
         """Do nothing: a wait does not use an event up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +61,16 @@ class Lock(TokenQueue):
             raise RuntimeError("Lock is not acquired.")
         if self._waiters and self._hand_over():
             return
-        self._free.append(None)
-        if self._waiters:  # after the append: pairs with _join
+        try:
+            self._free.append(None)
+            if self._waiters:  # after the append: pairs with _join
+                self._serve()
+        except BaseException:
             try:
                 self._serve()
-            except BaseException:
-                _thread.start_new_thread(self._serve, ())
-                raise
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise
 
     _plain_release = release
 
@@ -80,16 +83,22 @@ class Lock(TokenQueue):
         """Append the token and serve, in one step, so that no other caller comes in between."""
         if self._guard._is_owned():
             return False
-        with self._guard:
-            if not self._waiters:
-                return False
-            waiter = self._waiters.popleft()
-            waiter.granted = True
+        waiters = self._waiters
+        waiter: Waiter | None = None
         try:
+            with self._guard:
+                if not waiters or waiters[0].granted:  # `_serve` wakes one that is granted
+                    return False
+                waiter = waiters[0]
+                waiter.granted = True
+                waiters.popleft()
             if not waiter.wake():
                 self._leave(waiter)
         except BaseException:
-            _thread.start_new_thread(self._wake_rest, ([waiter],))
+            try:
+                self._finish(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._finish, (waiter,))
             raise
         return True
 
@@ -104,22 +113,27 @@ class Lock(TokenQueue):
         """
         return not self._free
 
-    def _take(self, _waiter: Waiter) -> bool:
+    def _take(self, waiter: Waiter) -> bool:
         if not self._free:
             return False
         try:
-            self._free.pop()
+            del self._free[0]  # not pop: see WaitQueue._take
+            waiter.granted = True
         except IndexError:
             return False
         return True
 
-    _plain_take = _take
-
     @watched(_take)
-    def _watched_take(self, _waiter: Waiter) -> bool:
-        if not self._plain_take(_waiter):
+    def _watched_take(self, waiter: Waiter) -> bool:
+        if not self._free:
             return False
-        self._holder = record_of(_waiter)
+        record = record_of(waiter)
+        try:
+            del self._free[0]
+            self._holder = record  # first: once granted, it may release the lock
+            waiter.granted = True
+        except IndexError:
+            return False
         return True
 
     def _give_back(self, _waiter: Waiter) -> None:

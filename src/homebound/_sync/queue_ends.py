@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from _thread import start_new_thread as start_thread
 from collections import deque
 from contextlib import suppress
 from itertools import repeat, starmap
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .semaphore import Semaphore
 from .store import Parcel
 from .wait_queue import WaitQueue
+from .waiters import Waiter
 
 if TYPE_CHECKING:
     from .store import Fifo, Ordered
-    from .waiters import Waiter
 
 if sys.version_info >= (3, 13):
     QueueShutDown = asyncio.QueueShutDown
@@ -26,6 +27,10 @@ else:
 
 
 MOST = 1024  # how many marks of unfinished work the deque holds before most become a number
+
+
+NOTHING = object()
+HELD, FREEING, FREED = range(3)  # how far a get that has its item has come: see Getters._undo
 
 
 class Getters(WaitQueue):
@@ -47,7 +52,16 @@ class Getters(WaitQueue):
     operation of a deque, atomic by its own lock, or by the GIL.
     """
 
-    __slots__ = ("_closed", "_dropping", "_handed", "_items", "_slots", "_unfinished", "queue_id")
+    __slots__ = (
+        "_closed",
+        "_dropping",
+        "_handed",
+        "_items",
+        "_slots",
+        "_taken",
+        "_unfinished",
+        "queue_id",
+    )
 
     def __init__(
         self, queue_id: int, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None
@@ -55,6 +69,7 @@ class Getters(WaitQueue):
         super().__init__(items)  # type: ignore[arg-type]  # both have what it needs of a stock
         self.queue_id = queue_id  # the id of the Queue that it is a part of, for dump()
         self._items = items
+        self._taken = items.taker()
         self._unfinished = unfinished
         self._slots = slots
         self._handed: deque[Parcel] = deque()  # not collected yet, in order; see above
@@ -62,17 +77,24 @@ class Getters(WaitQueue):
         self._dropping = False  # items that come back are dropped, too. Under the guard
 
     def _take(self, waiter: Waiter) -> bool:
-        try:
-            item = self._items.pop_next()
-        except IndexError:
-            if not self._closed:
-                return False
-            waiter.error = QueueShutDown()
-            return True
+        if not self._items:
+            if self._closed:
+                waiter.error = QueueShutDown()
+                waiter.granted = True
+            return waiter.granted
         waiter.value = parcel = Parcel()
-        parcel.item = item
-        self._handed.append(parcel)
-        return True
+        handed = self._handed
+        try:
+            handed.append(parcel)
+            for parcel.item in self._taken:
+                waiter.granted = True
+                return True
+        except IndexError:
+            pass  # taken by a get that needs no guard
+        finally:
+            if not waiter.granted and parcel in handed:
+                handed.remove(parcel)
+        return False
 
     def _give_back(self, waiter: Waiter) -> None:
         if waiter.error is not None:
@@ -99,24 +121,69 @@ class Getters(WaitQueue):
         if waiter.error is not None:
             raise waiter.error
         parcel: Parcel = waiter.value
+        slots = self._slots
+        stage = HELD
         try:
-            self._handed.remove(parcel)
-        except ValueError:  # another thread passes items on at this moment
-            with self._guard:
+            try:
                 self._handed.remove(parcel)
+            except ValueError:  # another thread passes items on at this moment
+                with self._guard:
+                    self._handed.remove(parcel)
+            if slots is not None:
+                stage = FREEING
+                slots._permits.append(None)
+                stage = FREED
+                if slots._waiters:  # after the append: pairs with _join
+                    slots._serve()
+        except BaseException as error:
+            if parcel not in self._handed:
+                self._undo(parcel.item, stage, error)
+            raise
         return parcel.item
+
+    def refuse(self, waiter: Waiter) -> None:
+        """Pass on what a waiter whose `unpack` raised was granted, unless that is back already."""
+        if waiter.error is None and waiter.value in self._handed:
+            self._leave(waiter)
+
+    def _undo(self, item: Any, stage: int, error: BaseException) -> None:
+        """Put back the item of a get that was interrupted after it had taken it out."""
+        by_itself = isinstance(error, (MemoryError, RecursionError))
+        slots = self._slots
+        if slots is not None and (stage == FREED or (stage == FREEING and not by_itself)):
+            slots.take_later()
+            slots._serve()
+        with self._guard:
+            self._items.put_back(item, ())
+        self._serve()
 
     def get_now(self) -> Any:
         """Take the next item. Raises asyncio.QueueEmpty or QueueShutDown if there is none."""
-        with self._guard:
-            if not self._waiters:  # else the items are theirs
-                try:
-                    return self._items.pop_next()
-                except IndexError:
-                    pass
-            if self._closed:
-                raise QueueShutDown
-        raise asyncio.QueueEmpty
+        item: Any = NOTHING
+        slots = self._slots
+        stage = HELD
+        try:
+            with self._guard:
+                if not self._waiters:  # else the items are theirs
+                    try:
+                        for item in self._taken:  # noqa: B007  (returned below)
+                            break
+                    except IndexError:
+                        pass
+                closed = self._closed
+            if slots is not None and item is not NOTHING:
+                stage = FREEING
+                slots._permits.append(None)
+                stage = FREED
+                if slots._waiters:  # after the append: pairs with _join
+                    slots._serve()
+        except BaseException as error:
+            if item is not NOTHING:
+                self._undo(item, stage, error)
+            raise
+        if item is NOTHING:
+            raise QueueShutDown if closed else asyncio.QueueEmpty
+        return item
 
     def retract(self, item: Any) -> bool:
         """Take out an item that was put too late; False if a getter has it."""
@@ -147,6 +214,18 @@ class Getters(WaitQueue):
         self._serve()
 
 
+class _NoWaiter(Waiter):
+    """A waiter that no task or thread stands behind: what it is granted is gone for good."""
+
+    __slots__ = ()
+
+    who = None
+
+    def wake(self) -> bool:
+        """Do nothing: nothing waits. Called from: any thread."""
+        return True
+
+
 class Slots(Semaphore):
     """The waiters for room. Each is handed a free slot, and then puts its item into it."""
 
@@ -157,9 +236,10 @@ class Slots(Semaphore):
         self.queue_id = queue_id
         self._closed = False  # under the guard
 
-    def _take(self, waiter: Waiter | None) -> bool:
-        if self._closed and waiter is not None:
+    def _take(self, waiter: Waiter) -> bool:
+        if self._closed:
             waiter.error = QueueShutDown()
+            waiter.granted = True
             return True
         return super()._take(waiter)
 
@@ -169,10 +249,32 @@ class Slots(Semaphore):
 
     def take_now(self) -> bool:
         """Take a slot; False if there is certainly none."""
-        if self._acquire_now():
-            return True
-        with self._guard:
-            return not self._waiters and self._take(None)
+        if self._permits and not self._waiters:
+            try:
+                del self._permits[0]  # not pop: see WaitQueue._take
+            except IndexError:
+                pass
+            else:
+                return True
+        taken = False
+        try:
+            with self._guard:
+                if not self._waiters:
+                    if not self._permits:
+                        self._lay_out()
+                    del self._permits[0]
+                    taken = True
+        except IndexError:
+            pass
+        except BaseException:
+            if taken:
+                self.release()
+            raise
+        return taken
+
+    def take_later(self) -> None:
+        """Take one slot for good, as soon as there is one."""
+        self._join(_NoWaiter(self, None))
 
     def close(self) -> None:
         """Have all waiters raise QueueShutDown."""
@@ -207,29 +309,40 @@ class Unfinished(WaitQueue):
                 taken.extend(starmap(self._marks.pop, repeat((), len(self._marks) - MOST // 2)))
             except IndexError:
                 pass  # reported done meanwhile; what was popped before is in the list
-            self._more += len(taken)
+            finally:
+                self._more += len(taken)
 
     def done(self) -> None:
         """Count one item less. Raises ValueError if there is none."""
         try:
-            self._marks.pop()
-        except IndexError:
-            self._fetch()
-        if self._waiters and not self._marks:  # after the pop: pairs with _join
-            self._serve()
-
-    def _fetch(self) -> None:
-        with self._guard:
-            more = min(self._more, MOST // 2)
-            self._more -= more
-            self._marks.extend(repeat(None, more))
             try:
                 self._marks.pop()
             except IndexError:
+                self._fetch()
+            if self._waiters and not self._marks:  # after the pop: pairs with _join
+                self._serve()
+        except BaseException:
+            try:
+                self._serve()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise
+
+    def _fetch(self) -> None:
+        with self._guard:
+            marks = self._marks
+            more = min(self._more, MOST // 2)
+            added = repeat(None, more)
+            marks += added  # no call between the two, after which a signal handler could raise
+            self._more -= more
+            try:
+                marks.pop()
+            except IndexError:
                 raise ValueError("task_done() called too many times") from None
 
-    def _take(self, _waiter: Waiter) -> bool:
-        return not self._marks and not self._more
+    def _take(self, waiter: Waiter) -> bool:
+        waiter.granted = not self._marks and not self._more
+        return waiter.granted
 
     def _give_back(self, _waiter: Waiter) -> None:
         """Do nothing: a wait uses nothing up."""

@@ -7,16 +7,17 @@ has to wait, these are single operations of deques, and no lock is held.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import heapq
 import math
+from _thread import start_new_thread as start_thread
+from itertools import starmap
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from .queue_ends import MOST, Getters, QueueShutDown, Slots, Unfinished
+from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished
 from .store import Fifo, Ordered
-from .wait_queue import no_copy
+from .wait_queue import ONCE, no_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .waiters import Waiter
 
 T = TypeVar("T")
+
+MARKING, PUSHING = range(2)  # how far a put has come: see Queue._put_failed
 
 
 class Queue(Generic[T]):
@@ -53,12 +56,13 @@ class Queue(Generic[T]):
         "_maxsize",
         "_name",
         "_permits",
-        "_pop",
         "_push",
+        "_pushes_in_c",
         "_putting",
         "_queue",  # the items, as subclasses written for asyncio expect
         "_slots",
         "_store",
+        "_taken",
         "_unfinished",
         "_waiting",
     )
@@ -79,8 +83,9 @@ class Queue(Generic[T]):
             self._store = items
         else:
             self._store = Ordered(items, self._put, self._get)
-        self._push: Callable[[Any], None] = self._store.push
-        self._pop: Callable[[], Any] = self._store.pop_next
+        # Returns the exception to be raised although the item is in; see Ordered.push.
+        self._push: Callable[[Any], BaseException | None] = self._store.push
+        self._pushes_in_c = isinstance(self._store, Fifo)
         self._unfinished = Unfinished(id(self))
         self._marks = self._unfinished._marks
         # The slots, and the parts of them that each put looks at; None if there is no limit.
@@ -91,6 +96,7 @@ class Queue(Generic[T]):
             self._unfinished._name = self._getters_queue._name = name
             if self._slots is not None:
                 self._slots._name = name
+        self._taken = self._getters_queue._taken
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 
@@ -144,32 +150,51 @@ class Queue(Generic[T]):
 
     # Putting.
 
-    async def put(self, item: T) -> None:
+    async def put(self, item: T) -> None:  # noqa: C901, PLR0912  (each step of it, inline)
         """Put an item in, waiting until there is room. Raises QueueShutDown after `shutdown`.
 
         Called from: task.
         """
         if self._is_shutdown:
             raise QueueShutDown
+        marks = self._marks
+        if len(marks) > MOST:
+            self._unfinished.stow()
         permits = self._permits
         if permits is not None:
             try:
                 if self._putting:
                     raise IndexError  # noqa: TRY301  (it queues behind the waiters)
-                permits.pop()
+                del permits[0]  # not pop: see WaitQueue._take
             except IndexError:
-                _raise_error_of(await self._slots._wait())  # type: ignore[union-attr]
-        marks = self._marks  # from here on as _put_now, without the call
-        marks.append(None)
-        if len(marks) > MOST:
-            self._unfinished.stow()
+                waiter = await self._slots._wait()  # type: ignore[union-attr]
+                if waiter.error is not None:
+                    raise waiter.error from None
+        stage: Any  # as in `get_nowait`; from here on as _put_now, without the call
         try:
-            self._push(item)
+            try:
+                marks.append(None)
+            except BaseException:
+                stage = MARKING
+                raise
+            try:
+                late = self._push(item)
+            except BaseException:
+                stage = PUSHING
+                raise
+            if self._waiting:
+                stage = late
+                self._getters_queue._serve()
         except BaseException as error:
-            self._refused(error)
+            try:
+                self._put_failed(stage, error)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._put_failed, (stage, error))
+            if type(error) is ValueError and self._is_shutdown:
+                raise QueueShutDown from None
             raise
-        if self._waiting:
-            self._getters_queue._serve()
+        if late is not None:
+            raise late
         if self._is_shutdown:
             self._too_late(item)
 
@@ -180,9 +205,8 @@ class Queue(Generic[T]):
         """
         if self._is_shutdown:
             raise QueueShutDown
-        if self._slots is not None and not self._slots.take_now():
+        if not self._put_now(item):
             raise asyncio.QueueFull
-        self._put_now(item)
 
     def put_sync(self, item: T, timeout: float | None = None) -> None:
         """Do `put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
@@ -193,38 +217,66 @@ class Queue(Generic[T]):
         """
         if self._is_shutdown:
             raise QueueShutDown
-        if self._slots is not None and not self._slots._acquire_now():
-            waiter = self._slots._wait_sync(timeout)
-            if waiter is None:
-                raise asyncio.QueueFull
-            _raise_error_of(waiter)
-        self._put_now(item)
+        if self._put_now(item):
+            return
+        slots: Any = self._slots
+        waiter = slots._wait_sync(timeout)
+        if waiter is None:
+            raise asyncio.QueueFull
+        _raise_error_of(waiter)
+        try:
+            self._put_now(item, waiter)
+        except BaseException:
+            slots._leave(waiter)  # no-op once its slot is used
+            raise
 
-    def _put_now(self, item: T) -> None:
-        """Put an item into a slot that the caller has acquired."""
+    def _put_now(self, item: T, waiter: Waiter | None = None) -> bool:
+        """Put an item into the slot that `waiter` was granted, or a free one; False if none is."""
         marks = self._marks
-        marks.append(None)  # before the item: its getter may report it done at once
         if len(marks) > MOST:
             self._unfinished.stow()
+        slots = self._slots
+        if waiter is not None:
+            waiter.left = True  # the slot is this call's from here on
+        elif slots is not None and not slots.take_now():
+            return False
+        stage: Any = MARKING
         try:
-            self._push(item)
-        except BaseException as error:
-            self._refused(error)
-            raise
-        if self._waiting:  # after the push: pairs with _join
-            try:
+            marks.append(None)  # before the item: its getter may report it done at once
+            stage = PUSHING
+            stage = self._push(item)
+            if self._waiting:  # after the push: pairs with _join
                 self._getters_queue._serve()
-            except BaseException:
-                _thread.start_new_thread(self._getters_queue._serve, ())
-                raise
+        except BaseException as error:
+            try:
+                self._put_failed(stage, error)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._put_failed, (stage, error))
+            if type(error) is ValueError and self._is_shutdown:
+                raise QueueShutDown from None
+            raise
+        if stage is not None:
+            raise stage
         if self._is_shutdown:  # after the push: pairs with shutdown
             self._too_late(item)
+        return True
 
-    def _refused(self, error: BaseException) -> None:
-        """Undo a put whose push has failed."""
-        self._unput()
-        if type(error) is ValueError and self._is_shutdown:
-            raise QueueShutDown from None
+    def _put_failed(self, stage: Any, error: BaseException) -> None:
+        """Undo a put that was interrupted, or do the rest of it if the item is in.
+
+        `stage` is what the push has returned, if it has. If a signal handler raised, the call
+        before that is done. If a call itself raised, for lack of memory or stack, it has done
+        nothing.
+        """
+        by_itself = isinstance(error, (MemoryError, RecursionError))
+        pushed = stage is not MARKING and stage is not PUSHING
+        if pushed or (stage is PUSHING and self._pushes_in_c and not by_itself):
+            self._getters_queue._serve()
+            return
+        if stage is PUSHING or not by_itself:
+            self._unfinished.done()
+        if self._slots is not None:
+            self._slots.release()
 
     def _too_late(self, item: T) -> None:
         """Undo a put during which the queue was shut down, unless a getter has the item."""
@@ -245,17 +297,46 @@ class Queue(Generic[T]):
         Called from: task.
         """
         getters = self._getters_queue
+        item: T
         if self._queue and not self._waiting:
             try:
-                item: T = self._pop()
+                for item in self._taken:  # noqa: B007  (returned below)
+                    break
             except IndexError:
-                item = getters.unpack(await getters._wait())
+                return await self._get_waiting()
         else:
-            item = getters.unpack(await getters._wait())
-        if self._permits is not None:
-            self._permits.append(None)
-            if self._putting:  # after the append: pairs with _join
-                self._slots._serve()  # type: ignore[union-attr]
+            waiter = await getters._wait()
+            try:
+                item = getters.unpack(waiter)
+            except BaseException:
+                getters.refuse(waiter)
+                raise
+            return item
+        permits = self._permits
+        if permits is not None:
+            stage: int  # set where a call has failed or may fail, as each store costs
+            try:
+                try:
+                    permits.append(None)
+                except BaseException:
+                    stage = FREEING
+                    raise
+                if self._putting:  # after the append: pairs with _join
+                    stage = FREED
+                    self._slots._serve()  # type: ignore[union-attr]
+            except BaseException as error:
+                getters._undo(item, stage, error)
+                raise
+        return item
+
+    async def _get_waiting(self) -> T:
+        getters = self._getters_queue
+        waiter = await getters._wait()
+        try:
+            item: T = getters.unpack(waiter)
+        except BaseException:
+            getters.refuse(waiter)
+            raise
         return item
 
     def get_nowait(self) -> T:
@@ -263,9 +344,32 @@ class Queue(Generic[T]):
 
         Called from: any thread.
         """
-        item: T = self._getters_queue.get_now()
-        if self._slots is not None:
-            self._slots.release()
+        item: T
+        getters = self._getters_queue
+        if not self._queue or self._waiting:
+            item = getters.get_now()
+            return item
+        try:  # as in `get`
+            for item in self._taken:  # noqa: B007  (returned below)
+                break
+        except IndexError:
+            item = getters.get_now()
+            return item
+        permits = self._permits
+        if permits is not None:
+            stage: int  # set where a call has failed or may fail, as each store costs
+            try:
+                try:
+                    permits.append(None)
+                except BaseException:
+                    stage = FREEING
+                    raise
+                if self._putting:  # after the append: pairs with _join
+                    stage = FREED
+                    self._slots._serve()  # type: ignore[union-attr]
+            except BaseException as error:
+                getters._undo(item, stage, error)
+                raise
         return item
 
     def get_sync(self, timeout: float | None = None) -> T:
@@ -275,12 +379,15 @@ class Queue(Generic[T]):
 
         Called from: any thread.
         """
-        waiter = self._getters_queue._wait_sync(timeout)
+        getters = self._getters_queue
+        waiter = getters._wait_sync(timeout)
         if waiter is None:
             raise asyncio.QueueEmpty
-        item: T = self._getters_queue.unpack(waiter)
-        if self._slots is not None:
-            self._slots.release()
+        try:
+            item: T = getters.unpack(waiter)
+        except BaseException:
+            getters.refuse(waiter)
+            raise
         return item
 
     # Finishing.
@@ -317,6 +424,9 @@ class Queue(Generic[T]):
 
         Called from: any thread.
         """
+        self._getters_queue._surely(self._shut, immediate)
+
+    def _shut(self, immediate: bool) -> None:  # noqa: FBT001  (shutdown's)
         self._is_shutdown = True
         self._store.close()  # after the mark: pairs with _put_now
         if self._slots is not None:
@@ -379,7 +489,9 @@ class PriorityQueue(Queue[T]):
         heapq.heappush(self._queue, item)
 
     def _get(self) -> Any:
-        return heapq.heappop(self._queue)
+        for item in map(heapq.heappop, (self._queue,)):  # as Fifo.taker
+            return item
+        raise IndexError
 
 
 class LifoQueue(Queue[T]):
@@ -397,7 +509,9 @@ class LifoQueue(Queue[T]):
         self._queue.append(item)
 
     def _get(self) -> Any:
-        return self._queue.pop()
+        for item in starmap(self._queue.pop, ONCE):  # as Fifo.taker
+            return item
+        raise IndexError
 
 
 def _raise_error_of(waiter: Waiter) -> None:

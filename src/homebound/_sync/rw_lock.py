@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any
 
 from .._core.current import current_context
@@ -116,12 +117,20 @@ class RWLock(SharedHold, WaitQueue):
 
         Called from: any thread.
         """
-        with self._guard:
-            if not self._owners:
-                raise RuntimeError("RWLock is not acquired.")
-            # A finaliser may release it under this guard: no call between the look and the change.
-            self._owners -= 1 if self._owners > 0 else -1
-        self._serve()
+        try:
+            with self._guard:
+                if not self._owners:
+                    raise RuntimeError("RWLock is not acquired.")  # noqa: TRY301
+                # A finaliser may release it under this guard, or a signal handler raise: no call
+                # between the look and the change.
+                self._owners -= 1 if self._owners > 0 else -1
+            self._serve()
+        except BaseException:
+            try:
+                self._serve()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise
 
     _plain_release = release
 
@@ -138,11 +147,18 @@ class RWLock(SharedHold, WaitQueue):
 
         Called from: any thread.
         """
-        with self._guard:
-            if self._owners >= 0:
-                raise RuntimeError("RWLock.downgrade(): no writer holds it")
-            self._owners = 1
-        self._serve()
+        try:
+            with self._guard:
+                if self._owners >= 0:
+                    raise RuntimeError("RWLock.downgrade(): no writer holds it")  # noqa: TRY301
+                self._owners = 1
+            self._serve()
+        except BaseException:
+            try:
+                self._serve()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise
 
     async def upgrade(self) -> bool:
         """Turn the calling reader into a writer; True if no other writer held it in between.
@@ -213,11 +229,21 @@ class RWLock(SharedHold, WaitQueue):
         return self._owners != 0
 
     def _take(self, waiter: Waiter) -> bool:
-        return self._take_as(waiter.want)
+        owners = self._owners
+        if waiter.want is READ and owners >= 0:
+            self._owners = owners + 1
+        elif waiter.want is WRITE and not owners:
+            self._owners = -1
+        else:
+            return False
+        waiter.granted = True
+        return True
+
+    _plain_take = _take
 
     @watched(_take)
     def _watched_take(self, waiter: Waiter) -> bool:
-        if not self._plain_take_as(waiter.want):
+        if not self._plain_take(waiter):
             return False
         record = record_of(waiter)
         if record is not None:

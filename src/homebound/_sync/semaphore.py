@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+from _thread import start_new_thread as start_thread
 from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -65,13 +65,16 @@ class Semaphore(SharedHold, TokenQueue):
 
         Called from: any thread.
         """
-        self._permits.append(None)
-        if self._waiters:  # after the append: pairs with _join
+        try:
+            self._permits.append(None)
+            if self._waiters:  # after the append: pairs with _join
+                self._serve()
+        except BaseException:
             try:
                 self._serve()
-            except BaseException:
-                _thread.start_new_thread(self._serve, ())
-                raise
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise
 
     def locked(self) -> bool:
         """Return True if `acquire` would have to wait now.
@@ -80,23 +83,27 @@ class Semaphore(SharedHold, TokenQueue):
         """
         return not self._value or bool(self._waiters)
 
-    def _take(self, _waiter: Waiter | None) -> bool:
-        permits = self._permits
-        if not permits:
-            if not self._reserve:
-                return False
-            more = min(self._reserve, MOST)
-            self._reserve -= more
-            permits.extend(repeat(None, more))
+    def _take(self, waiter: Waiter) -> bool:
+        if not self._permits:
+            self._lay_out()
         try:
-            permits.pop()
+            del self._permits[0]  # not pop: see WaitQueue._take
+            waiter.granted = True
         except IndexError:
             return False
         return True
 
+    def _lay_out(self) -> None:
+        """Move permits of the reserve, if there are any, into the deque. Under the guard."""
+        permits = self._permits
+        more = min(self._reserve, MOST)
+        marks = repeat(None, more)
+        # No call between the two, after which a signal handler could raise.
+        permits += marks
+        self._reserve -= more
+
     def _give_back(self, _waiter: Waiter) -> None:
-        self._permits.append(None)
-        self._serve()
+        Semaphore.release(self)
 
     # Any task or thread may release a permit, so only holders that use `with` are recorded, and
     # `release` has no twin: the exits have.
@@ -154,9 +161,16 @@ class BoundedSemaphore(Semaphore):
 
         Called from: any thread.
         """
-        with self._guard:  # checked and released in one region
-            if self._value >= self._initial:
-                raise ValueError("BoundedSemaphore released too many times")
-            self._permits.append(None)
-        if self._waiters:  # after the append: pairs with _join
-            self._serve()
+        try:
+            with self._guard:  # checked and released in one region
+                if self._value >= self._initial:
+                    raise ValueError("BoundedSemaphore released too many times")  # noqa: TRY301
+                self._permits.append(None)
+            if self._waiters:  # after the append: pairs with _join
+                self._serve()
+        except BaseException:
+            try:
+                self._serve()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._serve, ())
+            raise

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import _thread
 from collections import deque
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+
+_NOTHING = object()
 
 
 class Parcel:
@@ -29,6 +33,14 @@ class Fifo(deque[Any]):
 
     push = deque.append
     pop_next = deque.popleft
+
+    def taker(self) -> Iterator[Any]:
+        """An iterator that takes the next item out at each step; IndexError if there is none.
+
+        A `for` over it assigns the item to a name with no bytecode in between at which a signal
+        handler could raise and so lose the item.
+        """
+        return starmap(self.popleft, repeat(()))
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
         """Put back `item`, whose getter has left; each of `later` passes its item on to the next.
@@ -79,26 +91,46 @@ class Ordered:
         self._busy = False
         self._nested: deque[Any] = deque()
 
-    def push(self, item: Any) -> None:
-        """Put an item in. Raises ValueError if closed."""
-        with self._lock:
-            if self._closed:
-                raise ValueError
-            if self._busy:
-                self._nested.append(item)
-                return
-            self._busy = True
-            try:
-                self._put(item)
-            finally:
+    def push(self, item: Any) -> BaseException | None:
+        """Put an item in. Raises ValueError if closed.
+
+        An exception that comes once the item is in, as from a signal handler, is returned.
+        """
+        came = False
+        try:
+            with self._lock:
+                if self._closed:
+                    raise ValueError  # noqa: TRY301  (nothing has happened)
+                if self._busy:
+                    self._nested.append(item)
+                    came = True
+                    return None
+                count = len(self._items)
+                self._busy = True
+                try:
+                    self._put(item)
+                except BaseException:
+                    self._busy = False
+                    came = len(self._items) > count
+                    raise
                 self._busy = False
-            if self._nested:
-                self._put_nested()
+                came = True
+                if self._nested:
+                    self._put_nested()
+        except BaseException as error:
+            if came:
+                return error
+            raise
+        return None
 
     def _put_nested(self) -> None:
         """Put in the items of finalisers that came meanwhile; later ones put theirs in directly."""
         while self._nested:
             self.push(self._nested.popleft())
+
+    def taker(self) -> Iterator[Any]:
+        """An iterator that takes the next item out at each step, as Fifo's."""
+        return map(Ordered.pop_next, repeat(self))
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
         """Put back `item`, whose getter has left; the getters of `later` choose again."""
@@ -110,17 +142,23 @@ class Ordered:
 
     def pop_next(self) -> Any:
         """Take the next item out. Raises IndexError if there is none."""
-        with self._lock:
-            if self._busy or not self._items:
-                raise IndexError
-            self._busy = True
-            try:
-                item = self._get()
-            finally:
-                self._busy = False
-            if self._nested:
-                self._put_nested()
-            return item
+        item: Any = _NOTHING
+        try:
+            with self._lock:
+                if self._busy or not self._items:
+                    raise IndexError  # noqa: TRY301  (nothing has happened)
+                self._busy = True
+                try:
+                    item = self._get()
+                finally:
+                    self._busy = False
+                if self._nested:
+                    self._put_nested()
+        except BaseException:
+            if item is not _NOTHING:
+                self.put_back(item, ())
+            raise
+        return item
 
     def rotate(self, _: int) -> None:
         """Pass through the lock."""

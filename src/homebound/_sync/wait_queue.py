@@ -30,6 +30,20 @@ A finaliser or a signal handler may run at any point, also under the guard, and 
 release the same object. The guard knows its thread, so such a call sees that it stands on top of a
 half-done one. It leaves its own action to a new thread (`_later`), which waits for the guard.
 
+An exception may come in as well: a signal handler raises, or a call finds no memory or no stack
+left. No waiter may wait forever for that, so each hand-over is done or undone before the exception
+goes on:
+
+* What decides is one step of the interpreter (a store; a `del` or `for` that takes from the stock,
+  see `_take`), or one operation of a deque whose failure changes nothing.
+* What follows from it can be begun again, whatever was done of it. A waiter is granted *before* it
+  is removed from the queue, so a granted waiter at the head is one whose hand-over was cut short;
+  the next thread that serves wakes it. Waking a waiter twice changes nothing.
+* So the repair is to do it again before the exception goes on (`_surely`, `_finish`): at once, or,
+  where there is no stack left for that, in a new thread.
+
+tests/locks/test_attacked.py raises an exception at each point where the interpreter may.
+
 There is no barging: a task or thread that comes while there are waiters joins behind them. One that
 looked before the first of them joined may still get what is given afterwards; it came first.
 """
@@ -38,6 +52,8 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import sys
+from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,6 +62,7 @@ from .._core.current import current_context, here
 from .._core.traps import current_task, suspend_for
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
+from .guard import new_guard
 from .holders import describe_holder, watched
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
@@ -64,6 +81,9 @@ class _Done(tuple[()]):
 
 
 DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is C, and has no type
+
+
+ONCE = ((),)  # the arguments of one call, for starmap
 
 
 def no_copy(what: object) -> TypeError:
@@ -86,13 +106,17 @@ class WaitQueue:
     _name: str
 
     def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
-        self._guard: Any = guard or _thread.RLock()
+        self._guard: Any = guard or new_guard()
         self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, read without it
         # The deque that `give` appends to without the guard. If there is none, any deque will do.
         self._stock: deque[Any] = self._waiters if stock is None else stock
 
     def _take(self, waiter: Waiter) -> bool:
-        """Give the waiter at the head what it wants, if there is any. Under the guard."""
+        """Grant the waiter at the head what it wants, if there is any. Under the guard.
+
+        In one step: between the taking and `waiter.granted = True` there is no call, after which a
+        signal handler could raise. `del` and a `for` that takes from an iterator in C are no calls.
+        """
         raise NotImplementedError
 
     def _give_back(self, waiter: Waiter) -> None:
@@ -104,6 +128,17 @@ class WaitQueue:
     def _later(self, act: Callable[..., object], *args: Any) -> None:
         """Act once this thread, which holds the guard further up its stack, has released it."""
         _thread.start_new_thread(act, args)
+
+    def _surely(self, act: Callable[..., object], *args: Any) -> None:
+        """Act; after an exception act again, then raise it. `act` continues what it has begun."""
+        try:
+            act(*args)
+        except BaseException:
+            try:
+                act(*args)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(act, args)
+            raise
 
     def _join(self, waiter: Waiter) -> bool:
         """Queue a waiter, or grant it at once; True if granted, and then it is not woken."""
@@ -117,7 +152,6 @@ class WaitQueue:
             self._stock.rotate(0)  # pairs with `give`: append to the stock, look
             if waiters[0] is waiter and self._take(waiter):
                 waiters.popleft()
-                waiter.granted = True
                 return True
         return False
 
@@ -134,48 +168,57 @@ class WaitQueue:
         if waiters and self._guard._is_owned():
             self._later(self._serve)
             return
-        while waiters:
-            with self._guard:
+        waiter: Waiter | None = None
+        try:
+            while True:  # not `while waiters`: see BigLock._wait
                 if not waiters:
                     return
-                waiter = waiters[0]
-                if not self._take(waiter):
-                    return
-                waiters.popleft()
-                waiter.granted = True
-            try:
-                if not waiter.wake():
-                    self._leave(waiter)
-            except BaseException:
-                _thread.start_new_thread(self._wake_rest, ([waiter],))
-                raise
-
-    def _grant_all(self) -> list[Waiter]:
-        """Grant and remove all waiters. The caller holds the guard, and wakes them afterwards."""
-        waiters, woken = self._waiters, []
-        while waiters:  # one by one: another may join in between, from a finaliser
-            waiter = waiters.popleft()
-            waiter.granted = True
-            woken.append(waiter)
-        return woken
-
-    def _wake_all(self, woken: list[Waiter]) -> None:
-        try:
-            for waiter in woken:
+                with self._guard:
+                    if not waiters:
+                        return
+                    waiter = waiters[0]
+                    # If it is granted already, the thread that granted it was cut short.
+                    if not waiter.granted and not self._take(waiter):
+                        return
+                    waiters.popleft()
                 if waiter.wake():
                     continue
                 self._leave(waiter)  # last: see BigLock._wait
         except BaseException:
-            _thread.start_new_thread(self._wake_rest, (woken,))
+            try:
+                self._finish(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(self._finish, (waiter,))
             raise
 
-    def _wake_rest(self, woken: list[Waiter]) -> None:
-        """Wake granted waiters, and serve the rest, for a thread that was interrupted in that.
-
-        In a new thread, which has stack left. Waking a waiter twice changes nothing.
-        """
-        self._wake_all(woken)
+    def _finish(self, waiter: Waiter | None = None) -> None:
+        """Complete a hand-over that was cut short: wake `waiter` if it was granted, and serve."""
+        if waiter is not None and waiter.granted and not waiter.wake():
+            self._leave(waiter)
         self._serve()
+
+    def _grant(self, woken: list[Waiter], most: int = sys.maxsize) -> None:
+        """Grant and remove the first `most` waiters, and add them to `woken`.
+
+        The caller holds the guard, and wakes them afterwards. After an exception it calls this
+        again, with the same list, which goes on where it was cut short.
+        """
+        waiters = self._waiters
+        if woken and not woken[-1].granted:
+            woken.pop()
+        while waiters:  # one by one: another may join in between, from a finaliser
+            waiter = waiters[0]
+            if not waiter.granted:  # else the call that granted it will wake it
+                if len(woken) >= most:
+                    return
+                woken.append(waiter)
+                waiter.granted = True
+            waiters.popleft()
+
+    def _wake_all(self, woken: list[Waiter]) -> None:
+        for waiter in woken:
+            if not waiter.wake():
+                self._leave(waiter)
 
     def _withdraw(self, waiter: Waiter) -> bool:
         """Remove a waiter from the queue; False if it was granted first."""
@@ -183,7 +226,8 @@ class WaitQueue:
             if waiter.granted or waiter.left:
                 return False
             waiter.left = True
-            self._waiters.remove(waiter)
+            if waiter in self._waiters:  # else an exception has kept it from joining
+                self._waiters.remove(waiter)
         self._serve()  # the waiter behind it may need less
         return True
 
@@ -217,9 +261,9 @@ class WaitQueue:
         if task is None:
             return await self._wait_elsewhere(want, joined)
         waiter = TaskWaiter(self, want, task)
-        if self._join(waiter):
-            return waiter
         try:
+            if self._join(waiter):
+                return waiter
             if joined is not None:
                 joined()
             armed = True  # granted or not: a wake-up is for this suspension
@@ -248,9 +292,9 @@ class WaitQueue:
     async def _wait_elsewhere(self, want: Any, joined: Callable[[], object] | None) -> Waiter:
         """Do `_wait` in a foreign task."""
         waiter = FutureWaiter(self, want, asyncio.get_running_loop())
-        if self._join(waiter):
-            return waiter
         try:
+            if self._join(waiter):
+                return waiter
             if joined is not None:
                 joined()
             await waiter.future
@@ -286,27 +330,28 @@ class WaitQueue:
     ) -> Waiter | None:
         deadline = Deadline(timeout)
         waiter = ThreadWaiter(self, want, timed=timeout is not None)
-        parked[waiter.who] = waiter
         try:
-            self._join(waiter)
-            if joined is not None:
-                joined()
-            while True:  # not `while not waiter.granted`: see BigLock._wait
-                if waiter.granted:
-                    return waiter
-                if deadline.over():
-                    # If it was granted at the last moment, it has what it waited for.
-                    return None if self._withdraw(waiter) else waiter
-                if here.has_big_lock:  # the thread that would grant it may need that
-                    with big_lock_released():
+            parked[waiter.who] = waiter
+            try:
+                self._join(waiter)
+                if joined is not None:
+                    joined()
+                while True:  # not `while not waiter.granted`: see BigLock._wait
+                    if waiter.granted:
+                        return waiter
+                    if deadline.over():
+                        # If it was granted at the last moment, it has what it waited for.
+                        return None if self._withdraw(waiter) else waiter
+                    if here.has_big_lock:  # the thread that would grant it may need that
+                        with big_lock_released():
+                            deadline.park(waiter.parker)
+                    else:
                         deadline.park(waiter.parker)
-                else:
-                    deadline.park(waiter.parker)
+            finally:
+                parked.pop(waiter.who, None)
         except BaseException:  # Ctrl-C
             self._leave(waiter)
             raise
-        finally:
-            parked.pop(waiter.who, None)
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)

@@ -109,10 +109,15 @@ class FutureWaiter(Waiter):
         if running_loop() is self.loop:
             self.deliver()
             return True
+        delivery = _Delivery()
         try:
-            self.loop.call_soon_threadsafe(_Delivery(self))
-        except RuntimeError:
-            return False  # it is closed
+            delivery.waiter = self
+            self.loop.call_soon_threadsafe(delivery)
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and self.loop.is_closed():
+                return False
+            delivery.waiter = None  # the repair makes another
+            raise
         return True
 
     def show(self) -> None:
@@ -131,18 +136,18 @@ class FutureWaiter(Waiter):
 class _Delivery:
     """A wake-up on its way to a foreign loop. If it is dropped uncalled, its waiter leaves."""
 
-    __slots__ = ("_waiter",)
+    __slots__ = ("waiter",)
 
-    def __init__(self, waiter: FutureWaiter) -> None:
-        self._waiter: FutureWaiter | None = waiter
+    def __init__(self) -> None:
+        self.waiter: FutureWaiter | None = None
 
     def __call__(self) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter, self.waiter = self.waiter, None
         if waiter is not None:
             waiter.deliver()
 
     def __del__(self) -> None:
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None:
             waiter.queue._leave_unseen(waiter)
 

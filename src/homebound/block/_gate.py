@@ -190,10 +190,12 @@ class _Entrance(WaitQueue):
         super().__init__(None, gate._guard)
         self._gate = gate
 
-    def _take(self, _waiter: Waiter) -> bool:
+    def _take(self, waiter: Waiter) -> bool:
         if self._gate._drains:
             return False
-        self._gate.inside.append(None)
+        inside = self._gate.inside
+        inside += (None,)  # not by a call, after which a signal handler could raise
+        waiter.granted = True
         return True
 
     def _give_back(self, _waiter: Waiter) -> None:
@@ -212,8 +214,9 @@ class _Exit(WaitQueue):
         super().__init__(gate.inside, gate._guard)  # joining passes through its lock
         self._gate = gate
 
-    def _take(self, _waiter: Waiter) -> bool:
-        return not self._gate.inside
+    def _take(self, waiter: Waiter) -> bool:
+        waiter.granted = not self._gate.inside
+        return waiter.granted
 
     def _give_back(self, _waiter: Waiter) -> None:
         """Do nothing: emptiness is not used up."""
