@@ -34,9 +34,9 @@ from ._sync.barrier import Barrier as Barrier
 from ._sync.condition import Condition as Condition
 from ._sync.event import Event as Event
 from ._sync.lock import Lock as Lock
+from ._sync.ordered_queues import LifoQueue as LifoQueue
+from ._sync.ordered_queues import PriorityQueue as PriorityQueue
 from ._sync.queue_ends import QueueShutDown as QueueShutDown
-from ._sync.queues import LifoQueue as LifoQueue
-from ._sync.queues import PriorityQueue as PriorityQueue
 from ._sync.queues import Queue as Queue
 from ._sync.rw_lock import RWLock as RWLock
 from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore

@@ -8,16 +8,14 @@ has to wait, these are single operations of deques, and no lock is held.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 from _thread import start_new_thread as start_thread
-from itertools import starmap
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished
 from .store import Fifo, Ordered
-from .wait_queue import ONCE, no_copy
+from .wait_queue import no_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -472,46 +470,6 @@ class Queue(Generic[T]):
 
     def __str__(self) -> str:
         return f"<{type(self).__name__} {self._format()}>"
-
-
-class PriorityQueue(Queue[T]):
-    """A Queue whose next item is the smallest one; usually a tuple of a priority and the data.
-
-    Called from: any thread.
-    """
-
-    __slots__ = ()
-
-    def _init(self, _maxsize: int) -> None:
-        self._queue = []
-
-    def _put(self, item: Any) -> None:
-        heapq.heappush(self._queue, item)
-
-    def _get(self) -> Any:
-        for item in map(heapq.heappop, (self._queue,)):  # as Fifo.taker
-            return item
-        raise IndexError
-
-
-class LifoQueue(Queue[T]):
-    """A Queue whose next item is the last one put.
-
-    Called from: any thread.
-    """
-
-    __slots__ = ()
-
-    def _init(self, _maxsize: int) -> None:
-        self._queue = []
-
-    def _put(self, item: Any) -> None:
-        self._queue.append(item)
-
-    def _get(self) -> Any:
-        for item in starmap(self._queue.pop, ONCE):  # as Fifo.taker
-            return item
-        raise IndexError
 
 
 def _raise_error_of(waiter: Waiter) -> None:
