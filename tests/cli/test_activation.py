@@ -75,7 +75,7 @@ def test_a_socket_that_does_not_listen(refused: Refused):
     with socket.socket() as idle:
         fd = idle.fileno()
         line = refused("--size", "1M", "--socket-fd", fd, pass_fds=[fd])
-    text = "it is not a stream that listens"
+    text = "it is not a listening stream socket"
     assert line == f"homebound: cannot listen on descriptor {fd}: {text}"
 
 

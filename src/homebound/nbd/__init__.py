@@ -1,4 +1,4 @@
-"""NBD: serving disks over the network, and the protocol itself, without I/O."""
+"""NBD: a server of disks, and the protocol itself without I/O."""
 
 from __future__ import annotations
 

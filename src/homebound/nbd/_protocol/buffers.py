@@ -1,9 +1,8 @@
-"""Large buffers that the connections of one thread take turns with.
+"""Large buffers, pooled among the connections of one thread.
 
-A connection holds one only while there is something in it, so a thousand idle connections need as
-many as one busy connection does. Anonymous memory maps rather than bytearrays: the kernel provides
-their pages as they are first touched, so that a client which announces 32 MiB and sends one byte
-costs one page.
+A connection holds one only while it contains data, so a thousand idle connections need none. The
+buffers are anonymous memory maps rather than bytearrays: the kernel allocates a page when it is
+first touched, so a client that announces 32 MiB and sends one byte costs one page.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ from __future__ import annotations
 import mmap
 
 BUFFER_SIZE = 4 << 20  # bytes
-_KEPT = 4  # free buffers that a pool keeps for the next taker
+_KEPT = 4  # free buffers that a pool keeps for reuse
 
 
 def new_buffer(size: int) -> memoryview:
-    """Zeroed memory of `size` bytes, at least 1; unmapped when the last view of it goes."""
+    """Map `size` bytes of zeroed memory, at least 1; freed with the last view of it."""
     return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class BufferPool:
-    """Buffers of `size` bytes. What is in them is left over from earlier use.
+    """A pool of buffers of `size` bytes, with the contents of their last use.
 
     Used by one home thread only, so it needs no lock.
     """
@@ -32,10 +31,10 @@ class BufferPool:
         self._free: list[memoryview] = []
 
     def take(self) -> memoryview:
-        """A buffer that nobody else uses until it is given back."""
+        """Take a buffer for exclusive use until `give_back`."""
         return self._free.pop() if self._free else new_buffer(self.size)
 
     def give_back(self, buffer: memoryview) -> None:
-        """Let others have it. The giver has no view of it left, and nobody it lent it to has."""
+        """Return `buffer` to the pool. No view of it may be left in use."""
         if len(self._free) < _KEPT:
             self._free.append(buffer)

@@ -1,27 +1,27 @@
-"""What goes wrong in NBD, by name."""
+"""The exceptions of `homebound.nbd`."""
 
 from __future__ import annotations
 
 
 class NBDError(Exception):
-    """Something about NBD went wrong; every error of this package is one."""
+    """The base class of the errors of this package."""
 
 
 class LocalProtocolError(NBDError):
-    """This program, not the peer, drove the protocol out of step: a bug on our side."""
+    """A violation of the protocol by this program, not by the peer: a bug here."""
 
 
 class RemoteProtocolError(NBDError):
-    """The peer broke the protocol in a way that leaves no common ground; hang up."""
+    """A violation of the protocol by the peer that leaves no way to go on; disconnect."""
 
 
 class ExportNameError(NBDError, ValueError):
-    """A name that the protocol cannot carry, or that is given twice."""
+    """An export name that the protocol cannot carry, or a duplicate one."""
 
 
 class ListenError(NBDError):
-    """The server cannot listen there; the text says why."""
+    """A failure to listen on an address; the text says why."""
 
 
 class AddressInUse(ListenError):
-    """Somebody else is listening there."""
+    """A failure to listen on an address because another socket is listening on it."""

@@ -1,4 +1,4 @@
-"""What a client is told about an export, and the table of all of them. No disk in here."""
+"""Exports as the handshake describes them, and the table of all of them. No disk in here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .wire import MAX_PAYLOAD, MAX_STRING, TransmissionFlag
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# "Size constraints": what holds when nobody says otherwise.
+# "Size constraints": the sizes that hold unless the server sends others.
 DEFAULT_BLOCK_SIZES = (1, 4096, MAX_PAYLOAD)
 
 
 def check_string(text: str, what: str) -> None:
-    """Refuse what the protocol's strings cannot hold ("Conventions")."""
+    """Raise ExportNameError unless `text` can be an NBD string ("Conventions")."""
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
@@ -31,7 +31,7 @@ def check_string(text: str, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ExportInfo:
-    """What the handshake says of one export: sizes in bytes, flags as in "Transmission flags"."""
+    """One export in the handshake: sizes in bytes, flags as in "Transmission flags"."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ class ExportInfo:
         check_string(self.name, "export name")
         check_string(self.description, "export description")
         minimum, preferred, payload = self.block_sizes
-        # The rules of "Size constraints", so that no disk can make us advertise nonsense.
+        # The rules of "Size constraints", so that no disk makes the server advertise invalid sizes.
         if not (
             _is_power_of_two(minimum)
             and minimum <= 1 << 16
@@ -60,7 +60,7 @@ def _is_power_of_two(number: int) -> bool:
 
 
 class ExportTable:
-    """The exports by name. The empty name stands for `default`, if there is one.
+    """The exports by name. The empty name means `default`, if there is one.
 
     Read by the handshakes of all threads, so it never changes.
     """
@@ -81,7 +81,7 @@ class ExportTable:
         self._default = default
 
     def find(self, name: str) -> ExportInfo | None:
-        """The export of that name, or None.
+        """Return the export of that name, or None.
 
         Called from: any thread.
         """

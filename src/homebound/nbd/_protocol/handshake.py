@@ -1,10 +1,10 @@
 """The server's side of fixed newstyle negotiation: bytes in, events out. No socket, loop or thread.
 
-Feed what arrives to `receive`, then call `next_event` until it says None. One event answers at
-most one option, so that whoever drives it can wait for a slow reader between two of them: a client
-that asks for the list a thousand times over and never reads costs one answer.
+Feed what arrives to `receive`, then call `next_event` until it returns None. One event answers at
+most one option, so the caller can wait for a slow client between two answers: a client that
+requests the list a thousand times and never reads costs one answer.
 
-The states and what may happen in each are `TRANSITIONS`; nothing else changes the state.
+`TRANSITIONS` has the states and the transitions from each; nothing else changes the state.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
     from .export import ExportInfo, ExportTable
 
 OFFERED = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
-MAX_OPTION_DATA = 64 << 10  # bytes kept of an option that we know
-MAX_OPTION_SKIP = 32 << 20  # bytes passed over of one that we do not; more is hung up on
+MAX_OPTION_DATA = 64 << 10  # bytes kept of an option that the server knows
+MAX_OPTION_SKIP = 32 << 20  # bytes skipped of any other; beyond, the server disconnects
 # A plain number: the complement of an IntFlag has none of the bits that have no name.
 _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
 
 
 class HandshakeState(Enum):
-    """What the machine waits for."""
+    """The states; the values name the input that each waits for."""
 
     CLIENT_FLAGS = "the client's flags"
     OPTION = "an option's header"
     DATA = "an option's data"
-    SKIP = "the end of data that is passed over"
+    SKIP = "the end of skipped data"
     TRANSMISSION = "nothing: an export was chosen"
-    CLOSED = "nothing: the negotiation has failed or was ended"
+    CLOSED = "nothing: the negotiation failed or was aborted"
 
 
 class Found(Enum):
-    """What the bytes turned out to be."""
+    """The inputs of the state machine, as parsed from the bytes."""
 
-    GOOD_FLAGS = "flags that we offered"
-    BAD_FLAGS = "a flag that we did not offer"
-    WANTED = "the header of an option that we know"
-    REFUSED = "the header of an option that is passed over"
-    BAD_MAGIC = "no option at all"
-    ABSURD = "a length beyond all reason"
-    SKIPPED = "the last byte passed over"
-    ANSWERED = "an option that we have answered"
+    GOOD_FLAGS = "client flags that were offered"
+    BAD_FLAGS = "a client flag that was not offered"
+    WANTED = "the header of a known option"
+    REFUSED = "the header of a refused option"
+    BAD_MAGIC = "a header without the option magic"
+    ABSURD = "a length above the limit"
+    SKIPPED = "the last skipped byte"
+    ANSWERED = "an option with an answer"
     CHOSEN = "the choice of an export"
-    ABORTED = "a wish to end"
-    HOPELESS = "an option that cannot be answered, not even with an error"
+    ABORTED = "an abort"
+    HOPELESS = "an option that has no reply, not even an error"
     EOF = "the end of the stream"
 
 
@@ -106,23 +106,23 @@ _FOUND_BY_OUTCOME = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Send `data`; the haggling goes on."""
+    """Send `data`; the negotiation goes on."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Send `data`; from the next byte on, in either direction, it is the transmission phase."""
+    """Send `data`; the transmission phase begins with the next byte in each direction."""
 
     data: bytes
     export: ExportInfo
-    structured: bool = False  # READs are to be answered with structured replies
+    structured: bool = False  # structured replies are negotiated
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Send `data`, which may be empty, and hang up; `reason` is for people."""
+    """Send `data`, which may be empty, and disconnect; `reason` is for the log."""
 
     data: bytes
     reason: str
@@ -132,7 +132,7 @@ Event = Reply | Chosen | Closed
 
 
 class ServerHandshake:
-    r"""One negotiation.
+    r"""The server's side of one negotiation.
 
     >>> from homebound.nbd import ExportInfo, ExportTable, ServerHandshake, TransmissionFlag
     >>> exports = ExportTable([ExportInfo("disk", 4096, TransmissionFlag.HAS_FLAGS)])
@@ -157,12 +157,12 @@ class ServerHandshake:
     def __init__(self, exports: ExportTable) -> None:
         self._exports = exports
         self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
-        # What has come and is not yet understood; at most MAX_OPTION_DATA and what came with it.
+        # Received and not yet parsed; at most MAX_OPTION_DATA and the rest of the last receive.
         self._inbox = bytearray()
         self._client_flags = 0
-        self._structured = False  # the client has agreed on structured replies
-        # Of the option in hand: its number, and the bytes of its data still to come. Meaningful
-        # in DATA and SKIP only.
+        self._structured = False  # structured replies are negotiated
+        # The current option's number, and how many bytes of its data are still to come. Valid in
+        # DATA and SKIP only.
         self._option = 0
         self._length = 0
 
@@ -170,14 +170,14 @@ class ServerHandshake:
         return f"<ServerHandshake waiting for {self.state.value}>"
 
     def greeting(self) -> bytes:
-        """What the server says first.
+        """Pack the first message of the server.
 
         Called from: any thread.
         """
         return GREETING.pack(INIT_PASSWD, IHAVEOPT, OFFERED)
 
     def receive(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in what the client sent; any splitting of the stream will do.
+        """Take bytes from the client; the stream may be split anywhere.
 
         Called from: any thread.
         """
@@ -185,17 +185,18 @@ class ServerHandshake:
             self._inbox += data
 
     def receive_eof(self) -> Closed:
-        """The client has gone, or will say no more.
+        """Take the client's end of file.
 
-        Raises LocalProtocolError after the choice of an export: that end of file is not ours.
+        Raises LocalProtocolError after the choice of an export: then it belongs to the transmission
+        phase.
         Called from: any thread.
         """
-        reason = f"the client left before it sent {self.state.value}"
+        reason = f"the client disconnected before it sent {self.state.value}"
         self._advance(Found.EOF)
         return Closed(b"", reason)
 
     def trailing(self) -> bytes:
-        """What followed the choice of an export; it belongs to the transmission phase.
+        """Return the bytes after the choice of an export; they belong to the transmission phase.
 
         Called from: any thread.
         """
@@ -204,13 +205,13 @@ class ServerHandshake:
         return rest
 
     def next_event(self) -> Event | None:
-        """What to do next, or None: it needs more bytes, or nothing follows.
+        """Return the next event, or None if more bytes are needed or nothing follows.
 
         Called from: any thread.
         """
         event: Event | None = None
         before = None
-        # A header gives no event by itself; stop when neither the state nor an event comes of it.
+        # A header alone makes no event; stop when a step gives neither an event nor a new state.
         while event is None and self.state is not before:
             before = self.state
             event = _STEPS[before](self)
@@ -243,7 +244,7 @@ class ServerHandshake:
         if taken is None:
             return None
         (flags,) = CLIENT_FLAGS.unpack(taken)
-        # "Client flags": drop a client that takes what was not offered.
+        # "Client flags": disconnect a client that sets a flag that was not offered.
         if flags & ~_TAKEABLE:
             return self._close(Found.BAD_FLAGS, f"the client set unknown flags: {flags:#x}")
         self._client_flags = flags
@@ -263,7 +264,7 @@ class ServerHandshake:
         elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
             self._advance(Found.REFUSED)
         else:
-            # Passing over gigabytes only keeps the client from hearing about it.
+            # Skipping gigabytes would only delay the error.
             what = f"{option_label(self._option)} with {self._length} bytes of data"
             return self._close(Found.ABSURD, f"the client sent {what}", self._refusal())
         return None
@@ -284,7 +285,7 @@ class ServerHandshake:
         if self._length:
             return None
         if self._option == Option.ABORT:
-            # "NBD_OPT_ABORT" is granted whatever data it came with.
+            # "NBD_OPT_ABORT" is acknowledged whatever its data.
             return self._close(Found.ABORTED, "the client aborted", self._refusal())
         self._advance(Found.SKIPPED)
         return Reply(self._refusal())
@@ -304,7 +305,7 @@ class ServerHandshake:
         return Reply(answer.data)
 
     def _refusal(self) -> bytes:
-        """What to tell a client about an option that is passed over."""
+        """Pack the reply to an option whose data is skipped."""
         if self._option == Option.EXPORT_NAME:
             return b""  # it has no error reply
         if self._option == Option.ABORT:

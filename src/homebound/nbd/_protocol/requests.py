@@ -1,8 +1,8 @@
-"""Finding the requests in what a client sends, without copying them out of the receive buffer.
+"""The parser of requests, which leaves their payloads in the receive buffer.
 
-Sans-I/O: whoever owns the socket receives straight into `get_buffer`, says how much came, and then
-takes all complete requests at once. On the way in a request is a plain tuple; no object is made for
-it, because the time to make one would be a good part of the time to answer it.
+Sans-I/O: the owner of the socket receives into `get_buffer`, calls `received` with the size, and
+then takes all complete requests at once. A request is a plain tuple here, not an object, because
+making an object would take a good part of the time to answer it.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _HEADER = REQUEST.size
 _WRITE = int(Command.WRITE)
 _unpack = REQUEST.unpack_from
 
-# A payload above MAX_PAYLOAD is refused. Up to here it is passed over and the client hears about
-# it ("Size constraints": error or disconnect); beyond, the connection ends.
+# A payload above MAX_PAYLOAD is refused. Up to MAX_SKIP it is skipped and the client gets an error
+# reply ("Size constraints": error or disconnect); beyond, the server disconnects.
 MAX_SKIP = 2 * MAX_PAYLOAD
 ALLOWANCE = 256 << 10  # bytes of payload that a connection may hold without reserving them
-# Bytes received at a time: a sender that is as fast keeps one system call busy for all of a large
-# payload, while the others of the home wait.
+# Bytes received at a time: with a fast client, one system call would receive all of a large payload
+# while the home's other connections wait.
 RECEIVE_MAX = 1 << 20
-# A window with no more room than this fraction of it counts as full. And the start of a request
-# that waits for its rest, if not longer than that, is kept in memory of its own, so that a client
-# which stops in the middle does not hold a big buffer.
+# A window whose free part is at most this fraction of it counts as full. An incomplete request of
+# at most that size is kept in memory of its own, so that a client that stops in the middle of one
+# does not hold a large buffer.
 _FRACTION = 64
 _NO_WINDOW = memoryview(b"")
 
 
 class RequestStream:
-    """The client's half of the transmission phase, as a window on the stream of bytes.
+    """The requests of one client, through a window on its byte stream.
 
-    Home thread only; `pool` is that thread's. What a payload takes until it is complete is reserved
-    of the `account` before it is received.
+    Home thread only; `pool` is that thread's. The memory for a payload is reserved from `account`
+    before the payload is received.
     """
 
     __slots__ = (
@@ -65,26 +65,26 @@ class RequestStream:
     def __init__(self, pool: BufferPool, account: Account) -> None:
         self._pool = pool
         self._account = account
-        # For the payload that is being received, and then for the request that is given out first:
-        # whoever takes its payload over sets it to 0.
+        # Reserved for the payload being received, then for the first request that `peek` returns.
+        # A caller that keeps that payload takes over the reservation by setting this to 0.
         self.reserved = 0
-        self._stalled_size = 0  # held for what waits in the window while nothing is served
+        self._stalled_size = 0  # held for the window's data while the connection is stalled
         self._little = pool.size // _FRACTION
-        # A pool's buffer while something is in it; [_start, _stop) is what has not been consumed.
+        # A pool's buffer while it holds data; [_start, _stop) has not been consumed.
         self._window = _NO_WINDOW
         self._start = self._stop = 0
-        # The start of a request, kept here while there is no window.
+        # An incomplete request, kept here while there is no window.
         self._carry = b""
-        # The payload of a WRITE too large for the window, its filled part, and its header.
+        # The payload of a WRITE that is too large for the window, its filled size, its header.
         self._big: memoryview | None = None
         self._big_filled = 0
         self._big_head = (0, 0, 0, 0)
-        # Bytes of a refused payload: of one that was peeked at; of one to pass over before the
-        # next request. At most one of them is not 0.
+        # Bytes of a refused payload: `_refused` of a request that `peek` has returned, `_skip` yet
+        # to be skipped before the next request. At most one of them is not 0.
         self._refused = self._skip = 0
 
     def get_buffer(self) -> memoryview:
-        """Where to put the next bytes; not to be asked for while there is no room."""
+        """Return memory for the next bytes; not to be called after `settle` returned True."""
         if self._big is not None:
             return self._big[self._big_filled : self._big_filled + RECEIVE_MAX]
         window = self._window
@@ -93,7 +93,7 @@ class RequestStream:
         return window[self._stop : self._stop + RECEIVE_MAX]
 
     def put(self, data: bytes) -> None:
-        """These bytes were received by somebody else; as many as fit into a buffer."""
+        """Take bytes that were received elsewhere, at most as many as fit into a buffer."""
         rest = memoryview(data)
         while rest:
             buffer = self.get_buffer()
@@ -103,7 +103,7 @@ class RequestStream:
             rest = rest[len(part) :]
 
     def received(self, size: int) -> None:
-        """`size` bytes were put there."""
+        """Take `size` bytes that were received into `get_buffer`'s memory."""
         if self._big is not None:
             self._big_filled += size
         else:
@@ -111,13 +111,13 @@ class RequestStream:
 
     @property
     def empty(self) -> bool:
-        """Nothing has come that was not consumed, except perhaps the start of a request."""
+        """Whether all is consumed, except perhaps the start of an incomplete request."""
         return self._start == self._stop and self._big is None
 
     def peek(self, limit: int) -> list[Request]:
-        """All complete requests in order, at most `limit`; they stay until `consume`.
+        """Return complete requests in order, at most `limit`; they stay until `consume`.
 
-        Raises RemoteProtocolError if the next thing there is not a request.
+        Raises RemoteProtocolError if the next bytes are not a request.
         """
         if self._big is not None:
             return self._peek_big()
@@ -147,19 +147,19 @@ class RequestStream:
         return found
 
     def payload(self, length: int, end: int) -> memoryview:
-        """The payload of a request that was just peeked at; valid until it is consumed."""
+        """Return the payload of a request from the last `peek`; valid until it is consumed."""
         if self._big is not None:
             return self._big[:length]
         return self._window[end - length : end]
 
     def keep_payload(self, length: int, end: int) -> memoryview | bytes:
-        """The same, valid for as long as it is referred to."""
+        """Return the payload in memory that stays valid after `consume`."""
         if self._big is not None:
             return memoryview(self._big.obj)  # a worker's own: see MemoryDisk on sharing a view
         return bytes(self.payload(length, end))
 
     def consume(self, end: int) -> None:
-        """Drop everything before the position that came with a request."""
+        """Drop everything up to `end`, the position after a request."""
         if self._big is not None:
             self._big = None
         else:
@@ -170,10 +170,10 @@ class RequestStream:
             self.reserved = 0
 
     def settle(self, *, stalled: bool) -> bool:
-        """All that could be consumed has been: make room, and give back what is not needed.
+        """Make room after consuming, and give back unneeded memory.
 
-        `stalled`: complete requests may still be in there. True if nothing more may be received:
-        there is no room for it, or not yet.
+        `stalled`: complete requests may be left. Returns True if no more may be received for now,
+        because there is no room.
         """
         window = self._window
         left = self._stop - self._start
@@ -190,7 +190,7 @@ class RequestStream:
         return False
 
     def release(self) -> None:
-        """Forget everything; the connection has gone."""
+        """Drop all data and reservations; the connection is lost."""
         if self._window is not _NO_WINDOW:
             self._close(self._window)
         self._big = None
@@ -220,14 +220,14 @@ class RequestStream:
         self._pool.give_back(window)
 
     def _make_room(self, window: memoryview, left: int) -> bool:
-        """The window holds the start of one request; see to it that the rest of it fits.
+        """Make room for the rest of the incomplete request in the window.
 
-        False if it has to wait for the account.
+        Returns False if it has to wait for the account.
         """
         needed = _HEADER
         if left >= _HEADER:
             head, cookie, offset, length = _unpack(window, self._start)
-            needed += length  # only a WRITE can be incomplete with its header there
+            needed += length  # only a WRITE can be incomplete with a complete header
             if length > ALLOWANCE and not self.reserved:
                 if not self._account.take(length):
                     return False
@@ -254,7 +254,7 @@ class RequestStream:
         return [(*self._big_head, 0)]
 
     def _refuse_payload(self, length: int) -> None:
-        """A WRITE above the largest payload is given out alone, as if it ended with its header."""
+        """Prepare to skip a payload above the maximum: its WRITE is returned alone, without it."""
         if length > MAX_SKIP:
             raise RemoteProtocolError(f"a WRITE announced {length} bytes of payload")
         self._refused = length
@@ -266,5 +266,5 @@ class RequestStream:
 
     @staticmethod
     def _refuse(found: list[Request], reason: str) -> None:
-        if not found:  # what came before it is served first
+        if not found:  # the requests before it are served first
             raise RemoteProtocolError(reason)

@@ -29,21 +29,21 @@ MAX_STRING = 4096  # bytes; "Conventions"
 
 
 class HandshakeFlag(IntFlag):
-    """What the server offers before anything else."""
+    """The flags that the server offers in its greeting."""
 
     FIXED_NEWSTYLE = 1 << 0
     NO_ZEROES = 1 << 1
 
 
 class ClientFlag(IntFlag):
-    """What the client takes of it."""
+    """The flags that the client sets in return."""
 
     FIXED_NEWSTYLE = 1 << 0
     NO_ZEROES = 1 << 1
 
 
 class TransmissionFlag(IntFlag):
-    """What an export can do."""
+    """The capabilities of an export."""
 
     HAS_FLAGS = 1 << 0
     READ_ONLY = 1 << 1
@@ -60,7 +60,7 @@ class TransmissionFlag(IntFlag):
 
 
 class Option(IntEnum):
-    """What a client may ask for during the handshake."""
+    """The options of a client during the handshake."""
 
     EXPORT_NAME = 1
     ABORT = 2
@@ -75,7 +75,7 @@ class Option(IntEnum):
 
 
 class ReplyType(IntEnum):
-    """How the server answers an option. Errors have the top bit set."""
+    """The types of replies to options. Errors have the top bit set."""
 
     ACK = 1
     SERVER = 2
@@ -93,7 +93,7 @@ class ReplyType(IntEnum):
 
 
 class Info(IntEnum):
-    """What a client may want to know about an export."""
+    """The information that a client may request about an export."""
 
     EXPORT = 0
     NAME = 1
@@ -108,21 +108,21 @@ SIMPLE_REPLY_MAGIC = 0x67446698
 STRUCTURED_REPLY_MAGIC = 0x668E33EF
 
 # The first 8 bytes of a request (magic, flags, type) are read as one number, its *head*, so that
-# one comparison tells a plain READ or WRITE with the right magic from everything else. Likewise
-# the first 8 bytes of a reply (magic, error).
+# one comparison recognizes a plain READ or WRITE with the right magic. Likewise the first 8 bytes
+# of a reply (magic, error).
 REQUEST = Struct(">QQQI")  # head, cookie, offset, length
 SIMPLE_REPLY = Struct(">QQ")  # SIMPLE_REPLY_MAGIC << 32 | error, cookie
 SIMPLE_REPLY_OK = SIMPLE_REPLY_MAGIC << 32
-# "Structured reply message": head, cookie, length of what follows; of data, its offset follows.
+# "Structured reply message": head, cookie, length of the rest; then, for data, its offset.
 CHUNK = Struct(">QQI")  # STRUCTURED_REPLY_MAGIC << 32 | flags << 16 | type, cookie, length
 DATA_CHUNK = Struct(">QQIQ")
 ERROR_CHUNK = Struct(">QQIIH")  # ..., error, length of a text
 
-MAX_PAYLOAD = 32 << 20  # bytes; the least that "Size constraints" asks of a server's default
+MAX_PAYLOAD = 32 << 20  # bytes; the minimum that "Size constraints" requires of a server by default
 
 
 class Command(IntEnum):
-    """What a request wants done."""
+    """The commands of requests."""
 
     READ = 0
     WRITE = 1
@@ -136,7 +136,7 @@ class Command(IntEnum):
 
 
 class CommandFlag(IntFlag):
-    """How it wants it done."""
+    """The flags of requests."""
 
     FUA = 1 << 0
     NO_HOLE = 1 << 1
@@ -146,13 +146,13 @@ class CommandFlag(IntFlag):
 
 
 class ChunkFlag(IntFlag):
-    """What a chunk of a structured reply says of the whole."""
+    """The flags of the chunks of a structured reply."""
 
     DONE = 1 << 0
 
 
 class ChunkType(IntEnum):
-    """What a chunk holds. Errors have the top bit set."""
+    """The types of chunks. Errors have the top bit set."""
 
     NONE = 0
     OFFSET_DATA = 1
@@ -174,7 +174,7 @@ class Error(IntEnum):
 
 
 def request_head(command: int, flags: int = 0) -> int:
-    """The first 8 bytes of a request, as a number."""
+    """Return the first 8 bytes of a request, as a number."""
     return REQUEST_MAGIC << 32 | flags << 16 | command
 
 
@@ -183,5 +183,5 @@ PLAIN_WRITE = request_head(Command.WRITE)
 
 
 def last_chunk_head(kind: ChunkType) -> int:
-    """The first 8 bytes of a structured reply's only or last chunk, as a number."""
+    """Return the first 8 bytes of a structured reply's only or last chunk, as a number."""
     return STRUCTURED_REPLY_MAGIC << 32 | ChunkFlag.DONE << 16 | kind

@@ -1,4 +1,4 @@
-"""Taking in the connections that arrive at a listening socket."""
+"""The accept loop of a listening socket."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_AT_ONCE = 8  # connections accepted before others of the loop get their turn
+_AT_ONCE = 8  # connections accepted before the loop's other callbacks run
 _RETRY_AFTER = 0.1  # seconds, when out of descriptors or memory
-_LOOK_AFTER = 0.001  # seconds, when the homes have yet to take in those accepted before
+_LOOK_AFTER = 0.001  # seconds, when the lanes are still setting up earlier connections
 
 
 class Acceptor:
-    """Hands each connection to `take`, from now on until `stop`. Home thread of `loop` only.
+    """Accepts connections and calls `take` with each, until `stop`. Home thread of `loop` only.
 
-    The socket becomes its own, to be closed in the end. While `busy()` none is accepted: accepting
-    is quicker than taking in, so a flood of connections would pile up where clients are served.
+    It owns `listener` and closes it in `stop`. It accepts none while `busy()`: accepting is faster
+    than setting up a connection, so a flood of them would queue up where clients are served.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Acceptor:
         self._listen()
 
     def stop(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting, and close the listener."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
@@ -60,18 +60,18 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
-                    continue  # that client has left before it was its turn
+                    continue  # the client disconnected before it was accepted
                 self._pause_for(_RETRY_AFTER)  # out of descriptors or memory
                 return
             try:
                 prepare(connection)
             except OSError:
-                connection.close()  # it has left since
+                connection.close()  # the client has disconnected since
             else:
                 self._take(connection)
 
     def _pause_for(self, seconds: float) -> None:
-        # A connection that waits keeps the socket readable: looking again at once would be all that
-        # this loop does.
+        # A pending connection keeps the socket readable, so the loop would do nothing but call
+        # _accept.
         self._loop.remove_reader(self._listener)
         self._pause = self._loop.call_later(seconds, self._listen)

@@ -1,7 +1,8 @@
-"""How much memory the data of all clients may take; a request that would exceed it waits.
+"""A limit on the memory for the data of all clients; a request that would exceed it waits.
 
 The server has one Budget. Each connection has an Account, in its home, with a small allowance of
-its own: small requests of a client that takes its replies take no lock and never wait for others.
+its own: small requests of a client that reads its replies acquire no lock and never wait for other
+clients.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ DEFAULT_BUDGET = 512 << 20  # bytes
 
 
 class Ask:
-    """A wish for a part of the budget, waiting to be granted."""
+    """A request for a part of the budget, waiting to be granted."""
 
     __slots__ = ("grant", "size")
 
@@ -30,7 +31,7 @@ class Ask:
 
 
 class Budget:
-    """Bytes that the accounts share. Used by all threads; wishes are granted in order."""
+    """Bytes that the accounts share. Used by all threads; granted in the order of the requests."""
 
     __slots__ = ("_lock", "_waiting", "limit", "tight", "used")
 
@@ -39,14 +40,15 @@ class Budget:
         self._lock = threading.Lock()  # guards the rest
         self.used = 0  # may exceed the limit by what was forced
         self._waiting: deque[Ask] = deque()
-        # There is nothing to spare: a function of the two, which may be looked at without the lock.
+        # Nothing is available: a function of the two above, which may be read without the lock.
         self.tight = False
 
     def take(self, size: int, grant: Callable[[Ask], bool]) -> Ask | None:
-        """Take a part: None if that is done, else what waits for it.
+        """Take `size` bytes now and return None, or return an Ask that waits for them.
 
-        `grant` is then called once it is taken, by the thread that made room. If it returns False,
-        for nothing is left that could use it, it is given back.
+        When they are available, the thread that released them takes them for the Ask and calls
+        `grant`. If that returns False, because the home of the waiting connection has ended, they
+        are given back.
         Called from: any thread.
         """
         with self._lock:
@@ -59,7 +61,7 @@ class Budget:
             return ask
 
     def force(self, size: int) -> None:
-        """Take a part for data that is there already.
+        """Take `size` bytes, past the limit if need be, for data that is in memory already.
 
         Called from: any thread.
         """
@@ -67,7 +69,7 @@ class Budget:
             self._add(size)
 
     def give_back(self, size: int) -> None:
-        """Let others have it.
+        """Give `size` bytes back, and grant them to those waiting.
 
         Called from: any thread.
         """
@@ -78,7 +80,7 @@ class Budget:
             size = sum(ask.size for ask in granted if not ask.grant(ask))
 
     def withdraw(self, ask: Ask) -> None:
-        """Wait no more; nothing if it was granted already, which its `grant` is told.
+        """Cancel a waiting Ask; do nothing if it is granted already.
 
         Called from: any thread.
         """
@@ -106,9 +108,9 @@ class Budget:
 
 
 class Account:
-    """What one connection holds of the budget. Home thread only.
+    """One connection's share of the budget. Home thread only.
 
-    `go_on` is called when a wish that was refused may be tried again.
+    `go_on` is called when a `take` that returned False may be tried again.
     """
 
     __slots__ = ("_ask", "_credit", "_go_on", "_loop", "_wanted", "budget", "held")
@@ -119,13 +121,13 @@ class Account:
         self.budget = budget
         self._loop = loop
         self._go_on = go_on
-        self.held = 0  # of which what exceeds the allowance is the budget's
+        self.held = 0  # bytes; the part above the allowance is taken from the budget
         self._ask: Ask | None = None
-        self._wanted = 0  # what the last `take` was for
-        self._credit = 0  # granted after a wait, and not held yet
+        self._wanted = 0  # the size of the last `take`
+        self._credit = 0  # granted after a wait and not yet held
 
     def take(self, size: int) -> bool:
-        """Hold so much more, or wait for it: False, and `go_on` is called when there is room."""
+        """Hold `size` bytes more; or return False, and call `go_on` when there is room."""
         if self._ask is not None:
             return False
         self._wanted = size
@@ -141,26 +143,26 @@ class Account:
         return True
 
     def force(self, size: int) -> None:
-        """Hold so much more, of what is there already."""
+        """Hold `size` bytes more, for data that is in memory already."""
         more = _over(self.held + size) - _over(self.held)
         self.held += size
         if more:
             self.budget.force(more)
 
     def give_back(self, size: int) -> None:
-        """Hold so much less."""
+        """Hold `size` bytes less."""
         less = _over(self.held) - _over(self.held - size)
         self.held -= size
         if less:
             self.budget.give_back(less)
         ask = self._ask
         if ask is not None and self.held + self._wanted <= ALLOWANCE:
-            self._ask = None  # it needs nothing of the others any more
+            self._ask = None  # the allowance is enough now
             self.budget.withdraw(ask)
             self._go_on()
 
     def close(self) -> None:
-        """Wait no more. What is held is still to be given back."""
+        """Stop waiting. What is held must still be given back."""
         ask, self._ask = self._ask, None
         if ask is not None:
             self.budget.withdraw(ask)
@@ -169,7 +171,10 @@ class Account:
             self.budget.give_back(credit)
 
     def _grant(self, ask: Ask) -> bool:
-        """Called from: any thread."""
+        """Pass the grant on to the home thread.
+
+        Called from: any thread.
+        """
         try:
             self._loop.call_soon_threadsafe(self._granted, ask)
         except RuntimeError:  # that loop is closed
@@ -177,7 +182,7 @@ class Account:
         return True
 
     def _granted(self, ask: Ask) -> None:
-        if self._ask is not ask:  # the connection has ended meanwhile
+        if self._ask is not ask:  # the connection has ended since
             self.budget.give_back(ask.size)
             return
         self._ask = None

@@ -1,8 +1,8 @@
 """The transmission phase of one connection: requests off the transport, replies onto it.
 
-What the disk can answer at once is answered right here, in the callback that brought the requests,
-and all such replies go out with one write: no coroutine, no object and no hand-over for a request
-that need not wait. Only the others become objects and get a task, in this connection's home.
+A request that the disk can complete at once is answered in the callback that received it, and all
+such replies go out with one write: without a coroutine, an object or another thread. The others
+become SlowRequests, for a task or a worker.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     from .served import Served
     from .slow import Replies
 
-BATCH = 64  # requests looked at before the state of the connection is looked at again
-# A turn: what is served before others of the same home get theirs. So many requests, or so many
-# bytes, or, if it is BATCH requests or as many bytes, what was done in so many seconds.
+BATCH = 64  # requests served before the state of the connection is checked again
+# A turn is what is served before the home's other connections run: at most TURN requests,
+# TURN_BYTES bytes or, after BATCH requests or their worth of bytes, TURN_SECONDS.
 TURN = 256
 TURN_BYTES = 8 << 20
 TURN_SECONDS = 0.001
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One client and the disk it has chosen. Home thread only."""
+    """One client and the export that it has chosen. Home thread only."""
 
     def __init__(
         self,
@@ -76,10 +76,9 @@ class Connection(asyncio.BufferedProtocol):
         self._verdict = partial(
             verdict, size=export.size, read_only=read_only, structured=structured
         )
-        # READs are answered with structured replies: each with one chunk that is the last, so that
-        # DF changes nothing.
+        # READs get structured replies, each of one chunk, so that DF makes no difference.
         self._structured = structured
-        # For the hot path: the head of a request that may be written at once (none is -1), and
+        # For the hot path: the head of a WRITE that may be carried out at once (-1: none may), and
         # the bits of a head that matter. FUA does not where there is no stable storage.
         self._plain_write = -1 if read_only else PLAIN_WRITE
         self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
@@ -90,15 +89,15 @@ class Connection(asyncio.BufferedProtocol):
         self._stream = RequestStream(lane.pool, account)
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
         self._in_flight = InFlight(served, self._replied)
-        # Complete requests may be left in the stream. Either a limit is met, and what lifts it
-        # calls _go_on; or it is others' turn, and _continue is queued in the loop. It is queued
-        # once at most, and no other turn is taken while it is, however the client cuts what it
-        # sends.
+        # Complete requests may be left in the stream. Either a limit is reached, and _go_on is
+        # called when there is room again; or the turn is over, and _continue is queued in the loop.
+        # It is queued at most once, and no other turn begins while it is, however the client splits
+        # its data.
         self._stalled = False
         self._continuing = False
         self._receiving = True
         self._eof = False
-        # No request is taken any more; it is over when those in flight have been answered.
+        # No more requests are taken; the connection ends when those in flight are answered.
         self._ending = False
         self._lost = False
 
@@ -109,14 +108,14 @@ class Connection(asyncio.BufferedProtocol):
             f"{self._outbox.unsent} bytes unsent>"
         )
 
-    # What the transport calls.
+    # Called by the transport.
 
     def get_buffer(self, _: int) -> memoryview:
-        """Where the next bytes go."""
+        """Return the memory for the next bytes."""
         return self._stream.get_buffer()
 
     def buffer_updated(self, size: int) -> None:
-        """They are there."""
+        """Serve the `size` bytes that were received into it."""
         self._stream.received(size)
         if self._stalled:
             self._settle()
@@ -124,44 +123,44 @@ class Connection(asyncio.BufferedProtocol):
             self._serve()
 
     def eof_received(self) -> bool:
-        """The client says no more. What it has asked for is still answered, then we hang up."""
+        """Answer what the client has requested, then disconnect."""
         self._eof = True
         if not self._stalled:
             self._serve()
         return True
 
     def pause_writing(self) -> None:
-        """Not all was sent."""
+        """Hold replies back: the transport could not send all."""
         self._outbox.pause()
 
     def resume_writing(self) -> None:
-        """The transport has sent all that it was given; go on."""
+        """Go on: the transport has sent all that it was given."""
         if self._lost:
             return
         self._outbox.resume()
-        # Not here: closing a transport of asyncio's that calls this has it end twice.
+        # Not here: closing an asyncio transport while it calls this ends it twice.
         if self._ending:
             self._loop.call_soon(self._end_if_done)
         elif self._stalled:
             self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The client has gone. What is in flight is finished, for it is half done already."""
+        """Drop what is unsent; requests in flight are finished, as they may be partly done."""
         self._lost = self._ending = True
         self._stream.release()
         self._outbox.drop()
         self._account.close()
         self._end_if_done()
 
-    # What the server calls.
+    # Called by the server.
 
     def begin(self, early: bytes) -> None:
-        """Start serving; `early` came along with the choice of the export."""
+        """Start serving; `early` was received together with the choice of the export."""
         self._stream.put(early)
         self._serve()
 
     def stop(self) -> None:
-        """Take no more requests, refuse those that wait, hang up when the others are done."""
+        """Refuse requests that have not begun; disconnect when those in flight are answered."""
         if self._ending:
             return
         self._ending = True
@@ -170,28 +169,28 @@ class Connection(asyncio.BufferedProtocol):
         self._end_if_done()
 
     def abort(self) -> None:
-        """Hang up now, whatever is unsent or in flight."""
+        """Disconnect now, whatever is unsent or in flight."""
         self._transport.abort()
         self._in_flight.cancel()
 
     # Serving.
 
     def _serve(self) -> None:
-        """Serve what has arrived, as far as limits and the others of this home allow."""
+        """Serve received requests, as far as the limits and this turn allow."""
         if self._lost:
             return
         in_flight = self._in_flight
         try:
             self._take_turn(self._stream)
         except RemoteProtocolError:
-            self._ending = True  # there is no telling where the next request begins
+            self._ending = True  # it is unknown where the next request begins
         self._outbox.settle()
         if in_flight.waiting:
             in_flight.start()
         self._settle()
 
     def _settle(self) -> None:
-        """Receive more or not, or end, as the state after a turn or an arrival asks for."""
+        """Pause or resume receiving, or end, as the state requires."""
         if self._eof and not self._stalled:
             self._ending = True
         if self._ending:
@@ -203,7 +202,7 @@ class Connection(asyncio.BufferedProtocol):
             self._set_receiving(wanted=receive)
 
     def _go_on(self) -> None:
-        """Have the rest served in the next iteration of the loop."""
+        """Serve the rest in the next iteration of the loop."""
         if not self._continuing:
             self._continuing = True
             self._loop.call_soon(self._continue)
@@ -235,8 +234,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
 
     def _run(self, batch: list[Request]) -> int:
-        """Serve requests in order until a limit is met, at least one; what it cost of a turn."""
-        # This loop is where the time goes: what it needs again and again is in local names.
+        """Serve at least one request, in order until a limit; return the cost, of TURN."""
+        # This is the hot loop, so it keeps in local variables what it uses for each request.
         try_read, try_write = self._disk.try_read_into, self._disk.try_write
         size, plain_write, mask = self._size, self._plain_write, self._head_mask
         payload, outbox = self._stream.payload, self._outbox
@@ -279,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
                     at = self._run_other(request, out, at)
                     if self._short:
                         break
-            except BaseException as failure:  # noqa: BLE001  (whatever it is, the client gets a reply)
+            except BaseException as failure:  # noqa: BLE001  (each request gets a reply)
                 at = self._fail(failure, request, out, at)
             served += 1
             consumed = end
@@ -298,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
         return served + (read + written) * TURN // TURN_BYTES
 
     def _run_other(self, request: Request, out: memoryview, at: int) -> int:
-        """Serve a request that is not answered at once; where to pack the next reply."""
+        """Serve a request that the hot loop does not; return where to pack the next reply."""
         head, cookie, offset, length, end = request
         command, flags = split_head(head)
         if command == Command.DISC:
@@ -323,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         return at
 
     def _fail(self, failure: BaseException, request: Request, out: memoryview, at: int) -> int:
-        """The disk has failed at once; where to pack the next reply."""
+        """Pack the reply to a request that failed at once; return where to pack the next one."""
         pass_on_interrupt(failure, self._loop)
         head, cookie, *_ = request
         command, _ = split_head(head)
@@ -333,11 +332,11 @@ class Connection(asyncio.BufferedProtocol):
         return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
 
     def _in_chunks(self, command: int) -> bool:
-        """Whether a reply to this command has to be structured, an error too."""
+        """Return whether a reply to this command must be structured, even an error."""
         return self._structured and command == Command.READ
 
     def _replied(self, replies: Replies) -> None:
-        """Some of the requests in flight are done."""
+        """Send the replies to some of the requests in flight."""
         lane = self._lane
         lane.bytes_read += replies.bytes_read
         lane.bytes_written += replies.bytes_written
@@ -358,7 +357,7 @@ class Connection(asyncio.BufferedProtocol):
         self._served.faults.tell(failure, command, self._loop)
 
     def _refuse_rest(self) -> None:
-        """Answer what has arrived and will not be served any more."""
+        """Refuse the received requests that will not be served."""
         stream, refused = self._stream, []
         try:
             while batch := stream.peek(BATCH):
@@ -369,12 +368,12 @@ class Connection(asyncio.BufferedProtocol):
                         refused.append(pack_error(Error.ESHUTDOWN, cookie, chunk=chunk))
                     stream.consume(end)
         except RemoteProtocolError:
-            pass  # and that is as far as it can be understood
+            pass  # the rest cannot be parsed
         if refused:
             self._outbox.write(b"".join(refused))
 
     def _set_receiving(self, *, wanted: bool) -> None:
-        # After the end of file the transport would only tell of it again.
+        # After the end of file the transport would only report it again.
         if wanted == self._receiving or self._eof or self._transport.is_closing():
             return
         self._receiving = wanted
@@ -384,7 +383,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _stop_receiving(self) -> None:
-        """For good. What is left in the stream is not even looked at."""
+        """Stop receiving for good, and drop what is left in the stream."""
         self._stream.release()
         self._account.close()
         self._set_receiving(wanted=False)
@@ -395,4 +394,4 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             self._lane.leave(self)
         elif not self._outbox.holds_back:
-            self._transport.close()  # what it has and could not send is sent first
+            self._transport.close()  # after sending what is in its buffer

@@ -1,4 +1,4 @@
-"""The failures of one export's disk: told once of each kind, and counted by the lanes."""
+"""The failures of one export's disk: each kind is logged once; the lanes count all."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger("homebound.nbd")
 
 
 class Faults:
-    """What was told of one export. Used by all threads that serve it."""
+    """The kinds of failures logged for one export. Used by all threads that serve it."""
 
     __slots__ = ("_disk", "_name", "_told")
 
     def __init__(self, name: str, disk: Disk) -> None:
         self._name = name
         self._disk = disk
-        # Kinds of failures. Threads share it by its own atomic setdefault: the one whose value is
-        # found there tells.
+        # By kind of failure. Threads share it through its atomic setdefault: the thread whose value
+        # is stored logs the failure.
         self._told: dict[object, object] = {}
 
     def tell(self, failure: BaseException, command: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -49,18 +49,18 @@ class Faults:
                 _words(failure),
             )
             return
-        message = f"{disk} raised something that is no OSError; the client was told EIO"
+        message = f"{disk} raised an exception that is not an OSError; the client got EIO"
         loop.call_exception_handler({"message": message, "exception": failure})
 
 
 def errno_of(failure: BaseException) -> int | None:
-    """The errno of an OSError; None where a disk has put something else there."""
+    """Return the errno of an OSError; None if a disk has set it to anything but an int."""
     number = failure.errno if isinstance(failure, OSError) else None
     return number if isinstance(number, int) else None
 
 
 def pass_on_interrupt(failure: BaseException, loop: asyncio.AbstractEventLoop) -> None:
-    """Raise it again, from the loop, if it may be Ctrl-C: only the main thread is told of that."""
+    """Raise a KeyboardInterrupt in the main thread again, from the loop: it may be Ctrl-C."""
     if isinstance(failure, KeyboardInterrupt) and (
         threading.current_thread() is threading.main_thread()
     ):
@@ -72,10 +72,10 @@ def _raise(failure: BaseException) -> None:
 
 
 def safe_repr(disk: Disk) -> str:
-    """Name a disk in a report, even one whose own __repr__ fails."""
+    """Return the repr of a disk, or the default one if its own raises."""
     try:
         return repr(disk)
-    except Exception:  # noqa: BLE001  (the report is about another failure, and has to be made)
+    except Exception:  # noqa: BLE001  (it must not hide the failure being logged)
         return object.__repr__(disk)
 
 

@@ -1,4 +1,4 @@
-"""The handshake of one connection: the sans-I/O core on a transport, with a time limit."""
+"""The handshake of one connection: ServerHandshake on a transport, with a time limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from .served import Served
 
 
-MAX_ANSWERS = 64  # to options, in a turn; then others of the same home get theirs
+MAX_ANSWERS = 64  # in a turn; then the home's other connections run
 
 
 class Greeter(asyncio.Protocol):
-    """Haggles with one client until it has chosen an export or gone. Home thread only."""
+    """Negotiates with one client until it chooses an export or disconnects. Home thread only."""
 
     def __init__(
         self, lane: Lane, exports: ExportTable, served: Mapping[str, Served], time_limit: float
@@ -30,10 +30,10 @@ class Greeter(asyncio.Protocol):
         self._served = served
         self._handshake = ServerHandshake(exports)
         self._time_limit = time_limit
-        # The client does not read; its options are not answered and not even received meanwhile.
+        # The client does not read; meanwhile its options are neither answered nor received.
         self._paused = False
-        # Options may be left to be answered, and _continue is queued in the loop: once at most, and
-        # nothing is received or answered before it has run.
+        # Options may be left unanswered, and _continue is queued in the loop: at most once, and
+        # nothing is received or answered before it runs.
         self._continuing = False
         self._receiving = True
         self._loop: asyncio.AbstractEventLoop
@@ -41,52 +41,52 @@ class Greeter(asyncio.Protocol):
         self._timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Send the greeting."""
         transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is not one
         self._loop = asyncio.get_running_loop()
-        # Paused means "something is unsent", here and in the transmission phase.
+        # With this limit paused means that something is unsent, in the transmission phase too.
         transport.set_write_buffer_limits(0)
-        # It covers the time after a refusal too: a client that does not read it is cut off.
+        # It includes the time after an error reply: a client that does not read is disconnected.
         self._timer = self._loop.call_later(self._time_limit, transport.abort)
         self._lane.join(self)
         if not transport.is_closing():
             transport.write(self._handshake.greeting())
 
     def data_received(self, data: bytes) -> None:
-        """Answer as much as there is."""
+        """Answer what was received."""
         self._handshake.receive(data)
         self._answer()
 
     def eof_received(self) -> None:
-        """Close: whoever says no more cannot choose an export any more."""
+        """Close: the client can no longer choose an export."""
 
     def pause_writing(self) -> None:
-        """Wait for the client to read."""
+        """Stop answering until the client reads."""
         self._paused = True
         self._receive()
 
     def resume_writing(self) -> None:
-        """It has. Go on, but not here: the transport that calls this must not be closed."""
+        """Go on, but not here: the transport must not be closed while it calls this."""
         self._paused = False
         self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The end of a connection that never came to anything."""
+        """Leave the lane; no export was chosen."""
         self._timer.cancel()
         self._lane.leave(self)
 
     def stop(self) -> None:
-        """Hang up: nothing was promised yet."""
+        """Disconnect: no request can be in flight yet."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Hang up now."""
+        """Disconnect now."""
         self._transport.abort()
 
     def _answer(self) -> None:
-        """Answer what has come, for a turn."""
+        """Answer what was received, for one turn."""
         began, answers = perf_counter(), 0
-        # A write that fails closes the transport, and connection_lost comes later.
+        # A failed write closes the transport, and connection_lost is called later.
         while not (self._paused or self._continuing or self._transport.is_closing()):
             if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
                 self._go_on()
@@ -105,7 +105,7 @@ class Greeter(asyncio.Protocol):
                 return
 
     def _go_on(self) -> None:
-        """Have the rest answered in the next iteration of the loop."""
+        """Answer the rest in the next iteration of the loop."""
         if not self._continuing:
             self._continuing = True
             self._loop.call_soon(self._continue)
@@ -116,7 +116,7 @@ class Greeter(asyncio.Protocol):
         self._answer()
 
     def _receive(self) -> None:
-        """Receive only while there is nothing left to answer."""
+        """Receive only while nothing is left to answer."""
         if self._transport.is_closing():
             return
         wanted = not (self._paused or self._continuing)

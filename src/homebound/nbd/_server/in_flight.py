@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 64
 MAX_BYTES = 64 << 20  # of data that they carry
-# Slices in the disk's hands at once, a quarter of the workers that a home has: a client whose
-# requests are stuck leaves the rest to others. A disk that is awaited may well use workers, too.
+# Slices at the disk at once, a quarter of a home's workers: a client whose requests hang leaves the
+# rest to other clients. A disk with awaited operations may use workers too.
 MAX_STARTED = 16
 
 
 class InFlight:
-    """Home thread only. `done` is called there with the replies to some of the requests.
+    """The pending requests of one connection. Home thread only; `done` gets replies there.
 
-    A request is first `waiting` for `start`; then, if it changes what others are changing, it is
-    held until its range is free; then in a slice of the queue; then in the disk's hands.
+    A request first is `waiting` for `start`; then, if it changes a range that another request is
+    changing, it is held until that range is free; then it is in a slice of the queue; then at the
+    disk.
 
-    A worker's slice is a future and no task: a task would take two iterations of the loop more, one
-    to begin and one to tell that it is over.
+    A slice in a worker is a future, not a task: a task would take two more iterations of the loop,
+    one to begin and one to report its end.
     """
 
     __slots__ = (
@@ -62,19 +63,19 @@ class InFlight:
         self._done = done
         self._loop = asyncio.get_running_loop()
         self.count = 0  # taken and not answered
-        self._bytes = 0  # what they carry
-        self.full = False  # take no more for now: a function of the two
+        self._bytes = 0  # of their data
+        self.full = False  # take no more for now: a function of the two above
         self.waiting: list[SlowRequest] = []  # for `start`
-        self._held: list[SlowRequest] = []  # their ranges are claimed, but not granted yet
+        self._held: list[SlowRequest] = []  # waiting for their claims to be granted
         self._queue: deque[Slice] = deque()
-        # Those in the disk's hands: in a worker's, and those that are awaited.
+        # The slices at the disk: in workers, and awaited.
         self._calls: dict[concurrent.futures.Future[Replies], Slice] = {}
         self._tasks: dict[asyncio.Task[None], Slice] = {}
-        self._started = 0  # slices of either kind that are not answered
+        self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
 
     def add(self, request: SlowRequest) -> None:
-        """One more, for the next `start`."""
+        """Add a request for the next `start`."""
         self.waiting.append(request)
         self._count(1, request.carries)
 
@@ -84,12 +85,12 @@ class InFlight:
         self.full = self.count >= MAX_REQUESTS or self._bytes >= MAX_BYTES
 
     def start(self) -> None:
-        """Begin what was added, as far as it may begin now."""
+        """Begin the added requests, as far as claims and limits allow."""
         waiting, self.waiting = self.waiting, []
         self._enqueue([request for request in waiting if self._claim(request)])
 
     def cancel(self) -> None:
-        """Stop waiting for the disk; `done` is called all the same."""
+        """Stop waiting for the disk, and answer all requests with ESHUTDOWN."""
         given_up = [Slice([request], self._ranges) for request in self._held]
         given_up += self._queue
         given_up += self._calls.values()
@@ -106,7 +107,7 @@ class InFlight:
             task.cancel()
 
     def _claim(self, request: SlowRequest) -> bool:
-        """Claim what it changes, if anything; False if it has to wait for that."""
+        """Claim the range that the request changes, if any; False if it has to wait for it."""
         if not request.changes:
             return True
         grant = partial(self._grant, request)
@@ -116,7 +117,10 @@ class InFlight:
         return granted
 
     def _grant(self, request: SlowRequest) -> bool:
-        """Called from: any thread."""
+        """Pass the grant on to the home thread.
+
+        Called from: any thread.
+        """
         try:
             self._loop.call_soon_threadsafe(self._granted, request)
         except RuntimeError:  # that loop is closed
@@ -124,7 +128,7 @@ class InFlight:
         return True
 
     def _granted(self, request: SlowRequest) -> None:
-        if request in self._held:  # else it was given up meanwhile
+        if request in self._held:  # otherwise it was given up since
             self._held.remove(request)
             self._enqueue([request])
 
@@ -160,18 +164,21 @@ class InFlight:
         call.add_done_callback(self._called)
 
     def _called(self, call: concurrent.futures.Future[Replies]) -> None:
-        """Called from: any thread."""
+        """Pass the result on to the home thread.
+
+        Called from: any thread.
+        """
         try:
             self._loop.call_soon_threadsafe(self._returned, call)
         except RuntimeError:
-            pass  # that loop is closed, and its connections were aborted before
+            pass  # that loop is closed, after its connections were aborted
 
     def _returned(self, call: concurrent.futures.Future[Replies]) -> None:
         part = self._calls.pop(call, None)
         if part is None:
             return  # it was given up
         self._started -= 1
-        if call.cancelled():  # with the workers of a home that ends
+        if call.cancelled():  # with the workers of a home that is ending
             self._give_up(part)
         elif failure := call.exception():  # its worker has died
             self._fail(part, failure)
@@ -194,8 +201,8 @@ class InFlight:
         if part.answered:
             return
         self._started -= 1
-        # It was cancelled, by `cancel` or with its home, perhaps before it had begun; or the disk
-        # has raised GeneratorExit.
+        # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has
+        # raised GeneratorExit.
         failure = None if task.cancelled() else task.exception()
         if failure is None:
             self._give_up(part)

@@ -1,4 +1,4 @@
-"""Sockets that another program has opened, and listens on."""
+"""Listening sockets that another program has opened."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .published import tcp_uri, unix_uri
 
 
 def adopt(listener: socket.socket, name: str) -> str | None:
-    """Take over a listening socket; return the URI of an export there, if it has one.
+    """Take over a listening socket; return the URI of an export on it, None if it has none.
 
-    Raises ListenError, and closes it, if it does not listen.
+    Raises ListenError, and closes the socket, if it does not listen.
     """
     fd = listener.fileno()
     try:
@@ -23,7 +23,7 @@ def adopt(listener: socket.socket, name: str) -> str | None:
         raise ListenError(f"cannot listen on descriptor {fd}: {error.strerror}") from error
     if not listens or listener.type != socket.SOCK_STREAM:
         listener.close()
-        raise ListenError(f"cannot listen on descriptor {fd}: it is not a stream that listens")
+        raise ListenError(f"cannot listen on descriptor {fd}: it is not a listening stream socket")
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         return tcp_uri((address[0], address[1]), name)
     if listener.family == socket.AF_UNIX and isinstance(address, str) and address:

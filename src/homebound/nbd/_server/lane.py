@@ -1,8 +1,8 @@
 """One home's share of a server: the connections that live there, their buffers and counters.
 
-All of it is touched by that home's thread only, so that no request takes a lock. The counters are
-plain attributes; whoever adds them up in another thread reads each of them once, which is atomic on
-every build, and may see some of them a moment older than others.
+Only the home thread changes them, so that no request acquires a lock. The counters are plain
+attributes. A thread that adds them up reads each of them once, which is atomic on every build; some
+of the values it reads may be slightly older than others.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_AFTER_CANCEL = 1.0  # seconds for the connections of a home that ends
-_AFTER_ABORT = 1.0  # seconds that aborted connections get to end
+_AFTER_CANCEL = 1.0  # seconds for the connections of a home that is ending
+_AFTER_ABORT = 1.0  # seconds for aborted connections to end
 
 
 class Member(Protocol):
     """A connection in either phase."""
 
     def stop(self) -> None:
-        """Finish what is in hand, then hang up."""
+        """Finish the requests in flight, then disconnect."""
 
     def abort(self) -> None:
-        """Hang up now."""
+        """Disconnect now."""
 
 
 class Lane:
-    """Where some connections live. Made anywhere; everything else happens in its home thread."""
+    """The connections of one home. Made in any thread, then used by the home thread only."""
 
     def __init__(self) -> None:
         self.pool = BufferPool()
         self.connections = 0  # ever accepted
-        # How many were taken in or turned away, and how many have ended since; both only grow.
+        # How many were set up or refused, and how many have ended since; both only grow.
         self.settled = 0
         self.ended = 0
         self.requests = 0
@@ -45,8 +45,8 @@ class Lane:
         self.disk_errors = 0
         self.bytes_read = 0
         self.bytes_written = 0
-        # Every connection from its handshake on until nothing of it is left, and how many others
-        # are on their way here.
+        # Each connection from the start of its handshake until nothing of it is left, and how many
+        # others are being set up.
         self.members: set[Member] = set()
         self._arriving = 0
         self._stopping = False
@@ -56,7 +56,7 @@ class Lane:
     async def serve(
         self, connection: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol]
     ) -> None:
-        """Take over an accepted connection; the protocol that is made for it joins by itself."""
+        """Set up an accepted connection; its protocol calls `join`."""
         if self._stopping:
             connection.close()
             self.settled += 1
@@ -68,7 +68,7 @@ class Lane:
             loop = asyncio.get_running_loop()
             await loop.connect_accepted_socket(protocol_factory, connection)
         except OSError:
-            connection.close()  # the client left meanwhile
+            connection.close()  # the client has disconnected since
             self.ended += 1
         except BaseException:
             connection.close()
@@ -79,32 +79,32 @@ class Lane:
             self._look()
 
     async def keep(self) -> None:
-        """Ends when it is cancelled, which a home that ends does, and the connections with it."""
+        """Wait until cancelled, as by the end of the home; then end the connections."""
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             await self.stop(_AFTER_CANCEL)
 
     def join(self, member: Member) -> None:
-        """From now on `stop` waits for this one."""
+        """Add a connection that `stop` waits for."""
         self.members.add(member)
         if self._stopping:
             member.stop()
 
     def replace(self, member: Member, successor: Member) -> None:
-        """The connection goes on as another member."""
+        """Replace the member of a connection that enters its next phase."""
         self.join(successor)
         self.members.discard(member)
 
     def leave(self, member: Member) -> None:
-        """Nothing of it is left."""
+        """Remove a connection of which nothing is left."""
         if member in self.members:
             self.members.discard(member)
             self.ended += 1
         self._look()
 
     async def stop(self, grace: float) -> None:
-        """Let the connections finish for `grace` seconds, then abort those that have not."""
+        """Give the connections `grace` seconds to finish, then abort the rest."""
         self._stopping = True
         for member in list(self.members):
             member.stop()

@@ -1,4 +1,4 @@
-"""Sockets to listen on: bound, listening, non-blocking. And what goes with a Unix path."""
+"""Listening sockets, non-blocking, and the socket files of Unix ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNIX_SEND_BUFFER = 1 << 20  # bytes; the system's limit may be less
 
 
 class UnixPath:
-    """A socket file that is ours: `remove` takes away this one and no other."""
+    """A socket file that this process has made; `remove` removes this one and no other."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class UnixPath:
         self._identity = status.st_dev, status.st_ino
 
     def remove(self) -> None:
-        """Unlink it, unless somebody has put another one in its place."""
+        """Unlink the file, unless it has been replaced by another one."""
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(self.path)
             if (status.st_dev, status.st_ino) == self._identity:
@@ -39,9 +39,9 @@ class UnixPath:
 
 
 def listen_unix(path: str | os.PathLike[str]) -> tuple[socket.socket, UnixPath]:
-    """Listen on a path; a socket file that nobody listens on any more is replaced.
+    """Listen on a path; a stale socket file, which no process listens on, is replaced.
 
-    Raises AddressInUse if somebody does, ListenError for whatever else is in the way.
+    Raises AddressInUse if a process listens on it, ListenError if it cannot listen there.
     """
     name = os.fspath(path)
     _remove_stale(name)
@@ -60,11 +60,11 @@ def _remove_stale(name: str) -> None:
     try:
         mode = os.lstat(name).st_mode
     except OSError:
-        return  # nothing there, or nothing that bind would not complain of
+        return  # nothing is there, or bind fails too
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"cannot listen on {name!r}: it exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)  # a listener that is too busy to accept is one, too
+        probe.settimeout(0)  # a listener with a full backlog is one too
         try:
             probe.connect(name)
         except ConnectionRefusedError:
@@ -81,9 +81,9 @@ def _remove_stale(name: str) -> None:
 
 
 def listen_tcp(host: str, addresses: Iterable[AddressInfo]) -> list[socket.socket]:
-    """Listen on each of the addresses that `host` stands for.
+    """Listen on each of the `addresses` of `host`.
 
-    Raises AddressInUse if somebody listens on one, ListenError if one is not this machine's.
+    Raises AddressInUse if one of them is in use, ListenError if one is not this machine's.
     """
     listeners: list[socket.socket] = []
     for family, kind, protocol, _, address in addresses:
@@ -103,7 +103,7 @@ def _listen_tcp(
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Its own port only; the IPv4 one is bound by itself.
+            # IPv6 only: the IPv4 address has a listener of its own.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
@@ -115,14 +115,14 @@ def _listen_tcp(
 
 
 def prepare(connection: socket.socket) -> None:
-    """Options of an accepted connection."""
+    """Set the options of an accepted connection."""
     connection.settimeout(0)
     if connection.family == socket.AF_UNIX:
-        # What a unix socket may hold unread is less than one large reply, or the system's limit.
+        # By default a Unix socket buffers less than one large reply.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER)
     if connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A client whose machine has vanished says nothing, for ever.
+        # A client whose machine has vanished would stay connected forever.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 

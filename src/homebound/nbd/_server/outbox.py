@@ -1,4 +1,4 @@
-"""Replies on their way to one client: packed together, sent together, held back while unsent."""
+"""The replies to one client: packed together, sent together, held back while it does not read."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ if TYPE_CHECKING:
     from .._protocol.buffers import BufferPool
     from .budget import Account
 
-INLINE_MAX = 2 << 20  # bytes of data in one reply that is packed here
-SEND_AT = 256 << 10  # bytes; replies worth a write, more would fall out of the processor's cache
-SEND_MAX = 4 * SEND_AT  # given to the transport at a time, before others of the home get their turn
-MAX_UNSENT = (3 << 20) // 2  # bytes that the client did not take; beyond, no request is served
-# There is room, without a look for each reply, for what is unsent, what is about to be sent, and
-# one more reply.
+INLINE_MAX = 2 << 20  # bytes of data in a reply that is packed here
+SEND_AT = 256 << 10  # bytes for one write; more would not stay in the processor's cache
+SEND_MAX = 4 * SEND_AT  # bytes for the transport before the home's other connections run
+MAX_UNSENT = (3 << 20) // 2  # bytes that the client has not read; beyond, no request is served
+# The buffer has room, without a check for each reply, for what is unsent, what is about to be sent
+# and one more reply.
 assert MAX_UNSENT + SEND_AT + CHUNK_SIZE + INLINE_MAX <= BUFFER_SIZE
 
 
 class Outbox:
-    """Home thread only. The transport's write buffer limit must be 0: paused means unsent bytes.
+    """The unsent replies of one connection. Home thread only.
 
-    To pack replies: `open`, which gives the memory and where to go on in it; `send` with where
-    that ended, at the latest SEND_AT bytes later; `settle` in the end.
+    The transport's write buffer limit must be 0, so that paused means that bytes are unsent.
 
-    A transport that could not send all is given no more until it has: some keep what is left in
-    one piece, which they would move with every byte that they send. One that sends all that it is
-    given, for the client reads as fast, is given no more than SEND_MAX in an iteration of the loop;
-    the rest waits as if it had paused, and `go_on` is called to `resume`.
+    To pack replies, call `open`, which returns the memory and the position to begin at; `send` with
+    the position that was reached, after at most SEND_AT bytes; and `settle` at the end.
+
+    A transport that could not send all is given no more until it has: some keep the rest in one
+    buffer, whose contents they move after each partial send. A transport whose client reads as fast
+    as it sends is given at most SEND_MAX in an iteration of the loop; the rest waits as if the
+    transport had paused, and `go_on` is called to `resume`.
     """
 
     __slots__ = (
@@ -63,35 +65,35 @@ class Outbox:
         self._account = account
         self._go_on = go_on
         self._pool = pool
-        # A pool's buffer while there is anything in it. The transport may still refer to what is
-        # before _sent; what is between that and _packed is held back. Both 0 unless paused.
+        # A pool's buffer while it holds replies. The transport may still refer to the part before
+        # _sent; the part from there to _packed is held back. Both are 0 unless paused.
         self._view: memoryview | None = None
         self._sent = self._packed = 0
-        self._forced = 0  # what the account was made to hold for it
-        # What is held back of that which is in memory of its own, and what to give back to the
-        # account when all of it is sent. The transport still has the last part of what is _owed.
+        self._forced = 0  # bytes that the account holds for it
+        # Data held back in memory of its own, and its charge, to give back to the account when all
+        # of it is sent. _owed is the charge of data whose last part the transport still has.
         self._late: deque[tuple[memoryview, int]] = deque()
         self._owed = 0
-        # The client does not take what we send, or it is others' turn. `unsent` counts from then on
-        # until all is sent, so it is what is left at most.
+        # The client does not read, or other connections run first. `unsent` only grows until all is
+        # sent, so it is an upper bound of what is left.
         self.paused = False
         self.unsent = 0
-        self.full = False  # no more should be made: a function of `unsent`
+        self.full = False  # make no more replies: a function of `unsent` and the budget
 
     @property
     def holds_back(self) -> bool:
-        """There is something that the transport has not been given."""
+        """Whether there is data that the transport has not been given."""
         return self._sent < self._packed or bool(self._late)
 
     def open(self) -> tuple[memoryview, int]:
-        """Where to pack replies, and from which position on."""
+        """Return the memory for replies and the position to begin at."""
         view = self._view
         if view is None:
             view = self._view = self._pool.take()
         return view, self._packed
 
     def send(self, packed: int) -> int:
-        """Send what is packed up to that position; from where on to pack more."""
+        """Send the replies packed up to `packed`; return the position to go on at."""
         size = packed - self._packed
         if not size or self._view is None:
             return packed
@@ -107,7 +109,7 @@ class Outbox:
         return packed
 
     def write(self, data: bytes | memoryview, charge: int = 0) -> None:
-        """Send something in memory of its own, for which the account holds `charge`."""
+        """Send data in memory of its own, for which the account holds `charge`."""
         view = memoryview(data)
         given = 0
         while view and not self.paused and given < SEND_MAX:
@@ -126,17 +128,17 @@ class Outbox:
             self._account.give_back(charge)
 
     def settle(self) -> None:
-        """Nothing more is packed now: let others have the buffer if nothing is left in it."""
+        """End packing: return the buffer to the pool if it is empty."""
         if self._view is not None and not self.paused:
             self._pool.give_back(self._view)
             self._view = None
 
     def pause(self) -> None:
-        """The transport could not send all."""
+        """Hold replies back: the transport could not send all."""
         self.paused = True
 
     def resume(self) -> None:
-        """Now it has. Give it the rest, as long as it sends that."""
+        """Send the rest, as long as the transport sends it at once."""
         self.paused = False
         given = 0
         while not self.paused:
@@ -151,12 +153,12 @@ class Outbox:
                 self._release_forced()
                 self.settle()
                 return
-            if self._sent == self._packed:  # what is packed is little
+            if self._sent == self._packed:  # this is not the packed part, which is small
                 given += len(rest)
             self._hand_over(rest)
 
     def drop(self) -> None:
-        """The connection has gone. The buffer is left to whoever may still refer to it."""
+        """Drop all replies. The transport may still refer to the buffer, so the pool loses it."""
         self._view = None
         self._owed += sum(charge for _, charge in self._late)
         self._late.clear()
@@ -177,7 +179,7 @@ class Outbox:
         asyncio.get_running_loop().call_soon(self._go_on)
 
     def _hand_over(self, data: memoryview) -> bool:
-        """True if it was not all sent."""
+        """Give `data` to the transport; return True if it was not all sent."""
         if self._transport.is_closing():
             return False  # an earlier write has failed; connection_lost is on its way
         self._transport.write(data)  # calls pause() before it returns if something is left
@@ -188,7 +190,7 @@ class Outbox:
         self.full = self.unsent >= MAX_UNSENT or self._account.budget.tight
 
     def _next(self) -> memoryview | None:
-        """What to send next of that which is held back; not too much, for the reason above."""
+        """Take the next part of what is held back, at most SEND_AT bytes."""
         if self._sent < self._packed and self._view is not None:
             start, self._sent = self._sent, min(self._packed, self._sent + SEND_AT)
             return self._view[start : self._sent]

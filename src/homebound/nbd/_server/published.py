@@ -1,4 +1,4 @@
-"""What a server says about itself: its exports, its addresses, its counters."""
+"""The server's public records: exports, URIs and counters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WRITABLE = TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A disk and how it is offered: `description` is for people, `read_only` forbids changes.
+    """A disk and the options of its export: a `description` for people; `read_only` forbids writes.
 
-    Its size is rounded up to a multiple of `round_size`, if None of the server's: for clients that
-    ask for whole blocks of a disk that ends within one. What is past its end reads as zeroes, and
-    zeroes may be written there; anything else is refused with ENOSPC.
+    Its size is rounded up to a multiple of `round_size` (None: the server's), for clients that
+    transfer whole blocks only, of a disk that ends within one. The padding reads as zeroes, and
+    zeroes may be written there; any other write there fails with ENOSPC.
 
-    Raises TypeError for what is no disk, and ValueError for a `round_size` that is not positive.
+    Raises TypeError for a `disk` that is not a Disk, and ValueError for a `round_size` below 1.
 
     >>> from homebound.block import MemoryDisk
     >>> from homebound.nbd import Export, NBDServer
@@ -43,32 +43,32 @@ class Export:
 
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Disk):
-            raise TypeError(f"an Export is made of a Disk; {_instead(self.disk)}")
+            raise TypeError(f"an Export takes a Disk; {_instead(self.disk)}")
         if self.round_size is not None:
             check_number("round_size", self.round_size, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """Counters of a server, from its beginning; sizes in bytes.
+    """Counters of a server, since it was made; sizes in bytes.
 
-    The threads that serve do not stop to be counted, so the numbers may be of slightly different
+    The I/O threads go on while the counters are read, so the values may be of slightly different
     moments.
     """
 
     clients: int  # connected now
     connections: int  # ever
     requests: int
-    errors: int  # replies that carried one
+    errors: int  # error replies
     bytes_read: int  # by clients
     bytes_written: int
-    disk_errors: int = 0  # those of `errors` that a disk has raised
+    disk_errors: int = 0  # those of `errors` that a disk raised
 
 
 def publish(exports: object) -> dict[str, Export]:
-    """Check what a server was given, and have it by name.
+    """Check the `exports` of a server, and return them by name.
 
-    Raises TypeError, saying what is taken, for anything else.
+    Raises TypeError for any other type.
     """
     if isinstance(exports, (Disk, Export)):
         exports = {"": exports}
@@ -78,23 +78,23 @@ def publish(exports: object) -> dict[str, Export]:
     published = {}
     for name, export in exports.items():
         if not isinstance(name, str):
-            raise TypeError(f"the name of an export is a str; {name!r} is {_a_type(name)}")
+            raise TypeError(f"the name of an export must be a str; {name!r} is {_a_type(name)}")
         if not isinstance(export, (Disk, Export)):
-            raise TypeError(f"export {name!r} has to be a Disk or an Export; {_instead(export)}")
+            raise TypeError(f"export {name!r} must be a Disk or an Export; {_instead(export)}")
         published[name] = Export(export) if isinstance(export, Disk) else export
     return published
 
 
 def check_number(what: str, number: object, least: int) -> None:
-    """Refuse anything but a whole number that is large enough."""
+    """Raise TypeError or ValueError unless `number` is an int of at least `least`."""
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{what} is a whole number; {number!r} is {_a_type(number)}")
+        raise TypeError(f"{what} must be an int; {number!r} is {_a_type(number)}")
     if number < least:
-        raise ValueError(f"{what} is {number}; it has to be at least {least}")
+        raise ValueError(f"{what} is {number}; it must be at least {least}")
 
 
 def _instead(given: object) -> str:
-    """Say what was given, and what to do about it."""
+    """Describe a wrong argument, and the right one."""
     if isinstance(given, (str, bytes, os.PathLike)):
         return f"to serve an image, open it: FileDisk({os.fspath(given)!r})"
     return f"{given!r} is {_a_type(given)}"
@@ -106,7 +106,7 @@ def _a_type(thing: object) -> str:
 
 
 def add_up(lanes: Iterable[Lane]) -> ServerStats:
-    """The sum over all lanes."""
+    """Add up the counters of all lanes."""
     lanes = list(lanes)
     return ServerStats(
         clients=sum(len(lane.members) for lane in lanes),
@@ -120,9 +120,9 @@ def add_up(lanes: Iterable[Lane]) -> ServerStats:
 
 
 def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
-    """What the handshake says of an export, whose disk may have been rounded up.
+    """Describe an export to the handshake; `disk` is the export's, or that rounded up.
 
-    A flag only for what works ("Transmission flags").
+    Only flags whose commands work are set ("Transmission flags").
     """
     flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
     if export.read_only or disk.read_only:
@@ -130,15 +130,15 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
     else:
         flags |= _WRITABLE
     if disk.shared_cache:
-        # All connections are served by this process from this one disk object, so what a flush on
-        # one of them has made stable includes what was written on all others.
+        # This process serves all connections from this one disk object, so a flush on one of them
+        # includes the writes of all others.
         flags |= TransmissionFlag.CAN_MULTI_CONN
     sizes = (1, disk.preferred_block, MAX_PAYLOAD)
     return ExportInfo(name, disk.size, flags, export.description, sizes)
 
 
 def tcp_uri(address: tuple[str, int], name: str) -> str:
-    """How clients write it: nbd://host:port/name."""
+    """Return the URI nbd://host:port/name."""
     host, port = address
     if ":" in host:
         host = f"[{host}]"
@@ -146,7 +146,7 @@ def tcp_uri(address: tuple[str, int], name: str) -> str:
 
 
 def unix_uri(path: str, name: str) -> str:
-    """How clients write it: nbd+unix:///name?socket=path."""
+    """Return the URI nbd+unix:///name?socket=path."""
     return (
         f"nbd+unix:///{quote(name, safe='')}?socket={quote(path.encode(errors='surrogateescape'))}"
     )

@@ -1,10 +1,9 @@
 """The ranges of a disk that requests are changing: one change of a byte at a time.
 
-A write whose client has gone is still in the disk's hands. Were another client's write of the same
-block carried out and acknowledged meanwhile, the old one could end after it and undo it. So a
-change claims its range before it begins, and one that overlaps an earlier claim waits until that
-has ended. Reads claim nothing: one that overlaps a change sees old or new data, as if it had been
-made before or after.
+A write goes on at the disk after its client has disconnected. If another client's write of the same
+block completed meanwhile, the old write could end after it and undo it. So a change claims its
+range before it begins, and waits for earlier claims that overlap it. Reads claim nothing: a read
+that overlaps a change sees old or new data, as if it came before or after.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """A range and how many earlier claims it waits for. All fields under the lock of its Ranges."""
+    """A range, and how many earlier claims it waits for. Guarded by the lock of its Ranges."""
 
     __slots__ = ("end", "grant", "over", "start", "waiters", "waits_for")
 
@@ -36,27 +35,27 @@ class Claim:
 class Ranges:
     """The claims on one disk, by requests of any connection, in any thread.
 
-    A claim waits only for claims that were made before it, so there is no circle, and it is granted
-    in the order of claims, so none waits forever while others pass.
+    A claim waits only for earlier claims, so there is no deadlock, and overlapping claims are
+    granted in order, so none starves.
     """
 
     __slots__ = ("_lock", "_longest", "_starts", "claims")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Ordered by where they start. Written under _lock, each in step with the other. A thread
-        # may look without it whether there are any `claims`: a request that came after another
-        # client was answered, or was seen to be gone, finds that client's claims.
+        # Ordered by their start. Both lists are changed together, under _lock. A thread may read
+        # without it whether there are any `claims`: a request that arrives after another client was
+        # answered, or is known to have disconnected, finds that client's claims.
         self.claims: list[Claim] = []
         self._starts: list[int] = []
-        # No claim is longer; under _lock. What overlaps a range starts at most so far before it.
+        # No claim is longer, so one that overlaps a range starts at most this far before it.
         self._longest = 0
 
     def claim(self, start: int, length: int, grant: Callable[[], bool]) -> tuple[Claim, bool]:
-        """Claim a range that is not empty: the claim, and whether it is granted at once.
+        """Claim a range that is not empty; return the claim, and whether it is granted at once.
 
-        If not, `grant` is called once, by the thread that releases the last claim in the way. If it
-        returns False, for there is nothing left to carry out the request, the claim is released.
+        If not, the thread that releases the last claim it waits for calls `grant` once. If that
+        returns False, because the home of the request has ended, the claim is released.
         Called from: any thread.
         """
         claim = Claim(start, start + length, grant)
@@ -71,7 +70,7 @@ class Ranges:
             return claim, not claim.waits_for
 
     def release(self, claim: Claim) -> None:
-        """The request has ended, or will never begin. Once for each claim.
+        """Release a claim, once: its request has ended, or will not begin.
 
         Called from: any thread.
         """
@@ -80,7 +79,7 @@ class Ranges:
             ended += [claim for claim in self._remove(ended.pop()) if not claim.grant()]
 
     def overlaps(self, start: int, length: int) -> bool:
-        """Whether any claim does.
+        """Return whether any claim overlaps the range.
 
         Called from: any thread.
         """
@@ -93,7 +92,7 @@ class Ranges:
         return [claim for claim in self.claims[first:last] if claim.end > start]
 
     def _remove(self, claim: Claim) -> list[Claim]:
-        """Those that are granted now."""
+        """Remove a claim; return the claims that this grants."""
         with self._lock:
             at = bisect_left(self._starts, claim.start)
             while self.claims[at] is not claim:
@@ -111,10 +110,10 @@ class Ranges:
 
 
 def ranges_of(disk: Disk) -> Ranges:
-    """The one that all servers of this disk share, kept with the disk.
+    """Return the Ranges that all servers of this disk share, an attribute of the disk.
 
     Called from: any thread.
     """
-    # One call of a dict's own method: threads that are first together get the same one.
+    # dict.setdefault is atomic, so that threads that call this at once get the same one.
     ranges: Ranges = vars(disk).setdefault("_nbd_ranges", Ranges())
     return ranges

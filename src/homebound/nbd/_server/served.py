@@ -1,4 +1,4 @@
-"""What the connections to one export share: its disk, the claims on it, its failures."""
+"""The state that the connections to one export share: its disk, the claims on it, its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One export as it is served, by any number of threads."""
+    """One export and its shared state, for any number of threads."""
 
     info: ExportInfo
     disk: Disk
@@ -29,7 +29,7 @@ class Served:
 
 
 def serve(name: str, export: Export, budget: Budget, round_size: int = 1) -> Served:
-    """Make what its connections share; `round_size` is for an export without its own."""
+    """Make the shared state of an export; `round_size` is for an export without its own."""
     disk = round_up(export.disk, round_size if export.round_size is None else export.round_size)
     info = describe(name, export, disk)
     return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk), budget)

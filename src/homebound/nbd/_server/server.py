@@ -1,4 +1,4 @@
-"""The server: where it listens, which thread serves whom, and how it ends."""
+"""The server: its addresses, its lanes, its end."""
 
 from __future__ import annotations
 
@@ -43,26 +43,25 @@ if TYPE_CHECKING:
     from .published import Export
 
 DEFAULT_PORT = 10809
-_ARRIVING = 4  # connections on their way to a home, at most; what it takes to take in more is long
+_ARRIVING = 4  # connections being set up in a lane, at most; each takes long
 
 
 class NBDServer:
     """Serves disks over NBD, on any number of addresses.
 
-    `exports` is a disk, which clients find under the empty name, or disks by name; instead of a
-    disk it may hold an `Export`, which adds a description or makes it read-only. `default` is the
-    name that the empty name stands for. The disks stay the caller's, to be closed after `stop`.
+    `exports` is a disk, which is exported under the empty name, or a mapping of names to disks. An
+    `Export` in place of a disk adds options, such as a description. `default` is the name of the
+    export that clients get for the empty name. The disks stay the caller's, to close after `stop`.
 
-    Connections are accepted in the loop that called `listen_unix` or `listen_tcp`. They are served
-    by `io_threads` in turn, each connection by one of them; without any, in that same loop. A
-    client that has not chosen an export `handshake_timeout` seconds after it came is dropped; one
-    that comes while there are `max_connections` is hung up on at once. The data of all clients'
-    requests and replies takes `buffer_budget` bytes at most, and 256 KiB for each client; requests
-    that would exceed that wait until others are answered. `round_size` is that of each `Export`
-    without its own.
+    Connections are accepted in the loop that called `listen_unix` or `listen_tcp`, and distributed
+    over `io_threads` in turn; without any, they are served in that same loop. A client that has not
+    chosen an export `handshake_timeout` seconds after connecting is disconnected, and a connection
+    beyond `max_connections` is closed at once. The data of all requests and replies takes at most
+    `buffer_budget` bytes, and 256 KiB for each client; requests that would exceed that wait until
+    others are answered. `round_size` is for each `Export` without its own.
 
-    Raises ExportNameError for a name that the protocol cannot carry, TypeError or ValueError for
-    what is no disk and for numbers that make no sense.
+    Raises ExportNameError for a name that the protocol cannot carry, TypeError for arguments of a
+    wrong type, ValueError for numbers below their minimum.
 
     >>> import homebound
     >>> from homebound.block import MemoryDisk
@@ -100,17 +99,17 @@ class NBDServer:
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
-        # Each with its home; None stands for the loop that listens.
+        # Each with its I/O thread; None: the loop that listens.
         self._lanes: list[tuple[IOThread | None, Lane]] = [(io, Lane()) for io in threads]
         if not self._lanes:
             self._lanes = [(None, Lane())]
         self._turns = cycle(self._lanes)
-        # The rest is used by the loop that listens only.
+        # The rest is used only by the loop that listens.
         self._acceptors: list[Acceptor] = []
-        self._accepted = 0  # and handed over to a lane
+        self._accepted = 0  # connections given to a lane
         self._paths: list[UnixPath] = []
         self._arriving: set[asyncio.Future[None]] = set()
-        # One in each lane's home, from the first address on.
+        # A task in each lane's home, since the first address.
         self._keepers: list[asyncio.Future[None]] = []
         self._uris: list[str] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -121,20 +120,20 @@ class NBDServer:
 
     @property
     def uris(self) -> list[str]:
-        """Where clients find the default export, or else the first one."""
+        """The URIs of the default export, or else of the first one, an address each."""
         return list(self._uris)
 
     def stats(self) -> ServerStats:
-        """The counters, over all threads.
+        """Return the counters, added up over all threads.
 
         Called from: any thread.
         """
         return add_up(lane for _, lane in self._lanes)
 
     async def listen_unix(self, path: str | os.PathLike[str]) -> None:
-        """Serve on a Unix socket at `path`. A socket file left by a dead server is replaced.
+        """Serve on a Unix socket at `path`. A stale socket file is replaced.
 
-        Raises AddressInUse if somebody listens there, ListenError if that cannot be done.
+        Raises AddressInUse if a process listens on it, ListenError if it cannot listen there.
 
         Called from: task.
         """
@@ -145,9 +144,9 @@ class NBDServer:
         self._accept_from(listener)
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
-        """Serve on every address of `host`; port 0 takes a free one, which `uris` tells.
+        """Serve on every address of `host`; port 0 takes a free one, which `uris` shows.
 
-        Raises AddressInUse if somebody listens there, ListenError if that cannot be done.
+        Raises AddressInUse if a port is in use, ListenError if it cannot listen there.
 
         Called from: task.
         """
@@ -165,9 +164,9 @@ class NBDServer:
             self._accept_from(listener)
 
     async def listen_socket(self, listener: socket.socket) -> None:
-        """Serve on a stream socket that listens already, as a service manager hands it over.
+        """Serve on a listening stream socket, such as one from a service manager.
 
-        The server closes it in the end. Raises ListenError if it does not listen.
+        The server closes it in `stop`. Raises ListenError if it does not listen.
 
         Called from: task.
         """
@@ -178,16 +177,17 @@ class NBDServer:
         self._accept_from(listener)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Stop listening, answer what is in flight, hang up, and flush the disks.
+        """Stop listening, answer the requests in flight, disconnect, and flush the disks.
 
-        Clients that have not taken their replies after `grace` seconds are cut off. Called again,
-        it waits for the same. Raises OSError if a disk cannot be flushed; all else is done by then.
+        Clients that have not read their replies after `grace` seconds are disconnected. A second
+        call waits for the end of the first. Raises OSError if a disk cannot be flushed, after
+        everything else is done.
 
         Called from: task.
         """
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace))
-        # Whoever calls again waits for the same; who is cancelled leaves nothing half stopped.
+        # Shielded: a cancelled caller must not leave the server half stopped.
         await asyncio.shield(self._stopping)
 
     async def __aenter__(self) -> Self:
@@ -210,7 +210,7 @@ class NBDServer:
         if self._lanes[0][0] is None and any(
             isinstance(served.disk, BlockingDisk) for served in self._served.values()
         ):
-            # Workers bring their results to a home; a loop that others have started may be none.
+            # Workers return results to a home, which a loop not made by homebound may not be yet.
             AioContext.attach(loop)
         if not self._keepers:
             keepers = [self._at_home(io, lane.keep()) for io, lane in self._lanes]
@@ -218,7 +218,7 @@ class NBDServer:
         self._acceptors.append(Acceptor(loop, listener, self._hand_over, self._busy))
 
     def _busy(self) -> bool:
-        """The lanes have yet to take in what was handed over to them."""
+        """Return whether the lanes are still setting up as many connections as they may."""
         settled = sum(lane.settled for _, lane in self._lanes)
         return self._accepted - settled >= _ARRIVING * len(self._lanes)
 
@@ -230,13 +230,13 @@ class NBDServer:
         self._accepted += 1
         greeter = partial(Greeter, lane, self._table, self._served, self._handshake_timeout)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
-            connection.close()  # that thread has been stopped under us
+            connection.close()  # that I/O thread has been stopped
             self._accepted -= 1
 
     def _at_home(
         self, io: IOThread | None, work: Coroutine[Any, Any, None]
     ) -> asyncio.Future[None] | None:
-        """Start `work` in its lane's home; None if there is no such home any more."""
+        """Start `work` in its lane's home; return None if that home has ended."""
         task: asyncio.Future[None]
         if io is None:
             task = asyncio.create_task(work)
@@ -246,7 +246,7 @@ class NBDServer:
             except ContextClosed:
                 work.close()
                 return None
-        # A loop of somebody else's does not keep its tasks alive.
+        # asyncio's own loop keeps only weak references to its tasks.
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
         return task
@@ -262,7 +262,7 @@ class NBDServer:
         for keeper in self._keepers:
             keeper.cancel()
             await _until_done(keeper)
-        # In a home, which this loop need not be; the I/O thread may have been stopped by now.
+        # In a home, which this loop may not be; or here if the I/O thread has been stopped.
         await (self._at_home(self._lanes[0][0], self._flush()) or self._flush())
 
     async def _flush(self) -> None:
@@ -272,7 +272,7 @@ class NBDServer:
 
 
 async def _until_done(task: asyncio.Future[None]) -> None:
-    """Wait for work in a thread that may itself be stopped meanwhile, which ends it as well."""
+    """Wait for work in a home; the end of that home ends the work too."""
     try:
         await task
     except ContextClosed:

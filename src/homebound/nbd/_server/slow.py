@@ -1,7 +1,7 @@
-"""Requests that have to wait, and how they are carried out: in slices, by workers, or one by one.
+"""Requests that have to wait, carried out in slices by workers, or one by one in tasks.
 
-A hand-over to a worker costs more than a small request does, so a worker is given several to do
-one after the other; but not all there are, for then nothing would overlap.
+Passing a request to a worker costs more than a small request does, so a worker gets several, to
+carry out one after the other; but not all, so that some of them overlap.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-SLICES = 4  # at most so many workers for what one connection has sent at once; more only take turns
+SLICES = 4  # at most, of the requests that one connection sends at once
 _LARGE = 256 << 10  # bytes
-SLICE_BYTES = 1 << 20  # a slice with this much data is large enough
+SLICE_BYTES = 1 << 20  # no request is added to a slice with this much data
 
 
-CARRIES = frozenset({Command.READ, Command.WRITE})  # data, in the reply or with the request
+CARRIES = frozenset({Command.READ, Command.WRITE})  # data, with the request or in the reply
 _CHANGES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 
 
 @dataclass(slots=True, eq=False)
 class SlowRequest:
-    """A request that was found to be in order, and its payload."""
+    """A valid request, and its payload."""
 
     command: int
     flags: int
@@ -49,38 +49,38 @@ class SlowRequest:
     offset: int
     length: int
     payload: Buffer = b""
-    structured: bool = False  # the client has agreed on structured replies
-    # Its claim on the range that it changes. Taken out by the thread that releases it.
+    structured: bool = False  # structured replies are negotiated
+    # Its claim on the range that it changes. The thread that releases the claim clears the field.
     claim: Claim | None = field(default=None, repr=False)
 
     @property
     def changes(self) -> bool:
-        """Whether it changes a range of the disk, which is then to be claimed."""
+        """Whether it changes a range of the disk, which must be claimed."""
         return self.command in _CHANGES and self.length > 0
 
     @property
     def chunk(self) -> bool:
-        """Whether its reply has to be structured."""
+        """Whether its reply must be structured."""
         return self.structured and self.command == Command.READ
 
     @property
     def head_size(self) -> int:
-        """Bytes of its reply before the data, or in all."""
+        """The size of its reply without the data, in bytes."""
         return CHUNK_SIZE if self.chunk else REPLY_SIZE
 
     @property
     def carries(self) -> int:
-        """Bytes of data that it brings or its reply carries."""
+        """The size of the data with the request or in its reply, in bytes."""
         return self.length if self.command in CARRIES else 0
 
     @property
     def reads(self) -> int:
-        """Bytes of data that its reply carries."""
+        """The size of the data in its reply, in bytes."""
         return self.length if self.command == Command.READ else 0
 
 
 class Replies:
-    """The replies to some requests, in one piece of memory, and what they amount to."""
+    """The replies to some requests, in one buffer, and their totals."""
 
     __slots__ = (
         "_end",
@@ -95,16 +95,16 @@ class Replies:
     )
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
-        # What the requests were charged for: data that the replies may carry, and payloads.
+        # The charges of the requests: for data in the replies, and for payloads.
         self.room_read = sum(request.reads for request in requests)
         self.room_written = sum(request.carries for request in requests) - self.room_read
         room = sum(request.head_size for request in requests) + self.room_read
-        # A bytearray is cleared as it is made, which takes milliseconds for a large one.
+        # A new bytearray is zeroed, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
         self.requests = len(requests)
         self.bytes_read = self.bytes_written = self.errors = 0
-        # What the disk has raised, and at which command; each is one of `errors`.
+        # The exceptions of the disk, and their commands; `errors` counts them too.
         self.failures: list[tuple[BaseException, int]] = []
 
     @property
@@ -113,12 +113,12 @@ class Replies:
         return self._memory[: self._end]
 
     def room(self, request: SlowRequest) -> memoryview:
-        """Where the data of the next reply goes."""
+        """Return the memory for the data of the next reply."""
         start = self._end + request.head_size
         return self._memory[start : start + request.reads]
 
     def add(self, request: SlowRequest, failure: BaseException | None = None) -> None:
-        """The next reply: success, whose data is in its room, or the disk's failure."""
+        """Add a reply: success, with the data that `room` was filled with, or a failure."""
         if failure is not None:
             self.failures.append((failure, request.command))
             self.refuse(request, error_of(failure))
@@ -136,7 +136,7 @@ class Replies:
             self.bytes_written += request.length
 
     def refuse(self, request: SlowRequest, error: Error) -> None:
-        """The next reply: an error, which has no data."""
+        """Add an error reply, which has no data."""
         self.errors += 1
         self._end = pack_error_into(
             self._memory, self._end, error, request.cookie, chunk=request.chunk
@@ -144,13 +144,13 @@ class Replies:
 
 
 def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
-    """Deal requests out into slices, in order.
+    """Divide requests into slices, in order.
 
-    What waits for stable storage gets a slice of its own: nobody should wait along with it.
+    A request that waits for stable storage gets a slice of its own, so that no other waits for it.
     """
     share = -(-len(requests) // SLICES)
     slices: list[list[SlowRequest]] = []
-    filled = SLICE_BYTES  # of the last slice; full, so that the first request begins one
+    filled = SLICE_BYTES  # bytes in the last slice; full, so that the first request begins one
     for request in requests:
         if request.flags & CommandFlag.FUA or request.command not in (Command.READ, Command.WRITE):
             slices.append([request])
@@ -167,9 +167,9 @@ def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
 class Slice:
     """Requests that are carried out one after the other, and their claims on ranges.
 
-    It is run once or dropped; if both are tried at once, by a worker and by a home that gives it
-    up, the first to pop the token wins. A claim is released when its request has ended: by the
-    thread that carries it out, for that goes on when the home has given it up.
+    It is run once or dropped. If a worker runs it while its home drops it, the first to pop the
+    token wins. A claim is released when its request has ended, by the thread that carries it out,
+    which goes on when the home no longer waits.
     """
 
     __slots__ = ("_ranges", "_token", "answered", "requests")
@@ -181,7 +181,7 @@ class Slice:
         self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
 
     def run(self, disk: Operations[None]) -> Replies:
-        """Carry them out. Blocks; for a worker thread."""
+        """Carry out the requests. Blocks; for a worker thread."""
         replies = Replies(self.requests)
         if not self._take():
             return replies
@@ -189,14 +189,14 @@ class Slice:
             failure: BaseException | None = None
             try:
                 carry_out(disk, request, replies.room(request))
-            except BaseException as error:  # noqa: BLE001  (whatever it is, the client gets a reply)
+            except BaseException as error:  # noqa: BLE001  (each request gets a reply)
                 failure = error
             self._release(request)
             replies.add(request, failure)
         return replies
 
     async def run_one(self, disk: Disk) -> Replies:
-        """Carry out the only one, of a disk that is awaited."""
+        """Carry out the only request, on a disk with awaited operations."""
         (request,) = self.requests
         replies = Replies(self.requests)
         self._take()
@@ -204,7 +204,7 @@ class Slice:
         try:
             await carry_out(disk, request, replies.room(request))
         except GeneratorExit:
-            raise  # this coroutine is being closed; or the disk says so, and the task's end is told
+            raise  # this coroutine is being closed; or the disk raised it, which ends the task
         except BaseException as error:
             if _is_cancelled(error):
                 raise
@@ -216,7 +216,7 @@ class Slice:
         return replies
 
     def drop(self) -> None:
-        """It will not be run, unless it is being run."""
+        """Release the claims, unless the slice has been run or is being run."""
         if self._take():
             for request in self.requests:
                 self._release(request)
@@ -234,7 +234,7 @@ class Slice:
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Whether it is this task that was cancelled, and not something inside the disk."""
+    """Return whether this task was cancelled, rather than something inside the disk."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
@@ -245,7 +245,7 @@ def all_failed(
     *,
     error: Error = Error.EIO,
 ) -> Replies:
-    """The replies to requests that could not be carried out: why, or else what to say."""
+    """Make the replies to requests that were not carried out: for `failure`, or else `error`."""
     replies = Replies(requests)
     for request in requests:
         if failure is not None:
@@ -256,7 +256,7 @@ def all_failed(
 
 
 def carry_out(disk: Operations[T], request: SlowRequest, data: memoryview) -> T:
-    """Make the call that the request stands for; what it reads goes to `data`."""
+    """Call the operation of the disk for a request; a READ fills `data`."""
     offset, length = request.offset, request.length
     fua = bool(request.flags & CommandFlag.FUA)
     match request.command:
