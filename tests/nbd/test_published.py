@@ -1,4 +1,4 @@
-"""What a server takes as exports, and what it says of anything else."""
+"""The arguments of a server, and its errors for wrong ones."""
 
 from __future__ import annotations
 
