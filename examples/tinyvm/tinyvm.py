@@ -75,7 +75,7 @@ class Processor:
         return engine
 
     def address(self, engine: Any) -> int:
-        """The linear address at which it executes."""
+        """Return the linear address at which it executes."""
         code: int = engine.reg_read(x86.UC_X86_REG_CS) * 16
         return code + int(engine.reg_read(x86.UC_X86_REG_IP))
 

@@ -1,4 +1,4 @@
-"""A served disk, as a user has it: the command in a process of its own."""
+"""A running `homebound serve`, in a process of its own as for users."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Served:
             self.uri = self.process.stdout.readline().strip()
 
     def hear(self) -> str:
-        """The next line on standard error."""
+        """Return the next line on standard error."""
         assert self.process.stderr is not None
         line: str = self.process.stderr.readline()
         return line
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Its exit code, and what it said beside the first line."""
+        """Stop it; return its exit code and its output after the first line."""
         self.process.send_signal(number)
         return self.finish()
 
@@ -63,7 +63,7 @@ def serve() -> Iterator[Callable[..., Served]]:
 
 @pytest.fixture
 def refused(serve: Callable[..., Served]) -> Callable[..., str]:
-    """Have it serve what it cannot; the one line that it says, and its status must be `code`."""
+    """Start it with wrong arguments; return its line of output, and check its status."""
 
     def refuse(*arguments: object, code: int = 1, **options: Any) -> str:
         served = serve(*arguments, **options)
@@ -85,7 +85,7 @@ def image(tmp_path: Path) -> Path:
 
 @contextmanager
 def without_reading(path: Path) -> Iterator[None]:
-    """A file nobody may read, for a while."""
+    """Make a file unreadable within the block."""
     mode = path.stat().st_mode
     path.chmod(0)
     try:

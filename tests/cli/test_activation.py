@@ -57,7 +57,7 @@ def test_a_socket_without_a_path(serve: Serve, tmp_path: Path):
         listener.listen()
         fd = listener.fileno()
         served = serve("--size", "1M", "--socket-fd", fd, pass_fds=[fd], stdout=None)
-    assert served.hear() == "serving memory, 1 MiB, at a socket that no URI can name\n"
+    assert served.hear() == "serving memory, 1 MiB, at a socket that has no URI\n"
     assert greeting(name) == GREETING
     assert served.stop()[0] == 0
 
@@ -75,7 +75,7 @@ def test_a_socket_that_does_not_listen(refused: Refused):
     with socket.socket() as idle:
         fd = idle.fileno()
         line = refused("--size", "1M", "--socket-fd", fd, pass_fds=[fd])
-    text = "it is not a stream that listens"
+    text = "it is not a listening stream socket"
     assert line == f"homebound: cannot listen on descriptor {fd}: {text}"
 
 
@@ -100,7 +100,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def test_systemd(tmp_path: Path):
-    """The sockets of a unit; and what is started from here does not take them for its own."""
+    """Listen on a unit's sockets; child processes do not take them for theirs."""
     command = [*SERVE, "--size", "1M", "--run", 'echo "$uri ($LISTEN_FDS)"']
     with listening(tmp_path / "s") as listener:
         fd = listener.fileno()
@@ -118,7 +118,7 @@ def test_systemd(tmp_path: Path):
 
 def test_two_ways_to_listen(refused: Refused):
     line = refused("--socket-fd", "3", "--port", "0", code=2)
-    assert "--host/--port and --socket-fd are two places to listen; choose one" in line
+    assert "--host/--port and --socket-fd are two addresses to listen on; choose one" in line
 
 
 @pytest.mark.peers

@@ -20,7 +20,7 @@ Refused = Callable[..., str]
 
 
 def sizes(uri: str) -> dict[str, int]:
-    """The exports that nbdinfo finds there."""
+    """Return the exports that nbdinfo finds."""
     if shutil.which("nbdinfo") is None:
         pytest.skip("nbdinfo (Debian: libnbd-bin) is not installed")
     command = ["nbdinfo", "--list", uri]
@@ -56,10 +56,10 @@ def test_named_ones(serve: Serve, image: Path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--export", "a"], "'a' is no export; write NAME=IMAGE or NAME=memory:SIZE"),
-        (["--export", "a="], "'a=' is no export"),
+        (["--export", "a"], "'a' is not an export; write NAME=IMAGE or NAME=memory:SIZE"),
+        (["--export", "a="], "'a=' is not an export"),
         (["--export", "a=memory:1M", "--export", "a=memory:2M"], "two exports are named 'a'"),
-        (["--export", "a=memory:1M", "--size", "1G"], "the size of IMAGE is its own"),
+        (["--export", "a=memory:1M", "--size", "1G"], "IMAGE has its own size"),
     ],
 )
 def test_wrong_use(refused: Refused, arguments: list[str], text: str):
@@ -89,7 +89,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.mark.peers
 def test_a_directory(serve: Serve, directory: Path):
-    """Links that stay inside are followed; what cannot be served is told of, and left out."""
+    """Follow links that stay inside; leave out files that cannot be served, with a message."""
     socket = directory.parent / "s"
     served = serve("--dir", directory, "--read-only", "--unix", socket)
     assert sizes(served.uri) == {"a.img": 4096, "b.img": 8192, "deep": 512, "link": 4096}

@@ -1,4 +1,4 @@
-"""A disk whose last flush fails: one on thin storage that has run out."""
+"""A disk whose last flush fails, on thin storage that has run out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Serve = Callable[..., Served]
 
 
 def call(*command: object) -> str:
-    """Have a program of the system done, or skip the test: it takes root, and a kernel that can."""
+    """Run a program of the system; skip the test if that needs another user or kernel."""
     line = [*map(str, command)]
     if shutil.which(line[0]) is None:
         pytest.skip(f"{line[0]} is not installed")
@@ -32,7 +32,7 @@ def call(*command: object) -> str:
 
 @contextmanager
 def thin_disk(directory: Path) -> Iterator[str]:
-    """A block device of 8 MiB that has storage for less than one."""
+    """Make a block device of 8 MiB with storage for less than one."""
     directory.mkdir()
     with ExitStack() as stack:
         call("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", directory)

@@ -1,4 +1,4 @@
-"""The commands of docs/serve.md are ones that the program takes."""
+"""The commands in docs/serve.md, which the program must accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that `homebound serve` refuses, or serves as it is told to."""
+"""Images that `homebound serve` refuses, or serves as the options say."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TestLocks:
         assert first.stop()[0] == 0
         assert serve(image, "--port", "0").stop()[0] == 0
 
-    def test_a_killed_one_leaves_no_lock(self, serve: Serve, image: Path):
+    def test_a_killed_server_leaves_no_lock(self, serve: Serve, image: Path):
         first = serve(image, "--port", "0")
         first.process.kill()
         first.finish()
@@ -100,15 +100,16 @@ class TestLocks:
 @pytest.mark.peers
 class TestFormats:
     @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vhdx", "vdi"])
-    def test_what_is_not_read_is_refused(self, refused: Refused, tmp_path: Path, name: str):
+    def test_unsupported_formats_are_refused(self, refused: Refused, tmp_path: Path, name: str):
         image = tmp_path / "image"
         self.make(image, name)
         assert refused(image) == (
-            f"homebound: cannot open image '{image}': it is a {name} image, which is not read; "
-            "convert it (qemu-img convert -O raw), or serve its bytes as they are: --format raw"
+            f"homebound: cannot open image '{image}': it is a {name} image, which is not "
+            "supported; convert it (qemu-img convert -O raw), or serve its bytes as they are: "
+            "--format raw"
         )
 
-    def test_its_bytes_are_served_if_that_is_wanted(self, serve: Serve, tmp_path: Path):
+    def test_format_raw_serves_the_bytes(self, serve: Serve, tmp_path: Path):
         image = tmp_path / "image"
         self.make(image, "qcow2")
         served = serve(image, "--port", "0", "--format", "raw")

@@ -64,5 +64,5 @@ def test_an_odd_image_out_and_back(serve: Serve, tmp_path: Path, size: int):
 
 
 @pytest.mark.parametrize("arguments", [["--max-connections", "0"], ["--round-size", "0"]])
-def test_what_is_no_limit(refused: Refused, arguments: list[str]):
+def test_invalid_limits(refused: Refused, arguments: list[str]):
     assert "Invalid value for" in refused(*arguments, code=2)

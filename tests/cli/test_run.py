@@ -26,12 +26,12 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("command", "code"), [("true", 0), ("exit 7", 7), ("kill -9 $$", 137)])
-def test_its_status_is_ours(command: str, code: int):
+def test_the_status_of_the_command_is_the_exit_status(command: str, code: int):
     done = run("--size", "1M", "--run", command)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
-def test_what_it_may_use(image: Path):
+def test_the_variables_of_the_command(image: Path):
     variables = 'echo "$uri|$unixsocket|$port|$size|$exportname"'
     path = image.with_suffix(".sock")
     done = run(image, "--name", "a b", "--unix", path, "--run", variables)
@@ -63,8 +63,8 @@ def test_a_signal_ends_it_too(serve: Serve):
     assert served.stop() == (128 + signal.SIGTERM, "", "")
 
 
-def test_it_takes_signals_as_ever():
-    """The signals that the server has blocked are not blocked in the command."""
+def test_the_command_has_no_blocked_signals():
+    """Check that signals blocked in the server are not blocked in the command."""
     done = run("--size", "1M", "--run", "grep Sig[BI] /proc/self/status")
     blocked, ignored = (int(line.split()[1], 16) for line in done.stdout.splitlines())
     assert blocked == 0

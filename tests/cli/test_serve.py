@@ -90,7 +90,7 @@ def test_a_socket_in_use(serve: Serve, refused: Refused, tmp_path: Path):
         (["--size", "much"], "'much' is not a size"),
         (["--size", "8E"], "'8E' is 9.22337e+18 bytes; a disk has less than 8E"),
         (["--size", "100E"], "a disk has less than 8E"),
-        (["x.img", "--size", "1G"], "the size of IMAGE is its own"),
+        (["x.img", "--size", "1G"], "IMAGE has its own size"),
         (["--unix", "s", "--port", "1"], "choose one"),
         (["--unix", ""], "Invalid value for '--unix': it is empty"),
         (["--host", ""], "Invalid value for '--host': it is empty"),
@@ -129,7 +129,7 @@ def test_a_relative_socket_is_told_with_its_whole_path(serve: Serve, tmp_path: P
     served.stop()
 
 
-def test_what_it_says(serve: Serve, image: Path):
+def test_the_line_on_standard_error(serve: Serve, image: Path):
     served = serve(image.name, "--port", "0", cwd=image.parent)
     assert served.hear() == f"serving disk.img, 1 MiB, at {served.uri}\n"
     assert served.stop() == (0, "", "")

@@ -1,4 +1,4 @@
-"""The signals that `homebound serve` takes, and what systemd hears of it."""
+"""The signals of `homebound serve`, and its notifications to systemd."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_stops_cleanly(serve: Serve, image: Path, number: int, iothreads: int):
     assert not path.exists()
 
 
-def test_what_nohup_ignores_stays_ignored(serve: Serve, tmp_path: Path):
+def test_an_ignored_sighup_stays_ignored(serve: Serve, tmp_path: Path):
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -83,7 +83,7 @@ def test_statistics(serve: Serve, image: Path):
 
 
 def test_a_terminal_that_goes_away(serve: Serve, tmp_path: Path):
-    """It shows live statistics, until writing them fails; that is not the end."""
+    """Show live statistics until writing them fails, and go on serving."""
     terminal, other_end = os.openpty()
     colours = {**os.environ, "TERM": "xterm"}
     served = serve("--size", "1M", "--unix", tmp_path / "s", stderr=other_end, env=colours)
@@ -102,7 +102,7 @@ def test_a_terminal_that_goes_away(serve: Serve, tmp_path: Path):
 
 @contextmanager
 def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """A file of FUSE, whose daemon can be stopped with SIGSTOP."""
+    """Make a file on FUSE, whose daemon can be stopped with SIGSTOP."""
     for program in ("nbdfuse", "nbdkit"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} (Debian: libnbd-bin, nbdkit) is not installed")
@@ -125,7 +125,7 @@ def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
 
 
 def is_in(calls_wanted: set[str], pid: int) -> bool:
-    """Tell whether a thread of the process is in such a system call."""
+    """Return whether a thread of the process is in such a system call."""
     calls = [
         (thread / "syscall").read_text().split()[0]
         for thread in Path(f"/proc/{pid}/task").iterdir()
@@ -150,7 +150,7 @@ def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: in
             assert "read failed" in client.communicate(timeout=TIMEOUT)[0]
     assert (code, out) == (1, "")
     assert re.fullmatch(
-        f"homebound: {disk} does not answer requests that it was given; ended without them, "
+        f"homebound: {disk} does not complete its requests; ended without them, "
         r"and without a flush \(SIGTERM came \d+ s ago\)\n",
         err,
     )
@@ -192,7 +192,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     listening.socket.close()
 
 
-def test_systemd_is_told(
+def test_systemd_is_notified(
     serve: Serve, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
@@ -204,7 +204,7 @@ def test_systemd_is_told(
     assert served.finish() == (0, "", "")
 
 
-def test_a_manager_that_has_gone_is_told_of(
+def test_a_missing_manager_is_reported(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))

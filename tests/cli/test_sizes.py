@@ -26,7 +26,7 @@ def test_sizes_people_write(text: str, size: int):
 @pytest.mark.parametrize(
     "text", ["", "G", "1X", "-1", "0", "0.3", "1e9", "1,5G", "nan", "8E", "100E", "9" * 5000, "1iB"]
 )
-def test_what_is_no_size_is_named(text: str):
+def test_an_invalid_size_is_named(text: str):
     with pytest.raises(ValueError, match=r"size|bytes") as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)

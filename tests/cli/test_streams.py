@@ -31,18 +31,18 @@ def full() -> Iterator[IO[bytes]]:
 
 
 def in_shell(command: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run the server with what the shell makes of its streams."""
+    """Run the server with its streams redirected by the shell."""
     line = [*SERVE, *map(str, arguments)]
     return subprocess.Popen(["sh", "-c", command, *line], stderr=subprocess.PIPE, text=True)
 
 
-def test_a_full_standard_output_is_told(refused: Refused, tmp_path: Path):
+def test_a_full_standard_output_is_reported(refused: Refused, tmp_path: Path):
     with full() as device:
         assert FULL in refused("--size", "1M", "--unix", tmp_path / "s", stdout=device)
     assert not (tmp_path / "s").exists()
 
 
-def test_a_reader_that_has_gone_is_told(refused: Refused, tmp_path: Path):
+def test_a_reader_that_has_gone_is_reported(refused: Refused, tmp_path: Path):
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -53,7 +53,7 @@ def test_a_reader_that_has_gone_is_told(refused: Refused, tmp_path: Path):
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_that_finds_no_room(option: str):
+def test_help_to_a_full_output(option: str):
     with full() as device:
         done = subprocess.run(
             [sys.executable, "-m", "homebound", option],
@@ -73,7 +73,7 @@ def test_a_full_standard_error_does_not_matter(serve: Serve, tmp_path: Path):
     assert served.stop() == (0, "", "")
 
 
-def test_an_error_that_cannot_be_told_is_one(serve: Serve, tmp_path: Path):
+def test_an_error_to_a_full_standard_error_sets_the_status(serve: Serve, tmp_path: Path):
     with full() as device:
         served = serve(tmp_path / "none.img", stderr=device)
     assert served.finish() == (1, "", "")
@@ -81,7 +81,7 @@ def test_an_error_that_cannot_be_told_is_one(serve: Serve, tmp_path: Path):
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(image: Path, closed: str):
-    """None of its files gets the number of a standard stream, which libraries write to."""
+    """Check that no file gets the descriptor of a standard stream, which libraries write to."""
     path = image.with_suffix(".sock")
     process = in_shell(f'exec "$0" "$@" {closed}', image, "--unix", path)
     try:

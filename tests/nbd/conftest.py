@@ -1,4 +1,4 @@
-"""A client on a socket; and, in memory: a client, a transport, and a disk that waits."""
+"""A client on a socket; and a client, a transport and a waiting disk in memory."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class MemoryTransport(asyncio.Transport):
-    """What a socket's transport does, with the far end in the test's hands.
+    """A socket's transport whose far end the test controls.
 
-    `room` is how many bytes the far end takes before it stops; None for no limit. The rest is
-    unsent until `drain`.
+    `room` is how many bytes the far end reads before it stops; None: no limit. The rest is unsent
+    until `drain`.
     """
 
     def __init__(self, room: int | None = None) -> None:
@@ -56,13 +56,13 @@ class MemoryTransport(asyncio.Transport):
             self.room -= took
         self.sent += data[:took]
         if took < len(data):
-            # As asyncio does: a view, whose memory must not change until it is sent.
+            # A view, as in asyncio: its memory must not change until it is sent.
             self.unsent.append(memoryview(data)[took:])
             if len(self.unsent) == 1:
                 self.protocol.pause_writing()
 
     def drain(self, room: int | None = None) -> None:
-        """The far end reads everything, and then `room` bytes more at any time."""
+        """Have the far end read everything, and later `room` bytes more."""
         self.room = room
         if self.unsent:
             for data in self.unsent:
@@ -98,7 +98,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 class WaitingDisk(MemoryDisk):
-    """A disk whose every operation waits until the test lets it go on, in any order."""
+    """A disk whose operations wait for `go_on`, in any order."""
 
     volatile = False
 
@@ -124,13 +124,13 @@ class WaitingDisk(MemoryDisk):
         await future
 
     async def until_waiting(self, count: int) -> None:
-        """Come back when so many operations wait."""
+        """Wait until `count` operations wait."""
         while len(self.waiting) < count:
             self._changed.clear()
             await self._changed.wait()
 
     def go_on(self, index: int = 0, failure: Exception | None = None) -> None:
-        """Let one of those that wait succeed, or fail."""
+        """Have a waiting operation succeed, or fail."""
         _, future = self.waiting.pop(index)
         if failure is None:
             future.set_result(None)
@@ -182,7 +182,7 @@ class Peer:
         self.on_its_way = bytearray()
 
     def send(self, data: bytes) -> None:
-        """Arrives at once, as far as the connection receives; the rest with a later call."""
+        """Deliver what the connection receives now; the rest goes with a later call."""
         self.on_its_way += data
         while self.on_its_way and self.transport.receiving:
             buffer = self.connection.get_buffer(-1)
@@ -217,14 +217,14 @@ class Peer:
         return struct.pack(">QQQI", head, cookie, offset, length) + payload
 
     def raw(self) -> bytes:
-        """What came back since the last look."""
+        """Return the bytes sent since the last call."""
         with memoryview(self.transport.sent) as sent:
             data = bytes(sent[self.taken :])
         self.taken += len(data)
         return data
 
     def replies(self, reads: dict[int, int] | None = None) -> list[tuple[int, int, bytes]]:
-        """Cookie, error and data of each reply; `reads` has the lengths asked for by cookie."""
+        """Return cookie, error and data of each reply; `reads` has the lengths by cookie."""
         data, at, found = self.raw(), 0, []
         while at < len(data):
             magic, error, cookie = struct.unpack_from(">IIQ", data, at)
@@ -237,13 +237,13 @@ class Peer:
         return found
 
     def lose(self) -> None:
-        """The connection breaks."""
+        """Lose the connection."""
         self.transport.closing = True
         self.connection.connection_lost(None)
 
 
 class Client:
-    """A client on a socket that says exactly what it is told to, right or wrong."""
+    """A client on a socket that sends exactly what the test says, right or wrong."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -258,7 +258,7 @@ class Client:
 
     @classmethod
     async def ready(cls, uri: str, name: bytes = b"") -> Self:
-        """Connected, and in the transmission phase."""
+        """Connect a client and bring it to the transmission phase."""
         client = await cls.connect(uri)
         await client.greeted()
         await client.go(name)
@@ -294,19 +294,19 @@ class Client:
         self.writer.write(Peer.request(command, cookie, offset, length, payload))
 
     async def reply(self, length: int = 0) -> tuple[int, int, bytes]:
-        """Cookie, error and data of the next reply."""
+        """Receive a reply; return its cookie, error and data."""
         _, error, cookie = struct.unpack(">IIQ", await self.reader.readexactly(16))
         return cookie, error, b"" if error else await self.reader.readexactly(length)
 
     async def at_end(self) -> bool:
-        """The server has hung up, without a word more."""
+        """Return whether the server has disconnected and sent nothing more."""
         try:
             return await self.reader.read() == b""
         except ConnectionError:
             return True
 
     async def vanish(self) -> None:
-        """Without a word, and with whatever is unsent."""
+        """Disconnect without DISC, dropping what is unsent."""
         self.writer.transport.abort()
         await self.close()
 
@@ -320,7 +320,7 @@ class Client:
 
 @pytest.fixture(scope="session")
 def in_memory() -> Any:
-    """The classes above: tests cannot import this file."""
+    """Give tests the classes above; they cannot import this file."""
 
     class Names:
         peer = Peer
@@ -333,7 +333,7 @@ def in_memory() -> Any:
 
 @pytest.fixture(scope="session")
 def uvloop() -> Any:
-    """None where it is not installed. Its first loop opens a pipe that the process keeps."""
+    """Import uvloop, None if it is missing. Its first loop opens a pipe that the process keeps."""
     try:
         module = importlib.import_module("uvloop")
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a connection does when the client, or the disk, is slower than the other."""
+"""Connections whose client is slower than the disk, or the reverse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 def numbered(size: int) -> bytes:
-    """Bytes that differ from place to place."""
+    """Make bytes that differ from place to place."""
     return b"".join(n.to_bytes(8, "big") for n in range(size // 8))
 
 
@@ -35,7 +35,7 @@ async def filled() -> MemoryDisk:
     return disk
 
 
-def test_a_client_that_never_reads_is_not_served_for_ever(in_memory: Any):
+def test_a_client_that_never_reads_is_not_served_forever(in_memory: Any):
     async def main() -> None:
         with await filled() as disk:
             peer = in_memory.peer(disk, room=0)
@@ -89,7 +89,7 @@ def test_receiving_stops_only_when_the_buffer_is_full(in_memory: Any):
     homebound.run(main())
 
 
-def test_a_disk_that_is_slow_gets_so_many_requests_and_no_more(in_memory: Any):
+def test_a_slow_disk_gets_a_limited_number_of_requests(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(MIB) as disk:
             peer = in_memory.peer(disk)
@@ -110,7 +110,7 @@ def test_a_disk_that_is_slow_gets_so_many_requests_and_no_more(in_memory: Any):
     homebound.run(main())
 
 
-def test_what_slow_requests_carry_is_limited_too(in_memory: Any):
+def test_the_data_of_slow_requests_is_limited(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
             peer = in_memory.peer(disk)
@@ -125,7 +125,7 @@ def test_what_slow_requests_carry_is_limited_too(in_memory: Any):
     homebound.run(main())
 
 
-def test_replies_that_come_late_count_as_unsent_too(in_memory: Any):
+def test_late_replies_count_as_unsent(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(4 * MIB) as disk:
             peer = in_memory.peer(disk, room=0)
@@ -145,7 +145,7 @@ def test_replies_that_come_late_count_as_unsent_too(in_memory: Any):
     homebound.run(main())
 
 
-def test_one_who_sends_very_much_lets_the_others_of_the_home_have_turns(in_memory: Any):
+def test_a_flooding_client_leaves_turns_to_others(in_memory: Any):
     async def main() -> None:
         with MemoryDisk(MIB) as disk:
             peer = in_memory.peer(disk)
@@ -204,7 +204,7 @@ rooms = st.lists(st.integers(0, 3 * MIB), min_size=1, max_size=5)
 def test_any_mixture_reads_what_was_written(
     in_memory: Any, requests: list[tuple[int, int, int]], rooms: list[int]
 ):
-    """Against a bytearray: what is answered at once is answered in order."""
+    """Compare with a bytearray: requests that are answered at once are answered in order."""
 
     async def main() -> None:
         model = bytearray(DATA)

@@ -1,4 +1,4 @@
-"""One budget for the data of all clients: over it requests wait, and small ones do not."""
+"""The budget for the data of all clients: over it large requests wait, small ones do not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 class TestBudget:
-    def test_what_waits_is_granted_in_order(self):
+    def test_waiting_requests_are_granted_in_order(self):
         granted: list[Ask] = []
         budget = Budget(10)
 
@@ -45,7 +45,7 @@ class TestBudget:
         assert budget.used == 1
         assert not budget.tight
 
-    def test_one_that_has_gone_leaves_its_part_to_the_next(self):
+    def test_the_part_of_an_ended_home_goes_to_the_next(self):
         granted: list[Ask] = []
         budget = Budget(10)
         budget.force(12)
@@ -56,7 +56,7 @@ class TestBudget:
         assert granted == [last]
         assert budget.used == 10
 
-    def test_one_that_is_withdrawn_is_not_in_the_way(self):
+    def test_a_withdrawn_request_does_not_block_the_next(self):
         granted: list[Ask] = []
         budget = Budget(10)
 
@@ -80,7 +80,7 @@ takes = st.lists(
 
 @given(takes)
 def test_accounts_against_a_model(takes: list[tuple[int, int]]):
-    """Each account takes, or gives back its oldest part where the size was odd."""
+    """Each step takes, or gives back the account's oldest part if that step's size is odd."""
 
     async def main() -> None:
         budget, loop = Budget(8 * MIB), asyncio.get_running_loop()
@@ -104,7 +104,7 @@ def test_accounts_against_a_model(takes: list[tuple[int, int]]):
     homebound.run(main())
 
 
-def test_threads_that_share_it():
+def test_threads_share_a_budget():
     budget, problems = Budget(4 * MIB), []
 
     async def use(seed: int) -> None:
@@ -130,7 +130,7 @@ def test_threads_that_share_it():
     assert budget.used == 0
 
 
-def test_a_large_read_waits_for_one_that_is_not_taken_and_a_small_one_does_not(in_memory: Any):
+def test_a_large_read_waits_for_an_unread_one_and_a_small_one_does_not(in_memory: Any):
     async def main() -> None:
         with MemoryDisk(MAX_PAYLOAD) as disk:
             budget = Budget(MAX_PAYLOAD)
@@ -186,7 +186,7 @@ def test_a_large_payload_is_received_when_there_is_room_for_it(in_memory: Any):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_one_that_ends_while_it_waits_leaves_the_rest_to_others(in_memory: Any, *, stopped: bool):
+def test_a_connection_lost_while_waiting_frees_its_part(in_memory: Any, *, stopped: bool):
     async def main() -> None:
         with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
             budget = Budget(MAX_PAYLOAD)
@@ -211,7 +211,7 @@ def test_one_that_ends_while_it_waits_leaves_the_rest_to_others(in_memory: Any, 
     homebound.run(main())
 
 
-def test_many_small_ones_in_the_disk_count_together(in_memory: Any):
+def test_many_small_requests_at_the_disk_count_together(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(MAX_PAYLOAD) as disk:
             budget = Budget(MAX_PAYLOAD)
@@ -229,9 +229,7 @@ def test_many_small_ones_in_the_disk_count_together(in_memory: Any):
     homebound.run(main())
 
 
-def test_clients_that_never_read_keep_within_it_and_all_are_served_in_the_end(
-    in_memory: Any, tmp_path: Path
-):
+def test_clients_that_never_read_stay_within_the_budget(in_memory: Any, tmp_path: Path):
     async def main(pool: Any) -> None:
         with MemoryDisk(MAX_PAYLOAD) as disk:
             async with NBDServer(disk, io_threads=pool, buffer_budget=MAX_PAYLOAD) as server:

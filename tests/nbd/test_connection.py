@@ -20,7 +20,7 @@ TRIM, ZERO = Command.TRIM, Command.WRITE_ZEROES
 FUA = int(CommandFlag.FUA)
 
 
-def test_what_is_in_memory_is_answered_before_the_callback_returns(in_memory: Any):
+def test_data_in_memory_is_answered_before_the_callback_returns(in_memory: Any):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk:
             peer = in_memory.peer(disk)
@@ -31,7 +31,7 @@ def test_what_is_in_memory_is_answered_before_the_callback_returns(in_memory: An
     homebound.run(main())
 
 
-def test_replies_to_all_that_came_together_leave_together(in_memory: Any):
+def test_replies_to_requests_received_together_are_sent_together(in_memory: Any):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk:
             peer = in_memory.peer(disk)
@@ -91,7 +91,7 @@ def test_a_read_only_export_is_not_changed(in_memory: Any, command: int):
     homebound.run(main())
 
 
-def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any):
+def test_waiting_requests_are_answered_as_they_end_in_any_order(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
             peer = in_memory.peer(disk)
@@ -130,7 +130,7 @@ def test_what_must_wait_is_answered_when_it_is_done_in_any_order(in_memory: Any)
 
 
 def test_the_payload_of_a_waiting_write_stays_as_it_was_sent(in_memory: Any):
-    """The receive buffer is used again meanwhile."""
+    """Keep a payload while the receive buffer is reused."""
 
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
@@ -178,7 +178,7 @@ class TestEnding:
 
         homebound.run(main())
 
-    def test_end_of_file_does_too(self, in_memory: Any):
+    def test_end_of_file_waits_for_what_is_in_flight(self, in_memory: Any):
         async def main() -> None:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
@@ -193,7 +193,7 @@ class TestEnding:
 
         homebound.run(main())
 
-    def test_garbage_ends_it_after_what_came_before(self, in_memory: Any):
+    def test_garbage_ends_the_connection_after_the_requests_before_it(self, in_memory: Any):
         async def main() -> None:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
@@ -208,7 +208,7 @@ class TestEnding:
         homebound.run(main())
 
     @pytest.mark.parametrize("length", [0, 5, 3 << 20, 0xFFFFFFFF])
-    def test_nothing_is_made_of_what_follows_the_end(self, in_memory: Any, length: int):
+    def test_data_after_disconnect_is_ignored(self, in_memory: Any, length: int):
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
                 for end in (b"garbage!" * 4, in_memory.peer.request(DISC)):
@@ -221,7 +221,7 @@ class TestEnding:
 
         homebound.run(main())
 
-    def test_a_lost_connection_is_remembered_until_its_requests_are_done(self, in_memory: Any):
+    def test_a_lost_connection_is_a_member_until_its_requests_end(self, in_memory: Any):
         async def main() -> None:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)
@@ -248,7 +248,7 @@ class TestEnding:
 
         homebound.run(main())
 
-    def test_stop_refuses_what_waits_and_finishes_the_rest(self, in_memory: Any):
+    def test_stop_refuses_waiting_requests_and_finishes_the_rest(self, in_memory: Any):
         async def main() -> None:
             with in_memory.waiting_disk(SIZE) as disk:
                 peer = in_memory.peer(disk)

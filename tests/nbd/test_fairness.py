@@ -1,4 +1,4 @@
-"""What one client, or one long operation, does in an iteration of the loop, counted."""
+"""The work of one client, or one long operation, in an iteration of the loop, counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READ, WRITE, DISC = Command.READ, Command.WRITE, Command.DISC
 
 
 async def steps_of(count: Callable[[], int], until: int) -> list[int]:
-    """How much `count` grows in each iteration, until it is there."""
+    """Return by how much `count` grows in each iteration, until it is `until`."""
     counts = [count()]
     while counts[-1] < until:
         await asyncio.sleep(0)
@@ -49,7 +49,7 @@ CHEAP = {
 
 
 @pytest.mark.parametrize("kind", CHEAP)
-def test_however_a_flood_is_cut_it_is_one_turn_an_iteration(in_memory: Any, kind: str):
+def test_a_flood_gets_one_turn_an_iteration_however_it_is_split(in_memory: Any, kind: str):
     async def main() -> None:
         with MemoryDisk(MIB) as disk:
             peer = in_memory.peer(disk)
@@ -66,7 +66,7 @@ def test_however_a_flood_is_cut_it_is_one_turn_an_iteration(in_memory: Any, kind
 
 
 def test_replies_of_the_disk_do_not_bring_turns_of_their_own(in_memory: Any):
-    """A request that waits, then many that do not, again and again."""
+    """Alternate a request that waits with many that do not."""
 
     class Mixed(in_memory.waiting_disk):  # type: ignore[misc]
         try_read_into = MemoryDisk.try_read_into
@@ -117,7 +117,7 @@ def test_the_handshake_has_turns_too(in_memory: Any, option: int):
 
 
 class Counting(MemoryDisk):
-    """A disk that knows how much was copied into it or out of it."""
+    """A disk that counts the bytes copied into it and out of it."""
 
     bytes_done = 0
 
@@ -167,7 +167,7 @@ def test_an_operation_that_came_later_gets_its_slice_in_turn():
     homebound.run(main())
 
 
-def test_one_that_is_cancelled_while_it_waits_leaves_its_turn_to_the_next():
+def test_a_cancelled_operation_leaves_its_turn_to_the_next():
     async def main() -> None:
         with Counting(32 * MIB) as disk:
             zero = [
@@ -197,7 +197,7 @@ def test_a_large_reply_is_sent_over_several_iterations(in_memory: Any):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_beyond_max_connections_the_next_is_hung_up_on(
+def test_a_connection_beyond_max_connections_is_closed(
     in_memory: Any, tmp_path: Path, threads: int
 ):
     async def main(io_threads: Any) -> None:
@@ -227,8 +227,8 @@ def test_beyond_max_connections_the_next_is_hung_up_on(
         homebound.run(main(()))
 
 
-def test_a_client_that_ends_while_it_does_not_read_is_hung_up_on_once(run: Any, in_memory: Any):
-    """Whatever it ends with: the transport is not closed while it tells that all is sent."""
+def test_an_unreading_client_that_disconnects_is_closed_once(run: Any, in_memory: Any):
+    """Check that the transport is not closed while it calls resume_writing."""
 
     async def main() -> None:
         reported: list[Any] = []

@@ -1,4 +1,4 @@
-"""Disks that fail in every way: each request gets a reply, each kind of failure is told once."""
+"""Disks that fail in every way: each request gets a reply, each kind is logged once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ OSERRORS: dict[str, Callable[[], BaseException]] = {
 
 
 class AtOnce(MemoryDisk):
-    """Its attempts fail."""
+    """A disk whose attempts fail."""
 
     failure: Callable[[], BaseException]
 
@@ -68,7 +68,7 @@ class AtOnce(MemoryDisk):
 
 
 class Awaited(MemoryDisk):
-    """What is awaited fails."""
+    """A disk whose awaited operations fail."""
 
     failure: Callable[[], BaseException]
 
@@ -81,14 +81,14 @@ class Awaited(MemoryDisk):
 
 
 class Nameless(Awaited):
-    """It cannot even say what it is."""
+    """A disk whose repr fails too."""
 
     def __repr__(self) -> str:
         raise ValueError
 
 
 class InWorker(BlockingDisk):
-    """What its workers do fails."""
+    """A disk whose blocking operations fail."""
 
     failure: Callable[[], BaseException]
     read_only = False
@@ -153,7 +153,9 @@ def test_whatever_a_disk_raises_the_client_gets_a_reply(  # noqa: PLR0913, PLR09
 
 
 @pytest.mark.parametrize("kind", [AtOnce, Awaited, InWorker])
-def test_in_an_io_thread_it_is_not_ctrl_c_either(in_memory: Any, tmp_path: Path, kind: Any):
+def test_a_keyboard_interrupt_in_an_io_thread_is_not_ctrl_c(
+    in_memory: Any, tmp_path: Path, kind: Any
+):
     async def main(pool: Any) -> None:
         with kind(SIZE) as disk:
             disk.failure = KeyboardInterrupt
@@ -213,7 +215,7 @@ def test_each_errno_is_logged_once_for_each_export(caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_what_is_refused_without_the_disk_is_not_its_error(in_memory: Any):
+def test_errors_without_the_disk_are_not_disk_errors(in_memory: Any):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk:
             peer = in_memory.peer(disk)

@@ -1,4 +1,4 @@
-"""Every cell of the handshake's table: what each finding does in each state."""
+"""Every cell of the handshake's table: the effect of each input in each state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def go(name: bytes) -> bytes:
     return option(Option.GO, struct.pack(">I", len(name)) + name + b"\0\0")
 
 
-# Bytes that bring a fresh handshake into each state, and bytes that are each finding there.
+# Bytes that bring a new handshake into each state, and bytes that are each input there.
 INTO = {
     HandshakeState.CLIENT_FLAGS: b"",
     HandshakeState.OPTION: FLAGS,
@@ -61,7 +61,7 @@ BYTES = {
     (HandshakeState.SKIP, Found.SKIPPED): b"xyz",
     (HandshakeState.SKIP, Found.ABORTED): b"xyz",
 }
-# Where the same bytes are another finding because of the option in hand.
+# States for inputs that depend on the current option.
 INTO_FOR = {
     (HandshakeState.DATA, Found.CHOSEN): FLAGS + go(b"disk")[:16],
     (HandshakeState.DATA, Found.ABORTED): FLAGS + option(Option.ABORT, length=1),
@@ -87,7 +87,7 @@ def test_cell(state: HandshakeState, found: Found):
     handshake = in_state(state, found)
     after = TRANSITIONS[state].get(found)
     if after is None:
-        # No bytes lead here; were the code to say so all the same, it is told that it is wrong.
+        # No bytes are this input here; a bug that reports it is an error.
         assert (state, found) not in BYTES
         with pytest.raises(LocalProtocolError, match="cannot come while the handshake waits"):
             handshake._advance(found)
@@ -109,13 +109,13 @@ def test_the_table_is_complete():
     assert reached | {HandshakeState.CLIENT_FLAGS} == set(HandshakeState)
 
 
-def test_end_of_file_after_the_choice_is_somebody_elses():
+def test_end_of_file_after_the_choice_is_an_error():
     handshake = in_state(HandshakeState.TRANSMISSION, Found.EOF)
     with pytest.raises(LocalProtocolError, match="the end of the stream cannot come"):
         handshake.receive_eof()
 
 
-def test_what_follows_the_choice_is_kept_for_the_next_phase():
+def test_data_after_the_choice_is_kept_for_the_transmission_phase():
     handshake = ServerHandshake(EXPORTS)
     handshake.receive(FLAGS + go(b"disk") + b"request")
     assert isinstance(handshake.next_event(), Chosen)
@@ -123,7 +123,7 @@ def test_what_follows_the_choice_is_kept_for_the_next_phase():
     assert handshake.trailing() == b""
 
 
-def test_nothing_is_kept_of_what_follows_the_end():
+def test_data_after_the_end_is_dropped():
     handshake = in_state(HandshakeState.CLOSED, Found.EOF)
     handshake.receive(bytes(1000))
     assert handshake.next_event() is None

@@ -1,4 +1,4 @@
-"""What each option is answered, rule by rule of the protocol document."""
+"""The answer to each option, rule by rule of the protocol document."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class TestList:
         assert still_haggles(handshake)
 
     def test_each_is_answered_by_itself(self):
-        """Whoever drives the machine can wait for the client to read between two answers."""
+        """The caller can wait for the client to read between two answers."""
         handshake = begun()
         handshake.receive(struct.pack(">QII", IHAVEOPT, Option.LIST, 0) * 3)
         events = [handshake.next_event() for _ in range(4)]
@@ -282,7 +282,7 @@ class TestExportName:
         assert event.export is DISK
 
     @pytest.mark.parametrize("name", [b"nowhere", b"\xff", b"di\0sk", b"x" * 4097, bytes(1 << 20)])
-    def test_unknown_name_ends_it_without_a_word(self, name: bytes):
+    def test_unknown_name_disconnects_without_a_reply(self, name: bytes):
         event = ask(begun(), Option.EXPORT_NAME, name)
         assert isinstance(event, Closed)
         assert event.data == b""

@@ -1,4 +1,4 @@
-"""Clients of others: what they see, copy and check."""
+"""Other programs' clients: nbdinfo, nbdcopy, qemu, fio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = 32 << 20
 
 
 async def peer(*command: str | os.PathLike[str], fails: bool = False) -> str:
-    """Run a program of somebody else's; its output."""
+    """Run another program; return its output."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     process = await asyncio.create_subprocess_exec(
@@ -66,7 +66,7 @@ def disk_of(kind: str) -> Any:
 
 @contextlib.asynccontextmanager
 async def serving(exports: Any, path: Path, threads: int = 0) -> AsyncIterator[str]:
-    """The URI of the default export."""
+    """Serve `exports`; yield the URI of the default one."""
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(homebound.IOThreadPool(threads)) if threads else ()
         async with NBDServer(exports, io_threads=pool) as server:
@@ -75,7 +75,7 @@ async def serving(exports: Any, path: Path, threads: int = 0) -> AsyncIterator[s
 
 
 def noise(size: int) -> bytes:
-    """With holes in it, as images have."""
+    """Make random bytes with holes, as images have."""
     random.seed(1)
     pieces = (random.randbytes(1 << 16) if n % 3 else bytes(1 << 16) for n in range(size >> 16))
     return b"".join(pieces)
@@ -143,7 +143,7 @@ def test_qemu_io_does_everything(kind: str, tmp_path: Path):
     homebound.run(main())
 
 
-def test_qemu_io_cannot_write_to_what_is_read_only(tmp_path: Path):
+def test_qemu_io_cannot_write_to_a_read_only_export(tmp_path: Path):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk:
             async with serving(Export(disk, read_only=True), tmp_path) as uri:
@@ -222,7 +222,7 @@ def test_fio_finds_what_it_wrote(kind: str, tmp_path: Path, threads: int):
 
 
 class Awaited(MemoryDisk):
-    """Storage of a user's own, which only knows how to be awaited."""
+    """A user's disk, with awaited operations only."""
 
     volatile = False
 
@@ -246,7 +246,7 @@ class Awaited(MemoryDisk):
         super().try_write(offset, data)
 
 
-def test_a_disk_of_somebody_elses_making(tmp_path: Path):
+def test_a_disk_of_a_user(tmp_path: Path):
     async def main() -> None:
         with Awaited(SIZE) as disk:
             async with serving(disk, tmp_path) as uri:

@@ -1,4 +1,4 @@
-"""What a server takes as exports, and what it says of anything else."""
+"""The arguments of a server, and its errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TAKES = "NBDServer takes a Disk, an Export, or a mapping of names to those; "
         (Path("a/b"), TAKES + "to serve an image, open it: FileDisk('a/b')"),
         (None, TAKES + "None is a NoneType"),
         ([1], TAKES + "[1] is a list"),
-        ({1: MemoryDisk(512)}, "the name of an export is a str; 1 is an int"),
-        ({b"a": MemoryDisk(512)}, "the name of an export is a str; b'a' is a bytes"),
+        ({1: MemoryDisk(512)}, "the name of an export must be a str; 1 is an int"),
+        ({b"a": MemoryDisk(512)}, "the name of an export must be a str; b'a' is a bytes"),
         (
             {"a": "raw.img"},
             (
-                "export 'a' has to be a Disk or an Export; "
+                "export 'a' must be a Disk or an Export; "
                 "to serve an image, open it: FileDisk('raw.img')"
             ),
         ),
-        ({"a": 7}, "export 'a' has to be a Disk or an Export; 7 is an int"),
+        ({"a": 7}, "export 'a' must be a Disk or an Export; 7 is an int"),
     ],
 )
 def test_anything_else_is_a_type_error_that_says_what_is_taken(exports: Any, says: str):
@@ -40,7 +40,7 @@ def test_anything_else_is_a_type_error_that_says_what_is_taken(exports: Any, say
 
 def test_an_export_of_no_disk():
     path: Any = "raw.img"
-    says = "an Export is made of a Disk; to serve an image, open it: FileDisk('raw.img')"
+    says = "an Export takes a Disk; to serve an image, open it: FileDisk('raw.img')"
     with pytest.raises(TypeError, match=re.escape(says)):
         Export(path)
 
@@ -50,9 +50,9 @@ def test_numbers_are_checked(option: str):
     zero: Any = {option: 0}
     text: Any = {option: "1"}
     with MemoryDisk(512) as disk:
-        with pytest.raises(ValueError, match=f"{option} is 0; it has to be at least 1"):
+        with pytest.raises(ValueError, match=f"{option} is 0; it must be at least 1"):
             NBDServer(disk, **zero)
-        with pytest.raises(TypeError, match=f"{option} is a whole number; '1' is a str"):
+        with pytest.raises(TypeError, match=f"{option} must be an int; '1' is a str"):
             NBDServer(disk, **text)
         with pytest.raises(ValueError, match="round_size is -1"):
             Export(disk, round_size=-1)

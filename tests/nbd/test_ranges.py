@@ -1,4 +1,4 @@
-"""Changes of one range: one after the other, in order, whichever connection they came by."""
+"""Changes of one range: one after the other, in order, over all connections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ moves = st.lists(st.tuples(spans, st.integers(0, 5)), max_size=40)
 
 @given(moves)
 def test_against_a_model(moves: list[tuple[tuple[int, int], int]]):
-    """A claim is granted as soon as no earlier one that overlaps it is left, and not before."""
+    """Check that a claim is granted when no earlier overlapping one is left, not before."""
     ranges = Ranges()
     order: list[tuple[int, int, Claim]] = []  # those that are not over
     granted: set[Claim] = set()
@@ -73,7 +73,7 @@ def test_against_a_model(moves: list[tuple[tuple[int, int], int]]):
     assert not ranges.claims
 
 
-def test_one_that_cannot_be_carried_out_any_more_is_not_in_the_way():
+def test_a_claim_whose_home_has_ended_is_released():
     ranges = Ranges()
     first, _ = ranges.claim(0, 10, lambda: True)
     for _ in range(2000):  # nor does it recurse
@@ -120,7 +120,7 @@ def test_all_servers_of_a_disk_share_one():
         assert ranges_of(disk) is not ranges_of(other)
 
 
-def test_a_write_of_a_client_that_has_gone_does_not_undo_a_later_one(in_memory: Any):
+def test_a_write_of_a_lost_client_does_not_undo_a_later_one(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
             gone, other = in_memory.peer(disk), in_memory.peer(disk)
@@ -146,7 +146,7 @@ def test_a_write_of_a_client_that_has_gone_does_not_undo_a_later_one(in_memory: 
     homebound.run(main())
 
 
-def test_what_could_be_written_at_once_waits_for_it_as_well(in_memory: Any):
+def test_an_inline_write_waits_for_it_too(in_memory: Any):
     class Eager(in_memory.waiting_disk):  # type: ignore[misc]
         try_write = MemoryDisk.try_write
         try_read_into = MemoryDisk.try_read_into
@@ -175,8 +175,8 @@ def test_what_could_be_written_at_once_waits_for_it_as_well(in_memory: Any):
     homebound.run(main())
 
 
-def test_requests_that_are_given_up_release_what_they_claim(in_memory: Any):
-    """Started, held behind others, and queued behind too many."""
+def test_cancelled_requests_release_their_claims(in_memory: Any):
+    """Give up requests that are started, held, and queued."""
 
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
@@ -194,7 +194,7 @@ def test_requests_that_are_given_up_release_what_they_claim(in_memory: Any):
 
 
 class Gate:
-    """Blocking operations of which writes wait until the test lets them go on."""
+    """Blocking operations whose writes wait for the test."""
 
     def __init__(self, memory: MemoryDisk) -> None:
         self.memory = memory
@@ -239,7 +239,7 @@ class GatedDisk(BlockingDisk):
 def test_a_worker_that_goes_on_after_its_server_has_ended_keeps_its_claim(
     in_memory: Any, tmp_path: Path
 ):
-    """The second server of the same disk, in another thread, waits for what the first left."""
+    """A second server of the same disk, in another thread, waits for the first one's write."""
 
     async def main(pool: Any) -> None:
         with GatedDisk(SIZE) as disk:
@@ -268,7 +268,7 @@ def test_a_worker_that_goes_on_after_its_server_has_ended_keeps_its_claim(
         homebound.run(main(pool))
 
 
-def test_a_client_whose_requests_are_stuck_leaves_workers_to_the_others(
+def test_a_client_whose_requests_hang_leaves_workers_to_other_clients(
     in_memory: Any, tmp_path: Path
 ):
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Requests found in the stream, however it is cut into pieces."""
+"""The parser of requests, however the stream is split."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def writes(draw: st.DrawFn) -> Asked:
 
 
 def account() -> Account:
-    """One that never has to wait."""
+    """Make an account that never waits."""
     loop: Any = None
     return Account(Budget(1 << 62), loop, lambda: None)
 
 
 class Reader:
-    """Feeds a stream and takes everything out of it."""
+    """Feeds a stream and consumes everything."""
 
     def __init__(self, pool: BufferPool | None = None) -> None:
         self.stream = RequestStream(pool or BufferPool(SMALL), account())
@@ -109,7 +109,7 @@ def test_any_splitting_gives_the_same_requests(asked: list[Asked], cuts: list[in
     takes=st.lists(st.integers(0, 3), min_size=1, max_size=30),
 )
 def test_a_stalled_stream_loses_nothing(asked: list[Asked], takes: list[int]):
-    """Requests are consumed a few at a time, and receiving stops while there is no room."""
+    """Consume a few requests at a time; receiving stops while there is no room."""
     wire = b"".join(request.wire for request in asked)
     stream = RequestStream(BufferPool(SMALL), account())
     found: list[Asked] = []
@@ -160,7 +160,7 @@ def test_a_large_payload_takes_memory_as_it_comes():
 
 
 @pytest.mark.parametrize("size", [MAX_PAYLOAD + 1, MAX_SKIP])
-def test_a_payload_above_the_largest_is_passed_over(size: int):
+def test_a_payload_above_the_maximum_is_skipped(size: int):
     reader = Reader()
     after = Asked(request_head(Command.FLUSH), 7, 0, 0)
     before = Asked(request_head(Command.READ), 6, 0, 0)
@@ -185,7 +185,7 @@ def test_a_payload_above_the_largest_is_passed_over(size: int):
         Asked(request_head(Command.WRITE), 1, 0, 0xFFFFFFFF).wire,
     ],
 )
-def test_what_cannot_be_a_request_ends_it_after_what_came_before(bad: bytes):
+def test_an_invalid_request_ends_the_stream_after_those_before_it(bad: bytes):
     reader = Reader()
     before = Asked(request_head(Command.READ), 6, 0, 0)
     with pytest.raises(RemoteProtocolError):
@@ -213,7 +213,7 @@ def test_released_in_the_middle_of_anything():
     assert len(pool._free) == 1
 
 
-def test_only_so_much_is_received_at_a_time():
+def test_receives_are_limited_in_size():
     stream = RequestStream(BufferPool(4 << 20), account())
     assert len(stream.get_buffer()) == RECEIVE_MAX
     wire = Asked(request_head(Command.WRITE), 1, 0, 6 << 20).wire

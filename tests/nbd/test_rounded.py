@@ -1,4 +1,4 @@
-"""Disks whose size is rounded up, against a model; and other programs' copies of odd sizes."""
+"""Rounded-up disks against a model, and other programs' copies of odd sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ operations = st.lists(
 
 
 async def write(disk: Disk, what: str, offset: int, data: bytes, *, refused: object) -> bool:
-    """Whether it was written."""
+    """Write or try to; return whether the data was written."""
     if refused:
         with pytest.raises(OSError, match="only zeroes may be written") as caught:
             await disk.write(offset, data) if what == "write" else disk.try_write(offset, data)
@@ -49,7 +49,7 @@ async def write(disk: Disk, what: str, offset: int, data: bytes, *, refused: obj
 
 
 async def against_model(disk: Disk, size: int, steps: list[tuple[str, int, int, int]]) -> None:
-    """All that is done to the rounded disk, done to a bytearray whose padding stays zero."""
+    """Do each step to the rounded disk and to a bytearray whose padding stays zero."""
     rounded = round_up(disk, 512)
     model = bytearray(rounded.size)
     for what, start, length, fill in steps:
@@ -76,7 +76,7 @@ async def against_model(disk: Disk, size: int, steps: list[tuple[str, int, int, 
 
 
 @given(size=st.sampled_from([1, 511, 1000, 1535]), steps=operations)
-def test_one_in_memory(size: int, steps: list[tuple[str, int, int, int]]):
+def test_a_rounded_memory_disk_against_a_model(size: int, steps: list[tuple[str, int, int, int]]):
     async def main() -> None:
         with MemoryDisk(size) as disk:
             await against_model(disk, size, steps)
@@ -85,7 +85,7 @@ def test_one_in_memory(size: int, steps: list[tuple[str, int, int, int]]):
 
 
 @given(size=st.sampled_from([1, 511, 1000, 1535]), steps=operations)
-def test_one_in_a_file(
+def test_a_rounded_file_disk_against_a_model(
     tmp_path_factory: pytest.TempPathFactory, size: int, steps: list[tuple[str, int, int, int]]
 ):
     path = tmp_path_factory.mktemp("rounded") / "image"
@@ -191,7 +191,7 @@ def needs(program: str) -> None:
 @pytest.mark.peers
 @pytest.mark.parametrize("size", SIZES)
 def test_qemu_img_does_not_hang_without_it(tmp_path: Path, size: int):
-    """It copies out, and is told that the last sector does not fit in when it writes back."""
+    """qemu-img can copy out; when it writes the last sector back, it gets an error."""
     needs("qemu-img")
     data = bytes(n * 7 % 251 + 1 for n in range(size))
     image, copy = tmp_path / "image", tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""Clients that hang, lie, flood and vanish: none of them stops or leaks anybody else."""
+"""Clients that hang, lie, flood and vanish: none stops the server or leaks."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ async def serving(tmp_path: Path, io_threads: Any = (), **options: Any) -> Async
 
 
 async def send(client: Any, data: bytes) -> None:
-    """Send what the server takes; it may hang up, or stop listening, at any time."""
+    """Send what the server receives; it may disconnect, or stop reading, at any time."""
     client.writer.write(data)
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(0.02):
             await client.writer.drain()
 
 
-async def nobody_left(server: NBDServer) -> None:
+async def until_no_clients(server: NBDServer) -> None:
     async with asyncio.timeout(10):
         while server.stats().clients:
             await asyncio.sleep(0.001)
@@ -81,7 +81,7 @@ async def nobody_left(server: NBDServer) -> None:
 
 @pytest.mark.usefixtures("virtual_clock")
 @pytest.mark.parametrize("threads", [0, 1])
-def test_a_hundred_of_them_and_one_good_one(in_memory: Any, tmp_path: Path, threads: int):
+def test_a_hundred_rude_clients_and_a_good_one(in_memory: Any, tmp_path: Path, threads: int):
     async def main(io_threads: Any) -> None:
         async with serving(tmp_path, io_threads) as server:
             uri = server.uris[0]
@@ -100,7 +100,7 @@ def test_a_hundred_of_them_and_one_good_one(in_memory: Any, tmp_path: Path, thre
             for client in crowd:
                 await client.vanish()
             await good.close()
-            await nobody_left(server)
+            await until_no_clients(server)
 
     if threads:
         with homebound.IOThreadPool(threads) as pool:
@@ -110,7 +110,7 @@ def test_a_hundred_of_them_and_one_good_one(in_memory: Any, tmp_path: Path, thre
 
 
 @pytest.mark.parametrize("rude", RUDE)
-def test_each_of_them_vanishing(in_memory: Any, tmp_path: Path, rude: str):
+def test_each_rude_client_vanishing(in_memory: Any, tmp_path: Path, rude: str):
     async def main() -> None:
         async with serving(tmp_path) as server:
             for part in (1.0, 0.7, 0.3):
@@ -118,12 +118,12 @@ def test_each_of_them_vanishing(in_memory: Any, tmp_path: Path, rude: str):
                 data = RUDE[rude]
                 await send(client, data[: int(len(data) * part)])
                 await client.vanish()
-            await nobody_left(server)
+            await until_no_clients(server)
 
     homebound.run(main())
 
 
-@pytest.mark.usefixtures("virtual_clock")  # nobody is too late who is only slow
+@pytest.mark.usefixtures("virtual_clock")  # no client is late because the machine is slow
 @pytest.mark.parametrize(
     "rude",
     [
@@ -144,7 +144,7 @@ def test_a_handshake_has_a_time_limit(in_memory: Any, tmp_path: Path, rude: str)
             async with asyncio.timeout(20):
                 while server.stats().clients > 1:
                     await asyncio.sleep(0.1)
-            ready.send(READ, 1, 0, 1)  # the limit is not for those who have chosen
+            ready.send(READ, 1, 0, 1)  # the limit ends with the choice of an export
             assert await ready.reply(1) == (1, 0, b"\0")
             await client.close()
             await ready.close()
@@ -152,7 +152,7 @@ def test_a_handshake_has_a_time_limit(in_memory: Any, tmp_path: Path, rude: str)
     homebound.run(main())
 
 
-def test_answers_that_nobody_reads_are_not_made(in_memory: Any, tmp_path: Path):
+def test_a_client_that_does_not_read_gets_few_answers(in_memory: Any, tmp_path: Path):
     async def main() -> None:
         async with serving(tmp_path) as server:
             client = await in_memory.client.connect(server.uris[0])
@@ -190,14 +190,14 @@ def test_one_byte_at_a_time(in_memory: Any, tmp_path: Path):
 
 
 def test_out_of_descriptors(in_memory: Any, tmp_path: Path):
-    """The server neither stops nor spins; whoever waited is served when there are some again."""
+    """The server neither stops nor spins; it accepts again when descriptors are free."""
 
     async def main() -> None:
         async with serving(tmp_path) as server:
             first = await in_memory.client.ready(server.uris[0])
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             taken = []
-            lowest = os.dup(0)  # that is free; whatever is open beyond stays so
+            lowest = os.dup(0)  # the lowest free one
             os.close(lowest)
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 8, hard))
             try:

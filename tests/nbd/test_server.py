@@ -83,7 +83,7 @@ class TestUnixPath:
         homebound.run(main())
         assert not path.exists()
 
-    def test_one_that_is_listened_on_is_not(self, in_memory: Any, tmp_path: Path):
+    def test_a_socket_in_use_is_not_replaced(self, in_memory: Any, tmp_path: Path):
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
                 async with NBDServer(disk) as server, NBDServer(disk) as second:
@@ -94,7 +94,7 @@ class TestUnixPath:
 
         homebound.run(main())
 
-    def test_one_whose_backlog_is_full_is_not_either(self, tmp_path: Path):
+    def test_a_socket_with_a_full_backlog_is_not_replaced(self, tmp_path: Path):
         path = str(tmp_path / "socket")
         sockets = [socket.socket(socket.AF_UNIX) for _ in range(9)]
         sockets[0].bind(path)
@@ -113,7 +113,7 @@ class TestUnixPath:
         for one in sockets:
             one.close()
 
-    def test_what_is_no_socket_stays(self, tmp_path: Path):
+    def test_a_file_that_is_not_a_socket_stays(self, tmp_path: Path):
         path = tmp_path / "precious"
         path.write_text("data")
 
@@ -136,14 +136,14 @@ class TestUnixPath:
 
         homebound.run(main())
 
-    def test_that_of_a_successor_is_not_removed(self, tmp_path: Path):
+    def test_the_socket_of_a_successor_is_not_removed(self, tmp_path: Path):
         path = tmp_path / "socket"
 
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
                 server = NBDServer(disk)
                 await server.listen_unix(path)
-                path.unlink()  # somebody tidies up
+                path.unlink()  # another program removes it
                 async with NBDServer(disk) as successor:
                     await successor.listen_unix(path)
                     await server.stop()

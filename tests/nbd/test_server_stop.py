@@ -1,4 +1,4 @@
-"""How a server ends: what it finishes, whom it cuts off, what it leaves behind."""
+"""The end of a server: requests it finishes, clients it disconnects, nothing left behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_is_for_good(tmp_path: Path):
     homebound.run(main())
 
 
-def test_whoever_calls_again_waits_for_it(in_memory: Any, tmp_path: Path):
+def test_a_second_call_waits_for_the_first(in_memory: Any, tmp_path: Path):
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
             server = NBDServer(disk)
@@ -82,8 +82,8 @@ def test_finishes_what_is_in_flight_and_flushes(in_memory: Any, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_does_not_wait_for_ever(in_memory: Any, tmp_path: Path):
-    """For a client that does not read, one in its handshake, and a disk that hangs."""
+def test_does_not_wait_forever(in_memory: Any, tmp_path: Path):
+    """Stop with a client that does not read, one in its handshake, and a disk that hangs."""
 
     async def main() -> None:
         with in_memory.waiting_disk(16 * SIZE) as disk:
@@ -124,7 +124,7 @@ def test_says_that_data_could_not_be_flushed(tmp_path: Path):
     homebound.run(main())
 
 
-def test_of_a_thread_under_the_server(in_memory: Any, tmp_path: Path):
+def test_stop_of_an_io_thread_before_the_server(in_memory: Any, tmp_path: Path):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk:
             io = homebound.IOThread("io")
@@ -147,13 +147,13 @@ def test_of_a_thread_under_the_server(in_memory: Any, tmp_path: Path):
 def test_flushes_where_there_are_workers(
     run: Any, in_memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ):
-    """The loop that listens may be anybody's; with I/O threads it need not become a home."""
+    """The loop that listens may be any; with I/O threads it need not become a home."""
     if not threads and run is not homebound.run:
-        pytest.skip("another's loop becomes a home, and stays the thread's; see the next test")
+        pytest.skip("a foreign loop becomes the thread's home for good; see the next test")
     image = tmp_path / "image"
     image.write_bytes(bytes(SIZE))
     synced: list[object] = []
-    monkeypatch.setattr("homebound.block._rawfile.RawFile._sync", lambda *who: synced.append(who))
+    monkeypatch.setattr("homebound.block._rawfile.RawFile._sync", lambda *call: synced.append(call))
 
     async def main(io_threads: Any) -> None:
         with FileDisk(image) as disk:
@@ -170,8 +170,8 @@ def test_flushes_where_there_are_workers(
         run(main(stack.enter_context(homebound.IOThreadPool(threads)) if threads else ()))
 
 
-def test_slow_requests_on_the_loop_of_somebody_else(tmp_path: Path):
-    """In a process of its own: the thread that ran such a loop remains its home."""
+def test_slow_requests_on_a_foreign_loop(tmp_path: Path):
+    """Run a process: the thread that ran such a loop remains its home."""
     (tmp_path / "image").write_bytes(bytes(SIZE))
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -1,4 +1,4 @@
-"""Slow requests: how they are dealt out, and what comes of a slice of them."""
+"""Slow requests: their division into slices, and the replies of a slice."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_many_small_ones_make_few_slices():
 
 
 class Log:
-    """Blocking operations that say what they were asked, and fail at odd offsets."""
+    """Blocking operations that log their calls, and fail at odd offsets."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -122,7 +122,7 @@ def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
     assert [command for _, command in replies.failures] == [Command.READ, Command.WRITE]
 
 
-def test_what_no_disk_should_raise_is_remembered():
+def test_any_exception_of_a_disk_is_kept():
     class Broken(Log):
         def flush(self) -> None:
             raise ZeroDivisionError
@@ -135,6 +135,6 @@ def test_what_no_disk_should_raise_is_remembered():
 
 
 @pytest.mark.parametrize("command", [Command.READ, Command.WRITE])
-def test_those_that_nobody_could_carry_out(command: int):
+def test_requests_that_no_worker_carried_out(command: int):
     replies = all_failed([SlowRequest(command, 0, 5, 0, 4)], error=Error.ESHUTDOWN)
     assert bytes(replies.data) == reply(Error.ESHUTDOWN, 5)

@@ -1,4 +1,4 @@
-"""READs answered with structured replies, for clients that have agreed on them."""
+"""READs with structured replies, for clients that negotiate them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DONE = 1
 
 
 def replies(peer: Any) -> dict[int, tuple[object, ...]]:
-    """By cookie: "simple" and the error; or the chunk's type and what it holds."""
+    """Return by cookie: "simple" and the error, or the chunk's type and its contents."""
     data, at = peer.raw(), 0
     found: dict[int, tuple[object, ...]] = {}
     while at < len(data):
@@ -93,7 +93,7 @@ def test_only_reads_are_answered_in_chunks(in_memory: Any):
     homebound.run(main())
 
 
-def test_those_that_wait_are_too(in_memory: Any):
+def test_waiting_reads_get_chunks_too(in_memory: Any):
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:
             peer = in_memory.peer(disk, structured=True)
@@ -160,7 +160,7 @@ def first_reply(data: bytes) -> int:
 
 @pytest.mark.parametrize("agree", [False, True])
 @pytest.mark.parametrize("choose", [Option.GO, Option.EXPORT_NAME])
-def test_what_was_agreed_holds_for_the_export(choose: int, *, agree: bool):
+def test_negotiating_sets_df_in_the_flags_of_the_export(choose: int, *, agree: bool):
     handshake = ServerHandshake(EXPORTS)
     handshake.receive(b"\0\0\0\3")
     if agree:

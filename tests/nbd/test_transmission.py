@@ -1,4 +1,4 @@
-"""Which requests are allowed, and what errors are called on the wire."""
+"""The validation of requests, and the error values on the wire."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class TestPastTheEnd:
         assert judge(command, 0, 2**64 - 1, 1) == error
         assert judge(command, 0, 2**64 - 1, MAX_PAYLOAD) == error
 
-    def test_nothing_at_all(self, command: int, error: int):
+    def test_a_length_of_zero(self, command: int, error: int):
         assert judge(command, 0, SIZE, 0) == Error.OK
         assert judge(command, 0, SIZE + 1, 0) == error
 
 
 @pytest.mark.parametrize("command", KNOWN)
-def test_read_only_forbids_what_changes(command: int):
+def test_read_only_forbids_changes(command: int):
     changes = command in (WRITE, TRIM, ZERO)
     assert judge(command, read_only=True) == (Error.EPERM if changes else Error.OK)
 
@@ -86,7 +86,7 @@ def test_payloads_have_a_largest_size():
 
 
 @pytest.mark.parametrize(("offset", "length"), [(1, 0), (0, 1), (SIZE + 1, 0)])
-def test_flush_is_about_everything(offset: int, length: int):
+def test_flush_has_no_range(offset: int, length: int):
     assert judge(FLUSH) == Error.OK
     assert judge(FLUSH, 0, offset, length) == Error.EINVAL
 
@@ -112,7 +112,7 @@ def test_head_is_split_as_it_was_made(command: int, flags: int):
         (ZeroDivisionError(), Error.EIO),
     ],
 )
-def test_what_a_disk_raises_has_a_name_on_the_wire(failure: Exception, error: int):
+def test_exceptions_of_a_disk_have_nbd_error_values(failure: Exception, error: int):
     assert error_of(failure) == error
 
 

@@ -23,10 +23,10 @@ if sys.version_info[:2] == (3, 14):
             return True
 
     def new_guard() -> Any:
-        """A lock that knows its thread. Called from: any thread."""
+        """Return a lock that knows its thread. Called from: any thread."""
         return _Guard()
 else:
 
     def new_guard() -> Any:
-        """A lock that knows its thread. Called from: any thread."""
+        """Return a lock that knows its thread. Called from: any thread."""
         return _thread.RLock()

@@ -35,7 +35,7 @@ class Fifo(deque[Any]):
     pop_next = deque.popleft
 
     def taker(self) -> Iterator[Any]:
-        """An iterator that takes the next item out at each step; IndexError if there is none.
+        """Return an iterator whose steps take the next item out; IndexError if there is none.
 
         A `for` over it assigns the item to a name with no bytecode in between at which a signal
         handler could raise and so lose the item.
@@ -129,7 +129,7 @@ class Ordered:
             self.push(self._nested.popleft())
 
     def taker(self) -> Iterator[Any]:
-        """An iterator that takes the next item out at each step, as Fifo's."""
+        """Return an iterator whose steps take the next item out, as Fifo's."""
         return map(Ordered.pop_next, repeat(self))
 
     def put_back(self, item: Any, later: Iterable[Parcel]) -> None:

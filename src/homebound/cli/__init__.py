@@ -8,7 +8,7 @@ from ._stdio import fill_standard_streams
 
 
 def main() -> None:
-    """The `homebound` command.
+    """Run the `homebound` command.
 
     Called from: any thread.
     """

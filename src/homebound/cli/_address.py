@@ -1,4 +1,4 @@
-"""Places to listen: a Unix socket, a TCP port, or sockets that another program has opened."""
+"""Addresses to listen on: a Unix socket, a TCP port, or sockets that another program has opened."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Address:
     descriptors: tuple[int, ...] = ()
 
     async def listen(self, server: NBDServer) -> None:
-        """Have the server listen there; its URIs then hold from any directory.
+        """Have the server listen on this address; its URIs are valid in any directory.
 
-        Raises ListenError, or ServeError for a descriptor that is none of a socket.
+        Raises ListenError, or ServeError for a descriptor that is not a socket.
         """
         if self.descriptors:
             for fd in self.descriptors:
@@ -42,9 +42,9 @@ class Address:
 
 
 def take_activated() -> tuple[int, ...]:
-    """The descriptors that systemd's protocol says this process was started with.
+    """Return the descriptors that systemd's protocol (LISTEN_FDS) has passed to this process.
 
-    Takes them out of the environment: they are not for what is started from here.
+    Removes the variables from the environment, as they are not meant for its child processes.
     """
     own = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
     number = os.environ.pop("LISTEN_FDS", "")
@@ -63,8 +63,8 @@ def _socket_of(fd: int) -> socket.socket:
 
 
 def _absolute(path: str) -> str:
-    """The path of a socket from any directory, unless it is too long to be one."""
+    """Return the absolute path of a socket, or `path` if the absolute one is too long."""
     absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  (a Path would not keep bytes)
-    if ".." not in path.split("/"):  # what is before it may be a symbolic link
+    if ".." not in path.split("/"):  # the component before ".." may be a symbolic link
         absolute = os.path.normpath(absolute)
     return absolute if len(os.fsencode(absolute)) <= _LONGEST_UNIX else path

@@ -1,4 +1,4 @@
-"""The announcement of a server: the URIs at which clients find its exports."""
+"""The announcement of a server: the URIs of its exports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NamedDisk:
-    """A disk under the name that clients give; `label` is what people call it."""
+    """A disk with the name of its export; `label` is its name in messages."""
 
     name: str
     label: str
@@ -27,14 +27,14 @@ class NamedDisk:
 
     @property
     def size(self) -> int:
-        """The size that clients are told, in bytes: that of the disk, rounded up."""
+        """The size of the export in bytes: that of the disk, rounded up."""
         return -(-self.disk.size // self.round_size) * self.round_size
 
 
 def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
-    """The URI of each export on standard output, for scripts; on standard error all, for people.
+    """Write the URIs to standard output, for scripts, and a line an export to standard error.
 
-    Returns the line of the first. Raises OutputError.
+    Returns the line of the first export. Raises OutputError.
     """
     lines = []
     for export in exports:
@@ -42,7 +42,7 @@ def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
         for uri in own:
             put(uri)
         access = ", read-only" if export.disk.read_only else ""
-        where = " and ".join(own) or "a socket that no URI can name"
+        where = " and ".join(own) or "a socket that has no URI"
         lines.append(f"serving {export.label}, {show_size(export.size)}{access}, at {where}")
         tell(lines[-1])
     if sys.stderr is not None and sys.stderr.isatty():
@@ -51,7 +51,7 @@ def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
 
 
 def uri_of(uri: str, name: str) -> str:
-    """The URI of the export `name`, from that of another at the same address.
+    """Return the URI of the export `name`, from that of another one at the same address.
 
     >>> from homebound.cli._announce import uri_of
     >>> uri_of("nbd+unix:///a?socket=/run/nbd", "b c")

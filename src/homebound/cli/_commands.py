@@ -24,7 +24,7 @@ _DEFAULT_SIZE = 1 << 30
 class Progress:
     """The state of the program, as click's `obj`."""
 
-    began: bool = False  # to do what it was asked for
+    began: bool = False  # the command, after click has parsed its arguments
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -144,7 +144,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     if image is None and not exports and directory is None:
         image = f"{MEMORY}{size or _DEFAULT_SIZE}"
     elif size is not None:
-        raise click.UsageError("--size is for a disk in memory; the size of IMAGE is its own")
+        raise click.UsageError("--size is for a disk in memory; IMAGE has its own size")
     named = [(name, image), *exports] if image is not None else exports
     limits = {"max_connections": max_connections, "round_size": round_size}
     opener = Opener(image_format, read_only=read_only, lock=not no_lock)
@@ -156,7 +156,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
         signals.overdue = opener.overdue
         served = open_exports(named, directory, opener, stack, round_size=round_size or 1)
         service = Service(served, address or Address(), iothreads, limits, pidfile, command)
-        with closing(service.run(signals)) as work:  # should no loop be to be had
+        with closing(service.run(signals)) as work:  # for the case that no loop can be made
             status = run(work)
     ctx.exit(status)
 
@@ -164,7 +164,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
 def _address(
     unix: str | None, host: str | None, port: int | None, descriptors: tuple[int, ...]
 ) -> Address | None:
-    """The place to listen, None if nothing has been said of it."""
+    """Return the address to listen on, None if no option names one."""
     tcp = host is not None or port is not None
     activated = take_activated()
     said = {
@@ -175,7 +175,7 @@ def _address(
     }
     places = [option for option, is_said in said.items() if is_said]
     if len(places) > 1:
-        raise click.UsageError(f"{' and '.join(places)} are two places to listen; choose one")
+        raise click.UsageError(f"{' and '.join(places)} are two addresses to listen on; choose one")
     if tcp:
         return Address(host=host or DEFAULT_HOST, port=DEFAULT_PORT if port is None else port)
     return Address(unix, descriptors=descriptors or activated) if places else None

@@ -1,4 +1,4 @@
-"""Disks as the command line names them."""
+"""The disks that the command line names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from ..block import Disk
 
 AUTO = "auto"
-# What opens an image of each format that can be read.
+# The disk class of each format that can be read.
 _READERS: dict[str, Callable[..., Disk]] = {RAW: FileDisk}
 FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
-_LONGEST_OPENING = 3.0  # seconds from the signal; nothing is served yet
+_LONGEST_OPENING = 3.0  # seconds after the signal; nothing is served yet
 
 
 def check_spec(spec: str) -> str:
-    """The name of a disk, as it is. Raises ValueError if it can be none."""
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk."""
     if not spec:
         raise ValueError("it is empty")
     if spec.startswith(MEMORY):
@@ -32,7 +32,7 @@ def check_spec(spec: str) -> str:
 
 
 class Opener:
-    """Opens disks the way that the options say."""
+    """Opens disks as the options say."""
 
     def __init__(self, image_format: str, *, read_only: bool, lock: bool) -> None:
         self._format = image_format
@@ -41,7 +41,7 @@ class Opener:
         self._opening = ""  # read by another thread
 
     def open(self, spec: str) -> Disk:
-        """Open what `spec`, which has been checked, names: `memory:SIZE`, or an image by its path.
+        """Open the disk that a checked `spec` names: `memory:SIZE`, or an image by its path.
 
         Raises DiskError.
         """
@@ -58,7 +58,7 @@ class Opener:
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
 
     def overdue(self, seconds: float) -> str | None:
-        """Say why the program does not end so long after a signal, while it opens disks."""
+        """Return why the program has not ended `seconds` after a signal, while it opens disks."""
         late = seconds > _LONGEST_OPENING
         return f"opening {self._opening!r} has not ended" if late else None
 
@@ -67,20 +67,20 @@ def _format_of(path: str) -> str:
     try:
         return probe(path)
     except OSError:
-        return RAW  # opening it as that tells what is wrong, if anything but its beginning is
+        return RAW  # opening it raises an error that says what is wrong
 
 
 def _not_read(path: str, name: str) -> ImageError:
-    """Say that the format has no reader: as a raw disk, the first write would destroy the image."""
+    """Make the error for an unsupported format; served raw, the first write would destroy it."""
     return ImageError(
         errno.EINVAL,
-        f"cannot open image {path!r}: it is a {name} image, which is not read; convert it "
+        f"cannot open image {path!r}: it is a {name} image, which is not supported; convert it "
         "(qemu-img convert -O raw), or serve its bytes as they are: --format raw",
     )
 
 
 def label_of(spec: str) -> str:
-    """The name for people: as it was given, or as Python writes it if it is no text."""
+    """Return the name for messages: `spec`, or its repr if it is not printable."""
     if spec.startswith(MEMORY):
         return "memory"
     return spec if spec.isprintable() else repr(spec)

@@ -1,4 +1,4 @@
-"""The end of a server, and how long it may take."""
+"""The end of a server, and its time limits."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from ..nbd import NBDServer
     from ._announce import NamedDisk
 
-GRACE = 5.0  # seconds for the clients to take their replies
-_CUT_OFF = 3.0  # seconds more for clients and requests that were cut off then
-_FLUSH = 60.0  # seconds, where all clients have left in time
+GRACE = 5.0  # seconds for the clients to read their replies
+_CUT_OFF = 3.0  # seconds more for clients and requests that were aborted then
+_FLUSH = 60.0  # seconds, if all clients have disconnected in time
 
-# What is measured against the grace is looked at now and then only.
+# The end of the clients is polled, so it may be noticed a little late.
 _IN_TIME = GRACE - 0.5
 
 
 class End:
-    """Stops the server; says when it is no use to wait for that any more."""
+    """Stops the server, and tells when waiting for that is of no use."""
 
     def __init__(self, server: NBDServer, exports: Sequence[NamedDisk]) -> None:
         self._server = server
         self._what = ", ".join(export.label for export in exports)
-        # When `overdue` first saw that all had left, in seconds from the signal.
+        # When `overdue` first saw no clients, in seconds after the signal.
         self._left: float | None = None
 
     async def stop(self, grace: float) -> None:
@@ -37,7 +37,7 @@ class End:
             raise ServeError(f"cannot flush {self._what}: {error.strerror or error}") from error
 
     def overdue(self, seconds: float) -> str | None:
-        """Say why the server does not end by itself, so long after the signal; None if it may yet.
+        """Return why the server has not ended `seconds` after the signal; None if it may yet.
 
         A request that the kernel does not answer holds its thread, and with it the process.
         """
@@ -48,7 +48,7 @@ class End:
             return f"{self._what} could not be flushed in {_FLUSH:.0f} s" if late else None
         if seconds > GRACE + _CUT_OFF:
             return (
-                f"{self._what} does not answer requests that it was given; "
+                f"{self._what} does not complete its requests; "
                 "ended without them, and without a flush"
             )
         return None

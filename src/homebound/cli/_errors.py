@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class CommandError(Exception):
-    """The command has failed; the text says what, where and why."""
+    """A failure of the command; the text says what, where and why."""
 
 
 class OutputError(CommandError):
-    """Standard output takes nothing, so what a script waits for cannot be told."""
+    """A failure to write to standard output, on which a script may wait."""
 
 
 class ServeError(CommandError):
-    """The server has not ended as it should."""
+    """A failure of the server outside of `homebound.nbd`."""

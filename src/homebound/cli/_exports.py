@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def split_export(text: str) -> tuple[str, str]:
-    """The name and the disk of `NAME=SPEC`. Raises ValueError, which says how to write it.
+    """Return the name and the disk of `NAME=SPEC`. Raises ValueError.
 
     >>> from homebound.cli._exports import split_export
     >>> split_export("root=/images/root=1.img")
@@ -33,7 +33,7 @@ def split_export(text: str) -> tuple[str, str]:
     """
     name, _, spec = text.partition("=")
     if not spec:
-        raise ValueError(f"{text!r} is no export; write NAME=IMAGE or NAME={MEMORY}SIZE")
+        raise ValueError(f"{text!r} is not an export; write NAME=IMAGE or NAME={MEMORY}SIZE")
     return name, check_spec(spec)
 
 
@@ -45,7 +45,7 @@ def open_exports(
     *,
     round_size: int,
 ) -> list[NamedDisk]:
-    """Open the disks of all exports; the stack closes them. Their sizes are rounded up.
+    """Open the disks of all exports; the stack `disks` closes them.
 
     Raises DiskError, ServeError, UsageError, and OSError if the directory cannot be read.
     """
@@ -64,7 +64,7 @@ def open_exports(
 
 
 def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[NamedDisk]:
-    """Open its images, by their names. One that cannot be served is left out, and told of."""
+    """Open the images of a directory; one that cannot be served is left out, with a message."""
     where = _place_of(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), close=True)
     exports = []
     for name in _names_in(directory):
@@ -84,7 +84,7 @@ def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[Na
 
 
 def _names_in(directory: str) -> list[str]:
-    """The names that are not hidden and no directory's, in order."""
+    """Return the names of the files that are neither hidden nor directories, sorted."""
     return sorted(
         name
         for name in os.listdir(directory)  # noqa: PTH208  (names, not paths, are wanted)
@@ -93,10 +93,10 @@ def _names_in(directory: str) -> list[str]:
 
 
 def _open_inside(where: Path, path: str, opener: Opener) -> Disk:
-    """Open the image if it lies in that directory, wherever symbolic links may lead.
+    """Open the image if it is inside the directory, after following symbolic links.
 
-    A path is looked at first, as opening some devices does something. Then the kernel is asked
-    where the opened file is: a link may by now be another one.
+    The path is checked first, as opening some devices has side effects, and then the place of the
+    opened file, as a link may have been changed in between.
     """
     if where not in Path(os.path.realpath(path)).parents:
         raise _leads_out()

@@ -1,7 +1,7 @@
 """The command from its arguments to its exit status.
 
-0: it is done. 1: it failed, and a line on standard error names what, where and why. 2: it was used
-wrongly, and the line says how.
+0: success. 1: failure; a line on standard error says what, where and why. 2: wrong usage; a line
+says what is wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ._stdio import discard_output, tell
 
 _FAILED = 1
 _WRONG_USE = 2
-_INTERRUPTED = 130  # as shells say it of a program that Ctrl-C ended
+_INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 
 def run_command() -> int:
-    """Run the command that `sys.argv` names; its exit status."""
+    """Run the command that `sys.argv` names; return its exit status."""
     progress = Progress()
     try:
         return homebound.main(prog_name="homebound", standalone_mode=False, obj=progress) or 0
@@ -46,7 +46,7 @@ def _complain(text: str) -> int:
 def _explain(error: click.UsageError) -> int:
     command = error.ctx.command_path if error.ctx is not None else "homebound"
     if error.ctx is not None and error.message == error.ctx.get_help():
-        tell(error.message)  # the answer to a command without any argument
+        tell(error.message)  # a command without any argument
     else:
         text = _one_line(error.format_message()).removesuffix(".")
         tell(f"{command}: {text}; see {command} --help")
@@ -58,9 +58,9 @@ def _one_line(text: str) -> str:
 
 
 def _words(error: OSError, progress: Progress) -> str:
-    """Word an error of the system that has been given no words where it came up."""
+    """Return a message for an OSError that nothing else has handled."""
     words = error.strerror or str(error)
-    if not progress.began:  # so it is click that writes, such as the help
+    if not progress.began:  # click was writing, the help for instance
         if sys.stdout is not None:
             discard_output(sys.stdout)
         return f"cannot write to standard output: {words}"

@@ -11,24 +11,24 @@ _VARIABLE = "NOTIFY_SOCKET"
 
 
 class Notifier:
-    """Tells the service manager that started this process, if one did and asks for it."""
+    """Notifies the service manager that started this process, if one wants to be notified."""
 
     def __init__(self) -> None:
-        # Out of the environment: a program that is executed is not what the manager waits for.
+        # Removed from the environment: the manager does not wait for this process's children.
         self._address = os.environ.pop(_VARIABLE, "")
 
     def ready(self, status: str) -> None:
-        """Say that clients can come."""
+        """Notify that clients can connect."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Notify that the server is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
         if not self._address:
             return
-        # "@" stands for the NUL byte with which abstract names begin.
+        # "@" stands for the NUL byte that begins an abstract name.
         name = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:

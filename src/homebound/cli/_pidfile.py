@@ -1,4 +1,4 @@
-"""A file with the number of the process, for scripts that are to stop it."""
+"""A file with the process ID, for scripts that stop the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def pidfile(path: str) -> Iterator[None]:
-    """Write the file, whole at once; take it away in the end, if it is still this process's.
+    """Write the file atomically; remove it at the end, if it is still this process's.
 
     Raises ServeError if it cannot be written.
     """
@@ -35,4 +35,4 @@ def pidfile(path: str) -> Iterator[None]:
             if target.read_text() == text:
                 target.unlink()
         except OSError:
-            pass  # it has been taken away
+            pass  # it has been removed

@@ -1,4 +1,4 @@
-"""`--run`: a command that uses the server, and whose end is the server's."""
+"""`--run`: a command that uses the server; the server stops when it ends."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _SHELL = "/bin/sh"
 _PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL
 _BY_SIGNAL = 128  # added to its number by shells
-# Python ignores these two, and what it starts must not.
+# Python ignores these two; its child processes must not.
 _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def variables(
     uris: Sequence[str], unix: str | None, exports: Sequence[NamedDisk]
 ) -> dict[str, str]:
-    """Describe the first export to the command: uri, unixsocket, port, size, exportname."""
+    """Return uri, unixsocket, port, size and exportname of the first export, for the command."""
     first = exports[0]
     uri = uri_of(uris[0], first.name) if uris else ""
     port = None if unix is not None else urlsplit(uri).port
@@ -42,11 +42,11 @@ def variables(
 async def run_beside(
     command: str, environment: dict[str, str], blocked: set[int], stopped: asyncio.Event
 ) -> int:
-    """Run the shell command until it ends, or is to be stopped; its status as shells tell it.
+    """Run the shell command until it ends or `stopped` is set; return its status, as shells do.
 
-    `blocked` are the signals that it finds blocked.
+    `blocked` is the signal mask that it starts with.
     """
-    process = os.posix_spawn(  # noqa: ASYNC221  (it is back before the shell has begun)
+    process = os.posix_spawn(  # noqa: ASYNC221  (it returns before the shell has begun)
         _SHELL,
         [_SHELL, "-c", command],
         {**os.environ, **environment},

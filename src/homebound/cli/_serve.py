@@ -1,4 +1,4 @@
-"""`homebound serve`: the server, from its first word to its last."""
+"""`homebound serve`: the server from start to stop."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """A server to be: its exports, its address, and all that goes with it."""
+    """A server to run: its exports, its address, its options."""
 
     exports: Sequence[NamedDisk]
     address: Address
     iothreads: int
-    limits: Mapping[str, Any]  # options of NBDServer; None leaves them to it
+    limits: Mapping[str, Any]  # options of NBDServer; None: its default
     pidfile: str | None = None
-    command: str | None = None  # its end is the server's
+    command: str | None = None  # the server stops when it ends
 
     async def run(self, signals: Signals) -> int:
-        """Serve until a signal comes or the command ends; answer what is in flight, and flush.
+        """Serve until a signal or the end of the command; then answer what is in flight and flush.
 
         Returns the exit status.
         """
@@ -63,7 +63,7 @@ class Service:
         return status
 
     async def _start(self, stack: AsyncExitStack, signals: Signals) -> NBDServer:
-        """A server that listens; the stack stops it."""
+        """Start a server; the stack stops it."""
         pool = await self._start_threads(stack) if self.iothreads else None
         disks = {export.name: export.disk for export in self.exports}
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
@@ -78,18 +78,18 @@ class Service:
         pool = IOThreadPool(self.iothreads, name="nbd")
         try:
             return await stack.enter_async_context(pool)
-        except RuntimeError as error:  # what Python raises when the system has no more threads
+        except RuntimeError as error:  # Python raises it when the system has no more threads
             raise ServeError(f"cannot start {self.iothreads} threads: {error}") from error
 
 
 def _setter(event: asyncio.Event) -> Callable[[], None]:
-    """A function that sets the event from another thread."""
+    """Make a function that sets the event from another thread."""
     loop = asyncio.get_running_loop()
 
     def set_it() -> None:
         try:
             loop.call_soon_threadsafe(event.set)
         except RuntimeError:
-            pass  # the loop has ended by itself meanwhile
+            pass  # the loop has ended by itself
 
     return set_it

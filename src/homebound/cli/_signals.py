@@ -1,6 +1,7 @@
-"""The signals of a server, taken by a thread of their own.
+"""The signals of a server, handled in a thread of their own.
 
-The main thread may be stuck in the kernel with a disk that does not answer, and would not see them.
+The main thread may be blocked in the kernel by a disk that does not answer, and would not run
+handlers.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Signals:
-    """Take the process's signals while entered: SIGUSR1 calls `show_statistics`, others stop it.
+    """Handle the process's signals while entered: SIGUSR1 shows statistics, the others stop it.
 
-    Once one has come that stops, `overdue(seconds)` is asked now and then, with the time
-    since: it returns why the program cannot end by itself, and then the process is ended with that
-    reason and status 1. Both are called in the thread of this class.
+    SIGUSR1 calls `show_statistics`. After a signal that stops, `overdue(seconds)` is polled with
+    the time since; if it returns a reason why the program cannot end by itself, the process is
+    ended with that reason and status 1. Both are called in the thread of this class.
 
-    Threads that are started meanwhile do not get these signals. A program that is executed
-    meanwhile must be given back the old mask: see `before`.
+    Threads that are started meanwhile have these signals blocked. A child process must be started
+    with the old mask, `before`.
     """
 
     def __init__(self) -> None:
         self.show_statistics: Callable[[], None] = _no_statistics
         self.overdue: Callable[[float], str | None] = _never
         self.before: set[int] = set()  # the signals that were blocked
-        # Written by the thread, once: the one that came.
+        # The signal that stops. Written once, by the thread.
         self.stopped: signal.Signals | None = None
         self._on_stop: Callable[[], None] | None = None
         self._lock = threading.Lock()  # guards stopped and _on_stop
-        self._ended = False  # read by the thread after a signal that says so
+        self._ended = False  # read by the thread after the signal that __exit__ sends
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
 
     @contextmanager
     def calling(self, call: Callable[[], None]) -> Iterator[None]:
-        """Have `call` called when the signal comes, at once if it has come; until the end."""
+        """Within the block, call `call` when a signal stops; at once if one has."""
         with self._lock:
             self._on_stop = call
             came = self.stopped is not None
@@ -59,12 +60,12 @@ class Signals:
                 self._on_stop = None
 
     def stop(self) -> None:
-        """Have the end watched as after SIGTERM, though none came from outside."""
+        """Poll `overdue` as after a SIGTERM from outside."""
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, signal.SIGTERM)
 
     def __enter__(self) -> Self:
-        # A SIGHUP that is ignored stays so: that is what nohup asks for.
+        # A SIGHUP that is ignored stays ignored, for nohup.
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._taken = {*_STOP, signal.SIGUSR1} - ({signal.SIGHUP} if ignored else set())
         self.before = {
@@ -83,7 +84,7 @@ class Signals:
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
-        # They stay blocked: the program ends here, and a late signal must not change its status.
+        # They stay blocked: the program is ending, and a late signal must not change its status.
 
     def _wait(self) -> None:
         while not self._ended:

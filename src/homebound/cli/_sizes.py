@@ -7,11 +7,11 @@ import re
 _UNITS = "KMGTPE"
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*(?:([KMGTPE])(?:iB?|B)?|B)?", re.IGNORECASE)
 _STEP = 1024
-_LARGEST = (1 << 63) - 1  # what file offsets, and NBD's, can reach
+_LARGEST = (1 << 63) - 1  # the largest file offset, and NBD's
 
 
 def parse_size(text: str) -> int:
-    """Bytes from a number with an optional unit, powers of 1024. Raises ValueError saying why not.
+    """Parse a number with an optional unit, powers of 1024, to bytes. Raises ValueError.
 
     >>> from homebound.cli._sizes import parse_size
     >>> parse_size("1.5K")
@@ -31,7 +31,7 @@ def parse_size(text: str) -> int:
 
 
 def show_size(size: float) -> str:
-    """A size for people; with a fraction unless it is exact.
+    """Format a size for people, with one decimal unless it is exact.
 
     >>> from homebound.cli._sizes import show_size
     >>> show_size(1536)

@@ -1,4 +1,4 @@
-"""The counters of a server: a live line on a terminal, and a line whenever SIGUSR1 asks."""
+"""The counters of a server: a live line on a terminal, and a line at each SIGUSR1."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from ._stdio import discard_output, tell
 if TYPE_CHECKING:
     from ..nbd import NBDServer, ServerStats
 
-_EVERY = 0.5  # seconds between two looks at the counters
+_EVERY = 0.5  # seconds between two readings of the counters
 
 
 class Statistics:
-    """The counters of a server that begins now."""
+    """The counters of a server that starts now."""
 
     def __init__(self, server: NBDServer) -> None:
         self._server = server
         self._began = monotonic()
 
     def show(self) -> None:
-        """Tell the counters since the beginning. Called from any thread."""
+        """Write the counters since the start to standard error.
+
+        Called from: any thread.
+        """
         tell(totals_line(self._server.stats(), monotonic() - self._began))
 
     async def keep_live(self, stopped: asyncio.Event) -> None:
-        """Keep a live line on a terminal, until stopped; elsewhere only wait."""
+        """Show a live line on a terminal until stopped; elsewhere only wait."""
         console = Console(stderr=True)
         if console.is_terminal:
             try:
                 await self._keep_live(console, stopped)
-            except OSError:  # the terminal has gone, which SIGHUP will tell
+            except OSError:  # the terminal has gone; SIGHUP follows
                 discard_output(sys.stderr)
         await stopped.wait()
 
@@ -54,7 +57,7 @@ class Statistics:
 
 
 def live_line(before: ServerStats, after: ServerStats, seconds: float) -> str:
-    """Clients, requests and bytes a second, between two readings of the counters."""
+    """Format clients, requests and bytes a second, between two readings of the counters."""
     requests = (after.requests - before.requests) / seconds
     read = (after.bytes_read - before.bytes_read) / seconds
     written = (after.bytes_written - before.bytes_written) / seconds
@@ -66,7 +69,7 @@ def live_line(before: ServerStats, after: ServerStats, seconds: float) -> str:
 
 
 def totals_line(stats: ServerStats, seconds: float) -> str:
-    """All that was counted in the seconds since the beginning."""
+    """Format the counters, `seconds` after the start."""
     return (
         f"after {seconds:,.1f} s: {stats.clients} clients now, {stats.connections} ever; "
         f"{stats.requests:,} requests, {stats.errors:,} errors ({stats.disk_errors:,} from disks); "

@@ -10,10 +10,10 @@ from ._errors import OutputError
 
 
 def fill_standard_streams() -> None:
-    """Have /dev/null in the place of each standard stream that is closed; starts Python again.
+    """Open /dev/null for each closed standard stream, and start Python again.
 
-    Else an image or a socket gets the number of standard error, and is written to by whatever
-    library has something to tell. It has to be from the start: numbers are taken by now.
+    Otherwise an image or a socket could get the descriptor of standard error, and libraries would
+    write messages to it. Python must start again, as other files have those descriptors by now.
     """
     streams = enumerate((sys.stdin, sys.stdout, sys.stderr))
     closed = [number for number, stream in streams if stream is None]
@@ -21,13 +21,13 @@ def fill_standard_streams() -> None:
         return
     null = os.open(os.devnull, os.O_RDWR)
     for number in closed:
-        os.dup2(null, number)  # over whatever has it
-        os.set_inheritable(number, True)  # should it have been the same one
+        os.dup2(null, number)  # replaces any file that has it
+        os.set_inheritable(number, True)  # in case null was this number
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (no shell is wanted)
 
 
 def put(text: str) -> None:
-    """Write a line to standard output, at once. Raises OutputError; nothing if it is closed."""
+    """Write a line to standard output and flush; do nothing if it is closed. Raises OutputError."""
     stream: TextIO | None = sys.stdout
     if stream is None:
         return
@@ -40,7 +40,7 @@ def put(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write a line to standard error, or lose it: whatever goes on does not depend on it."""
+    """Write a line to standard error; a failure to do so is ignored."""
     stream: TextIO | None = sys.stderr
     if stream is None:
         return
@@ -52,9 +52,9 @@ def tell(text: str) -> None:
 
 
 def discard_output(stream: TextIO) -> None:
-    """Send what the stream holds, and all that follows, to /dev/null.
+    """Redirect the stream to /dev/null, with its unflushed data.
 
-    Python flushes at exit, and would fail there again.
+    Python flushes at exit, and would fail again.
     """
     fd = os.open(os.devnull, os.O_WRONLY)
     os.dup2(fd, stream.fileno())

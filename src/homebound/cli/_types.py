@@ -1,4 +1,4 @@
-"""Kinds of arguments."""
+"""The parameter types of the command line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ else:  # click 8.1's takes no type
 
 
 class Parsed(_Type):
-    """An argument that `parse` makes of a text; it raises ValueError for one that is wrong."""
+    """The type of an argument that `parse` converts; `parse` raises ValueError for a wrong one."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises UsageError, for a text that cannot be parsed."""
+        """Parse the argument. Raises UsageError if it cannot be parsed."""
         if not isinstance(value, str):
             return value  # parsed already
         try:
@@ -36,7 +36,7 @@ class Parsed(_Type):
 
 
 def not_empty(text: str) -> str:
-    """The text itself; bytes in it that are no UTF-8 stay what they are. Raises ValueError."""
+    """Return `text` unchanged, surrogate escapes too. Raises ValueError if it is empty."""
     if not text:
         raise ValueError("it is empty")
     return text

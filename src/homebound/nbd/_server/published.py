@@ -43,7 +43,7 @@ class Export:
 
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Disk):
-            raise TypeError(f"an Export is made of a Disk; {_instead(self.disk)}")
+            raise TypeError(f"an Export takes a Disk; {_instead(self.disk)}")
         if self.round_size is not None:
             check_number("round_size", self.round_size, 1)
 
@@ -78,9 +78,9 @@ def publish(exports: object) -> dict[str, Export]:
     published = {}
     for name, export in exports.items():
         if not isinstance(name, str):
-            raise TypeError(f"the name of an export is a str; {name!r} is {_a_type(name)}")
+            raise TypeError(f"the name of an export must be a str; {name!r} is {_a_type(name)}")
         if not isinstance(export, (Disk, Export)):
-            raise TypeError(f"export {name!r} has to be a Disk or an Export; {_instead(export)}")
+            raise TypeError(f"export {name!r} must be a Disk or an Export; {_instead(export)}")
         published[name] = Export(export) if isinstance(export, Disk) else export
     return published
 
@@ -88,9 +88,9 @@ def publish(exports: object) -> dict[str, Export]:
 def check_number(what: str, number: object, least: int) -> None:
     """Raise TypeError or ValueError unless `number` is an int of at least `least`."""
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{what} is a whole number; {number!r} is {_a_type(number)}")
+        raise TypeError(f"{what} must be an int; {number!r} is {_a_type(number)}")
     if number < least:
-        raise ValueError(f"{what} is {number}; it has to be at least {least}")
+        raise ValueError(f"{what} is {number}; it must be at least {least}")
 
 
 def _instead(given: object) -> str:
