@@ -187,5 +187,5 @@ def test_threads_that_gevent_has_patched(program: Callable[..., str], when: str)
     pytest.importorskip("gevent")
     one, two = program(GEVENT, when, "with threads").splitlines()
     assert one == "1 2 3"
-    assert "gevent has replaced the threads of this process by greenlets" in two
+    assert "gevent has replaced this process's threads by greenlets" in two
     assert program(GEVENT, when, "without threads").splitlines() == ["1 2 3", "4 5"]

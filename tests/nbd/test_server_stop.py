@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -152,8 +153,8 @@ def test_flushes_where_there_are_workers(
         pytest.skip("a foreign loop becomes the thread's home for good; see the next test")
     image = tmp_path / "image"
     image.write_bytes(bytes(SIZE))
-    synced: list[object] = []
-    monkeypatch.setattr("homebound.block._rawfile.RawFile._sync", lambda *call: synced.append(call))
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
 
     async def main(io_threads: Any) -> None:
         with FileDisk(image) as disk:
