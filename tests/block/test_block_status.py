@@ -144,6 +144,8 @@ class TestMemory:
                 ((64 << 20) - PAGE, True),
             ]
 
+    # Of other threads, the test runner's for example, the child needs none: it looks and exits.
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_forked_child_sees_what_was_written_before(self):
         """There no page is mapped exclusively."""
         with MemoryDisk(8 * PAGE) as disk:
