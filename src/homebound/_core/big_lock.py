@@ -127,7 +127,8 @@ class BigLock:
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
-                queue[0].parker.wake()  # type: ignore[union-attr]
+                parker = queue[0].parker
+                parker.wake()  # type: ignore[union-attr]  # as in `_wake_head`
             except _NOBODY_WAITS:
                 pass
             raise
@@ -170,7 +171,8 @@ class BigLock:
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
-                queue[0].parker.wake()  # type: ignore[union-attr]
+                parker = queue[0].parker
+                parker.wake()  # type: ignore[union-attr]  # as in `_wake_head`
             except _NOBODY_WAITS:
                 pass
             raise
@@ -290,7 +292,10 @@ class BigLock:
 
     def _wake_head(self) -> None:
         try:
-            self._queue[0].parker.wake()  # type: ignore[union-attr]
+            # A reference of our own: the thread may have woken, and have ended, and with the last
+            # reference its descriptor is closed.
+            parker = self._queue[0].parker
+            parker.wake()  # type: ignore[union-attr]
         except _NOBODY_WAITS:
             pass
 
