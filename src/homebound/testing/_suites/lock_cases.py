@@ -55,7 +55,7 @@ async def serves_in_order(lock: Any) -> None:
     await turn()
     assert order == [], "it was held, and was acquired all the same"
     lock.release()
-    assert order == [], "a waiter ran in the stack of who released it"
+    assert order == [], "a waiter ran in the stack of the release"
     await all_of(*tasks)
     assert order == list(range(5)), f"served {order}"
 
