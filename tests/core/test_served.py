@@ -52,7 +52,7 @@ async def _in_named_executor(fn: Callable[[], Any]) -> Any:
 
 
 async def _in_default_workers(fn: Callable[[], Any]) -> Any:
-    asyncio.get_running_loop().set_default_executor(WorkerPool())  # type: ignore[arg-type]
+    asyncio.get_running_loop().set_default_executor(WorkerPool())
     return await asyncio.to_thread(fn)
 
 

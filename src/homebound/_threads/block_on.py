@@ -69,6 +69,11 @@ def exit_begins() -> None:
     threading.excepthook = report_others
 
 
+def exit_is_under_way() -> bool:
+    """Return whether the I/O threads end because the interpreter does. Called from: any thread."""
+    return _Exit.under_way
+
+
 def _is_lost(task: Task[Any]) -> bool:
     """Return whether the exit has cancelled a task for which a daemon thread waits."""
     cancelled = task.cancelled() or isinstance(task.exception(), ContextClosed)
