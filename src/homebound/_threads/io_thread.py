@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+    from .._os.parking import Parker
 
 T = TypeVar("T")
 
@@ -82,6 +83,8 @@ class IOThread:
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
         # Made by start(); made again if the first one could not be started.
         self._thread: threading.Thread
+        # That of the thread in start(), and dropped after it: a parker has a descriptor.
+        self._starter: Parker | None = None
         # Written by the I/O thread before it says that it has started, then constant.
         self._context: AioContext | None = None
         self._failure: BaseException | None = None
@@ -130,7 +133,8 @@ class IOThread:
                 self._started = False
                 raise
             interrupt = error  # Ctrl-C, after the thread had started
-        interrupt = self._await_start() or interrupt
+        interrupt = self._await_start(self._starter) or interrupt
+        self._starter = None
         if self._failure is not None:
             self._thread.join()
             self._started = self._ended = False
@@ -139,12 +143,12 @@ class IOThread:
             raise interrupt
         return self
 
-    def _await_start(self) -> BaseException | None:
+    def _await_start(self, parker: Parker) -> BaseException | None:
         """Wait until the thread runs or has failed; return an interrupt that came meanwhile."""
         interrupt: BaseException | None = None
         while self._context is None and self._failure is None:
             try:
-                self._starter.park()
+                parker.park()
             except BaseException as error:  # noqa: BLE001  (raised once the thread can be stopped)
                 interrupt = error
         if self._failure is None:
@@ -337,8 +341,11 @@ class IOThread:
     def _live(self) -> None:
         try:
             with self._home() as context:
+                starter = self._starter  # first: it is dropped once the context is seen
                 self._context = context
-                self._starter.unpark()
+                if starter is not None:
+                    starter.unpark()
+                del starter
                 try:
                     context.loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:
@@ -353,7 +360,9 @@ class IOThread:
                 raise
         finally:
             self._ended = True
-            self._starter.unpark()
+            starter = self._starter
+            if starter is not None:  # it has failed to start
+                starter.unpark()
             self._at_end.tell()
             kick()  # a `wait_while` for this context looks again, and sees its end
 

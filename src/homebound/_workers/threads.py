@@ -31,14 +31,17 @@ from collections import deque
 from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
+from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
+    from .._core.context import AioContext
     from .._os.parking import Parker
 
 
@@ -88,6 +91,8 @@ class WorkerThreads:
         self._taken = 0
         self._watched = False
         self._shut_down = False  # set once, under _lock
+        # Of a context's own pool: that context, for which its threads work. Set before it has any.
+        self._serves: weakref.ref[AioContext] | None = None
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
         self._lock = _thread.RLock()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
@@ -209,6 +214,7 @@ class WorkerThreads:
             worker.parker = None  # its descriptor goes with the thread, not with this object
 
     def _work(self, worker: Worker) -> None:
+        here.serves = self._serves
         parker = worker.parker = new_parker()
         # `for` takes a job and stores it in one step of the interpreter: an exception thrown into
         # this thread comes before that step or after it, and no job is lost in between.
