@@ -79,7 +79,7 @@ def publish(exports: object) -> dict[str, Export]:
         exports = {"": exports}
     if not isinstance(exports, Mapping):
         takes = (
-            "NBDServer takes a Disk, an Export, a mapping of names to those, or an object with "
+            "NBDServer takes a Disk, an Export, or a mapping of names to those, or an object with "
             "`async def find(name, client)`"
         )
         raise TypeError(f"{takes}; {_instead(exports)}")
