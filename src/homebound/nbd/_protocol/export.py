@@ -80,6 +80,12 @@ class ExportTable:
         self._by_name = by_name
         self._default = default
 
+    def wanted(self, option: int, data: bytes) -> None:
+        """Return None: nothing has to be looked up (see `Lookups`).
+
+        Called from: any thread.
+        """
+
     def find(self, name: str) -> ExportInfo | None:
         """Return the export of that name, or None.
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
+from .lookups import Lookups, SearchError, Wanted
 from .options import KNOWN, Answer, Outcome, answer_option, error_reply, option_label, reply
 from .wire import (
     CLIENT_FLAGS,
@@ -128,7 +129,7 @@ class Closed:
     reason: str
 
 
-Event = Reply | Chosen | Closed
+Event = Reply | Chosen | Closed | Wanted
 
 
 class ServerHandshake:
@@ -154,7 +155,7 @@ class ServerHandshake:
         "state",
     )
 
-    def __init__(self, exports: ExportTable) -> None:
+    def __init__(self, exports: ExportTable | Lookups) -> None:
         self._exports = exports
         self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
         # Received and not yet parsed; at most MAX_OPTION_DATA and the rest of the last receive.
@@ -270,10 +271,16 @@ class ServerHandshake:
         return None
 
     def _read_data(self) -> Event | None:
-        data = self._take(self._length)
-        if data is None:
+        if len(self._inbox) < self._length:
             return None
-        answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        wanted = self._exports.wanted(self._option, bytes(self._inbox[: self._length]))
+        if wanted is not None:
+            return wanted
+        data = self._take(self._length) or b""
+        try:
+            answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        except SearchError as failure:
+            answer = _failed(self._option, failure)
         if self._option == Option.STRUCTURED_REPLY and not data:
             self._structured = True
         return self._event(answer)
@@ -314,6 +321,11 @@ class ServerHandshake:
             return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
         label = option_label(self._option)
         return error_reply(self._option, ReplyType.ERR_UNSUP, f"this server does not know {label}")
+
+
+def _failed(option: int, failure: SearchError) -> Answer:
+    outcome = Outcome.HOPELESS if option == Option.EXPORT_NAME else Outcome.GO_ON
+    return Answer(failure.reply(option), outcome, reason=f"the lookup failed: {failure}")
 
 
 def _nothing(_: ServerHandshake) -> Event | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .export import ExportInfo, ExportTable
+    from .lookups import Lookups
 
 
 class Outcome(Enum):
@@ -57,7 +58,7 @@ class Asked:
 
     option: int
     data: bytes
-    exports: ExportTable
+    exports: ExportTable | Lookups
     structured: bool  # structured replies are negotiated
 
     def flags_of(self, info: ExportInfo) -> int:
@@ -84,7 +85,7 @@ def option_label(option: int) -> str:
 
 
 def answer_option(
-    option: int, data: bytes, exports: ExportTable, *, structured: bool = False
+    option: int, data: bytes, exports: ExportTable | Lookups, *, structured: bool = False
 ) -> Answer:
     """Answer one of the `KNOWN` options; `data` is all of its data.
 
@@ -120,7 +121,7 @@ def _list(asked: Asked) -> Answer:
 
 
 def _export_name(asked: Asked) -> Answer:
-    name = _decode(asked.data)
+    name = decode_name(asked.data)
     info = None if name is None else asked.exports.find(name)
     if info is None:
         # There is no error reply to this option: the session MUST be terminated.
@@ -159,7 +160,7 @@ def _info_replies(asked: Asked) -> tuple[bytes, ExportInfo | None]:
     if request is None:
         return error_reply(option, ReplyType.ERR_INVALID, "the lengths do not add up"), None
     raw_name, wanted = request
-    name = _decode(raw_name)
+    name = decode_name(raw_name)
     if name is None:
         text = f"a name is at most {MAX_STRING} bytes of UTF-8 without NUL"
         return error_reply(option, ReplyType.ERR_INVALID, text), None
@@ -200,7 +201,8 @@ def _describe(option: int, info: ExportInfo, flags: int, wanted: set[int]) -> by
     return b"".join(reply(option, ReplyType.INFO, part) for part in parts)
 
 
-def _decode(raw: bytes) -> str | None:
+def decode_name(raw: bytes) -> str | None:
+    """Return the name of an export; None if NBD does not allow it."""
     if len(raw) > MAX_STRING or 0 in raw:
         return None
     try:

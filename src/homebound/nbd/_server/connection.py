@@ -41,6 +41,8 @@ from .outbox import INLINE_MAX, SEND_AT, Outbox
 from .slow import CARRIES, SlowRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._protocol.requests import Request
     from .lane import Lane
     from .served import Served
@@ -100,6 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         # No more requests are taken; the connection ends when those in flight are answered.
         self._ending = False
         self._lost = False
+        # Closes what was opened for this connection, then calls its argument.
+        self.end_visit: Callable[[Callable[[], None]], None] = _call
 
     def __repr__(self) -> str:
         state = "lost" if self._lost else "ending" if self._ending else "open"
@@ -392,6 +396,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._ending or self._in_flight.count:
             return
         if self._lost:
-            self._lane.leave(self)
+            self.end_visit(partial(self._lane.leave, self))
         elif not self._outbox.holds_back:
             self._transport.close()  # after sending what is in its buffer
+
+
+def _call(leave: Callable[[], None]) -> None:
+    leave()

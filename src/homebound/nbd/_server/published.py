@@ -13,7 +13,7 @@ from .._protocol.export import ExportInfo
 from .._protocol.wire import MAX_PAYLOAD, TransmissionFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .lane import Lane
 
@@ -28,6 +28,10 @@ class Export:
     transfer whole blocks only, of a disk that ends within one. The padding reads as zeroes, and
     zeroes may be written there; any other write there fails with ENOSPC.
 
+    `on_close` is for exports that are found for one connection (see `Exports`): it is called in a
+    worker when the connection has ended, in place of a flush and `disk.close`, for a disk that
+    others use too.
+
     Raises TypeError for a `disk` that is not a Disk, and ValueError for a `round_size` below 1.
 
     >>> from homebound.block import MemoryDisk
@@ -40,6 +44,7 @@ class Export:
     description: str = ""
     read_only: bool = False
     round_size: int | None = None
+    on_close: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Disk):
@@ -73,7 +78,10 @@ def publish(exports: object) -> dict[str, Export]:
     if isinstance(exports, (Disk, Export)):
         exports = {"": exports}
     if not isinstance(exports, Mapping):
-        takes = "NBDServer takes a Disk, an Export, or a mapping of names to those"
+        takes = (
+            "NBDServer takes a Disk, an Export, or a mapping of names to those, or an object with "
+            "`async def find(name, client)`"
+        )
         raise TypeError(f"{takes}; {_instead(exports)}")
     published = {}
     for name, export in exports.items():
@@ -83,6 +91,16 @@ def publish(exports: object) -> dict[str, Export]:
             raise TypeError(f"export {name!r} must be a Disk or an Export; {_instead(export)}")
         published[name] = Export(export) if isinstance(export, Disk) else export
     return published
+
+
+def as_export(name: str, found: object) -> Export:
+    """Return the export that a search has found. Raises TypeError for anything else."""
+    if isinstance(found, Disk):
+        return Export(found)
+    if not isinstance(found, Export):
+        text = f"find({name!r}) must return a Disk, an Export or None"
+        raise TypeError(f"{text}; it returned {found!r}")
+    return found
 
 
 def check_number(what: str, number: object, least: int) -> None:
