@@ -151,8 +151,19 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
         # This process serves all connections from this one disk object, so a flush on one of them
         # includes the writes of all others.
         flags |= TransmissionFlag.CAN_MULTI_CONN
+    flags &= ~_lacking(disk)
+    if disk.rotational:
+        flags |= TransmissionFlag.ROTATIONAL
     sizes = (1, disk.preferred_block, MAX_PAYLOAD)
     return ExportInfo(name, disk.size, flags, export.description, sizes)
+
+
+def _lacking(disk: Disk) -> int:
+    """Return the flags of commands that the disk has no use for."""
+    lacking = 0 if disk.can_flush else TransmissionFlag.SEND_FLUSH
+    lacking |= 0 if disk.can_fua else TransmissionFlag.SEND_FUA
+    lacking |= 0 if disk.can_trim else TransmissionFlag.SEND_TRIM
+    return lacking
 
 
 def tcp_uri(address: tuple[str, int], name: str) -> str:
