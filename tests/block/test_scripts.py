@@ -15,6 +15,7 @@ import pytest
 
 import homebound
 from homebound.block import Disk, DiskClosed, Extent, ScriptError, open_disk
+from homebound.block._scripts.disk import ScriptDisk
 from homebound.block._scripts.open import open_script
 from homebound.testing import check_disk
 
@@ -233,17 +234,16 @@ def test_plain_functions_are_called_one_at_a_time(script: Any):
         if parallel:
             path = script(Path(path).read_text().replace("parallel = False", "parallel = True"))
         with opened(path) as disk:
-            threads = [
-                threading.Thread(target=disk.blocking.read_into, args=(0, memoryview(bytearray(1))))
-                for _ in range(4)
-            ]
+            assert isinstance(disk, ScriptDisk)
+            read, buffer = disk.blocking.read_into, memoryview(bytearray(1))
+            threads = [threading.Thread(target=read, args=(0, buffer)) for _ in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert disk.functions.attribute("most", 0) >= 1 + parallel  # type: ignore[attr-defined]
+            assert disk.functions.attribute("most", 0) >= 1 + parallel
             if not parallel:
-                assert disk.functions.attribute("most", 0) == 1  # type: ignore[attr-defined]
+                assert disk.functions.attribute("most", 0) == 1
 
 
 @pytest.mark.parametrize(
