@@ -120,8 +120,7 @@ class TestRefused:
     def test_what_is_not_there_yet(self, tmp_path: Path):
         refused("nbd://localhost/x", "has no NBD client")
         refused("nbd+unix:///x?socket=/s", "has no NBD client")
-        (tmp_path / "disk.py").write_text("size = 1")
-        refused(tmp_path / "disk.py", "a Python script")
+        refused(tmp_path / "disk.py", "No such file or directory", errno.ENOENT)
 
 
 def test_cancelled(image: Path):

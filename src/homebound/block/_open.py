@@ -1,4 +1,4 @@
-"""Disks by name: a path, memory:SIZE, overlay:PATH, an NBD URI."""
+"""Disks by name: a path, memory:SIZE, overlay:PATH, a script, an NBD URI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib
 import os
 import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
@@ -17,6 +16,7 @@ from ._memory import MemoryDisk
 from ._overlay import OverlayDisk
 from ._overlay_file import base_path_of
 from ._probe import RAW, probe
+from ._scripts.open import open_script_disk
 from ._to_end import to_end
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
       read-only and closed with it. Only what is asked for so is opened as an overlay: a guest that
       could write one's header into a raw image would else have any file opened.
     - An NBD URI: the export of a server, as an `NBDDisk`. Connecting is tried once.
+    - `PATH.py`: a Python script, which is run (see docs/serve.md), or an nbdkit plugin.
     - Anything else is the path of a raw image. One that has the sign of another format is refused,
       for its bytes are no disk's.
 
@@ -80,10 +81,19 @@ def _open(spec: str, *, read_only: bool) -> Disk:
         return MemoryDisk(_size(spec), read_only=read_only)
     if spec.startswith(_OVERLAY):
         return _open_overlay(spec.removeprefix(_OVERLAY), read_only=read_only)
-    if spec.endswith(".py") and Path(spec).is_file():
-        raise _refusal(spec, "it is a Python script, and this version runs none")
+    if spec.endswith(".py"):
+        return _open_script(spec, read_only=read_only)
     _check_format(spec)
     return FileDisk(spec, read_only=read_only)
+
+
+def _open_script(path: str, *, read_only: bool) -> Disk:
+    try:
+        return open_script_disk(path, read_only=read_only)
+    except DiskError:
+        raise
+    except OSError as error:
+        raise _refusal(path, error.strerror or "it cannot be read", error.errno) from error
 
 
 def _check_format(path: str) -> None:

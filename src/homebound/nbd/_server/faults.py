@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from ...block._scripts.errors import ScriptError
 from .._protocol.wire import Command
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Faults:
         Called from: home thread.
         """
         expected = isinstance(failure, OSError)
-        kind = errno_of(failure) if expected else (type(failure), command)
+        kind: object = errno_of(failure) if expected else (type(failure), command)
+        if isinstance(failure, ScriptError):  # its text says where in the script
+            kind = failure.kind, command
         token = object()
         if self._told.setdefault(kind, token) is not token:
             return

@@ -134,8 +134,10 @@ class InFlight:
             self._enqueue([request])
 
     def _enqueue(self, requests: list[SlowRequest]) -> None:
-        blocking = isinstance(self._disk, BlockingDisk)
-        parts = split(requests) if blocking else [[request] for request in requests]
+        if isinstance(self._disk, BlockingDisk):
+            parts = split(requests, self._disk.slices)
+        else:
+            parts = [[request] for request in requests]
         self._queue.extend(Slice(part, self._ranges) for part in parts)
         self._start_next()
 

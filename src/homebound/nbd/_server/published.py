@@ -159,6 +159,9 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
         # This process serves all connections from this one disk object, so a flush on one of them
         # includes the writes of all others.
         flags |= TransmissionFlag.CAN_MULTI_CONN
+    flags &= ~_lacking(disk)
+    if disk.rotational:
+        flags |= TransmissionFlag.ROTATIONAL
     return ExportInfo(name, disk.size, flags, export.description, _block_sizes(disk))
 
 
@@ -169,6 +172,14 @@ def _block_sizes(disk: Disk) -> tuple[int, int, int]:
         largest = min(largest, disk.maximum_transfer)
     minimum = disk.minimum_block
     return minimum, max(disk.preferred_block, minimum), largest
+
+
+def _lacking(disk: Disk) -> int:
+    """Return the flags of commands that the disk has no use for."""
+    lacking = 0 if disk.can_flush else TransmissionFlag.SEND_FLUSH
+    lacking |= 0 if disk.can_fua else TransmissionFlag.SEND_FUA
+    lacking |= 0 if disk.can_trim else TransmissionFlag.SEND_TRIM
+    return lacking
 
 
 def tcp_uri(address: tuple[str, int], name: str) -> str:

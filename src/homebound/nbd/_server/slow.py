@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-SLICES = 4  # at most, of the requests that one connection sends at once
+SLICES = 4  # of the requests that one connection sends at once, unless the disk says otherwise
 _LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # no request is added to a slice with this much data
 
@@ -203,13 +203,13 @@ class Replies:
             self._end = pack_error_into(memory, at, error, cookie, chunk=chunk)
 
 
-def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
-    """Divide requests into slices, in order.
+def split(requests: Sequence[SlowRequest], number: int = SLICES) -> list[list[SlowRequest]]:
+    """Divide requests that came together into about `number` slices, in order.
 
     A request that waits for stable storage gets a slice of its own, so that no other waits for it,
     and so does one that is awaited.
     """
-    share = -(-len(requests) // SLICES)
+    share = -(-len(requests) // number)
     slices: list[list[SlowRequest]] = []
     filled = SLICE_BYTES  # bytes in the last slice; full, so that the first request begins one
     for request in requests:

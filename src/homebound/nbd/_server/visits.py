@@ -17,7 +17,7 @@ from ...block._to_end import to_end
 from .._protocol.export import ExportInfo, ExportTable
 from .._protocol.lookups import Lookups, SearchError
 from .._protocol.wire import TransmissionFlag
-from .faults import safe_repr
+from .faults import logger, safe_repr
 from .published import Export, as_export
 from .served import serve
 
@@ -111,6 +111,14 @@ class Finder:
         self._round_size = round_size
         # The kinds of failures that were logged, by export: see Faults. Its setdefault is atomic.
         self._told: dict[str, dict[object, object]] = {}
+        self._reported: dict[str, object] = {}
+
+    def is_new(self, text: str) -> bool:
+        """Return whether a report is the first of its kind, so that no client fills the log."""
+        if len(self._reported) > _KINDS_KEPT:
+            self._reported.clear()
+        token = object()
+        return self._reported.setdefault(text, token) is token
 
     def serve(self, name: str, export: Export) -> Served:
         """Make the state of an export that was found for one connection."""
@@ -261,7 +269,12 @@ class FindingVisit:
             return
         if isinstance(failure, TimeoutError) and not str(failure):
             failure = TimeoutError(f"not done in {self._finder.time_limit} s")
+        if not self._finder.is_new(f"{what}: {failure}"):
+            return
         message = f"{what} for the client {self._client.name} failed: {failure}"
+        if isinstance(failure, OSError):
+            logger.warning("%s", message)
+            return
         context: dict[str, Any] = {"message": message, "exception": failure}
         asyncio.get_running_loop().call_exception_handler(context)
 
