@@ -355,6 +355,31 @@ def test_a_stopped_server(tmp_path: Path, program: Any):
     homebound.run(main())
 
 
+def test_what_was_not_late_is_sent_again(rude: Any):
+    """Only the request that got no reply in time fails; the next one waits for a connection."""
+
+    async def talk(end: Any) -> None:
+        await end.negotiate()
+        while rude.accepted == 1:
+            await end.request()
+        await end.serve(bytearray(b"x" * SIZE))
+
+    async def main() -> None:
+        async with rude.talking(talk):
+            disk = await NBDDisk.connect(rude.uri, reconnect_delay=30, request_timeout=0.2)
+            with disk:
+                late = asyncio.create_task(disk.read(0, 1))
+                await asyncio.sleep(0.1)
+                later = asyncio.create_task(disk.read(1, 1))
+                with pytest.raises(ConnectionLost, match="has not answered"):
+                    await late
+                assert await disk.read(2, 1) == b"x"
+                outcome = (await asyncio.gather(later, return_exceptions=True))[0]
+                assert outcome == b"x" or isinstance(outcome, ConnectionLost)  # on a slow machine
+
+    homebound.run(main())
+
+
 class TestOpening:
     def test_fails_at_once(self, tmp_path: Path):
         async def main() -> None:

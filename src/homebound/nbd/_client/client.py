@@ -224,7 +224,7 @@ class Client:
             return channels[0]
         live = [each for each in channels if each.state is State.LIVE]
         if not live:
-            return min(channels, key=_waits)
+            return min(channels, key=_hopeless)
         if len(live) < len(channels):
             for each in channels:
                 each.revive()
@@ -328,8 +328,9 @@ def _load(channel: Channel) -> int:
     return channel.load
 
 
-def _waits(channel: Channel) -> int:
-    return len(channel.waiting)
+def _hopeless(channel: Channel) -> tuple[bool, int]:
+    """Return a key by which a channel that fails requests comes last."""
+    return channel.state is State.FAILING, len(channel.waiting)
 
 
 def _set(future: asyncio.Future[Any], result: Any = None) -> None:
