@@ -322,7 +322,7 @@ class Channel:
     def revive(self) -> None:
         """Have a connection made, without a request that waits for it."""
         if self.state is State.LOST:
-            self.state = State.FAILING
+            self._fall([])
         if self.state is State.FAILING:
             self._redial.start()
 
