@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
@@ -304,17 +303,32 @@ class IOThread:
             if not ended.done():  # called twice, if the thread ends just now
                 ended.set_result(None)
 
-        tell = partial(loop.call_soon_threadsafe, set_ended)
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(set_ended)
+            except RuntimeError:
+                if not loop.is_closed():  # else nothing waits there any more
+                    raise
+
         self._ask_to_stop()
         self._at_end.enter(tell)
         if self._ended:  # after the entry: pairs with the end of _live
             tell()
+        cancelled: BaseException | None = None
         try:
-            await asyncio.shield(ended)
+            while not ended.done():
+                try:
+                    await asyncio.shield(ended)
+                except asyncio.CancelledError as error:  # it ends all the same: wait for that
+                    cancelled = error
         finally:
-            if not ended.done():
-                await ended  # cancelled: the thread ends all the same, so wait for it
-            self._thread.join()
+            self._at_end.leave(tell)
+        self._thread.join()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # its traceback holds this frame
 
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"

@@ -35,6 +35,7 @@ from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
+from .._os.reports import log_exit, report
 
 if TYPE_CHECKING:
     import weakref
@@ -207,6 +208,7 @@ class WorkerThreads:
             self._work(worker)
         except BaseException as error:
             self._lost(worker, error)
+            log_exit(error, f"{worker.name!r}, a worker, ends it")
             raise  # to threading.excepthook
         finally:
             worker.parker = None  # its descriptor goes with the thread, not with this object
@@ -259,7 +261,7 @@ class WorkerThreads:
             # Not an exception of the function called: reporting its outcome has failed, as when a
             # future's callback raises SystemExit.
             job.fail(self._broken(error))
-            _report(error)
+            report(error, f"{threading.current_thread().name!r}, a worker, which goes on")
         del job  # the traceback of its error holds this frame, through that of `work`
         # Capped: a single job that had to wait for the GIL does not make the average long.
         took = min(perf_counter() - began, _LONG)
@@ -405,7 +407,7 @@ class WorkerThreads:
             try:
                 job.fail(self._broken(error))
             except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-                _report(more)
+                report(more, f"a callback of a job that {self!r} could not do")
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """Return the error of a job that could not be done for lack of a worker."""
@@ -423,9 +425,3 @@ class WorkerThreads:
                 callback()
             except ContextClosed:
                 pass  # the home that waited has ended
-
-
-def _report(error: BaseException) -> None:
-    """Pass an exception that ends no thread to threading.excepthook."""
-    args = (type(error), error, error.__traceback__, threading.current_thread())
-    threading.excepthook(threading.ExceptHookArgs(args))
