@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import homebound
-from homebound import Background, ContextClosed
+from homebound import Background, ContextClosed, IOThread, WouldDeadlock, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -257,6 +258,19 @@ def test_a_generator_whose_background_stops(background: Background, numbers: Any
     assert list(numbers(2)) == [0, 1]
 
 
+def test_a_step_in_a_thread_that_may_not_wait(numbers: Any, io: IOThread, ended: list[str]):
+    generator = numbers(3)
+    assert next(generator) == 0
+
+    async def step() -> None:
+        next(generator)
+
+    with pytest.raises(WouldDeadlock):
+        block_on(step(), io)
+    assert list(generator) == [1, 2]  # nothing was lost
+    assert ended == ["closed in lib"]
+
+
 # Context managers.
 
 
@@ -317,6 +331,19 @@ def test_one_that_is_entered_when_its_background_stops(
     assert ended == ["entered", "left in lib"]
     with pytest.raises(ContextClosed):
         manager.__exit__(None, None, None)
+
+
+def test_an_exit_in_a_thread_that_may_not_wait(session: Any, io: IOThread, ended: list[str]):
+    manager = session("it")
+    manager.__enter__()
+
+    async def leave() -> None:
+        manager.__exit__(None, None, None)
+
+    with pytest.raises(WouldDeadlock):
+        block_on(leave(), io)
+    until(lambda: len(ended) == 2)
+    assert ended == ["entered", "left in lib"]  # all the same, without a wait
 
 
 def test_a_lock_of_asyncio_for_threads(background: Background):
