@@ -271,6 +271,55 @@ def test_a_step_in_a_thread_that_may_not_wait(numbers: Any, io: IOThread, ended:
     assert ended == ["closed in lib"]
 
 
+def test_a_step_while_its_background_stops(background: Background):
+    inside = threading.Event()
+    raised: list[BaseException] = []
+
+    @background.sync
+    async def slow() -> AsyncGenerator[int]:
+        inside.set()
+        await asyncio.sleep(60)
+        yield 1
+
+    def step() -> None:
+        try:
+            next(slow())
+        except ContextClosed as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    inside.wait()
+    background.stop()
+    thread.join()
+    assert "was stopped before the call was done" in str(raised[0])
+
+
+def test_a_step_that_its_home_cannot_begin(background: Background):
+    """The session's task is cancelled before it takes the call, which is posted already."""
+    raised: list[BaseException] = []
+
+    @background.sync
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+
+    async def cancel_all() -> None:
+        generator = numbers()  # its first step is posted behind this one
+        try:
+            asyncio.get_running_loop().call_soon(cancel_others)
+            next(generator)
+        except (ContextClosed, asyncio.CancelledError) as error:
+            raised.append(error)
+
+    def cancel_others() -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("lib: "):
+                task.cancel()
+
+    background.call(cancel_all)
+    assert len(raised) == 1
+
+
 # Context managers.
 
 

@@ -74,12 +74,15 @@ class Session:
         """
         check_open(self._home)  # not the background's present home, which may be another
         try:
-            return block_on(self._ask(make, leave), self._home)
+            outcome = block_on(self._ask(make, leave), self._home)
         except asyncio.CancelledError:
             if not self._home._ending:
                 raise
-            message = f"{self._background!r} was stopped before the call was done"
-            raise ContextClosed(message) from None
+        else:
+            if not (outcome.cancelled() and self._home._ending):
+                return outcome
+        message = f"{self._background!r} was stopped before the call was done"
+        raise ContextClosed(message)
 
     def end(self, make: Make[Any] | None = None) -> None:
         """Have the task end, after one more call, without waiting. Called from: any thread."""
@@ -96,15 +99,16 @@ class Session:
             raise ContextError(message)
         call = _Call(make, leave)
         self._put(call)
-        while True:
+        # For the task, too: as the home ends, it may be cancelled before it takes the call.
+        ends = (call.outcome, self._task)
+        while not any(each.done() for each in ends):
             try:
                 # Not `await call.outcome`, which a cancellation of this task would cancel.
-                await asyncio.wait([call.outcome])
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 if not call.outcome.done():
                     self._task.cancel()
-                continue
-            break  # last: see BigLock._wait
+        call.outcome.cancel()  # if the task ended without it
         return call.outcome
 
     def _put_last(self, make: Make[Any] | None) -> None:
