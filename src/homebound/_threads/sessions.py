@@ -81,8 +81,10 @@ class Session:
         else:
             if not (outcome.cancelled() and self._home._ending):
                 return outcome
-        message = f"{self._background!r} was stopped before the call was done"
-        raise ContextClosed(message)
+        raise ContextClosed(self._why_stopped())
+
+    def _why_stopped(self) -> str:
+        return f"{self._background!r} was stopped before the call was done"
 
     def end(self, make: Make[Any] | None = None) -> None:
         """Have the task end, after one more call, without waiting. Called from: any thread."""
@@ -95,6 +97,8 @@ class Session:
 
     async def _ask(self, make: Make[T], leave: Leave | None) -> asyncio.Future[T]:
         if self._task.done():
+            if self._home._ending:
+                raise ContextClosed(self._why_stopped())
             message = f"task {self._task.get_name()!r} was cancelled, and makes no more calls"
             raise ContextError(message)
         call = _Call(make, leave)
