@@ -187,6 +187,32 @@ def test_a_stream_of_another_home(name: str, io: IOThread):
     run_debug(main())
 
 
+def test_a_stream_of_a_server(io: IOThread):
+    async def main() -> None:
+        refused: list[BaseException] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async with on(io):
+                for use in (lambda: reader.read(1), lambda: writer.write(b"x")):
+                    try:
+                        use()
+                    except WrongThread as error:
+                        refused.append(error)
+            writer.write(await reader.readexactly(4))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"echo")
+            assert await reader.read() == b"echo"
+            writer.close()
+            await writer.wait_closed()
+        assert len(refused) == 2
+
+    run_debug(main())
+
+
 def test_a_thread_without_a_home():
     async def main() -> None:
         _, writer, other = await pair()
