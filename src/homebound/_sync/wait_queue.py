@@ -372,6 +372,7 @@ class WaitQueue:
                 parked.pop(waiter.who, None)
         except BaseException:  # Ctrl-C
             try:
+                parked.pop(waiter.who, None)  # the one above may have failed
                 self._leave(waiter)
             except BaseException:  # noqa: BLE001  (the first one is raised)
                 start_thread(self._leave, (waiter,))
