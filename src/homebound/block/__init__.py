@@ -20,6 +20,7 @@ from ._memory import MemoryDisk as MemoryDisk
 from ._open import open_disk as open_disk
 from ._overlay import OverlayDisk as OverlayDisk
 from ._overlay import OverlayInfo as OverlayInfo
+from ._qcow2.disk import Qcow2Disk as Qcow2Disk
 from ._slice import SliceDisk as SliceDisk
 from ._throttle import ThrottleDisk as ThrottleDisk
 
