@@ -15,6 +15,7 @@ from ._extent import Extent as Extent
 from ._fault import Fault as Fault
 from ._fault import FaultDisk as FaultDisk
 from ._file import FileDisk as FileDisk
+from ._fsspec.disk import FsspecDisk as FsspecDisk
 from ._log import LogDisk as LogDisk
 from ._memory import MemoryDisk as MemoryDisk
 from ._open import open_disk as open_disk
