@@ -30,9 +30,9 @@ class Qcow2Disk(BlockingDisk):
     there is only the present state. Encrypted images, those with their data in another file or
     with features that are not known, and those marked as corrupt are refused.
 
-    Backing files, raw or qcow2, are opened too: the image names them, so the image decides what is
-    read. With `backing=False` an image that has one is refused; so use an image of a stranger.
-    Writers of the images are locked out, as QEMU does it, unless `lock=False`.
+    Backing files, raw or qcow2, are opened too: the image names them, so it decides which files are
+    read. Open an image that you do not trust with `backing=False`: then one with a backing file is
+    refused. Writers of the images are locked out, as QEMU does it, unless `lock=False`.
 
     Raises ImageError if the image cannot be opened. Damage that is met later fails the reads that
     meet it: DiskError, EIO.
