@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = 4 << 20  # bytes of decompressed clusters, and two clusters at least
 _SECTOR = 512
-_LOCKS = 16
+_LOCKS = 17  # a prime, so that clusters at round offsets do not share one
 _WINDOW_BITS = 23  # a frame of zstd may ask for so much memory at most, and QEMU's for 21
 
 
@@ -89,7 +89,7 @@ class Clusters:
 
     def read(self, descriptor: int, *, keep: bool) -> bytes:
         """Return a cluster, read and decompressed if it is not kept. Raises DiskError."""
-        with self._locks[hash(descriptor) % _LOCKS]:
+        with self._locks[descriptor % _LOCKS]:
             found = self._kept.get(descriptor)
             if found is None:
                 found = self._decompress(self._stored(descriptor), self._size)
