@@ -78,7 +78,8 @@ def homebound() -> None:
     type=click.Choice(FORMATS),
     default=AUTO,
     show_default=True,
-    help="Take images for this format. `raw` serves their bytes as they are.",
+    help="Take images for this format. `raw` serves their bytes as they are, `qcow2` follows the "
+    "backing files that they name.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")
