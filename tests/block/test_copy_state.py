@@ -84,9 +84,9 @@ def test_what_is_another_copy_is_told():
 
 
 def test_where_no_file_can_be(tmp_path: Path):
-    with pytest.raises(StateError, match="cannot write the state file .*: No such file"):
+    with pytest.raises(StateError, match=r"cannot write the state file .*: No such file"):
         save_state(str(tmp_path / "no" / "state"), STATE)
-    with pytest.raises(StateError, match="cannot read the state file .*: Is a directory"):
+    with pytest.raises(StateError, match=r"cannot read the state file .*: Is a directory"):
         load_state(str(tmp_path))
 
 

@@ -45,6 +45,8 @@ def not_empty(text: str) -> str:
 PATH = Parsed("path", not_empty)
 HOST = Parsed("host", not_empty)
 COMMAND = Parsed("command", not_empty)
+TEXT = Parsed("name", not_empty)
+PLACE = Parsed("disk", check_spec)
 SPEC = Parsed("image", check_spec)
 SIZE = Parsed("size", parse_size)
 EXPORT = Parsed("name=spec", split_export)
