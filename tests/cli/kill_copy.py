@@ -106,5 +106,5 @@ def main(rounds: int, directory: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=(sys.argv[2:3] or [None])[0]) as made:
+    with tempfile.TemporaryDirectory(dir=next(iter(sys.argv[2:3]), None)) as made:
         main(int(sys.argv[1]), Path(made), int((sys.argv[3:4] or ["1"])[0]))

@@ -1,4 +1,4 @@
-"""Latencies, counted in buckets that are less than one percent wide."""
+"""Latencies, counted in buckets that are less than two percent wide."""
 
 from __future__ import annotations
 
