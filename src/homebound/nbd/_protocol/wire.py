@@ -185,3 +185,19 @@ PLAIN_WRITE = request_head(Command.WRITE)
 def last_chunk_head(kind: ChunkType) -> int:
     """Return the first 8 bytes of a structured reply's only or last chunk, as a number."""
     return STRUCTURED_REPLY_MAGIC << 32 | ChunkFlag.DONE << 16 | kind
+
+
+# --- what a client reads ---
+
+OPTION_REPLY_ERROR = 1 << 31  # set in the type of each error reply
+ID = Struct(">I")  # of a metadata context
+CHUNK_ERROR = 1 << 15  # set in the type of each error chunk
+CHUNK_OFFSET_HOLE = 2
+CHUNK_BLOCK_STATUS = 5
+CHUNK_ERROR_OFFSET = CHUNK_ERROR | 2
+HOLE_BODY = Struct(">QI")  # offset, length
+OFFSET = Struct(">Q")
+ERROR_BODY = Struct(">IH")  # error, length of a text
+MAX_EXTENTS = 1 << 20  # in a reply, for one context
+STATE_HOLE = 1 << 0  # the flags of base:allocation
+STATE_ZERO = 1 << 1
