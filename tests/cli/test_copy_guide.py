@@ -60,7 +60,6 @@ def test_every_option_that_is_named_exists():
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE.read_text())) <= OPTIONS
 
 
-@pytest.mark.one_python
 def test_the_man_page_is_up_to_date():
     subprocess.run([sys.executable, ROOT / "scripts" / "man_page", "--check"], check=True)
 

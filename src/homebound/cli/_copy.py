@@ -15,10 +15,12 @@ from ..block._copying.engine import Copy
 from ..block._copying.errors import CopyError, Differs
 from ..block._copying.state import CopyState, check_same, load_state, remove_state
 from ..block._to_end import to_end
+from ..nbd import NBDDisk
 from ._copy_report import Report
 from ._copy_streams import copy_in, copy_out
 from ._disks import MEMORY, label_of
 from ._errors import CommandError
+from ._map import DIRTY_BITMAP
 from ._places import (
     STREAM,
     check_different,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from ..block import Disk
     from ..block._copying.plan import Changed
 
-DIRTY_BITMAP = "qemu:dirty-bitmap:"
+_DIRTY = 1  # the flag of an extent in a dirty bitmap
 _TRIED = {
     "read": "cannot read {}",
     "write": "cannot write to {}",
@@ -141,7 +143,16 @@ class CopyJob:
         """Return a function that tells what the bitmap says has changed."""
         if self.bitmap is None:
             return None
-        raise CommandError(f"{label_of(self.source)!r} has no bitmaps; {source!r}")
+        context = f"{DIRTY_BITMAP}{self.bitmap}"
+        assert isinstance(source, NBDDisk)
+        if context not in source.contexts():
+            raise CommandError(f"{label_of(self.source)!r} has no bitmap {self.bitmap!r}")
+
+        async def changed(offset: int, length: int) -> list[tuple[int, bool]]:
+            extents = await source.status(context, offset, length)
+            return [(extent.length, bool(extent.flags & _DIRTY)) for extent in extents]
+
+        return changed
 
     async def _with_checkpoints(self, copy: Copy, checkpoints: Checkpoints) -> None:
         """Copy; whatever ends it, the state file says at last how far it came."""

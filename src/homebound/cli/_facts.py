@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..nbd import TransmissionFlag
+from ._announce import uri_of
+
 if TYPE_CHECKING:
     from ..block import Disk
+    from ..nbd._client.survey import OfferedExport
 
 # What --can takes, and the flag that answers it; None: always true, once there is a connection.
 _ANSWERS = {
@@ -25,6 +29,18 @@ _ANSWERS = {
     "multi-conn": "can_multi_conn",
     "trim": "can_trim",
     "zero": "can_zero",
+}
+_FLAGS = {
+    "is_rotational": TransmissionFlag.ROTATIONAL,
+    "is_read_only": TransmissionFlag.READ_ONLY,
+    "can_cache": TransmissionFlag.SEND_CACHE,
+    "can_df": TransmissionFlag.SEND_DF,
+    "can_fast_zero": TransmissionFlag.SEND_FAST_ZERO,
+    "can_flush": TransmissionFlag.SEND_FLUSH,
+    "can_fua": TransmissionFlag.SEND_FUA,
+    "can_multi_conn": TransmissionFlag.CAN_MULTI_CONN,
+    "can_trim": TransmissionFlag.SEND_TRIM,
+    "can_zero": TransmissionFlag.SEND_WRITE_ZEROES,
 }
 CAPABILITIES = tuple(_ANSWERS)
 _STEP = 1024
@@ -108,6 +124,22 @@ def facts_of(disk: Disk, where: str, *, read_only: bool) -> Facts:
     }
     blocks = (disk.minimum_block, disk.preferred_block, disk.maximum_transfer)
     return Facts(None, disk.size, flags, blocks, where)
+
+
+def facts_of_export(offered: OfferedExport, uri: str, server: dict[str, Any]) -> Facts:
+    """Return what a server says of an export."""
+    export = offered.export
+    flags = {name: bool(export.flags & flag) for name, flag in _FLAGS.items()}
+    return Facts(
+        export.name,
+        export.size,
+        flags,
+        export.block_sizes if export.sizes_told else None,
+        uri_of(uri, export.name),
+        export.description,
+        contexts=offered.contexts,
+        server=server,
+    )
 
 
 def short_size(size: int) -> str:

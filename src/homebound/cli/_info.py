@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..nbd import NBDDisk
+from ..nbd._client.survey import ask_server
+from ._content import content_of
 from ._disks import label_of
 from ._errors import CommandError
-from ._facts import Facts, facts_of
+from ._facts import Facts, facts_of, facts_of_export
 from ._map import ALLOCATION, put_map, spans
-from ._places import open_place
+from ._places import is_uri, open_place
 from ._stdio import put
 
 if TYPE_CHECKING:
@@ -35,16 +37,44 @@ class InfoJob:
 
     async def run(self) -> int:
         """Answer; return the exit status. Raises CommandError, DiskError or NBDError."""
-        async with AsyncExitStack() as stack:
-            disk = stack.enter_context(await open_place(self.spec, read_only=True))
-            if self.context is not None:
-                await put_map(self.context, self._extents(disk), as_json=self.as_json)
-                return 0
-            facts = facts_of(disk, label_of(self.spec), read_only=self._is_read_only())
-            if self.can is not None:
-                return 0 if facts.can(self.can) else _NO
-            self._show([facts])
+        if self.context is not None:
+            await self._map(self.context)
+            return 0
+        exports = await (self._ask() if is_uri(self.spec) else self._look())
+        if self.can is not None:
+            return 0 if exports[0].can(self.can) else _NO
+        self._show(exports)
         return 0
+
+    async def _ask(self) -> list[Facts]:
+        """Ask a server."""
+        answer = await ask_server(self.spec, lists=self.lists)
+        server = {
+            "protocol": "newstyle-fixed" if answer.fixed else "newstyle",
+            "TLS": answer.tls,
+            "structured": answer.structured,
+        }
+        exports = [facts_of_export(each, self.spec, server) for each in answer.exports]
+        if not self.lists and self.can is None:
+            async with await NBDDisk.connect(self.spec, read_only=True) as disk:
+                exports = [replace(exports[0], content=await content_of(disk))]
+        return exports
+
+    async def _look(self) -> list[Facts]:
+        """Open a disk that is no server's."""
+        with await open_place(self.spec, read_only=True) as disk:
+            facts = facts_of(disk, label_of(self.spec), read_only=self._is_read_only())
+            return [replace(facts, content=await content_of(disk))]
+
+    async def _map(self, context: str) -> None:
+        meta = () if context == ALLOCATION else (context,)
+        with await open_place(self.spec, read_only=True, meta=meta) as disk:
+            has = disk.contexts() if isinstance(disk, NBDDisk) else (ALLOCATION,)
+            if context not in has:
+                known = ", ".join(has) or "none"
+                words = f"{label_of(self.spec)!r} has no context {context!r}; it has {known}"
+                raise CommandError(words)
+            await put_map(context, _extents(disk, context), as_json=self.as_json)
 
     def _is_read_only(self) -> bool:
         """Return whether it could not be opened for writing."""
@@ -55,14 +85,20 @@ class InfoJob:
         if self.as_json:
             put(json.dumps({**server, "exports": [facts.fields() for facts in exports]}, indent=2))
             return
+        if server:
+            tls = "with" if server["TLS"] else "without"
+            packets = "structured" if server["structured"] else "simple"
+            put(f"protocol: {server['protocol']} {tls} TLS, using {packets} packets")
         for facts in exports:
             for line in facts.lines():
                 put(line)
 
-    async def _extents(self, disk: Disk) -> AsyncIterator[tuple[int, int]]:
-        if self.context != ALLOCATION:
-            label = label_of(self.spec)
-            raise CommandError(f"{label!r} has no context {self.context!r}; it has {ALLOCATION}")
-        for offset, length in spans(disk.size):
+
+async def _extents(disk: Disk, context: str) -> AsyncIterator[tuple[int, int]]:
+    for offset, length in spans(disk.size):
+        if isinstance(disk, NBDDisk):
+            for each in await disk.status(context, offset, length):
+                yield each.length, each.flags
+        else:
             for extent in await disk.block_status(offset, length):
                 yield extent.length, extent.hole + 2 * extent.zero

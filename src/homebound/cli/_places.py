@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
 from ..block._to_end import to_end
+from ..nbd import NBDDisk
+from ..nbd._client.uri import parse_uri
+from ._disks import check_spec
 from ._errors import CommandError
 
 if TYPE_CHECKING:
@@ -33,6 +36,14 @@ def is_uri(spec: str) -> bool:
     return _URI.match(spec) is not None
 
 
+def check_place(spec: str) -> str:
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk."""
+    if is_uri(spec):
+        parse_uri(spec)
+        return spec
+    return check_spec(spec)
+
+
 def is_plain_file(spec: str) -> bool:
     """Return whether `spec` is the path of a regular file, or of nothing yet."""
     if _PREFIX.match(spec):
@@ -50,8 +61,9 @@ async def open_place(
     spec: str, *, read_only: bool, connections: int = 1, meta: tuple[str, ...] = ()
 ) -> Disk:
     """Open the disk that `spec` names. Raises DiskError or NBDError."""
-    del connections, meta
-    return await open_disk(spec, read_only=read_only)
+    if not is_uri(spec):
+        return await open_disk(spec, read_only=read_only)
+    return await NBDDisk.connect(spec, connections=connections, meta=meta, read_only=read_only)
 
 
 async def make_file(path: str, size: int, source: str) -> None:
