@@ -60,7 +60,7 @@ class Scene:
     def settle(self) -> None:
         """What is on its way, in a repair's thread as well, has arrived."""
         until(lambda: _thread._count() <= self.threads)
-        # Without our ringing for it. One that was cancelled may lie there until somebody rings.
+        # Without our ringing for it. A cancelled one may lie there until the next ring.
         until(lambda: all(each._cancelled for each in snapshot(self.io.context._ready)))
         for _ in range(3):
             homebound.block_on(nothing(), self.io.context, timeout=PATIENCE)

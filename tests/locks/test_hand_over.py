@@ -1,4 +1,4 @@
-"""Every primitive between every two kinds of place: who waits is served, in order."""
+"""Every primitive between every two kinds of place: waiters are served in order."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_queue_shut_down_at_once(place: Any):
 
 
 def test_queue_shut_down_at_once_with_an_item_on_its_way():
-    """Its getter is cancelled: the item is dropped, too, and nobody waits for it to be done."""
+    """Its getter is cancelled: the item is dropped too, and counts as done."""
 
     async def main() -> None:
         queue: homebound.Queue[int] = homebound.Queue(1)

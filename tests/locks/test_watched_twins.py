@@ -23,8 +23,8 @@ IDS = [f"{owner.__name__}.{name}" for owner, name, _, _ in PAIRS]
 STATE = {TokenQueue: "_stock", Lock: "_free", RWLock: "_owners"}
 # Methods that change it and need no twin, with the reason.
 WITHOUT_TWIN = {
-    (Lock, "__init__"): "nobody holds a new lock",
-    (RWLock, "__init__"): "nobody holds a new lock",
+    (Lock, "__init__"): "a new lock has no holder",
+    (RWLock, "__init__"): "a new lock has no holder",
     (RWLock, "downgrade"): "the same holder goes on",
     (RWLock, "_upgrade_now"): "the same holder goes on",
 }

@@ -72,7 +72,7 @@ def test_a_kick_during_the_round_is_not_lost_by_halting():
 
     def execute(vcpu: VCPU) -> None:
         rounds.append(1)
-        if len(rounds) == 1:  # looked for work, found none; then somebody brings some and kicks
+        if len(rounds) == 1:  # it found no work; now there is some, and a kick
             began.set()
             assert kicked.wait(20)
         vcpu.halt()
@@ -200,7 +200,7 @@ def test_an_exception_of_the_halt_condition_too(reported: list[Any]):
 
 
 def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in_thread: InThread):
-    """Whatever goes wrong in the thread, who waits for an item is told."""
+    """Whatever goes wrong in the thread, waiters for an item get an error."""
 
     def hook(_: object) -> None:
         raise SystemExit

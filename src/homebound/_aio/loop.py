@@ -206,7 +206,10 @@ class InheritedLoop(HearingLoop, GeneratorLoop):
 
     def _collect_until(self, until: float | None) -> None:
         """Sleep until there are events, or until loop time `until`, and queue their handlers."""
-        pairs = self._look_until(until, self._look, MOST_EVENTS)
+        if self._heeds:
+            pairs = self._look_until(until, self._look, MOST_EVENTS)
+        else:
+            pairs = self._look(self.timeout_until(until), MOST_EVENTS)
         if pairs:
             self._serve(pairs)
 

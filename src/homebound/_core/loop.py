@@ -32,7 +32,6 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
-from .mailbox import put_up_bell
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -409,7 +408,10 @@ class Loop(InheritedLoop):
             spin = self.spin
             if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
                 return
-            if not put_up_bell(home):
+            home._bell = [None]  # put_up_bell, without the call
+            ready = self._ready
+            ready.rotate(0)
+            if ready:
                 self._collect_events(0)
                 return
             if self.is_main:

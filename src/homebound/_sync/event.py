@@ -53,7 +53,7 @@ class Event(WaitQueue):
             self._surely(self._set, [])
             return
         with self._guard:
-            if not self._waiters:  # nobody to serve: one store, and all is done
+            if not self._waiters:  # no waiter to serve: one store does it
                 self._value = True
                 return
         self._surely(self._set, [])

@@ -312,13 +312,9 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage: int  # set where a call has failed or may fail, as each store costs
+            stage = FREEING
             try:
-                try:
-                    permits.append(None)
-                except BaseException:
-                    stage = FREEING
-                    raise
+                permits.append(None)
                 if self._putting:  # after the append: pairs with _join
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
@@ -355,13 +351,9 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage: int  # set where a call has failed or may fail, as each store costs
+            stage = FREEING
             try:
-                try:
-                    permits.append(None)
-                except BaseException:
-                    stage = FREEING
-                    raise
+                permits.append(None)
                 if self._putting:  # after the append: pairs with _join
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
