@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from .errors import connect_error
 from .uri import parse_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .uri import Target
 
 
@@ -66,14 +69,20 @@ class Survey(Attempt):
             shell.begin_tls(target)
         shell.run(handshake.structured_replies())
         answer = Answer(handshake.fixed, handshake.tls, handshake.structured)
-        listed = shell.run(handshake.list_exports()) if self._lists else [(target.export, "")]
-        for name, description in listed:
+        try:
+            answer.exports += self._exports(shell, handshake)
+        finally:
+            with contextlib.suppress(OSError):  # it may have gone
+                shell.run(handshake.abort())
+        return answer
+
+    def _exports(self, shell: Shell, handshake: ClientHandshake) -> Iterator[OfferedExport]:
+        own = [(self._target.export, "")]
+        for name, description in shell.run(handshake.list_exports()) if self._lists else own:
             export = shell.run(handshake.info(name))
             if description and not export.description:
                 export = replace(export, description=description)
-            answer.exports.append(OfferedExport(export, self._contexts(shell, handshake, name)))
-        shell.run(handshake.abort())
-        return answer
+            yield OfferedExport(export, self._contexts(shell, handshake, name))
 
     def _contexts(self, shell: Shell, handshake: ClientHandshake, name: str) -> tuple[str, ...]:
         if not handshake.structured:
