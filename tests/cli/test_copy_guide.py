@@ -57,7 +57,8 @@ def test_there_are_some():
 
 
 def test_every_option_that_is_named_exists():
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE.read_text())) <= OPTIONS
+    text = BLOCK.sub(lambda block: "" if block["needs"] else block[0], PAGE.read_text())
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= OPTIONS
 
 
 def test_the_man_page_is_up_to_date():

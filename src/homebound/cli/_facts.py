@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from ..nbd import TransmissionFlag
-from ._announce import uri_of
 
 if TYPE_CHECKING:
     from ..block import Disk
@@ -135,11 +135,23 @@ def facts_of_export(offered: OfferedExport, uri: str, server: dict[str, Any]) ->
         export.size,
         flags,
         export.block_sizes if export.sizes_told else None,
-        uri_of(uri, export.name),
+        with_export(uri, export.name),
         export.description,
         contexts=offered.contexts,
         server=server,
     )
+
+
+def with_export(uri: str, name: str) -> str:
+    """Return the URI of another export of the same server.
+
+    >>> from homebound.cli._facts import with_export
+    >>> with_export("nbd://host", "a b"), with_export("nbd+unix:///x?socket=/s", "")
+    ('nbd://host/a%20b', 'nbd+unix:///?socket=/s')
+    """
+    parts = urlsplit(uri)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}/{quote(name, safe='')}{query}"
 
 
 def short_size(size: int) -> str:
