@@ -13,8 +13,8 @@ class Latencies:
     >>> latencies = Latencies()
     >>> for microseconds in range(1, 101):
     ...     latencies.add(microseconds / 1e6)
-    >>> round(latencies.percentile(90) * 1e6), round(latencies.mean * 1e6)
-    (90, 50)
+    >>> round(latencies.percentile(50) * 1e6), round(latencies.percentile(90) * 1e6)
+    (50, 90)
     """
 
     def __init__(self) -> None:
