@@ -1,14 +1,15 @@
-"""Disks by name: a path, memory:SIZE, overlay:PATH."""
+"""Disks by name: a path, memory:SIZE, overlay:PATH, an NBD URI."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
 from ._file import FileDisk
@@ -34,10 +35,11 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
     - `overlay:PATH`: the overlay in that file, on the base that the file names, which is opened
       read-only and closed with it. Only what is asked for so is opened as an overlay: a guest that
       could write one's header into a raw image would else have any file opened.
+    - An NBD URI: the export of a server, as an `NBDDisk`. Connecting is tried once.
     - Anything else is the path of a raw image. One that has the sign of another format is refused,
       for its bytes are no disk's.
 
-    It is opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
+    All are opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
 
     >>> import homebound
     >>> from homebound.block import open_disk
@@ -46,14 +48,27 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
 
     Called from: task.
     """
+    name = os.fspath(spec)
+    if _URI.match(name):
+        return await _connect(name, read_only=read_only)
     opened: list[Disk] = []
     try:
-        await to_end(partial(_open_into, opened, os.fspath(spec), read_only=read_only))
+        await to_end(partial(_open_into, opened, name, read_only=read_only))
     except asyncio.CancelledError:
         for disk in opened:
             disk.close()
         raise
     return opened[0]
+
+
+async def _connect(uri: str, *, read_only: bool) -> Disk:
+    """Connect to an export. NBD is a room above this one, so its client is loaded by name."""
+    nbd: Any = importlib.import_module("homebound.nbd")
+    try:
+        disk: Disk = await nbd.NBDDisk.connect(uri, read_only=read_only)
+    except ValueError as error:
+        raise _refusal(uri, str(error)) from error
+    return disk
 
 
 def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
@@ -65,8 +80,6 @@ def _open(spec: str, *, read_only: bool) -> Disk:
         return MemoryDisk(_size(spec), read_only=read_only)
     if spec.startswith(_OVERLAY):
         return _open_overlay(spec.removeprefix(_OVERLAY), read_only=read_only)
-    if _URI.match(spec):
-        raise _refusal(spec, "this version has no NBD client")
     if spec.endswith(".py") and Path(spec).is_file():
         raise _refusal(spec, "it is a Python script, and this version runs none")
     _check_format(spec)

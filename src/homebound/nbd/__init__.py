@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .._os.public_names import publish as _publish
+from ._client.described import StatusExtent as StatusExtent
 from ._client.disk import NBDDisk as NBDDisk
-from ._client.disk import StatusExtent as StatusExtent
 from ._client.errors import ConnectError as ConnectError
 from ._client.errors import ConnectionLost as ConnectionLost
 from ._client.errors import ServerViolation as ServerViolation

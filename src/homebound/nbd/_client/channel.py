@@ -14,18 +14,16 @@ from .._protocol.wire import REQUEST, Command, Error, TransmissionFlag, request_
 from .call import Call, Place
 from .errors import ConnectionLost
 from .outgoing import Outgoing
+from .redial import Redial
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
     from .client import Client
-    from .dial import Attempt, Link
+    from .dial import Link
 
 _TURN = 16  # receives in a row, before the other callbacks of the loop run
-_FIRST_PAUSE = 0.1  # seconds between tries; doubled each time
-_LONGEST_PAUSE = 16.0
-_LONGEST_UNIX_PAUSE = 1.0  # trying costs next to nothing there
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _DISC = REQUEST.pack(request_head(Command.DISC), 0, 0, 0)
 
@@ -54,11 +52,9 @@ class Channel:
         self._changed = False  # the export is not what it was when the disk was opened
         # Registered with the home's loop: reading; and writing, while the socket is full.
         self._reads = self._writes = False
-        self._attempt: Attempt | None = None
-        self._pause = 0.0  # before the next try; 0.0 after a connection that was of use
+        self._redial = Redial(client, self._begin, self._not_connected)
+        self._redials = False  # connecting is to go on in the next home
         self._last_error: Exception | None = None
-        self._retry: asyncio.TimerHandle | None = None  # begins the next try
-        self._until = 0.0  # when WAITING is over
         self._over: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None  # looks for requests without a reply
 
@@ -81,19 +77,17 @@ class Channel:
             self._register()
             self.push()
             self._watch_time()
-        attempt = self._attempt
-        if attempt is not None and attempt.finished:
-            self._tried(attempt)  # it may have posted that to a loop that had closed
-        elif self.state is State.WAITING:
-            self._wait_until(self._until)
-            self._try()
-        elif self.state is State.FAILING and self._pause:
-            self._try()
+        if self.state is State.WAITING and self._redial.until is not None:
+            self._wait_until(self._redial.until)
+        if self._redials:
+            self._redials = False
+            self._redial.attach()
 
     def detach(self) -> None:
         """Be served by no loop until `attach`."""
         self._unregister()
         self._cancel_timers()
+        self._redials = self._redial.detach() or self._redials
 
     def _register(self) -> None:
         loop, sock = self._client.loop, self.link.sock
@@ -109,10 +103,10 @@ class Channel:
         self._reads = self._writes = False
 
     def _cancel_timers(self) -> None:
-        for timer in (self._retry, self._over, self._overdue):
+        for timer in (self._over, self._overdue):
             if timer is not None:
                 timer.cancel()
-        self._retry = self._over = self._overdue = None
+        self._over = self._overdue = None
 
     # Requests.
 
@@ -131,7 +125,7 @@ class Channel:
                 call.end(self._client.loop, DiskClosed(self._client))
             case State.FAILING:
                 self._fail([call])
-                self._try()
+                self._redial.start()
 
     def _send(self, call: Call) -> None:
         if self._changed and (failure := self._refusal(call)) is not None:
@@ -224,7 +218,7 @@ class Channel:
             if call.extents is not None:
                 call.names = self.link.export.contexts
             call.end(loop)
-            self._pause = 0.0
+            self._redial.of_use()
         if broken is not None or stopping:
             self.lose(broken or OSError(errno.ESHUTDOWN, "the server is stopping"))
             return False
@@ -275,7 +269,7 @@ class Channel:
             return
         self.state = State.WAITING
         self._wait_until(client.loop.time() + client.reconnect_delay)
-        self._try(later=bool(self._pause))
+        self._redial.start()
         for call in calls:
             call.reset()
             if not self._may_repeat(call):
@@ -311,14 +305,14 @@ class Channel:
             call.end(self._client.loop, failure)
 
     def _wait_until(self, when: float) -> None:
-        self._until = when
+        self._redial.until = when
         if self._over is not None:
             self._over.cancel()
         self._over = self._client.loop.call_at(when, self._on_over)
 
     def _on_over(self) -> None:
         """Fail what waits: reconnect_delay is over. Trying goes on."""
-        self._over = None
+        self._over = self._redial.until = None
         self.state = State.FAILING
         calls, self.waiting = self.waiting, {}
         self._fail(calls)
@@ -330,48 +324,13 @@ class Channel:
         if self.state is State.LOST:
             self.state = State.FAILING
         if self.state is State.FAILING:
-            self._try()
+            self._redial.start()
 
-    def _try(self, *, later: bool = False) -> None:
-        client = self._client
-        if self._attempt is not None or self._retry is not None or not client.target.can_repeat:
-            return
-        if later:
-            self._try_later()
-            return
-        self._attempt = client.attempt(self._on_tried)
-
-    def _try_later(self) -> None:
-        client = self._client
-        longest = _LONGEST_UNIX_PAUSE if client.target.path else _LONGEST_PAUSE
-        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), longest)
-        pause = self._pause
-        if self.state is State.WAITING:
-            # One more try before the delay is over.
-            left = self._until - client.loop.time()
-            pause = min(pause, max(left - 0.1, left / 2, 0.01))
-        self._retry = client.loop.call_later(pause, self._on_retry)
-
-    def _on_retry(self) -> None:
-        self._retry = None
-        self._try()
-
-    def _on_tried(self, attempt: Attempt) -> None:
-        """Post the outcome of a try. Called in the worker."""
-        self._client.post(self._tried, attempt)
-
-    def _tried(self, attempt: Attempt) -> None:
-        if self._attempt is not attempt:
-            return  # cancelled, or heard of before
-        self._attempt = None
-        if attempt.link is None:
-            self._last_error = attempt.error
-            self._try_later()
-            return
-        self._pause = self._pause or _FIRST_PAUSE / 2  # until it has answered something
-        self._begin(attempt.link)
+    def _not_connected(self, error: Exception | None) -> None:
+        self._last_error = error
 
     def _begin(self, link: Link) -> None:
+        """Send what waits, on a new connection."""
         self.link, opened = link, self._client.export
         now = link.export
         self._changed = bool(
@@ -384,7 +343,7 @@ class Channel:
         self.state = State.LIVE
         if self._over is not None:
             self._over.cancel()
-            self._over = None
+        self._over = self._redial.until = None
         calls, self.waiting = self.waiting, {}
         for call in calls:
             call.reset()
@@ -430,9 +389,7 @@ class Channel:
         """Disconnect; what is in flight or waits fails with DiskClosed."""
         live, self.state = self.state is State.LIVE, State.CLOSED
         self._cancel_timers()
-        if self._attempt is not None:
-            self._attempt.cancel()
-            self._attempt = None
+        self._redial.cancel()
         if live and not self._outgoing:
             try:
                 self.link.sock.send(_DISC)

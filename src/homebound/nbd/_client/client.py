@@ -172,9 +172,9 @@ class Client:
                 running = None
             try:
                 if running is home:
-                    home.call_soon(callback, *args)
+                    home.call_soon(self._at_home, callback, args)
                 else:
-                    home.call_soon_threadsafe(callback, *args)
+                    home.call_soon_threadsafe(self._at_home, callback, args)
             except RuntimeError:
                 if not home.is_closed():
                     raise
@@ -183,6 +183,13 @@ class Client:
                 self._adopt(home, running)
             else:
                 return
+
+    def _at_home(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Make a call that was posted; post it again if the home has moved meanwhile."""
+        if asyncio.get_running_loop() is self.loop:
+            callback(*args)
+        else:
+            self.post(callback, *args)
 
     def _look(self) -> None:
         """Take all requests from the inbox. Home only."""
@@ -263,19 +270,20 @@ class Client:
             if self.closed:
                 tell(DiskClosed(self))
                 return
-            with self._guard:
-                old = self.loop
-                for channel in self.channels:
-                    channel.detach()
-                self._attached, self.loop = False, loop
+            for channel in self.channels:
+                channel.detach()
+            self._attached = False
             try:
-                loop.call_soon_threadsafe(arrive)
+                with self._guard:  # which `arrive` takes, so that it finds the loop set
+                    loop.call_soon_threadsafe(arrive)
+                    self.loop = loop
             except RuntimeError as error:
-                self.loop = old
                 self._attach()
                 tell(error)
 
         def arrive() -> None:
+            with self._guard:
+                pass
             self._attach()
             tell(None)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import socket
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..._core.places import context_at
-from ...block import Disk, DiskClosed, DiskError, DiskReadOnly, Extent
+from ...block import DiskClosed, DiskError, DiskReadOnly, Extent
 from ...block._extent import merged
 from .._protocol.chunks import extents_in
 from .._protocol.wire import (
@@ -22,10 +19,12 @@ from .._protocol.wire import (
 )
 from .call import Call
 from .client import Client
+from .described import RemoteDisk, StatusExtent
 from .dial import CONTEXT
-from .uri import Target, parse_uri
+from .options import check_options, open_links, target_of
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Sequence
     from types import TracebackType
@@ -34,27 +33,12 @@ if TYPE_CHECKING:
     from ..._core.context import AioContext
     from ..._threads.io_thread import IOThread
     from ...block._operations import Buffer
-    from .dial import Link
 
 _LONGEST = 1 << 30  # bytes that one request without a payload is about
 _ZEROES = bytes(1 << 20)
 
 
-class StatusExtent(NamedTuple):
-    """`length` bytes with the same `flags` in a metadata context.
-
-    >>> from homebound.nbd import StatusExtent
-    >>> StatusExtent(4096, flags=3)
-    StatusExtent(length=4096, flags=3)
-
-    Called from: any thread.
-    """
-
-    length: int
-    flags: int
-
-
-class NBDDisk(Disk):
+class NBDDisk(RemoteDisk):
     """A disk on an NBD server; made by `await NBDDisk.connect(...)`.
 
     It may be used from the tasks of any asyncio loop and, by the calls that end in `_sync`, from
@@ -78,8 +62,6 @@ class NBDDisk(Disk):
     >>> homebound.run(main())
     bytearray(b'hello')
     """
-
-    _client: Client
 
     def __init__(self, *_args: object, **_options: object) -> None:
         raise TypeError("NBDDisk is made by `await NBDDisk.connect(uri)`")
@@ -120,10 +102,10 @@ class NBDDisk(Disk):
 
         Called from: task.
         """
-        _check_options(connections, reconnect_delay, open_timeout, request_timeout)
+        check_options(connections, reconnect_delay, open_timeout, request_timeout)
         if isinstance(meta, str):
             raise TypeError(f"meta is {meta!r}; it must be a sequence of names: ({meta!r},)")
-        target = _target(uri_or_socket, export, tls)
+        target = target_of(uri_or_socket, export, tls)
         if target.sock is not None and connections > 1:
             raise ValueError("there are several connections, and one socket; pass a URI")
         client = Client(
@@ -134,7 +116,7 @@ class NBDDisk(Disk):
             connections=connections,
         )
         try:
-            links = await _open(client, connections, open_timeout)
+            links = await open_links(client, connections, open_timeout)
         except BaseException:
             client.close()
             raise
@@ -163,72 +145,6 @@ class NBDDisk(Disk):
         how = " read-only" if self.read_only else ""
         closed = " closed" if self._client.closed else ""
         return f"<NBDDisk {self.uri!r} of {self.size} bytes{how}{closed}>"
-
-    # What the server has said.
-
-    @property
-    def uri(self) -> str:
-        """The URI that it was connected to, or words for a socket.
-
-        Called from: any thread.
-        """
-        return self._client.target.label
-
-    @property
-    def export(self) -> str:
-        """The name of the export.
-
-        Called from: any thread.
-        """
-        return self._client.export.name
-
-    @property
-    def description(self) -> str:
-        """The server's description of the export; often empty.
-
-        Called from: any thread.
-        """
-        return self._client.export.description
-
-    @property
-    def flags(self) -> TransmissionFlag:
-        """The capabilities of the export, as they were when it was connected.
-
-        Called from: any thread.
-        """
-        return self._flags
-
-    @property
-    def structured(self) -> bool:
-        """Whether the server replies in chunks, as it must for holes and metadata.
-
-        Called from: any thread.
-        """
-        return self._client.export.structured
-
-    @property
-    def block_sizes(self) -> tuple[int, int, int] | None:
-        """The minimum, preferred and largest block that the server has told, in bytes, or None.
-
-        Called from: any thread.
-        """
-        export = self._client.export
-        return export.block_sizes if export.sizes_told else None
-
-    @property
-    def connections(self) -> int:
-        """The number of connections.
-
-        Called from: any thread.
-        """
-        return len(self._client.channels)
-
-    def contexts(self) -> tuple[str, ...]:
-        """Return the metadata contexts that `status` knows, of those asked for.
-
-        Called from: any thread.
-        """
-        return tuple(self._client.export.contexts.values())
 
     # Operations.
 
@@ -449,54 +365,3 @@ def _pieces(offset: int, length: int) -> list[tuple[int, int]]:
     """Divide a range into what one request may be about."""
     end = offset + length
     return [(at, min(_LONGEST, end - at)) for at in range(offset, end, _LONGEST)]
-
-
-def _target(
-    place: str | socket.socket | int, export: str | None, tls: ssl.SSLContext | None
-) -> Target:
-    if isinstance(place, str):
-        target = parse_uri(place)
-    elif isinstance(place, socket.socket):
-        target = Target(f"socket {place.fileno()}", sock=place)
-    elif type(place) is int:
-        target = Target(f"socket {place}", sock=socket.socket(fileno=place))
-    else:
-        raise TypeError(
-            f"NBDDisk.connect takes an NBD URI, a connected socket or its descriptor, got {place!r}"
-        )
-    if export is not None:
-        target = target.with_export(export)
-    return target if tls is None else replace(target, tls=True, context=tls)
-
-
-def _check_options(
-    connections: int, reconnect_delay: float, open_timeout: float, request_timeout: float | None
-) -> None:
-    if connections < 1:
-        raise ValueError(f"connections is {connections}; it must be at least 1")
-    for name, value in (("reconnect_delay", reconnect_delay), ("open_timeout", open_timeout)):
-        if not value >= 0:
-            raise ValueError(f"{name} is {value}; it must be 0 or more seconds")
-    if request_timeout is not None and not request_timeout > 0:
-        raise ValueError(f"request_timeout is {request_timeout}; it must be more than 0 seconds")
-
-
-async def _open(client: Client, connections: int, open_timeout: float) -> list[Link]:
-    """Make the first connection, and then the others, if the server supports them."""
-    links = [await client.open(open_timeout)]
-    if not links[0].export.flags & TransmissionFlag.CAN_MULTI_CONN:
-        return links
-    tasks = [asyncio.ensure_future(client.open(open_timeout)) for _ in range(connections - 1)]
-    try:
-        if tasks:
-            await asyncio.wait(tasks)
-        links += [task.result() for task in tasks]
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if not isinstance(outcome, BaseException):
-                outcome.close()
-        links[0].close()
-        raise
-    return links
