@@ -41,6 +41,7 @@ from ._sync.queues import Queue as Queue
 from ._sync.rw_lock import RWLock as RWLock
 from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
 from ._sync.semaphore import Semaphore as Semaphore
+from ._threads.background import Background as Background
 from ._threads.block_on import block_on as block_on
 from ._threads.io_thread import IOThread as IOThread
 from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
@@ -77,6 +78,7 @@ __all__ = (
     "VCPU",
     "AioContext",
     "AlreadyScheduled",
+    "Background",
     "Barrier",
     "BigLock",
     "BottomHalf",

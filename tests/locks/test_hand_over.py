@@ -323,3 +323,12 @@ def test_a_list_that_is_extended_keeps_what_came_before_an_error():
     with pytest.raises(IndexError):
         taken.extend(starmap(marks.pop, repeat((), 5)))
     assert (len(marks), len(taken)) == (0, 3)
+
+
+def test_code_written_for_asyncio_puts_no_future_into_a_queue():
+    """The queue's private names of asyncio's are copies."""
+    queue: Any = homebound.Queue(1)
+    queue.put_nowait(1)
+    with pytest.raises(AttributeError):
+        queue._putters.append(object())
+    assert queue.get_nowait() == 1

@@ -225,6 +225,35 @@ def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in
     assert second.exception(20) is None or isinstance(second.exception(), ContextClosed)
 
 
+def test_system_exit_is_logged(
+    reported: list[BaseException | None], caplog: pytest.LogCaptureFixture
+):
+    """Python's own threading.excepthook says nothing of it."""
+    leaves = SystemExit(3)
+
+    def execute(_: VCPU) -> None:
+        raise leaves
+
+    def leave() -> None:
+        raise leaves
+
+    halted = VCPU(0, VCPU.halt)
+    halted.start()
+    halted.async_run_on_cpu(leave)
+    assert halted.run_on_cpu(lambda: 2) == 2
+    halted.stop()
+    cpu = VCPU(1, execute)
+    cpu.start()
+    with pytest.raises(SystemExit):
+        cpu.join(20)
+    assert reported == [leaves, leaves]
+    assert caplog.messages == [
+        "SystemExit(3) in a work item of VCPU 'vcpu0', which goes on",
+        "SystemExit(3) in VCPU 'vcpu1' stops it",
+    ]
+    caplog.clear()  # the traceback refers to the thread's frames
+
+
 def test_stop_serves_what_was_queued_and_refuses_what_comes(vcpu: VCPU, in_thread: InThread):
     began, go_on, order = threading.Event(), threading.Event(), []
 

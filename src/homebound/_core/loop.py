@@ -32,6 +32,7 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
+from .served import made_for, runs_threads
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -217,7 +218,13 @@ class Loop(InheritedLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> asyncio.Future[Any]:
-        """Do as asyncio's run_in_executor, and note that the context waits for an executor."""
+        """Do as asyncio's run_in_executor, and note that the context waits for an executor.
+
+        The executor's thread works for this context meanwhile; see `served.py`.
+        """
+        chosen = self._default_executor if executor is None else executor
+        if chosen is None or isinstance(chosen, self.thread_pools) or runs_threads(chosen):
+            func = made_for(self.home, func)
         future = super().run_in_executor(executor, func, *args)
         away = self.home._away
         away.add(future)

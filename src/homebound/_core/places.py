@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +11,8 @@ from .._errors import ContextError
 from .big_lock import thread_name
 from .context import AioContext
 from .coroutines import shown
-from .current import current_context
+from .current import current_context, here
+from .foreign_loops import known_context
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .task import Task
 
 T = TypeVar("T")
+
+_ANYIO = "anyio._backends._asyncio"  # the module of its worker threads' class
 
 
 def context_at(place: AioContext | IOThread, what: str) -> AioContext:
@@ -34,6 +38,36 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
         hint = "; AioContext.attach(loop) is the context of a loop"
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
+
+
+def served_context() -> AioContext | None:
+    """Return the context that the calling thread, which is no home, works for; None if for none.
+
+    That is the home whose task has it make a call: through asyncio.to_thread or another
+    `run_in_executor`, `to_worker`, `run_in`, or anyio.to_thread. One that has ended, or whose loop
+    no thread runs, is ignored.
+
+    Called from: any thread.
+    """
+    context = here.serves() if here.serves is not None else _of_anyio()
+    if context is None or context._closed or not context._is_lived_in():
+        return None
+    return context
+
+
+def _of_anyio() -> AioContext | None:
+    """Return the context of the loop for which anyio has started this thread, if it did.
+
+    anyio has threads of its own, not the loop's, and starts each for one loop.
+    """
+    thread = threading.current_thread()
+    if type(thread).__module__ != _ANYIO:
+        return None
+    loop = getattr(thread, "loop", None)
+    home = getattr(loop, "home", None)
+    if isinstance(home, AioContext):
+        return home._itself()
+    return None if loop is None else known_context(loop)
 
 
 def running_context() -> AioContext:

@@ -13,6 +13,7 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from .._os.snapshot import snapshot
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished
 from .store import Fifo, Ordered
 from .wait_queue import no_copy
@@ -428,15 +429,15 @@ class Queue(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # For repr, with asyncio's names.
+    # For repr, with asyncio's names. Copies: code written for asyncio may add futures to its own.
 
     @property
-    def _getters(self) -> Any:
-        return self._getters_queue._waiters
+    def _getters(self) -> tuple[Waiter, ...]:
+        return snapshot(self._getters_queue._waiters)
 
     @property
-    def _putters(self) -> Any:
-        return self._putting
+    def _putters(self) -> tuple[Waiter, ...]:
+        return () if self._slots is None else snapshot(self._slots._waiters)
 
     @property
     def _unfinished_tasks(self) -> int:
