@@ -41,15 +41,20 @@ class CopyOut:
         self._source = source
         self._fd = fd
         self._skips = _is_new_file(fd)
+        self._pipe: int | None = None  # see _open_without_blocking; while it runs
         self._plan = Plan(source, range(source.size), piece=piece_size(source))
 
     async def run(self) -> None:
         """Copy. Raises CopyError."""
+        self._pipe = _open_without_blocking(self._fd)
         try:
             async with TaskGroup() as group:
                 await self._run(group)
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
+        finally:
+            if self._pipe is not None:
+                os.close(self._pipe)
 
     async def _run(self, group: TaskGroup) -> None:
         ahead: deque[tuple[Piece, asyncio.Task[bytearray]]] = deque()
@@ -80,20 +85,30 @@ class CopyOut:
     async def _put(self, piece: Piece, data: bytearray) -> None:
         try:
             if data:
-                await to_end(partial(_write_all, self._fd, memoryview(data)))
+                await self._write(memoryview(data))
                 self.written += len(data)
             else:
-                await to_end(partial(self._put_zeroes, piece.length))
+                await self._write_zeroes(piece.length)
                 self.zeroes += piece.length
         except OSError as error:
             raise CopyError("write", piece.offset, error, target=True) from error
 
-    def _put_zeroes(self, length: int) -> None:
+    async def _write_zeroes(self, length: int) -> None:
         if self._skips:
             os.lseek(self._fd, length, os.SEEK_CUR)
             return
         for offset in range(0, length, len(_ZEROES)):
-            _write_all(self._fd, memoryview(_ZEROES)[: length - offset])
+            await self._write(memoryview(_ZEROES)[: length - offset])
+
+    async def _write(self, data: memoryview) -> None:
+        if self._pipe is None:
+            await to_end(partial(_write_all, self._fd, data))
+            return
+        while data:
+            try:
+                data = data[os.write(self._pipe, data) :]
+            except BlockingIOError:
+                await _writable(self._pipe)
 
 
 class CopyIn:
@@ -179,7 +194,7 @@ async def _read_full(fd: int, buffer: memoryview) -> int:
 def _can_wait(fd: int) -> bool:
     """Return whether the loop can wait until the stream is readable: not for files."""
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
 
 
 async def _readable(fd: int) -> None:
@@ -190,6 +205,29 @@ async def _readable(fd: int) -> None:
         await ready
     finally:
         loop.remove_reader(fd)
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(fd, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+def _open_without_blocking(fd: int) -> int | None:
+    """Return another descriptor of the pipe, whose writes do not block; None if it is no pipe.
+
+    O_NONBLOCK on the descriptor itself would be shared with the programs that have it too.
+    """
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # another user's pipe, or no /proc
+        return None
 
 
 def _set(ready: asyncio.Future[None]) -> None:
