@@ -67,7 +67,7 @@ async def _connect(uri: str, *, read_only: bool) -> Disk:
     try:
         disk: Disk = await nbd.NBDDisk.connect(uri, read_only=read_only)
     except ValueError as error:
-        raise _refusal(uri, str(error)) from error
+        raise ImageError(errno.EINVAL, str(error)) from error
     return disk
 
 

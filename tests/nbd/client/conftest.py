@@ -75,7 +75,7 @@ class End:
         assert magic == IHAVEOPT
         return number, await self.reader.readexactly(length)
 
-    async def negotiate(  # noqa: PLR0913  (what a server may say)
+    async def negotiate(
         self,
         answers: dict[int, bytes] | None = None,
         *,

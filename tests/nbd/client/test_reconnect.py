@@ -131,7 +131,7 @@ class TestWithDelay:
             with await NBDDisk.connect(rude.uri, reconnect_delay=0.5) as disk:
                 await rude.stop()
                 began = time.monotonic()
-                with pytest.raises(ConnectionLost, match="rude: cannot connect|no connection"):
+                with pytest.raises(ConnectionLost, match="no connection to nbd"):
                     await disk.read(0, 1)
                 assert time.monotonic() - began >= 0.5
                 with pytest.raises(ConnectionLost):
@@ -179,9 +179,9 @@ class TestWithDelay:
 
         async def main() -> None:
             async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri, reconnect_delay=0.5) as disk:
-                    with pytest.raises(ConnectionLost):
-                        await disk.read(0, 1)
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=0.5)
+                with disk, pytest.raises(ConnectionLost):
+                    await disk.read(0, 1)
                 assert 2 <= rude.accepted < 20
 
         homebound.run(main())
@@ -196,9 +196,9 @@ class TestWithDelay:
 
         async def main() -> None:
             async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri, reconnect_delay=0.5) as disk:
-                    with pytest.raises(ConnectionLost, match="ERR_UNKNOWN"):
-                        await disk.read(0, 1)
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=0.5)
+                with disk, pytest.raises(ConnectionLost, match="ERR_UNKNOWN"):
+                    await disk.read(0, 1)
                 assert 2 <= rude.accepted < 20
 
         homebound.run(main())
@@ -344,7 +344,7 @@ def test_a_stopped_server(tmp_path: Path, program: Any):
         )
         with await NBDDisk.connect(program.uri(), open_timeout=20, request_timeout=0.3) as disk:
             program.process.send_signal(signal.SIGSTOP)
-            with pytest.raises(ConnectionLost, match="has not answered for 0.3 s") as caught:
+            with pytest.raises(ConnectionLost, match=r"has not answered for 0[.]3 s") as caught:
                 await disk.read(0, 1)
             assert caught.value.errno == errno.ETIMEDOUT
             program.process.send_signal(signal.SIGCONT)
@@ -433,6 +433,8 @@ def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any):
     (tmp_path / "image").write_bytes(bytes(SIZE))
     command = ("qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, tmp_path / "image")
 
+    over = False
+
     async def use(disk: NBDDisk, n: int) -> int:
         done = 0
         while not over:
@@ -457,5 +459,4 @@ def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any):
             over = True
             assert all(await asyncio.gather(*users))
 
-    over = False
     homebound.run(main())

@@ -1,4 +1,4 @@
-"""What a server may say wrong while connecting, and in its replies: a named error, never wrong data."""
+"""What a server may say wrong, in the handshake and in replies: an error, never wrong data."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_refused_export_says_why(rude: Any, say: Any):
 
     async def main() -> None:
         async with rude.talking(talk):
-            with pytest.raises(ConnectError, match="ERR_UNKNOWN: no  .31msuch export") as caught:
+            with pytest.raises(ConnectError, match=r"ERR_UNKNOWN: no  .31msuch export") as caught:
                 await NBDDisk.connect(rude.uri)
             assert caught.value.errno == errno.ENOENT
             assert not isinstance(caught.value, ServerViolation)
@@ -199,7 +199,8 @@ def replies(say: Any, cookie: int) -> dict[str, bytes]:
         "the same twice": data(cookie, AT, b"x" * 5, done=False) * 2,
         "incomplete": data(cookie, AT, b"x" * 999),
         "incomplete, then NONE": data(cookie, AT, b"x" * 999, done=False) + chunk(cookie, 0),
-        "a hole in the middle": data(cookie, AT, b"x", done=False) + data(cookie, AT + 2, b"x" * 998),
+        "a hole in the middle": data(cookie, AT, b"x", done=False)
+        + data(cookie, AT + 2, b"x" * 998),
         "a hole beyond": chunk(cookie, 2, struct.pack(">QI", AT, 1001)),
         "a hole of nothing": chunk(cookie, 2, struct.pack(">QI", AT, 0)),
         "a hole too short": chunk(cookie, 2, bytes(11)),
@@ -340,9 +341,8 @@ def test_a_wrong_status_ends_the_connection(rude: Any, say: Any, case: str):
 
     async def main() -> None:
         async with rude.talking(talk):
-            with await NBDDisk.connect(rude.uri) as disk:
-                with pytest.raises(ConnectionLost):
-                    await disk.block_status(AT, LENGTH)
+            with await NBDDisk.connect(rude.uri) as disk, pytest.raises(ConnectionLost):
+                await disk.block_status(AT, LENGTH)
 
     assert set(STATUSES) == set(statuses(say, 1))
     homebound.run(main())
@@ -376,4 +376,3 @@ def test_an_error_in_one_request_is_of_that_one(rude: Any, say: Any):
         assert outcomes == [b"a" * 500 + b"b" * 500] * 63
 
     homebound.run(main())
-

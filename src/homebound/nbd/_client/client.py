@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .._protocol.client_handshake import RemoteExport
+    from .errors import ConnectError
     from .uri import Target
 
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
@@ -66,19 +68,21 @@ class Client:
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + seconds, 0.1
         longest = 1.0 if self.target.path else 16.0
+        failure: ConnectError | None = None
         while True:
             left = deadline - loop.time()
             attempt = await self._attempt_here(left if left > 0 else ATTEMPT_SECONDS)
             if attempt.link is not None:
                 return attempt.link
             assert attempt.error is not None
+            if failure is None or attempt.error.errno != errno.ETIMEDOUT:
+                failure = attempt.error  # the last try may only have had little time
             left = deadline - loop.time()
-            if left <= 0 or not self.target.can_repeat:
-                raise attempt.error
-            await asyncio.sleep(min(pause, max(left - 0.05, 0.01)))
-            if loop.time() >= deadline:
-                raise attempt.error
-            pause = min(2 * pause, longest)
+            if left > 0 and self.target.can_repeat:
+                await asyncio.sleep(min(pause, max(left - 0.05, 0.01)))
+                pause = min(2 * pause, longest)
+            if loop.time() >= deadline or not self.target.can_repeat:
+                raise failure
 
     async def _attempt_here(self, seconds: float) -> Attempt:
         loop = asyncio.get_running_loop()
