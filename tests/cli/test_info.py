@@ -10,10 +10,13 @@ import pytest
 from homebound.cli._facts import CAPABILITIES, Facts, short_size
 from homebound.cli._map import describe
 
-from .programs import fail, homebound, succeed
+from .programs import homebound, succeed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Failing = Callable[..., str]
 
 KIB = 1024
 
@@ -80,8 +83,10 @@ def test_can(holed: Path):
         (["nothing"], 1, "cannot open image 'nothing': there is no such file"),
     ],
 )
-def test_what_cannot_be_told(holed: Path, arguments: list[str], code: int, text: str):
-    assert text in fail("info", *(each.format(file=holed) for each in arguments), code=code)
+def test_what_cannot_be_told(
+    failing: Failing, holed: Path, arguments: list[str], code: int, text: str
+):
+    assert text in failing("info", *(each.format(file=holed) for each in arguments), code=code)
 
 
 def test_each_capability_has_an_answer():
