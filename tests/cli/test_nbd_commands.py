@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -209,6 +210,32 @@ def test_a_list_of_exports(serve: Serve, holed: Path, tmp_path: Path):
     ]
     assert exports[1]["uri"] == f"nbd+unix:///b%2Fc?socket={tmp_path}/s"
     assert succeed("info", exports[1]["uri"]).count("export-size: 1048576 (1M)") == 1
+
+
+def test_a_list_without_exports_and_with_a_bad_one(tmp_path: Path):
+    need("nbdkit")
+    socket, directory = tmp_path / "s", tmp_path / "images"
+    directory.mkdir()
+    with running(socket, "nbdkit", "-f", "-U", socket, "file", f"dir={directory}") as uri:
+        answer = json.loads(succeed("info", "--list", "--json", uri))
+        assert (answer["protocol"], answer["exports"]) == ("newstyle-fixed", [])
+        (directory / "good").write_bytes(bytes(MIB))
+        os.mkfifo(directory / "bad")
+        done = homebound("info", "--list", "--json", uri)
+    names = [each["export-name"] for each in json.loads(done.stdout)["exports"]]
+    assert "good" in names
+    assert done.returncode == 0
+
+
+def test_an_empty_disk(tmp_path: Path):
+    need("nbdkit")
+    socket = tmp_path / "s"
+    with running(socket, "nbdkit", "-f", "-U", socket, "null") as uri:
+        assert fail("copy", uri, tmp_path / "target").endswith(
+            " is empty: there is nothing to copy"
+        )
+        assert "export-size: 0" in succeed("info", uri)
+        assert succeed("info", "--map", uri) == ""
 
 
 def test_what_a_server_refuses(serve: Serve, tmp_path: Path):

@@ -121,6 +121,8 @@ class CopyJob:
 
         A plain file is made anew, unless `keep` or the changes go into what it has.
         """
+        if not size:  # only a server has such a disk
+            raise CommandError(f"{label_of(self.source)!r} is empty: there is nothing to copy")
         fresh = self.target.startswith(MEMORY)
         if is_plain_file(self.target) and not keep:
             exists = os.path.exists(self.target)  # noqa: ASYNC240, PTH110  (it may be bytes)

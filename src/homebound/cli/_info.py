@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..nbd import NBDDisk
 from ..nbd._client.survey import ask_server
@@ -15,7 +15,7 @@ from ._errors import CommandError
 from ._facts import Facts, facts_of, facts_of_export
 from ._map import ALLOCATION, put_map, spans
 from ._places import is_uri, open_place
-from ._stdio import put
+from ._stdio import put, tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,14 +40,14 @@ class InfoJob:
         if self.context is not None:
             await self._map(self.context)
             return 0
-        exports = await (self._ask() if is_uri(self.spec) else self._look())
+        server, exports = await (self._ask() if is_uri(self.spec) else self._look())
         if self.can is not None:
             return 0 if exports[0].can(self.can) else _NO
-        self._show(exports)
+        self._show(server, exports)
         return 0
 
-    async def _ask(self) -> list[Facts]:
-        """Ask a server."""
+    async def _ask(self) -> tuple[dict[str, Any], list[Facts]]:
+        """Ask a server; return what it says of itself and of its exports."""
         answer = await ask_server(self.spec, lists=self.lists)
         server = {
             "protocol": "newstyle-fixed" if answer.fixed else "newstyle",
@@ -58,13 +58,15 @@ class InfoJob:
         if not self.lists and self.can is None:
             async with await NBDDisk.connect(self.spec, read_only=True) as disk:
                 exports = [replace(exports[0], content=await content_of(disk))]
-        return exports
+        for name, error in answer.refused.items():
+            tell(f"homebound: export {name!r} is left out: {error}")
+        return server, exports
 
-    async def _look(self) -> list[Facts]:
+    async def _look(self) -> tuple[dict[str, Any], list[Facts]]:
         """Open a disk that is no server's."""
         with await open_place(self.spec, read_only=True) as disk:
             facts = facts_of(disk, label_of(self.spec), read_only=self._is_read_only())
-            return [replace(facts, content=await content_of(disk))]
+            return {}, [replace(facts, content=await content_of(disk))]
 
     async def _map(self, context: str) -> None:
         meta = () if context == ALLOCATION else (context,)
@@ -80,8 +82,7 @@ class InfoJob:
         """Return whether it could not be opened for writing."""
         return os.path.exists(self.spec) and not os.access(self.spec, os.W_OK)  # noqa: PTH110
 
-    def _show(self, exports: list[Facts]) -> None:
-        server = exports[0].server if exports else {}
+    def _show(self, server: dict[str, Any], exports: list[Facts]) -> None:
         if self.as_json:
             put(json.dumps({**server, "exports": [facts.fields() for facts in exports]}, indent=2))
             return

@@ -16,8 +16,6 @@ from .errors import connect_error
 from .uri import parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .uri import Target
 
 
@@ -37,6 +35,7 @@ class Answer:
     tls: bool = False
     structured: bool = False
     exports: list[OfferedExport] = field(default_factory=list)
+    refused: dict[str, OptionRefused] = field(default_factory=dict)  # listed, but not described
 
 
 class Survey(Attempt):
@@ -70,19 +69,26 @@ class Survey(Attempt):
         shell.run(handshake.structured_replies())
         answer = Answer(handshake.fixed, handshake.tls, handshake.structured)
         try:
-            answer.exports += self._exports(shell, handshake)
+            if self._lists:
+                for name, description in shell.run(handshake.list_exports()):
+                    try:
+                        self._describe(shell, handshake, answer, name, description)
+                    except OptionRefused as error:
+                        answer.refused[name] = error
+            else:
+                self._describe(shell, handshake, answer, target.export)
         finally:
             with contextlib.suppress(OSError):  # it may have gone
                 shell.run(handshake.abort())
         return answer
 
-    def _exports(self, shell: Shell, handshake: ClientHandshake) -> Iterator[OfferedExport]:
-        own = [(self._target.export, "")]
-        for name, description in shell.run(handshake.list_exports()) if self._lists else own:
-            export = shell.run(handshake.info(name))
-            if description and not export.description:
-                export = replace(export, description=description)
-            yield OfferedExport(export, self._contexts(shell, handshake, name))
+    def _describe(
+        self, shell: Shell, handshake: ClientHandshake, answer: Answer, name: str, words: str = ""
+    ) -> None:
+        export = shell.run(handshake.info(name))
+        if words and not export.description:
+            export = replace(export, description=words)
+        answer.exports.append(OfferedExport(export, self._contexts(shell, handshake, name)))
 
     def _contexts(self, shell: Shell, handshake: ClientHandshake, name: str) -> tuple[str, ...]:
         if not handshake.structured:
