@@ -44,7 +44,7 @@ def test_json(holed: Path):
         1 << 20,
         "1M",
     )
-    assert entry["can_fast_zero"] is True
+    assert (entry["format"], entry["can_fast_zero"]) == ("raw", True)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ class Facts:
     flags: dict[str, bool]
     blocks: tuple[int, int, int | None] | None  # smallest, preferred, largest
     where: str = ""  # its URI or path
+    kind: str = ""  # of an image: its format
     description: str = ""
     content: str | None = None  # as `file` describes it
     contexts: tuple[str, ...] = ()
@@ -79,6 +80,8 @@ class Facts:
         if self.content is not None:
             entry["content"] = self.content
         entry["uri" if self.name is not None else "path"] = self.where
+        if self.kind:
+            entry["format"] = self.kind
         if self.contexts:
             entry["contexts"] = list(self.contexts)
         entry |= self.flags
@@ -107,7 +110,7 @@ class Facts:
 _IN_TITLE = {"export-name", "path", "export-size", "export-size-str"}
 
 
-def facts_of(disk: Disk, where: str, *, read_only: bool) -> Facts:
+def facts_of(disk: Disk, where: str, *, read_only: bool, kind: str) -> Facts:
     """Return what a disk that is no NBD export says of itself."""
     changes = not read_only
     flags = {
@@ -123,7 +126,7 @@ def facts_of(disk: Disk, where: str, *, read_only: bool) -> Facts:
         "can_zero": changes,
     }
     blocks = (disk.minimum_block, disk.preferred_block, disk.maximum_transfer)
-    return Facts(None, disk.size, flags, blocks, where)
+    return Facts(None, disk.size, flags, blocks, where, kind)
 
 
 def facts_of_export(offered: OfferedExport, uri: str, server: dict[str, Any]) -> Facts:
@@ -136,7 +139,7 @@ def facts_of_export(offered: OfferedExport, uri: str, server: dict[str, Any]) ->
         flags,
         export.block_sizes if export.sizes_told else None,
         with_export(uri, export.name),
-        export.description,
+        description=export.description,
         contexts=offered.contexts,
         server=server,
     )

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..block import FileDisk, MemoryDisk
+from ..block._probe import RAW, probe
 from ..nbd import NBDDisk
 from ..nbd._client.survey import ask_server
 from ._content import content_of
@@ -64,8 +66,16 @@ class InfoJob:
 
     async def _look(self) -> tuple[dict[str, Any], list[Facts]]:
         """Open a disk that is no server's."""
-        with await open_place(self.spec, read_only=True) as disk:
-            facts = facts_of(disk, label_of(self.spec), read_only=self._is_read_only())
+        script = self.spec.endswith(".py")  # it says itself whether it is read-only
+        with await open_place(self.spec, read_only=not script) as disk:
+            read_only, kind = disk.read_only, ""
+            if isinstance(disk, FileDisk):
+                read_only, kind = not os.access(disk.path, os.W_OK), RAW
+            elif isinstance(disk, MemoryDisk):
+                read_only = False
+            elif os.path.isfile(self.spec) and not script:  # noqa: ASYNC240, PTH113
+                kind = probe(self.spec)
+            facts = facts_of(disk, label_of(self.spec), read_only=read_only, kind=kind)
             return {}, [replace(facts, content=await content_of(disk))]
 
     async def _map(self, context: str) -> None:
@@ -77,10 +87,6 @@ class InfoJob:
                 words = f"{label_of(self.spec)!r} has no context {context!r}; it has {known}"
                 raise CommandError(words)
             await put_map(context, _extents(disk, context), as_json=self.as_json)
-
-    def _is_read_only(self) -> bool:
-        """Return whether it could not be opened for writing."""
-        return os.path.exists(self.spec) and not os.access(self.spec, os.W_OK)  # noqa: PTH110
 
     def _show(self, server: dict[str, Any], exports: list[Facts]) -> None:
         if self.as_json:
