@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +102,36 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(range(256)) * 4096)
     return path
+
+
+LIBNBD = "/usr/bin/python3"  # of the distribution, for which libnbd is built
+
+
+@pytest.fixture
+def libnbd() -> Callable[[str | None, str], str]:
+    """Run code with `nbd` and a client `h`, connected unless the URI is None; return its output."""
+    # The modules of this interpreter are not for that one.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    found = subprocess.run(
+        [LIBNBD, "-c", "import nbd"], capture_output=True, env=clean, check=False
+    )
+    if found.returncode:
+        pytest.skip("libnbd for Python (Debian: python3-libnbd) is not installed")
+
+    def run(uri: str | None, code: str) -> str:
+        connect = "" if uri is None else f"h.connect_uri({uri!r})"
+        program = f"import nbd\nh = nbd.NBD()\n{connect}\n{code}"
+        done = subprocess.run(
+            [LIBNBD, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean,
+            timeout=TIMEOUT,
+            check=True,
+        )
+        return done.stdout
+
+    return run
 
 
 @contextmanager
