@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = {"server": "/CN=localhost", "client": "/O=Tests/CN=a client"}
 _EXTENSIONS = """\

@@ -8,7 +8,7 @@ import random
 import ssl
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -158,7 +158,7 @@ class Serving:
         self.options = options
         self.threads = threads
 
-    async def __aenter__(self) -> Serving:
+    async def __aenter__(self) -> Self:
         self.disk = MemoryDisk(SIZE)
         self.content = random.Random(5).randbytes(SIZE)
         await self.disk.write(0, self.content)
