@@ -10,6 +10,7 @@ from .. import __version__
 from .._os.public_names import publish as _publish
 from ._libnbd.buffer import Buffer as Buffer  # noqa: PLC0414  (exports it)
 from ._libnbd.constants import *  # noqa: F403
+from ._libnbd.error import ClosedHandle as ClosedHandle  # noqa: PLC0414  (exports it)
 from ._libnbd.error import Error as Error  # noqa: PLC0414  (exports it)
 from ._libnbd.handle import NBD as NBD  # noqa: PLC0414  (exports it)
 

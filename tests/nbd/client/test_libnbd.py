@@ -139,7 +139,7 @@ def test_debug_messages(uri: str):
         h.connect_uri(uri)
         h.shutdown()
     assert found[0] == ("nbd_connect_uri", f"connecting to {uri}")
-    assert found[-1] == ("nbd_shutdown", "disconnected")
+    assert found[-2:] == [("nbd_shutdown", "disconnected"), ("nbd_close", "closing handle")]
 
 
 def test_a_lost_connection():
@@ -164,6 +164,64 @@ def test_a_lost_connection():
         with pytest.raises(nbd.Error, match="invalid state: DEAD"):
             h.pread(1, 0)
     thread.join()
+
+
+def test_callbacks_that_fail(uri: str):
+    """They fail their request, with EPROTO or the errno that they set."""
+
+    def refuse(_data: Any, _offset: int, _status: int, error: Any) -> None:
+        error.value = errno.ENOMEM
+        raise ValueError("no")
+
+    def tolerate(data: memoryview, offset: int, status: int, error: Any) -> None:
+        assert (bytes(data), offset, status, error.value) == (bytes(4), 8, nbd.READ_DATA, 0)
+        error.value = errno.ENOMEM
+
+    with nbd.NBD() as h:
+        h.connect_uri(uri)
+        assert h.pread_structured(4, 8, tolerate) == bytes(4)
+        with pytest.raises(nbd.Error) as caught:
+            h.pread_structured(4, 8, refuse)
+        assert caught.value.errno == "ENOMEM"
+        assert isinstance(caught.value.__cause__, ValueError)
+        buffer = bytearray(4)
+        cookie = h.aio_pread_structured(buffer, 8, tolerate, lambda _: -1)
+        while h.aio_in_flight():
+            h.poll(-1)
+        with pytest.raises(nbd.Error) as caught:
+            h.aio_command_completed(cookie)
+        assert caught.value.errno == "EPROTO"
+        with pytest.raises(BufferError):
+            h.aio_pread(bytes(4), 0)
+
+
+def test_option_mode(uri: str):
+    with nbd.NBD() as h:
+        h.set_opt_mode(True)
+        h.connect_uri(uri)
+        assert h.opt_list(lambda *_: None) == 1
+        h.set_export_name("none")
+        with pytest.raises(nbd.Error) as caught:
+            h.opt_info()
+        assert caught.value.errno == "ENOENT"
+        h.set_export_name("")
+        h.opt_info()
+        assert h.get_size() == SIZE
+        h.set_export_name("another")
+        with pytest.raises(nbd.Error, match="connect to the server first"):
+            h.get_size()
+        h.set_export_name("")
+        h.opt_go()
+        assert h.pread(1, 0) == b"\0"
+
+
+def test_a_closed_handle():
+    h = nbd.NBD()
+    h.close()
+    with pytest.raises(nbd.ClosedHandle):
+        h.close()
+    with pytest.raises(nbd.ClosedHandle):
+        h.get_size()
 
 
 def test_files_in_a_uri_must_be_allowed():

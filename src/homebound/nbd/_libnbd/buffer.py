@@ -8,6 +8,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+def view_of(memory: Any) -> memoryview:
+    """Return the bytes of a Buffer, or of anything that has bytes."""
+    if isinstance(memory, Buffer):
+        memory = memory.to_buffer()
+    return memoryview(memory).cast("B")
+
+
+def writable(memory: Any) -> memoryview:
+    """Return the bytes of a Buffer, or of anything else. Raises BufferError if they are fixed."""
+    view = view_of(memory)
+    if view.readonly:
+        raise BufferError("it cannot be read into: its bytes are read-only")
+    return view
+
+
 class Buffer:
     """Memory of `len` bytes, or shared with an object of the caller's, for aio calls.
 
@@ -72,3 +87,6 @@ class Buffer:
         view = memoryview(self._memory).cast("B")
         part = view[offset:] if size < 0 else view[offset : offset + size]
         return not any(part)
+
+
+Memory = Buffer | bytes | bytearray | memoryview

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Any
 
 from .._protocol.wire import Command
+from .buffer import Memory, view_of, writable
 from .constants import (
     AIO_DIRECTION_BOTH,
     AIO_DIRECTION_READ,
@@ -15,8 +15,6 @@ from .constants import (
     CMD_FLAG_FUA,
     CMD_FLAG_NO_HOLE,
     CMD_FLAG_REQ_ONE,
-    READ_DATA,
-    READ_ERROR,
     SHUTDOWN_ABANDON_PENDING,
     STRICT_ALIGN,
     STRICT_BOUNDS,
@@ -25,15 +23,14 @@ from .constants import (
     STRICT_ZERO_SIZE,
 )
 from .described import Described
-from .error import Error, failure
-from .session import ErrorValue, Order, Session
+from .error import failure
+from .session import Order, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .buffer import Buffer
-
     Completion = Callable[[Any], object] | None
+    Chunks = Callable[[memoryview, int, int, Any], object]
     Extents = Callable[[str, int, list[int], Any], object]
 
 _WAS_READY = ("READY", "CLOSED", "DEAD")
@@ -73,25 +70,19 @@ class Commands(Described):
         self,
         count: int,
         offset: int,
-        chunk: Callable[[bytes, int, int, Any], object],
+        chunk: Chunks,
         flags: int = 0,
     ) -> bytearray:
-        """Return `count` bytes at `offset`; `chunk` sees them all, with READ_DATA, or the error.
+        """Return `count` bytes at `offset`; `chunk(data, offset, status, error)` sees them, too.
+
+        They come as one chunk here, READ_DATA, or as none, READ_ERROR.
 
         Called from: any thread.
         """
         data = bytearray(count)
         order = Order(Command.READ, offset, count, flags=flags, target=memoryview(data))
-        value = ErrorValue(0)
-        try:
-            self._wait_for("pread_structured", order)
-        except Error as error:
-            value.value = error.errnum
-            chunk(b"", offset, READ_ERROR, value)
-            raise
-        if chunk(bytes(data), offset, READ_DATA, value) == -1 or value.value:
-            text = "read: command failed"
-            raise failure("pread_structured", text, value.value or errno.EPROTO)
+        order.chunk = chunk
+        self._wait_for("pread_structured", order)
         return data
 
     def pwrite(self, buf: bytes | bytearray | memoryview, offset: int, flags: int = 0) -> None:
@@ -161,24 +152,41 @@ class Commands(Described):
     # Calls that do not.
 
     def aio_pread(
-        self, buf: Buffer, offset: int, completion: Completion = None, flags: int = 0
+        self, buf: Memory, offset: int, completion: Completion = None, flags: int = 0
     ) -> int:
         """Begin to read into `buf`; return the request's cookie.
 
         Called from: any thread.
         """
-        target = memoryview(buf.to_buffer()).cast("B")
+        target = writable(buf)
         order = Order(Command.READ, offset, len(target), flags=flags, target=target)
         return self._begin("aio_pread", order, completion)
 
+    def aio_pread_structured(
+        self,
+        buf: Memory,
+        offset: int,
+        chunk: Chunks,
+        completion: Completion = None,
+        flags: int = 0,
+    ) -> int:
+        """Begin to read into `buf`, as `pread_structured` does; return the request's cookie.
+
+        Called from: any thread.
+        """
+        target = writable(buf)
+        order = Order(Command.READ, offset, len(target), flags=flags, target=target)
+        order.chunk = chunk
+        return self._begin("aio_pread_structured", order, completion)
+
     def aio_pwrite(
-        self, buf: Buffer, offset: int, completion: Completion = None, flags: int = 0
+        self, buf: Memory, offset: int, completion: Completion = None, flags: int = 0
     ) -> int:
         """Begin to write `buf`; return the request's cookie.
 
         Called from: any thread.
         """
-        data = memoryview(buf.to_buffer()).cast("B")
+        data = view_of(buf)
         order = Order(Command.WRITE, offset, len(data), flags=flags, data=data)
         return self._begin("aio_pwrite", order, completion)
 
@@ -369,7 +377,7 @@ class Commands(Described):
         with self._lock:
             session = self._ready(call)
             self._check(call, order)
-            order.completion, order.extent = None, extent
+            order.extent = extent
             session.submit(order)
             session.wait(order)
             self._check_end(call, order)
@@ -390,7 +398,7 @@ class Commands(Described):
             session = self._session
             if session is not None and session.broken is not None:
                 text = f"{text}: {session.broken}"
-            raise Error(f"nbd_{call}: {text}: {os.strerror(order.number)}", order.number)
+            raise failure(call, text, order.number) from order.cause
 
     def _check(self, call: str, order: Order) -> None:
         """Refuse what is wrong, as the strict mode says. Raises Error."""

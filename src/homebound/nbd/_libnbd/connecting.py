@@ -25,7 +25,7 @@ from .constants import (
     TLS_DISABLE,
     TLS_REQUIRE,
 )
-from .error import Error, failure, told_as
+from .error import ClosedHandle, Error, failure, told_as
 from .session import Session
 from .settings import Settings
 
@@ -60,19 +60,26 @@ class Connecting(Settings):
         self._target = Target("")
         self._process: subprocess.Popen[bytes] | None = None  # a server of ours
         self._directory: str | None = None  # of its socket
+        self._contexts_agreed = False  # on the export of that name
+        self._closed = False
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # __init__ failed
+        with contextlib.suppress(AttributeError, ClosedHandle):  # __init__ failed; closed before
             self.close()
 
     def close(self) -> None:
         """Close the handle: disconnect, and end a server that was started for it.
 
+        Raises ClosedHandle if that was done before.
+
         Called from: any thread.
         """
         with self._lock:
+            if self._closed:
+                raise ClosedHandle("nbd_close: the handle has been closed")
+            self._say("close", "closing handle")
             self._drop()
-            self._state = "CLOSED"
+            self._state, self._closed = "CLOSED", True
             process, self._process = self._process, None
             if process is not None:
                 if self._directory is not None:  # it waits for more clients
@@ -86,7 +93,8 @@ class Connecting(Settings):
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.close()
+        with contextlib.suppress(ClosedHandle):
+            self.close()
 
     def _drop(self) -> None:
         if self._shell is not None:
@@ -100,6 +108,8 @@ class Connecting(Settings):
         self._state = "DEAD"
 
     def _check_state(self, call: str, states: Sequence[str], what: str) -> None:
+        if self._closed:
+            raise ClosedHandle(f"nbd_{call}: the handle has been closed")
         session = self._session
         if self._state == "READY" and session is not None and session.broken is not None:
             self._state = "DEAD"
@@ -279,16 +289,25 @@ class Connecting(Settings):
                 self._die()
                 raise
 
-    def _set_contexts(self, call: str) -> None:
+    def _forget_export(self) -> None:
+        self._export, self._contexts_agreed = None, False
+
+    def _set_contexts(self, call: str, queries: Sequence[str]) -> None:
         handshake = self._handshake
-        self._ask(call, lambda: handshake.set_contexts(self._export_name, self._contexts))
+        self._ask(call, lambda: handshake.set_contexts(self._export_name, queries))
+        self._contexts_agreed = True
 
     def _go(self, call: str) -> None:
         """Choose the export."""
         handshake = self._handshake
         self._export = None
-        self._set_contexts(call)
-        export = self._ask(call, lambda: handshake.go(self._export_name))
+        if self._request_contexts:
+            self._set_contexts(call, self._contexts)
+        try:
+            export = self._ask(call, lambda: handshake.go(self._export_name))
+        except Error:
+            self._contexts_agreed = False
+            raise
         assert self._shell is not None
         self._session = Session(self._shell.sock, export)
         self._shell = None

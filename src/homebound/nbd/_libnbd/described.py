@@ -126,7 +126,12 @@ class Described(Connecting):
 
         Called from: any thread.
         """
-        return metacontext in self._known("can_meta_context").contexts.values()
+        self._check_state("can_meta_context", _CONNECTED, _WHAT)
+        agreed = self._contexts_agreed or self._session is not None
+        if not agreed and (self._contexts or self._state != "NEGOTIATING"):
+            text = "no metadata contexts have been agreed on yet"
+            raise failure("can_meta_context", text, errno.EINVAL)
+        return agreed and metacontext in self._handshake.contexts.values()
 
     def get_structured_replies_negotiated(self) -> bool:
         """Return whether the server replies in chunks.
@@ -217,9 +222,14 @@ class Described(Connecting):
         with self._lock:
             self._check_negotiating("opt_info")
             self._export = None
-            self._set_contexts("opt_info")
+            if self._request_contexts:
+                self._set_contexts("opt_info", self._contexts)
             handshake = self._handshake
-            self._export = self._ask("opt_info", lambda: handshake.info(self._export_name))
+            try:
+                self._export = self._ask("opt_info", lambda: handshake.info(self._export_name))
+            except Error:
+                self._contexts_agreed = False
+                raise
 
     def opt_abort(self) -> None:
         """End the negotiation and disconnect.
@@ -272,12 +282,21 @@ class Described(Connecting):
 
         Called from: any thread.
         """
+        return self.opt_set_meta_context_queries(self._contexts, context)
+
+    def opt_set_meta_context_queries(
+        self, queries: list[str], context: Callable[[str], object]
+    ) -> int:
+        """Agree on the metadata contexts that the queries find; call `context(name)` for each.
+
+        Called from: any thread.
+        """
         with self._lock:
             self._check_negotiating("opt_set_meta_context")
             if not self._handshake.structured:
                 text = "the server does not reply in chunks"
                 raise failure("opt_set_meta_context", text, errno.ENOTSUP)
-            self._set_contexts("opt_set_meta_context")
+            self._set_contexts("opt_set_meta_context", queries)
             found = self._handshake.contexts.values()
             for each in found:
                 context(each)

@@ -56,6 +56,17 @@ class Error(Exception):
         return f"{self.string} ({self.errno})" if self.errno else self.string
 
 
+class ClosedHandle(ValueError):  # noqa: N818  (libnbd's name)
+    """A use of a handle after its `close`.
+
+    >>> from homebound.nbd.libnbd import ClosedHandle
+    >>> issubclass(ClosedHandle, ValueError)
+    True
+
+    Called from: any thread.
+    """
+
+
 def failure(call: str, text: str, number: int) -> Error:
     """Return the error of a call."""
     return Error(f"nbd_{call}: {text}: {os.strerror(number)}", number)

@@ -12,6 +12,7 @@ from .._client.outgoing import Outgoing
 from .._protocol.client_request import Request
 from .._protocol.reply_reader import ReplyReader
 from .._protocol.wire import REQUEST, Command, request_head
+from .constants import READ_DATA, READ_ERROR
 
 if TYPE_CHECKING:
     import socket
@@ -32,35 +33,59 @@ class ErrorValue:
 
 
 class Order(Request):
-    """A request, and whom to tell of its end."""
+    """A request, and the callbacks that are told of its end."""
 
-    __slots__ = ("completion", "extent", "number")
+    __slots__ = ("cause", "chunk", "completion", "extent", "number")
 
-    number: int  # 0, or an errno, once it has ended
-    completion: Callable[[ErrorValue], object] | None
-    extent: Callable[[str, int, list[int], ErrorValue], object] | None
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.number = -1  # 0, or an errno, once it has ended
+        self.cause: Exception | None = None  # that a callback has raised
+        self.completion: Callable[[ErrorValue], object] | None = None
+        self.extent: Callable[[str, int, list[int], ErrorValue], object] | None = None
+        self.chunk: Callable[[memoryview, int, int, ErrorValue], object] | None = None
 
     def end(self, number: int, names: dict[int, str]) -> bool:
         """Make the callbacks; return whether the order is done with, as `completion` may say."""
+        if self.chunk is not None:
+            number = self._tell_chunk(number)
         if self.extent is not None and not number:
             number = self._tell_extents(names)
         self.number = number
         if self.completion is None:
             return False
+        self.number, told = self._call(number, self.completion)
+        return told == 1
+
+    def _call(self, number: int, callback: Callable[..., object], *args: Any) -> tuple[int, object]:
+        """Make a callback; return the errno afterwards, and what it has returned.
+
+        It may change the errno only if it fails: by raising, or by returning -1.
+        """
         value = ErrorValue(number)
-        retired = self.completion(value) == 1
-        self.number = value.value
-        return retired
+        try:
+            told = callback(*args, value)
+        except Exception as error:  # noqa: BLE001  (it becomes the cause of the Error)
+            self.cause, told = error, -1
+        if told == -1:
+            number = value.value or errno.EPROTO
+        return number, told
+
+    def _tell_chunk(self, number: int) -> int:
+        """Pass on the data as one chunk, or that there is none."""
+        assert self.chunk is not None
+        assert self.target is not None
+        target = self.target.toreadonly()
+        part, status = (target[:0], READ_ERROR) if number else (target, READ_DATA)
+        return self._call(number, self.chunk, part, self.offset, status)[0]
 
     def _tell_extents(self, names: dict[int, str]) -> int:
         assert self.extent is not None
-        value = ErrorValue(0)
+        number = 0
         for context, body in (self.extents or {}).items():
             entries = [int.from_bytes(body[at : at + 4], "big") for at in range(0, len(body), 4)]
-            told: Any = self.extent(names[context], self.offset, entries, value)
-            if told == -1 and not value.value:
-                value.value = errno.EPROTO
-        return value.value
+            number, _ = self._call(number, self.extent, names[context], self.offset, entries)
+        return number
 
 
 class Session:
@@ -90,7 +115,6 @@ class Session:
     def submit(self, order: Order) -> int:
         """Send an order, or as much of it as can be sent now; return its cookie."""
         self._cookie += 1
-        order.number = -1
         self._outgoing.add(order.head(self._cookie), order.data)
         self._reader.pending[self._cookie] = order
         self.write()

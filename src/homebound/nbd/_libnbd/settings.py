@@ -48,6 +48,7 @@ class Settings:
         self._strict = STRICT_MASK
         self._opt_mode = False
         self._contexts: list[str] = []
+        self._request_contexts = True
         self._uri_transports = ALLOW_TRANSPORT_MASK
         self._uri_tls = TLS_REQUIRE - 1
         self._uri_files = False
@@ -63,6 +64,9 @@ class Settings:
 
     def _check_created(self, call: str) -> None:
         """Raise Error if the handle has connected: it is too late to set this."""
+
+    def _forget_export(self) -> None:
+        """Forget what is known of an export: another one is to be asked for."""
 
     def set_debug(self, debug: bool) -> None:  # noqa: FBT001  (libnbd's)
         """Turn debug messages on or off.
@@ -130,7 +134,9 @@ class Settings:
         if len(export_name.encode()) > _MAX_NAME:
             text = "export name too long for NBD protocol"
             raise failure("set_export_name", text, errno.ENAMETOOLONG)
-        self._export_name = export_name
+        if export_name != self._export_name:
+            self._export_name = export_name
+            self._forget_export()
 
     def get_export_name(self) -> str:
         """Return the export to ask for.
@@ -330,6 +336,20 @@ class Settings:
             text = "meta context request out of range"
             raise failure("get_meta_context", text, errno.EINVAL)
         return self._contexts[i]
+
+    def set_request_meta_context(self, request: bool) -> None:  # noqa: FBT001  (libnbd's)
+        """Set whether choosing an export agrees on metadata contexts first.
+
+        Called from: any thread.
+        """
+        self._request_contexts = bool(request)
+
+    def get_request_meta_context(self) -> bool:
+        """Return what was set by `set_request_meta_context`.
+
+        Called from: any thread.
+        """
+        return self._request_contexts
 
     def set_uri_allow_transports(self, mask: int) -> None:
         """Set the ALLOW_TRANSPORT_ kinds of addresses that a URI may have.
