@@ -24,8 +24,10 @@ from ._protocol.handshake import HandshakeState as HandshakeState
 from ._protocol.handshake import Reply as Reply
 from ._protocol.handshake import ServerHandshake as ServerHandshake
 from ._protocol.wire import TransmissionFlag as TransmissionFlag
+from ._server.client_info import ClientInfo as ClientInfo
 from ._server.published import Export as Export
 from ._server.published import ServerStats as ServerStats
 from ._server.server import NBDServer as NBDServer
+from ._server.visits import Exports as Exports
 
 _publish(globals())
