@@ -23,7 +23,7 @@ from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag, Error
 from .faults import pass_on_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ...block._disk import Buffer, Disk, Operations
     from .ranges import Claim, Ranges
@@ -141,6 +141,37 @@ class Replies:
         self._end = pack_error_into(
             self._memory, self._end, error, request.cookie, chunk=request.chunk
         )
+
+
+def batches(replies: Sequence[Replies]) -> Iterator[Replies]:
+    """Join small replies, each in memory of its own, so that they are sent together."""
+    together: list[Replies] = []
+    size = 0
+    for each in replies:
+        if together and size + len(each.data) > _LARGE:
+            yield _joined(together)
+            together, size = [], 0
+        together.append(each)
+        size += len(each.data)
+    if together:
+        yield _joined(together)
+
+
+def _joined(replies: list[Replies]) -> Replies:
+    if len(replies) == 1:
+        return replies[0]
+    joined = Replies(())
+    data = b"".join([each.data for each in replies])
+    joined._memory, joined._end = memoryview(data), len(data)
+    for each in replies:
+        joined.room_read += each.room_read
+        joined.room_written += each.room_written
+        joined.requests += each.requests
+        joined.bytes_read += each.bytes_read
+        joined.bytes_written += each.bytes_written
+        joined.errors += each.errors
+        joined.failures += each.failures
+    return joined
 
 
 def split(requests: Sequence[SlowRequest], number: int = SLICES) -> list[list[SlowRequest]]:
