@@ -15,6 +15,7 @@ from ._core.context import AioContext as AioContext
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
+from ._core.loop import Loop as _Loop
 from ._core.places import create_task as create_task
 from ._core.places import running_context as running_context
 from ._core.task import Task as Task
@@ -41,6 +42,7 @@ from ._sync.queues import Queue as Queue
 from ._sync.rw_lock import RWLock as RWLock
 from ._sync.semaphore import BoundedSemaphore as BoundedSemaphore
 from ._sync.semaphore import Semaphore as Semaphore
+from ._threads.background import Background as Background
 from ._threads.block_on import block_on as block_on
 from ._threads.io_thread import IOThread as IOThread
 from ._threads.io_thread_pool import IOThreadPool as IOThreadPool
@@ -77,6 +79,7 @@ __all__ = (
     "VCPU",
     "AioContext",
     "AlreadyScheduled",
+    "Background",
     "Barrier",
     "BigLock",
     "BottomHalf",
@@ -150,4 +153,10 @@ def __dir__() -> list[str]:
     )
 
 
+def _watch_in_debug_mode() -> object:
+    """Return what watches while a loop in debug mode runs; its module is loaded when one does."""
+    return _import_module("._debug.debug_mode", __name__).watching()
+
+
+_Loop.debug_watch = staticmethod(_watch_in_debug_mode)  # type: ignore[assignment]
 _publish(globals(), __all__)

@@ -21,6 +21,8 @@ from homebound.block import (
 )
 from homebound.block._extent import merged
 
+from .programs import without_fallocate
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -246,18 +248,26 @@ class TestFastZeroes:
 
         homebound.run(main())
 
-    def test_where_the_file_system_does_not_help(
-        self, place: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr("homebound.block._rawfile.fallocate", lambda *_: False)
+    def test_where_the_file_system_does_not_help(self, place: Path):
         image = place / "image"
         image.write_bytes(b"x" * PAGE)
+        without_fallocate(
+            """
+            import errno, sys, homebound
+            from homebound.block import DiskError, FileDisk
 
-        async def main() -> None:
-            with FileDisk(image) as disk:
-                with pytest.raises(DiskError) as caught:
-                    await disk.fast_zeroes(0, PAGE)
-                assert caught.value.errno == errno.ENOTSUP
-            assert image.read_bytes() == b"x" * PAGE
+            async def main(image, length):
+                with FileDisk(image) as disk:
+                    try:
+                        await disk.fast_zeroes(0, length)
+                    except DiskError as error:
+                        assert error.errno == errno.ENOTSUP, error
+                    else:
+                        raise AssertionError("zeroed without the file system's help")
 
-        homebound.run(main())
+            homebound.run(main(sys.argv[1], int(sys.argv[2])))
+            """,
+            image,
+            PAGE,
+        )
+        assert image.read_bytes() == b"x" * PAGE

@@ -18,6 +18,8 @@ import pytest
 import homebound
 from homebound.block import DiskClosed, DiskError, DiskReadOnly, FileDisk, ImageError, OutOfRange
 
+from .programs import run_program, without_fallocate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -137,19 +139,24 @@ class TestChanges:
 
         homebound.run(main())
 
-    def test_zeroes_where_the_file_system_does_not_help(
-        self, image: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr("homebound.block._rawfile.fallocate", lambda *_: False)
+    def test_zeroes_where_the_file_system_does_not_help(self, image: Path):
+        without_fallocate(
+            """
+            import sys, homebound
+            from homebound.block import FileDisk
 
-        async def main() -> None:
-            with FileDisk(image) as disk:
-                await disk.trim(0, SIZE)  # a hint, and so it is
-                assert await disk.read(0, 1) == b"\xaa"
-                await disk.write_zeroes(1, SIZE - 2)
-                assert await disk.read(0, SIZE) == b"\xaa" + bytes(SIZE - 2) + b"\xaa"
+            async def main(image, size):
+                with FileDisk(image) as disk:
+                    await disk.trim(0, size)  # a hint, and so it is
+                    assert await disk.read(0, 1) == b"\\xaa"
+                    await disk.write_zeroes(1, size - 2)
+                    assert await disk.read(0, size) == b"\\xaa" + bytes(size - 2) + b"\\xaa"
 
-        homebound.run(main())
+            homebound.run(main(sys.argv[1], int(sys.argv[2])))
+            """,
+            image,
+            SIZE,
+        )
 
     def test_ranges_are_checked(self, image: Path):
         async def main() -> None:
@@ -201,18 +208,28 @@ class TestFlush:
 
         homebound.run(main())
 
-    def test_fua_where_there_is_no_flag_for_it(self, image: Path, monkeypatch: pytest.MonkeyPatch):
-        synced: list[int] = []
-        monkeypatch.setattr("homebound.block._rawfile._DSYNC", None)
-        monkeypatch.setattr(os, "fdatasync", synced.append)
+    def test_fua_where_there_is_no_flag_for_it(self, image: Path):
+        run_program(
+            """
+            import os, sys
 
-        async def main() -> None:
-            with FileDisk(image) as disk:
-                disk.blocking.volatile = False
-                await disk.write(0, b"x", fua=True)
-                assert synced == [disk.blocking.fd]
+            del os.RWF_DSYNC  # as on macOS
+            synced = []
+            os.fdatasync = synced.append
 
-        homebound.run(main())
+            import homebound
+            from homebound.block import FileDisk
+
+            async def main(image):
+                with FileDisk(image) as disk:
+                    disk.blocking.volatile = False
+                    await disk.write(0, b"x", fua=True)
+                    assert synced == [disk.blocking.fd]
+
+            homebound.run(main(sys.argv[1]))
+            """,
+            image,
+        )
 
 
 class TestClosed:

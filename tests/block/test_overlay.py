@@ -431,7 +431,7 @@ def test_pages_of_states(states: list[int], number: int):
 
 
 @pytest.mark.slow
-@pytest.mark.one_python
+@pytest.mark.exhaustive
 def test_killed_at_any_moment(place: Path):
     """200 times: `python tests/block/kill_overlay.py 200`."""
     file = Path(__file__).with_name("kill_overlay.py")

@@ -21,7 +21,7 @@ from homebound.block._overlay_format import pack_journal
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.one_python
+pytestmark = pytest.mark.exhaustive
 
 BLOCK = 4096
 BLOCKS = 40

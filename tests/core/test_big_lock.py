@@ -127,15 +127,15 @@ def test_a_later_thread_queues_behind_the_waiters(in_thread: InThread):
 
     def work() -> None:
         with big_lock:
-            order.append("the one who waited")
+            order.append("the waiter")
 
     with big_lock:
         waiting = in_thread(work)
         wait_for_waiters(1)
     with big_lock:  # acquired again at once: the waiter comes first
-        order.append("the one who came back")
+        order.append("the late comer")
     waiting.result(10)
-    assert order == ["the one who waited", "the one who came back"]
+    assert order == ["the waiter", "the late comer"]
 
 
 def test_a_waiter_that_gave_up_is_passed_over(in_thread: InThread):

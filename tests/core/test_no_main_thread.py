@@ -29,19 +29,32 @@ loop.close()
 """
 
 
-def test_in_a_subinterpreter():
-    """A legacy subinterpreter, which has threads like the main one, and runs asyncio."""
+PLAIN = """
+import sys
+sys.path[:] = {path!r}
+import asyncio
+async def main():
+    assert len(asyncio.all_tasks()) == 1
+    return await asyncio.create_task(asyncio.sleep(0.01, 5))
+assert asyncio.run(main()) == 5
+"""
+
+
+def run_in_subinterpreters(*bodies: str) -> None:
+    """Run each in a legacy subinterpreter, which has threads like the main one and runs asyncio."""
     program = f"""
         try:
             import _interpreters as subs
-            made = subs.create("legacy")
+            create = lambda: subs.create("legacy")
         except ImportError:
             import _xxsubinterpreters as subs
-            made = subs.create(isolated=False)
+            create = lambda: subs.create(isolated=False)
         execute = getattr(subs, "exec", None) or subs.run_string
-        failure = execute(made, {INSIDE.format(path=[str(SOURCE), *sys.path])!r})
-        assert failure is None, failure
-        subs.destroy(made)
+        for body in {[body.format(path=[str(SOURCE), *sys.path]) for body in bodies]!r}:
+            made = create()
+            failure = execute(made, body)
+            assert failure is None, failure
+            subs.destroy(made)
         print("ran")
     """
     done = subprocess.run(
@@ -52,6 +65,15 @@ def test_in_a_subinterpreter():
         check=False,
     )
     assert (done.stdout, done.stderr) == ("ran\n", "")
+
+
+def test_in_a_subinterpreter():
+    run_in_subinterpreters(INSIDE)
+
+
+def test_in_one_subinterpreter_after_another():
+    """The next one to use asyncio, with homebound or without, has no part of one that has ended."""
+    run_in_subinterpreters(INSIDE, PLAIN, INSIDE, INSIDE)
 
 
 def test_in_a_thread_that_threading_takes_for_the_main_one():

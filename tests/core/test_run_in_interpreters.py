@@ -75,18 +75,18 @@ def test_homebound_in_another_interpreter():
         async def thread() -> int:
             return await homebound.to_worker(abs, -5)
 
-        nobody = homebound.current_context() is homebound.main_context() is None
+        homeless = homebound.current_context() is homebound.main_context() is None
         result = homebound.run(main())
         try:
             homebound.run(thread())
         except RuntimeError as error:  # a later Python may allow it
-            return nobody, result, str(error)
-        return nobody, result, "daemon threads work"
+            return homeless, result, str(error)
+        return homeless, result, "daemon threads work"
 
     async def main() -> None:
         with Pool(1) as pool:
-            nobody, result, threads = await run_in(pool, work)
-            assert nobody
+            homeless, result, threads = await run_in(pool, work)
+            assert homeless
             assert result == 5
             assert "daemon threads" in threads
             assert homebound.current_context() is homebound.main_context() is not None

@@ -14,6 +14,7 @@ import pytest
 
 import homebound
 from homebound import IOThread, IOThreadPool, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,51 @@ def test_async_with_and_a_stop_within(in_thread: InThread):
         return cleanup.finished
 
     assert homebound.run(main())
+
+
+@pytest.mark.parametrize("run", [homebound.run, asyncio.run], ids=["homebound", "asyncio"])
+def test_two_tasks_wait_for_one_end(run: Callable[[Any], Any]):
+    """However often one of them is cancelled."""
+
+    async def main() -> None:
+        io = IOThread()
+        io.start()
+        cleanup = Cleanup(io)
+        stops = [asyncio.create_task(io.astop()) for _ in range(2)]
+        assert await asyncio.to_thread(cleanup.begun.wait, 10)
+        for _ in range(3):
+            stops[1].cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not any(stop.done() for stop in stops)
+        cleanup.go_on.set()
+        assert await stops[0] is None
+        assert cleanup.finished
+        with pytest.raises(asyncio.CancelledError):
+            await stops[1]
+        await io.astop()
+
+    run(main())
+
+
+def test_a_task_waits_although_the_loop_of_another_is_closed(in_thread: InThread):
+    io = IOThread()
+    io.start()
+    cleanup = Cleanup(io)
+    loop = asyncio.new_event_loop()
+    first: Any = io.astop()
+    loop.call_later(0, loop.stop)
+    future = loop.create_task(first)
+    loop.run_forever()
+    loop.close()
+    second = in_thread(asyncio.run, io.astop())
+    assert cleanup.begun.wait(10)
+    until(lambda: len(io._at_end._wakes) == 2)
+    cleanup.go_on.set()
+    second.result(10)
+    assert cleanup.finished
+    io.join()
+    future._log_destroy_pending = False  # type: ignore[attr-defined]  # it never ends
 
 
 def test_a_pool():

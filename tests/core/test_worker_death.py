@@ -220,7 +220,9 @@ def test_jobs_go_on_though_every_worker_dies_after_one(
 # Errors raised while an outcome is reported.
 
 
-def test_a_callback_raises_system_exit(told: list[type[BaseException]]):
+def test_a_callback_raises_system_exit(
+    told: list[type[BaseException]], caplog: pytest.LogCaptureFixture
+):
     """A worker calls the future's callback; concurrent.futures lets SystemExit through."""
     go_on = threading.Event()
     with WorkerPool(max_threads=1) as pool:
@@ -231,6 +233,9 @@ def test_a_callback_raises_system_exit(told: list[type[BaseException]]):
         worker = pool.submit(threading.current_thread).result(20)
         assert pool.submit(threading.current_thread).result(20) is worker
     assert told == [SystemExit]
+    (message,) = caplog.messages  # threading's own hook says nothing of it
+    assert message.startswith("SystemExit(3) in 'workers")
+    caplog.clear()  # its traceback refers to the worker's frames
 
 
 def test_a_future_whose_result_was_set_from_outside(told: list[type[BaseException]]):

@@ -1,4 +1,4 @@
-"""Places where somebody can wait: a home, another home, loops of others, a plain thread."""
+"""Places to wait in: a home, another home, loops of others, a plain thread."""
 
 from __future__ import annotations
 

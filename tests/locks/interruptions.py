@@ -22,7 +22,7 @@ class Interruption:
         self.left = at
         self.what = what
         self.happened = False
-        self.where = ""  # for who reads a failure
+        self.where = ""  # for the report of a failure
 
     def run(self, act: Callable[[], Any]) -> Any:
         """Call `act`; what it returns."""

@@ -81,7 +81,7 @@ def test_lock(factory: Any, case: Case):
 @pytest.mark.parametrize("case", lock_cases())
 def test_semaphore(case: Case):
     if case.name == "refuses a release too many":
-        pytest.skip("a semaphore may be released by who has not acquired it")
+        pytest.skip("a semaphore may be released without having been acquired")
     case(homebound.Semaphore)
 
 

@@ -1,4 +1,4 @@
-"""Every primitive between every two kinds of place: who waits is served, in order."""
+"""Every primitive between every two kinds of place: waiters are served in order."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_queue_shut_down_at_once(place: Any):
 
 
 def test_queue_shut_down_at_once_with_an_item_on_its_way():
-    """Its getter is cancelled: the item is dropped, too, and nobody waits for it to be done."""
+    """Its getter is cancelled: the item is dropped too, and counts as done."""
 
     async def main() -> None:
         queue: homebound.Queue[int] = homebound.Queue(1)
@@ -323,3 +323,12 @@ def test_a_list_that_is_extended_keeps_what_came_before_an_error():
     with pytest.raises(IndexError):
         taken.extend(starmap(marks.pop, repeat((), 5)))
     assert (len(marks), len(taken)) == (0, 3)
+
+
+def test_code_written_for_asyncio_puts_no_future_into_a_queue():
+    """The queue's private names of asyncio's are copies."""
+    queue: Any = homebound.Queue(1)
+    queue.put_nowait(1)
+    with pytest.raises(AttributeError):
+        queue._putters.append(object())
+    assert queue.get_nowait() == 1

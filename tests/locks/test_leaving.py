@@ -124,7 +124,7 @@ def begin(loop: Any, wants: Wants) -> None:
     kept: list[Any] = []
     loop.call_soon_threadsafe(lambda: kept.append(loop.create_task(coro)))
     until(lambda: kept)
-    DYING.append(kept[0])  # its owner keeps it: nobody is told by its being collected
+    DYING.append(kept[0])  # its owner keeps it, so its collection ends no wait
 
 
 DYING: list[Any] = []

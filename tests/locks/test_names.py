@@ -65,7 +65,7 @@ def test_a_repr_tells_who_has_it_while_that_is_watched(io: IOThread):
             me = threading.current_thread().name
             assert repr(lock).endswith(f" 'db' [locked by thread {me!r}]>")
     assert repr(lock).endswith(" 'db' [unlocked]>")
-    with lock:  # nobody notes it down
+    with lock:  # no record is kept
         assert repr(lock).endswith(" 'db' [locked]>")
 
 

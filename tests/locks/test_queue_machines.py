@@ -132,7 +132,7 @@ class ShutQueueMachine(QueueMachine):
         return super().spawn(loop, self.told(coro))
 
     def flow(self) -> None:
-        if self.shut:  # who waits now has come after it
+        if self.shut:  # those that wait now have come after it
             self.ended += [(task, "shut") for task, _ in self.putting]
             self.putting.clear()
         super().flow()

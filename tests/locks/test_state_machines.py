@@ -103,7 +103,7 @@ class SemaphoreMachine(Machine):
     @precondition(lambda self: self.out)
     @rule(cancel=st.booleans())
     def release(self, cancel: bool) -> None:  # noqa: FBT001  (drawn)
-        """And cancel whom it went to: it goes on to the next."""
+        """And cancel its receiver: it goes on to the next waiter."""
         self.semaphore.release()
         if cancel and self.waiting:
             task, _ = self.waiting.pop(0)

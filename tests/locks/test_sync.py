@@ -190,7 +190,7 @@ def test_a_finaliser_under_the_guard_leaves_by_another_thread():
 
 
 def test_a_promise_that_its_home_does_not_live_to_see():
-    """Who promised to enter a task, and finds its home ended, abandons it: who waits is told."""
+    """A thread promised to enter a task, and finds its home ended: it tells the waiters."""
     loop = homebound.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -213,7 +213,7 @@ def test_a_promise_that_its_home_does_not_live_to_see():
     ended: list[bool] = []
     task._cell = EndsMeanwhile(task._cell)
     assert Waker(task).wake() is False
-    assert ended == [False]  # the closer has left it to who promised
+    assert ended == [False]  # the closer has left it to the thread that promised
     with pytest.raises(homebound.ContextClosed):
         task.result()
 

@@ -19,7 +19,7 @@ from .explored import explore, keeps_what_it_was_given
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [pytest.mark.one_python, pytest.mark.usefixtures("world")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.usefixtures("world")]
 
 RWLock, Barrier = homebound.RWLock, homebound.Barrier
 

@@ -16,7 +16,7 @@ from homebound.block._gate import Gate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.one_python
+pytestmark = pytest.mark.exhaustive
 
 _spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
 assert _spec is not None

@@ -34,7 +34,7 @@ _spec.loader.exec_module(verifier)
 Check = verifier.Check
 
 pytestmark = [
-    pytest.mark.one_python,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(verifier.SPIN is None, reason="the model checker spin is not installed"),
     pytest.mark.skipif(verifier.CC is None, reason="no C compiler to build spin's verifier with"),
 ]

@@ -1,26 +1,26 @@
 /*
- * vCPUs: who runs guest code, who has all others stopped, kicks, pauses, work items, stop; and waits
- * of a vCPU, in guest code and in work items (docs/design/vcpu.md).
+ * vCPUs: guest code, exclusive calls, kicks, pauses, work items, stops; and a vCPU's waits, in guest
+ * code and in work items (docs/design/vcpu.md).
  *
- * What it models: src/homebound/_vcpu/gate.py, _vcpu/thread.py, _vcpu/vcpu.py, _threads/wait_until.py. What they do under
- * the guard is one step here. Wakes and tells come after it, in a step of their own. The big lock
- * and the loops are left out (biglock.pml, standin.pml): whoever waits, sleeps.
+ * It models src/homebound/_vcpu/gate.py, _vcpu/thread.py, _vcpu/vcpu.py and _threads/wait_until.py. What
+ * they do under the guard is one step here; wakes and notifications follow in a step of their own.
+ * The big lock and the loops are left out (biglock.pml, standin.pml): a waiting thread sleeps.
  *
- * A vCPU's thread is a stack of what it is in the middle of:
- *   (bottom)  _step: work items, the end, sleep, or in through the gate and EXEC
- *   EXEC      `execute`: it looks for what was made for it. Found: the round is over. Not found: it
- *             halts, or computes until it is interrupted. In between it may do a deed
+ * The state of a vCPU's thread is a stack of what it is doing:
+ *   (bottom)  _step: run work items, end, sleep, or enter through the gate and go to EXEC
+ *   EXEC      `execute`: look for what was made for this vCPU. If there is some, the round is over;
+ *             else halt, or compute until interrupted. In between it may do a deed
  *   WAIT      _wait_outside, for an item (DONE), for a vCPU to be out (OUT), for its turn (TURN)
  *   BACK      _go_back_in
- *   WORKS     _run_work, with so many items to go
- *   CALL      _call of an item, which may do deeds, too
+ *   WORKS     _run_work, with that many items left
+ *   CALL      _call of an item, which may do deeds too
  *   EXCL      _call_exclusively and _call_in_turn; the call may do deeds
  *   PAUSED    it has paused another vCPU, and will resume it
- * A deed: make something for another vCPU and kick it; pause it, and resume it later; ask it to run an
- * item, or to run one exclusively; be exclusive oneself. Plain threads do deeds as well. While
- * somebody is exclusive he asks for no exclusive item, nor does whom he asks: that would wait for
- * itself. Two that pause each other from guest code stay paused; the end, at which all are stopped,
- * ends that, too.
+ * A deed is one of: make something for another vCPU and kick it; pause it, and resume it later; ask it
+ * to run an item, plain or exclusive; run an exclusive call itself. Plain threads do deeds as well.
+ * During an exclusive call neither the caller nor a vCPU it asks may ask for an exclusive item, which
+ * would wait for itself. Two vCPUs that pause each other from guest code stay paused until the end,
+ * at which all are stopped.
  *
  * Variables
  *   queue     the gate's FIFO: c is a ticket of vCPU c to run, CPUS + c one to be exclusive
@@ -34,7 +34,7 @@
  *             of an item, or a vCPU that leaves guest code; and a vCPU's own nudges (nudged)
  *   made      for each vCPU: there is something for it to do, for which it was or will be kicked
  *   guests    bit set: the vCPUs whose threads execute guest code now
- *   held      for each vCPU: somebody's pause() has returned, nobody has resumed it since
+ *   held      for each vCPU: a pause() of it has returned, and no resume() has come since
  *   items     how many items were asked for; done and quiet (may not ask for exclusive ones) of each
  *
  * Claims
@@ -43,8 +43,8 @@
  *   2. after pause() has returned nothing is executed there until resume();
  *   3. no kick is lost: what was made before it is found, unless the vCPU is paused or stopped (else
  *      init waits for it: an invalid end state);
- *   4. no deadlock, each item is run or refused, whoever wants to be exclusive gets his turn, and
- *      stop ends (else: an invalid end state, or an assertion in init).
+ *   4. no deadlock: each item is run or refused, each exclusive call gets its turn, and stop ends
+ *      (else: an invalid end state, or an assertion in init).
  *
  * Options: CPUS, DEEDS (of vCPUs, in all), OTHERS (plain threads), ASKS (deeds of each), STOPS (a deed of
  * plain threads is to stop a vCPU as well), NO_PAUSE, NO_KICK (and no halt), NO_ITEM, NO_EXCLUSIVE (deeds
@@ -52,30 +52,30 @@
  * CPUS=3 DEEDS=0 OTHERS=2 EACH_ITS_OWN NO_KICK NO_PAUSE NO_ITEM holds as well, in three million states),
  * ITEM_DEEDS (items do deeds, guest code and exclusive calls do not), ONE_ITEM (both, and the second
  * plain thread asks for an item, all others for exclusive ones; OTHERS=3 holds as well, in six million
- * states), LATE (whoever is to be woken is woken in a step after the one under the guard; else at its
- * end: a wake-up that comes late is a thread that is slow).
+ * states), LATE (threads are woken in a step after the one under the guard; else at its end: a late
+ * wake-up is a slow thread).
  *
  * Broken variants
- *   BROKEN_GRANTED_OVER_GUESTS  the gate lets somebody be exclusive while others are in guest code
- *   BROKEN_BARGING              who wants to run is let in before those who wait in the queue, and
- *                               nobody looks who they are
- *   BROKEN_CLAIM_SILENT         who wants to be exclusive does not interrupt those inside
- *   BROKEN_LET_IN_FOR_GOOD      who is let in before somebody who waits to be exclusive is not
- *                               interrupted: he asked when there was nobody inside
- *   BROKEN_CLEARS_LATE          the thread clears interrupt_requested when it is in, not the grant
- *   BROKEN_BACK_IS_FRESH        going on with a round after a wait clears it, too
+ *   BROKEN_GRANTED_OVER_GUESTS  the gate grants an exclusive call while vCPUs are in guest code
+ *   BROKEN_BARGING              a vCPU that wants to run enters before those in the queue, whatever
+ *                               they wait for
+ *   BROKEN_CLAIM_SILENT         a request to be exclusive does not interrupt the vCPUs inside
+ *   BROKEN_LET_IN_FOR_GOOD      a vCPU that enters while an exclusive call waits is not interrupted:
+ *                               the call was requested when there was none inside
+ *   BROKEN_CLEARS_LATE          the thread clears interrupt_requested once inside, not the grant
+ *   BROKEN_BACK_IS_FRESH        to go on with a round after a wait clears it too
  *   BROKEN_FRESH_IS_CLEAR       a new round begins uninterrupted although there are work items
- *   BROKEN_HALTS_ANYWAY         halt() does not look whether there was a kick during the round
- *   BROKEN_WAKE_FIRST           kick() wakes the vCPU, and changes its fields afterwards
- *   BROKEN_GRANT_UNTOLD         who lets others in by leaving does not wake them
- *   BROKEN_LEFT_UNTOLD          who leaves guest code does not tell those who wait for that
- *   BROKEN_LOOK_BEFORE_ENTER    who waits looks, and enters himself with those who are told later
- *   BROKEN_WAITS_INSIDE         who waits stays in guest code
- *   BROKEN_WAITS_DEAF           who waits serves no work items
+ *   BROKEN_HALTS_ANYWAY         halt() ignores a kick that came during the round
+ *   BROKEN_WAKE_FIRST           kick() wakes the vCPU before it changes its fields
+ *   BROKEN_GRANT_UNTOLD         a vCPU that leaves and so lets others in does not wake them
+ *   BROKEN_LEFT_UNTOLD          a vCPU that leaves guest code does not tell those that wait for that
+ *   BROKEN_LOOK_BEFORE_ENTER    a waiter looks first, and registers for notification after it
+ *   BROKEN_WAITS_INSIDE         a waiting vCPU stays in guest code
+ *   BROKEN_WAITS_DEAF           a waiting vCPU runs no work items
  *   BROKEN_KEEPS_TURN           a wait inside another one keeps the place for being exclusive
  *   BROKEN_PASSES_TURN_ONCE     it gives up the place when it begins, not before each sleep
  *   BROKEN_PAUSED_IN_QUEUE      a vCPU that was paused while it was in the queue is let in
- *   BROKEN_ENDS_ON_OLD_LOOK     the thread looks for work items, and then whether it is to stop
+ *   BROKEN_ENDS_ON_OLD_LOOK     the thread looks for work items, and only then whether it is to stop
  */
 
 #ifndef CPUS

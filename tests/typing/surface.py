@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, assert_type
 
 import homebound
-from homebound import AioContext, IOThread, IOThreadPool, Task, WorkerPool
+from homebound import AioContext, Background, IOThread, IOThreadPool, Task, WorkerPool
 
 
 async def text(number: int) -> str:
@@ -83,3 +85,53 @@ def options_are_known() -> None:
     with IOThreadPool(2) as pool:
         assert_type(len(pool), int)
         assert_type(list(pool), list[IOThread])
+
+
+async def numbers(limit: int) -> AsyncGenerator[int, str]:
+    for number in range(limit):
+        yield number
+
+
+def lines() -> AsyncIterator[str]:
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def session(name: str) -> AsyncIterator[bytes]:
+    yield name.encode()
+
+
+def a_background_keeps_types(background: Background) -> None:
+    assert_type(background.call(text, 1), str)
+    assert_type(background.call(length, "a", twice=True), int)
+    assert_type(background.block_on(text(1), timeout=1), str)
+    assert_type(background.spawn(text(1)), Task[str])
+    with background as started:
+        assert_type(started, Background)
+    assert_type(background.start(), Background)
+
+
+def a_synchronous_face_keeps_types(background: Background) -> None:
+    assert_type(background.sync(text)(1), str)
+    assert_type(background.sync(numbers)(3), Generator[int, str, None])
+    assert_type(background.sync(lines)(), Iterator[str])
+    assert_type(background.sync(numbers(3)), Generator[int, str, None])
+    assert_type(background.sync(lines()), Iterator[str])
+    with background.sync(session)("a") as entered, background.sync(session("a")) as again:
+        assert_type(entered, bytes)
+        assert_type(again, bytes)
+    background.sync(text)("1")  # type: ignore[arg-type]
+    background.sync(numbers)()  # type: ignore[call-arg]
+
+
+class Client:
+    background = Background("client")
+
+    async def aget(self, path: str) -> bytes:
+        return path.encode()
+
+    get = background.sync(aget)
+
+
+def a_method_s_face_keeps_types(client: Client) -> None:
+    assert_type(client.get("/a"), bytes)

@@ -79,7 +79,7 @@ class TestInterpreterExit:
         ) == ["False False"]
 
     def test_halted_paused_and_in_a_work_item(self):
-        """Items that came before are run; whoever asks now is refused, and does not hang."""
+        """Items queued before are run; a later request is refused and does not hang."""
         lines = run(
             """
             halted, paused, busy = VCPU(0, VCPU.halt), started(1), started(2)
@@ -255,7 +255,7 @@ class TestFork:
         """At whatever others are; they wait while the child is looked at, which takes longer."""
         lines = run(
             """
-            def again():  # nobody computes: twenty of them are to take no time
+            def again():  # no guest code computes, so that twenty of them take no time
                 with VCPU(1, VCPU.halt) as other:
                     other.start()
                     assert other.run_on_cpu(other.exclusive, lambda: 1) == 1

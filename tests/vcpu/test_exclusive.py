@@ -1,4 +1,4 @@
-"""`exclusive`: every other vCPU is out of `execute`, and none of those who wait hangs."""
+"""`exclusive`: every other vCPU is out of `execute`, and no waiter hangs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def queues_to_be_exclusive(cpu: VCPU) -> bool:
 def test_who_is_let_in_before_one_that_waits_to_be_exclusive_comes_out(
     machine: Machine, in_thread: Callable[..., Future[Any]]
 ):
-    """He queued while a third was exclusive, so there was nobody in guest code to interrupt."""
+    """It queued while a third was exclusive, when no vCPU in guest code could be interrupted."""
     go_on = threading.Event()
     runs, owns, waits = machine.cpus
     first = in_thread(owns.exclusive, go_on.wait, 20)

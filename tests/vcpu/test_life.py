@@ -72,7 +72,7 @@ def test_a_kick_during_the_round_is_not_lost_by_halting():
 
     def execute(vcpu: VCPU) -> None:
         rounds.append(1)
-        if len(rounds) == 1:  # looked for work, found none; then somebody brings some and kicks
+        if len(rounds) == 1:  # it found no work; now there is some, and a kick
             began.set()
             assert kicked.wait(20)
         vcpu.halt()
@@ -200,7 +200,7 @@ def test_an_exception_of_the_halt_condition_too(reported: list[Any]):
 
 
 def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in_thread: InThread):
-    """Whatever goes wrong in the thread, who waits for an item is told."""
+    """Whatever goes wrong in the thread, waiters for an item get an error."""
 
     def hook(_: object) -> None:
         raise SystemExit
@@ -223,6 +223,35 @@ def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in
     with pytest.raises(SystemExit):
         cpu.join(20)
     assert second.exception(20) is None or isinstance(second.exception(), ContextClosed)
+
+
+def test_system_exit_is_logged(
+    reported: list[BaseException | None], caplog: pytest.LogCaptureFixture
+):
+    """Python's own threading.excepthook says nothing of it."""
+    leaves = SystemExit(3)
+
+    def execute(_: VCPU) -> None:
+        raise leaves
+
+    def leave() -> None:
+        raise leaves
+
+    halted = VCPU(0, VCPU.halt)
+    halted.start()
+    halted.async_run_on_cpu(leave)
+    assert halted.run_on_cpu(lambda: 2) == 2
+    halted.stop()
+    cpu = VCPU(1, execute)
+    cpu.start()
+    with pytest.raises(SystemExit):
+        cpu.join(20)
+    assert reported == [leaves, leaves]
+    assert caplog.messages == [
+        "SystemExit(3) in a work item of VCPU 'vcpu0', which goes on",
+        "SystemExit(3) in VCPU 'vcpu1' stops it",
+    ]
+    caplog.clear()  # the traceback refers to the thread's frames
 
 
 def test_stop_serves_what_was_queued_and_refuses_what_comes(vcpu: VCPU, in_thread: InThread):

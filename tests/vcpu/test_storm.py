@@ -1,4 +1,4 @@
-"""Everything at once, from every kind of thread: nothing hangs, nothing is lost, nobody is in."""
+"""Everything at once, from every kind of thread: nothing hangs or is lost, no vCPU stays inside."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Storm:
         self.device = before + 1
 
     def disturb(self, who: int, rng: random.Random) -> None:
-        """One deed of somebody from outside."""
+        """Do one thing to a vCPU from another thread."""
         cpu = rng.choice(self.cpus)
         choice = rng.randrange(6)
         if choice == 0:

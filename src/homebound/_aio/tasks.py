@@ -19,6 +19,7 @@ import asyncio
 import sys
 import threading
 from asyncio import base_tasks, events, futures, tasks
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,7 +113,12 @@ class _Steady(set[Any]):
     """A set that other threads may change while it is iterated."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.copy())
+        return self.copy().__iter__()
+
+    # Without this module's globals. 3.11's `_asyncio` holds the set where no garbage collector
+    # looks, and is released at the end of its interpreter only if the set does not lead back to it;
+    # the next subinterpreter to import asyncio would otherwise get the ended one's set of tasks.
+    __iter__ = FunctionType(__iter__.__code__, {"__builtins__": {}})
 
 
 if sys.version_info < (3, 12):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
     from .._os.parking import Parker
@@ -77,6 +78,9 @@ class _Here(threading.local):
     # The rule's answer, kept because each wake-up reads it. It changes with the two fields above,
     # and with the main context, which changes only under the big lock.
     context: AioContext | None = None
+    # The context for which this thread makes an executor's call, if it is no home; see served.py.
+    # Weak: an idle worker must not keep a context alive.
+    serves: weakref.ref[AioContext] | None = None
 
 
 class _Main:
@@ -141,7 +145,7 @@ def set_main(context: AioContext | None) -> None:
 
 def _begin_as_child() -> None:
     """Forget the parent's contexts: a forked process has their memory, but runs none of them."""
-    here.home = here.context = main.context = main.stood_in_for = None
+    here.home = here.context = here.serves = main.context = main.stood_in_for = None
     here.has_big_lock = False
     here.seat = Seat()
 

@@ -114,6 +114,12 @@ def _make(loop: Any) -> LoopEnd:
     return end
 
 
+def known_context(loop: asyncio.AbstractEventLoop) -> AioContext | None:
+    """Return the loop's context, if it has one. Called from: any thread."""
+    end: LoopEnd | None = getattr(loop, _NAME, None)
+    return None if end is None or end.closed else end.context
+
+
 def context_of(
     loop: asyncio.AbstractEventLoop,
     make: Callable[[asyncio.AbstractEventLoop, LoopEnd], AioContext],
@@ -141,8 +147,7 @@ def _resident(context: AioContext | None) -> AioContext | None:
         if here.context is not None:  # it holds the big lock
             return here.context
     if loop is not None:
-        end: LoopEnd | None = getattr(loop, _NAME, None)
-        tenant = None if end is None or end.closed else end.context
+        tenant = known_context(loop)
         if tenant is not None:
             tenant._move_in()
     return here.context

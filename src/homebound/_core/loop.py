@@ -32,7 +32,7 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
-from .mailbox import put_up_bell
+from .served import made_for, runs_threads
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -218,7 +218,13 @@ class Loop(InheritedLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> asyncio.Future[Any]:
-        """Do as asyncio's run_in_executor, and note that the context waits for an executor."""
+        """Do as asyncio's run_in_executor, and note that the context waits for an executor.
+
+        The executor's thread works for this context meanwhile; see `served.py`.
+        """
+        chosen = self._default_executor if executor is None else executor
+        if chosen is None or isinstance(chosen, self.thread_pools) or runs_threads(chosen):
+            func = made_for(self.home, func)
         future = super().run_in_executor(executor, func, *args)
         away = self.home._away
         away.add(future)
@@ -231,7 +237,7 @@ class Loop(InheritedLoop):
         """Do as asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()
-        with self.home.inhabit():
+        with self.home.inhabit(), self.in_debug_mode():
             greenlet = turn_here()
             try:
                 asyncio_run_forever(self)
@@ -409,7 +415,10 @@ class Loop(InheritedLoop):
             spin = self.spin
             if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
                 return
-            if not put_up_bell(home):
+            home._bell = [None]  # put_up_bell, without the call
+            ready = self._ready
+            ready.rotate(0)
+            if ready:
                 self._collect_events(0)
                 return
             if self.is_main:

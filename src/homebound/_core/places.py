@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._errors import ContextError
+from .._errors import ContextError, WrongThread
 from .big_lock import thread_name
-from .context import AioContext
+from .context import AioContext, whereabouts
 from .coroutines import shown
-from .current import current_context
+from .current import current_context, here
+from .foreign_loops import known_context
+from .loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from .task import Task
 
 T = TypeVar("T")
+
+_ANYIO = "anyio._backends._asyncio"  # the module of its worker threads' class
 
 
 def context_at(place: AioContext | IOThread, what: str) -> AioContext:
@@ -34,6 +39,36 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
         hint = "; AioContext.attach(loop) is the context of a loop"
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
+
+
+def served_context() -> AioContext | None:
+    """Return the context that the calling thread, which is no home, works for; None if for none.
+
+    That is the home whose task has it make a call: through asyncio.to_thread or another
+    `run_in_executor`, `to_worker`, `run_in`, or anyio.to_thread. One that has ended, or whose loop
+    no thread runs, is ignored.
+
+    Called from: any thread.
+    """
+    context = here.serves() if here.serves is not None else _of_anyio()
+    if context is None or context._closed or not context._is_lived_in():
+        return None
+    return context
+
+
+def _of_anyio() -> AioContext | None:
+    """Return the context of the loop for which anyio has started this thread, if it did.
+
+    anyio has threads of its own, not the loop's, and starts each for one loop.
+    """
+    thread = threading.current_thread()
+    if type(thread).__module__ != _ANYIO:
+        return None
+    loop = getattr(thread, "loop", None)
+    home = getattr(loop, "home", None)
+    if isinstance(home, AioContext):
+        return home._itself()
+    return None if loop is None else known_context(loop)
 
 
 def running_context() -> AioContext:
@@ -90,3 +125,19 @@ def create_task(
             coro.close()  # it is not begun: have no warning that it was never awaited
         raise
     return target.spawn(coro, name=name, context=context)
+
+
+def _check_use(loop: Loop, used: object, name: str) -> None:
+    """Raise if a transport or stream of this loop is used in another home (debug mode)."""
+    home = loop.home
+    if not home._is_lived_in() or current_context() is home:
+        return
+    kind = type(used).__name__
+    message = (
+        f"{kind}.{name}: the home of this {kind.strip('_')} is {home.name!r}, and it was used in "
+        f"{whereabouts()}; use it at its home, after `async with on(ctx)` for example"
+    )
+    raise WrongThread(message)
+
+
+Loop.check_use = _check_use  # type: ignore[assignment, method-assign]

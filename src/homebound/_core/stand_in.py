@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._os.clock import clock
 from .._os.parking import SET, Parker, write_signal
+from .bell import AWAKE
 from .big_lock import big_lock
 from .current import current_context, here, main
 from .mailbox import put_up_bell, take_bell_down
@@ -84,7 +85,9 @@ class StandIn:
         """Lend the lock for a sleep until that time; not in the selector, if `watched` is given."""
         self.sleeps_until = float("inf") if until is None else until
         self._asleep_on = watched
-        self.lend()
+        self.lent = True  # lend, without the calls
+        if here.has_big_lock:
+            big_lock.release()
 
     def has_lent(self) -> bool:
         """Return whether the calling thread is the main home, and has yet to reacquire the lock."""
@@ -106,7 +109,9 @@ class StandIn:
         """Note that the home no longer sleeps."""
         self.sleeps_until = self._asleep_on = None
         self._home_must_look = False
-        take_bell_down(self._loop.home)  # put up by the home, or by a stand-in that went to sleep
+        home = self._loop.home
+        if not home._closed:  # take_bell_down, without the call
+            home._bell = AWAKE  # it was put up by the home, or by a stand-in that went to sleep
         self.lent = False
 
     def nested_begins(self) -> tuple[bool, bool]:

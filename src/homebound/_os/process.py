@@ -35,9 +35,11 @@ class AtFork(IntEnum):
     WAITS = auto()  # nothing waits before a finaliser may kick
     PARKED = auto()  # nothing is parked before a finaliser may release a lock
     IO_THREADS = auto()  # they have ended before a finaliser may join one
+    BACKGROUNDS = auto()  # can be started before a finaliser may make a call
     WORKERS = auto()  # pools are free, and without jobs, before a finaliser may submit one
     VCPUS = auto()  # the guard is free before a finaliser may ask a vCPU to stop
     WATCHES = auto()  # locks have their plain methods before a finaliser may use one
+    DEBUG_WATCH = auto()  # counts no home before a loop may run
     CONTEXTS = auto()  # last: it drops mailboxes and timers, and so runs finalisers
 
 

@@ -53,7 +53,7 @@ class Event(WaitQueue):
             self._surely(self._set, [])
             return
         with self._guard:
-            if not self._waiters:  # nobody to serve: one store, and all is done
+            if not self._waiters:  # no waiter to serve: one store does it
                 self._value = True
                 return
         self._surely(self._set, [])
@@ -93,8 +93,9 @@ class Event(WaitQueue):
         waiter.granted = self._value
         return waiter.granted
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        """Do nothing: a wait does not use an event up."""
+    def _give_back(self, waiter: Waiter) -> None:
+        """Give back nothing: a wait does not use an event up."""
+        waiter.left = True
 
     def _describe(self) -> str:
         return "set" if self._value else "unset"

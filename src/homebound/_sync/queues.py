@@ -13,6 +13,7 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from .._os.snapshot import snapshot
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished
 from .store import Fifo, Ordered
 from .wait_queue import no_copy
@@ -221,8 +222,8 @@ class Queue(Generic[T]):
         waiter = slots._wait_sync(timeout)
         if waiter is None:
             raise asyncio.QueueFull
-        _raise_error_of(waiter)
         try:
+            _raise_error_of(waiter)
             self._put_now(item, waiter)
         except BaseException:
             slots._leave(waiter)  # no-op once its slot is used
@@ -312,13 +313,9 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage: int  # set where a call has failed or may fail, as each store costs
+            stage = FREEING
             try:
-                try:
-                    permits.append(None)
-                except BaseException:
-                    stage = FREEING
-                    raise
+                permits.append(None)
                 if self._putting:  # after the append: pairs with _join
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
@@ -355,13 +352,9 @@ class Queue(Generic[T]):
             return item
         permits = self._permits
         if permits is not None:
-            stage: int  # set where a call has failed or may fail, as each store costs
+            stage = FREEING
             try:
-                try:
-                    permits.append(None)
-                except BaseException:
-                    stage = FREEING
-                    raise
+                permits.append(None)
                 if self._putting:  # after the append: pairs with _join
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
@@ -436,15 +429,15 @@ class Queue(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # For repr, with asyncio's names.
+    # For repr, with asyncio's names. Copies: code written for asyncio may add futures to its own.
 
     @property
-    def _getters(self) -> Any:
-        return self._getters_queue._waiters
+    def _getters(self) -> tuple[Waiter, ...]:
+        return snapshot(self._getters_queue._waiters)
 
     @property
-    def _putters(self) -> Any:
-        return self._putting
+    def _putters(self) -> tuple[Waiter, ...]:
+        return () if self._slots is None else snapshot(self._slots._waiters)
 
     @property
     def _unfinished_tasks(self) -> int:

@@ -28,7 +28,7 @@ from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
-from .._core.places import context_at
+from .._core.places import context_at, served_context
 from .._core.put_off import must_end_waits
 from .._core.task import Task
 from .._errors import ContextClosed, ContextError, WouldDeadlock
@@ -69,6 +69,11 @@ def exit_begins() -> None:
     threading.excepthook = report_others
 
 
+def exit_is_under_way() -> bool:
+    """Return whether the I/O threads end because the interpreter does. Called from: any thread."""
+    return _Exit.under_way
+
+
 def _is_lost(task: Task[Any]) -> bool:
     """Return whether the exit has cancelled a task for which a daemon thread waits."""
     cancelled = task.cancelled() or isinstance(task.exception(), ContextClosed)
@@ -99,7 +104,8 @@ def block_on(
 ) -> T:
     """Run `awaitable` in `context` and wait for it; return its result or raise its exception.
 
-    `context` is by default a task's home, else the current one, else the main one. At home, also
+    `context` is by default a task's home, else the current one, else the one whose task has this
+    thread make a call (asyncio.to_thread, anyio.to_thread), else the main one. At home, also
     inside a running task, and with the big lock held for the main one, it runs inline, and the loop
     is turned until it is done: the calling task is put aside, others go on. In a thread without a
     context it is queued, and the thread sleeps. A thread that runs an attached foreign loop sleeps,
@@ -120,7 +126,7 @@ def block_on(
     """
     current = current_context()
     place = None if context is None else _place(awaitable, context)
-    target = place or _home_of(awaitable) or current or main_context()
+    target = place or _home_of(awaitable) or current or served_context() or main_context()
     if timeout is not None and math.isnan(timeout):
         _close(awaitable)
         Deadline(timeout)  # raises

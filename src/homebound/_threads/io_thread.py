@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.task import Task
+    from .._os.parking import Parker
 
 T = TypeVar("T")
 
@@ -83,6 +83,8 @@ class IOThread:
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
         # Made by start(); made again if the first one could not be started.
         self._thread: threading.Thread
+        # That of the thread in start(), and dropped after it: a parker has a descriptor.
+        self._starter: Parker | None = None
         # Written by the I/O thread before it says that it has started, then constant.
         self._context: AioContext | None = None
         self._failure: BaseException | None = None
@@ -131,7 +133,8 @@ class IOThread:
                 self._started = False
                 raise
             interrupt = error  # Ctrl-C, after the thread had started
-        interrupt = self._await_start() or interrupt
+        interrupt = self._await_start(self._starter) or interrupt
+        self._starter = None
         if self._failure is not None:
             self._thread.join()
             self._started = self._ended = False
@@ -140,12 +143,12 @@ class IOThread:
             raise interrupt
         return self
 
-    def _await_start(self) -> BaseException | None:
+    def _await_start(self, parker: Parker) -> BaseException | None:
         """Wait until the thread runs or has failed; return an interrupt that came meanwhile."""
         interrupt: BaseException | None = None
         while self._context is None and self._failure is None:
             try:
-                self._starter.park()
+                parker.park()
             except BaseException as error:  # noqa: BLE001  (raised once the thread can be stopped)
                 interrupt = error
         if self._failure is None:
@@ -300,17 +303,32 @@ class IOThread:
             if not ended.done():  # called twice, if the thread ends just now
                 ended.set_result(None)
 
-        tell = partial(loop.call_soon_threadsafe, set_ended)
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(set_ended)
+            except RuntimeError:
+                if not loop.is_closed():  # else nothing waits there any more
+                    raise
+
         self._ask_to_stop()
         self._at_end.enter(tell)
         if self._ended:  # after the entry: pairs with the end of _live
             tell()
+        cancelled: BaseException | None = None
         try:
-            await asyncio.shield(ended)
+            while not ended.done():
+                try:
+                    await asyncio.shield(ended)
+                except asyncio.CancelledError as error:  # it ends all the same: wait for that
+                    cancelled = error
         finally:
-            if not ended.done():
-                await ended  # cancelled: the thread ends all the same, so wait for it
-            self._thread.join()
+            self._at_end.leave(tell)
+        self._thread.join()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # its traceback holds this frame
 
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
@@ -323,8 +341,11 @@ class IOThread:
     def _live(self) -> None:
         try:
             with self._home() as context:
+                starter = self._starter  # first: it is dropped once the context is seen
                 self._context = context
-                self._starter.unpark()
+                if starter is not None:
+                    starter.unpark()
+                del starter
                 try:
                     context.loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:
@@ -339,7 +360,9 @@ class IOThread:
                 raise
         finally:
             self._ended = True
-            self._starter.unpark()
+            starter = self._starter
+            if starter is not None:  # it has failed to start
+                starter.unpark()
             self._at_end.tell()
             kick()  # a `wait_while` for this context looks again, and sees its end
 

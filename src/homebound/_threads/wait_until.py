@@ -41,9 +41,15 @@ class Watchers:
         self._wakes.remove(wake)
 
     def tell(self) -> None:
-        """Wake all waiters. Called from: any thread, holding no guard."""
+        """Wake all waiters, then raise what one raised. Called from: any thread, with no guard."""
+        failure: BaseException | None = None
         for wake in tuple(self._wakes):
-            wake()
+            try:
+                wake()
+            except BaseException as error:  # noqa: BLE001  (the others wait as well)
+                failure = error
+        if failure is not None:
+            raise failure
 
 
 def check_may_wait(what: str) -> None:

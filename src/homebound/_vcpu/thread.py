@@ -20,6 +20,7 @@ from .._core.context import whereabouts
 from .._errors import ContextClosed, ContextError
 from .._os.clock import Deadline
 from .._os.process import AtExit, AtFork, at_exit, at_fork
+from .._os.reports import report
 from .._os.snapshot import snapshot
 from .._threads.wait_until import Watchers, wait_until
 from .gate import Entrant, Gate
@@ -301,12 +302,7 @@ class VCPUThread(Entrant):
         self._failure = error
         with gate.guard:
             self._stopping = True
-        self._report(error)
-
-    def _report(self, error: BaseException | None) -> None:
-        if error is not None:
-            args = (type(error), error, error.__traceback__, self._thread)
-            threading.excepthook(threading.ExceptHookArgs(args))
+        report(error, f"VCPU {self.name!r} stops it")
 
     def _mark_ended(self) -> None:
         with gate.guard:

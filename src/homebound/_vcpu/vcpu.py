@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from .._errors import ContextError, WouldDeadlock
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import new_parker
+from .._os.reports import report
 from .._threads.wait_until import check_may_wait
 from .thread import VCPUThread, Work, gate, mine
 
@@ -25,7 +26,7 @@ class VCPU(VCPUThread):
     look (perhaps a little late, or after it has returned). It calls `halt()` when the guest has
     nothing to do; the thread then sleeps until `kick()`, or, with `has_work`, until a kick finds
     `has_work(vcpu)` true. An exception in `execute` stops the vCPU, is reported to
-    `threading.excepthook`, and is raised again by `join` and `stop`.
+    `threading.excepthook`, and is raised again by `join` and `stop`; SystemExit is logged as well.
 
     As a context manager, it starts on entry and stops on exit.
 
@@ -230,7 +231,7 @@ class VCPU(VCPUThread):
         Called from: any thread.
         """
         work = Work(self, fn, args, exclusive=False)
-        work.finished.enter(lambda: self._report(work.error))
+        work.finished.enter(lambda: _report(work))
         self._submit("async_run_on_cpu", work)
 
     def exclusive(self, fn: Callable[..., T], *args: Any) -> T:
@@ -291,3 +292,9 @@ class VCPU(VCPUThread):
         if refused:
             raise self._refusal(what)
         self._interrupt_and_wake()
+
+
+def _report(work: Work) -> None:
+    """Report the exception of a work item that nothing waits for."""
+    if work.error is not None:
+        report(work.error, f"a work item of VCPU {work.cpu.name!r}, which goes on")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.coroutines import is_async, not_for_a_worker, shown
+from .._core.current import current_context
+from .._core.served import made_for, runs_threads
 from .._core.traps import current_task, suspend
 from .pool import WorkerPool
 from .to_worker import to_worker
@@ -96,6 +98,9 @@ def _submit(
             "`to_worker(fn, ...)` has the current context's own pool do it"
         )
         raise TypeError(message) from None
+    context = current_context()
+    if context is not None and (isinstance(executor, WorkerPool) or runs_threads(executor)):
+        fn = made_for(context, fn)
     future = submit(fn, *args, **kwargs)
     if not isinstance(future, concurrent.futures.Future):
         raise TypeError(_no_executor(executor, future))

@@ -31,13 +31,17 @@ from collections import deque
 from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
+from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
+from .._os.reports import log_exit, report
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
+    from .._core.context import AioContext
     from .._os.parking import Parker
 
 
@@ -87,6 +91,8 @@ class WorkerThreads:
         self._taken = 0
         self._watched = False
         self._shut_down = False  # set once, under _lock
+        # Of a context's own pool: that context, for which its threads work. Set before it has any.
+        self._serves: weakref.ref[AioContext] | None = None
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
         self._lock = _thread.RLock()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
@@ -202,11 +208,13 @@ class WorkerThreads:
             self._work(worker)
         except BaseException as error:
             self._lost(worker, error)
+            log_exit(error, f"{worker.name!r}, a worker, ends it")
             raise  # to threading.excepthook
         finally:
             worker.parker = None  # its descriptor goes with the thread, not with this object
 
     def _work(self, worker: Worker) -> None:
+        here.serves = self._serves
         parker = worker.parker = new_parker()
         # `for` takes a job and stores it in one step of the interpreter: an exception thrown into
         # this thread comes before that step or after it, and no job is lost in between.
@@ -253,7 +261,7 @@ class WorkerThreads:
             # Not an exception of the function called: reporting its outcome has failed, as when a
             # future's callback raises SystemExit.
             job.fail(self._broken(error))
-            _report(error)
+            report(error, f"{threading.current_thread().name!r}, a worker, which goes on")
         del job  # the traceback of its error holds this frame, through that of `work`
         # Capped: a single job that had to wait for the GIL does not make the average long.
         took = min(perf_counter() - began, _LONG)
@@ -399,7 +407,7 @@ class WorkerThreads:
             try:
                 job.fail(self._broken(error))
             except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-                _report(more)
+                report(more, f"a callback of a job that {self!r} could not do")
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """Return the error of a job that could not be done for lack of a worker."""
@@ -417,9 +425,3 @@ class WorkerThreads:
                 callback()
             except ContextClosed:
                 pass  # the home that waited has ended
-
-
-def _report(error: BaseException) -> None:
-    """Pass an exception that ends no thread to threading.excepthook."""
-    args = (type(error), error, error.__traceback__, threading.current_thread())
-    threading.excepthook(threading.ExceptHookArgs(args))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .._core.cell import Waker
@@ -29,6 +30,7 @@ def pool_of(context: AioContext) -> WorkerPool:
     pool: WorkerPool | None = context.workers
     if pool is None:
         pool = context.workers = WorkerPool(name=f"{context.name}-worker")
+        pool._serves = weakref.ref(context)
     return pool
 
 

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class ClosedDescriptor(Exception):  # noqa: N818  (it is no error until somebody says whose)
-    """An error: the descriptor was closed before."""
+class ClosedDescriptor(Exception):  # noqa: N818  (the caller names the disk)
+    """The descriptor has been closed."""
 
 
 class Descriptor:
     """`with descriptor as fd` uses it; `close` closes it once the last user has left.
 
-    Were it closed under a thread that is about to make a system call, its number could by then
-    mean somebody else's file. A worker whose task was cancelled is such a thread.
+    If it were closed while a thread is about to make a system call, its number could mean another
+    file by then. A worker whose task was cancelled is such a thread.
     """
 
     __slots__ = ("_closed", "_lock", "_users", "fd")
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd  # for those who know that it is not being closed
+        self.fd = fd  # for callers that know that it is not being closed
         self._lock = threading.Lock()  # guards the two below
         self._users = 0
         self._closed = False

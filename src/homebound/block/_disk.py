@@ -45,13 +45,13 @@ _OPERATIONS = (
 class Disk(ABC):
     """A fixed number of bytes that can be read and written anywhere.
 
-    Offsets and lengths are in bytes and any alignment will do. A range must be inside the disk, or
-    OutOfRange is raised; a disk that is `read_only` raises DiskReadOnly when it is to change. The
-    attempts (`try_...`) leave both checks to their caller, who has made them once for all.
+    Offsets and lengths are in bytes, of any alignment. A range must be inside the disk, or
+    OutOfRange is raised; to change a disk that is `read_only` raises DiskReadOnly. The attempts
+    (`try_...`) make neither check: their caller has made both beforehand.
 
-    What a subclass defines of these is counted, see `drained`; what an operation does by way of
-    others of the same disk is a part of it. A buffer is the disk's until the operation has ended:
-    one that is cancelled ends no earlier than what it has begun.
+    The operations that a subclass defines are counted (see `drained`); one that is called by
+    another operation of the same disk is part of that one. A buffer belongs to the disk until the
+    operation has ended. A cancelled operation ends no earlier than the calls that it has begun.
     """
 
     size: int  # bytes; never changes

@@ -1,14 +1,14 @@
-"""Patience: whether to write in a home thread although the kernel may make it wait.
+"""Patience: whether to write in a home thread although the kernel may block it.
 
-A buffered write to a local file system is a copy into the page cache and nearly always as quick as
-one to memory; a hand-over to a worker costs many times that. But when too much is dirty, or the
-journal is being committed, it can take long, and whoever else lives in that thread waits with it.
-So it is risked as long as it goes well: after one that took long, none is for a while.
+A buffered write to a local file system copies into the page cache, and is nearly always as quick
+as a write to memory; a hand-over to a worker costs many times that. But while too many pages are
+dirty, or the journal is committed, it can take long, and every task of that thread waits. So home
+threads write until a write has taken long, and then leave writes to workers for a while.
 """
 
 from __future__ import annotations
 
-_TOO_LONG = 0.01  # seconds; two turns of the interpreter lock are still no sign of anything
+_TOO_LONG = 0.01  # seconds; waiting twice for the interpreter lock takes less
 _FIRST_BREAK = 0.1  # seconds without a try after one that took too long
 _LONGEST_BREAK = 5.0
 
@@ -27,11 +27,11 @@ class Patience:
         self._break = _FIRST_BREAK / 2  # the last one taken
 
     def lost(self, now: float) -> bool:
-        """Skip a try."""
+        """Return True if a home thread is not to write now."""
         return now < self._not_before
 
     def tried(self, began: float, ended: float) -> None:
-        """Note a try: the breaks grow as long as they do not help."""
+        """Note how long a write took: breaks grow while the writes after them take long too."""
         if ended - began < _TOO_LONG:
             return
         it_did_help = began > self._not_before + 10 * self._break

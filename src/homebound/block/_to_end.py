@@ -1,7 +1,7 @@
-"""A blocking call in a worker that is waited for to its end, also by a task that is cancelled.
+"""A blocking call in a worker, waited for until it ends even by a task that is cancelled.
 
-The disk's buffer is in the call's hands, and what it writes must not land after a later write of
-the same range: so a cancelled operation lasts as long as its call.
+The call uses the caller's buffer, and its write must not take effect after a later write to the
+same range. So a cancelled operation lasts as long as its call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Call:
         self.ended = Event()  # set by the worker
 
     def claim(self) -> bool:
-        """Decide what becomes of the call; False if that was decided before."""
+        """Take the right to begin the call, or to give it up; False if it was taken before."""
         try:
             self._claim.pop()
         except IndexError:
@@ -38,7 +38,7 @@ class _Call:
 
     def __call__(self) -> Any:
         if not self.claim():
-            return None  # given up; nobody reads the result
+            return None  # given up, so the result is not read
         try:
             return self._fn()
         finally:

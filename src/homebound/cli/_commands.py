@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import click
 
 from .._threads.run import run
 from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
+from ._began import Progress
+from ._bench_command import bench
+from ._copy_command import copy
 from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
 from ._exports import Choice, open_exports
+from ._info_command import info
 from ._serve import Service
 from ._signals import Signals
 from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
@@ -20,17 +24,14 @@ from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
 _DEFAULT_SIZE = 1 << 30
 
 
-@dataclass
-class Progress:
-    """The state of the program, as click's `obj`."""
-
-    began: bool = False  # the command, after click has parsed its arguments
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="homebound")
 def homebound() -> None:
-    """Serve disks over NBD."""
+    """Serve disks over NBD, copy them, show what they are, and measure them."""
+
+
+for _command in (copy, info, bench):
+    homebound.add_command(_command)
 
 
 @homebound.command()
@@ -78,7 +79,8 @@ def homebound() -> None:
     type=click.Choice(FORMATS),
     default=AUTO,
     show_default=True,
-    help="Take images for this format. `raw` serves their bytes as they are.",
+    help="Take images for this format. `raw` serves their bytes as they are, `qcow2` follows the "
+    "backing files that they name.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")

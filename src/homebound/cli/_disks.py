@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk
-from ..block._probe import RAW, probe
+from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
+from ..block._probe import QCOW2, RAW, probe
 from ..block._scripts.open import open_script_disk
 from ._sizes import parse_size
 
@@ -16,8 +16,25 @@ if TYPE_CHECKING:
     from ..block import Disk
 
 AUTO = "auto"
-# The disk class of each format that can be read.
-_READERS: dict[str, Callable[..., Disk]] = {RAW: FileDisk}
+
+
+def _read_qcow2(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
+    """Open a qcow2 image, which is read-only whatever was asked.
+
+    It may name a backing file only if the user has said that it is qcow2: a guest that could write
+    a header into a raw image would else have any file served.
+    """
+    del read_only
+    return Qcow2Disk(path, backing=asked, lock=lock)
+
+
+def _read_raw(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
+    del asked
+    return FileDisk(path, read_only=read_only, lock=lock)
+
+
+# What opens the images of each format. `asked`: the user has named the format.
+_READERS: dict[str, Callable[..., Disk]] = {RAW: _read_raw, QCOW2: _read_qcow2}
 FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
 SCRIPT = ".py"
@@ -60,9 +77,12 @@ class Opener:
         if name not in _READERS:
             raise _not_read(spec, name)
         try:
-            return _READERS[name](spec, read_only=self.read_only, lock=self._lock)
+            asked = self._format != AUTO
+            return _READERS[name](spec, read_only=self.read_only, lock=self._lock, asked=asked)
         except ImageLocked as error:
-            advice = "--read-only shares it, --no-lock opens it anyway"
+            advice = "--no-lock opens it anyway"
+            if name == RAW:
+                advice = f"--read-only shares it, {advice}"
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
 
     def overdue(self, seconds: float) -> str | None:

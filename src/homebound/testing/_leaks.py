@@ -88,7 +88,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
             "contexts left open": self._open_contexts(),
             "file descriptors left open": self._opened(),
             "the big lock is still held": _big_lock_held(),
-            "exceptions that nobody saw": self._unseen,
+            "exceptions never retrieved": self._unseen,
         }
         said = "; ".join(f"{what}: {which}" for what, which in left.items() if which)
         if said and error is not None:

@@ -119,6 +119,7 @@ class Chosen:
     data: bytes
     export: ExportInfo
     structured: bool = False  # structured replies are negotiated
+    contexts: frozenset[str] = frozenset()  # the metadata contexts that the client has selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class ServerHandshake:
 
     __slots__ = (
         "_client_flags",
+        "_contexts",
         "_exports",
         "_inbox",
         "_length",
@@ -162,6 +164,8 @@ class ServerHandshake:
         self._inbox = bytearray()
         self._client_flags = 0
         self._structured = False  # structured replies are negotiated
+        # The last SET_META_CONTEXT: the name of the export, and what was selected.
+        self._contexts: tuple[str, frozenset[str]] = ("", frozenset())
         # The current option's number, and how many bytes of its data are still to come. Valid in
         # DATA and SKIP only.
         self._option = 0
@@ -283,6 +287,8 @@ class ServerHandshake:
             answer = _failed(self._option, failure)
         if self._option == Option.STRUCTURED_REPLY and not data:
             self._structured = True
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = (answer.name, answer.contexts or frozenset())
         return self._event(answer)
 
     def _skip_data(self) -> Event | None:
@@ -294,6 +300,8 @@ class ServerHandshake:
         if self._option == Option.ABORT:
             # "NBD_OPT_ABORT" is acknowledged whatever its data.
             return self._close(Found.ABORTED, "the client aborted", self._refusal())
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = ("", frozenset())  # a SET that fails undoes the one before
         self._advance(Found.SKIPPED)
         return Reply(self._refusal())
 
@@ -305,7 +313,10 @@ class ServerHandshake:
                 self._client_flags & ClientFlag.NO_ZEROES
             )
             data = answer.data + (EXPORT_NAME_ZEROES if zeroes else b"")
-            return Chosen(data, answer.export, self._structured)
+            name, contexts = self._contexts
+            if name != answer.name:  # they hold for the export that they were selected for
+                contexts = frozenset()
+            return Chosen(data, answer.export, self._structured, contexts)
         if self.state is HandshakeState.CLOSED:
             self._inbox.clear()
             return Closed(answer.data, answer.reason)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import NBDError
-from .options import decode_name, error_reply
+from .export import decode_name
+from .options import error_reply
 from .wire import LENGTH, Option, ReplyType
 
 if TYPE_CHECKING:

@@ -166,7 +166,13 @@ class Greeter(asyncio.Protocol):
         self._timer.cancel()
         transport = self._transport
         served = self._visit.served(chosen.export.name)
-        connection = Connection(self._lane, transport, served, structured=chosen.structured)
+        connection = Connection(
+            self._lane,
+            transport,
+            served,
+            structured=chosen.structured,
+            contexts=chosen.contexts,
+        )
         connection.end_visit = self._visit.end
         transport.set_protocol(connection)
         transport.write(chosen.data)

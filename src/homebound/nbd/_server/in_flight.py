@@ -148,7 +148,7 @@ class InFlight:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if not isinstance(self._disk, BlockingDisk):
+            if part.awaited or not isinstance(self._disk, BlockingDisk):
                 self._spawn(self._carry_out(self._disk, part), part)
             elif self._disk.try_begin():
                 self._call(self._disk, part)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from .lane import Lane
 
+_ALWAYS = (
+    TransmissionFlag.HAS_FLAGS
+    | TransmissionFlag.SEND_FLUSH
+    | TransmissionFlag.SEND_FUA
+    | TransmissionFlag.SEND_CACHE
+)
 _WRITABLE = TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES
 
 
@@ -142,11 +148,13 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
 
     Only flags whose commands work are set ("Transmission flags").
     """
-    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
+    flags = _ALWAYS
     if export.read_only or disk.read_only:
         flags |= TransmissionFlag.READ_ONLY
     else:
         flags |= _WRITABLE
+        if disk.can_fast_zero:
+            flags |= TransmissionFlag.SEND_FAST_ZERO
     if disk.shared_cache:
         # This process serves all connections from this one disk object, so a flush on one of them
         # includes the writes of all others.
@@ -154,8 +162,16 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
     flags &= ~_lacking(disk)
     if disk.rotational:
         flags |= TransmissionFlag.ROTATIONAL
-    sizes = (1, disk.preferred_block, MAX_PAYLOAD)
-    return ExportInfo(name, disk.size, flags, export.description, sizes)
+    return ExportInfo(name, disk.size, flags, export.description, _block_sizes(disk))
+
+
+def _block_sizes(disk: Disk) -> tuple[int, int, int]:
+    """Return the minimum, the preferred size and the largest payload, as NBD allows them."""
+    largest = MAX_PAYLOAD
+    if disk.maximum_transfer is not None:
+        largest = min(largest, disk.maximum_transfer)
+    minimum = disk.minimum_block
+    return minimum, max(disk.preferred_block, minimum), largest
 
 
 def _lacking(disk: Disk) -> int:

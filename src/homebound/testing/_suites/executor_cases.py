@@ -162,7 +162,7 @@ def tells_when_done(executor: Executor, patience: float) -> None:
     future = executor.submit(int, "1")
     future.add_done_callback(told.append)
     future.add_done_callback(lambda _: done.set())
-    assert done.wait(patience), "it is done, and nobody was told"
+    assert done.wait(patience), "it is done, but no callback was called"
     assert told == [future], f"told of {told}"
 
 

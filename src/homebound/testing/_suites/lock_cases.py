@@ -40,7 +40,7 @@ async def excludes(lock: Any) -> None:
 
     assert not lock.locked(), "it is new, and locked"
     await asyncio.gather(*(user() for _ in range(5)))
-    assert not lock.locked(), "nobody holds it, and locked() says yes"
+    assert not lock.locked(), "it is free, but locked() is True"
 
 
 async def serves_in_order(lock: Any) -> None:
@@ -53,9 +53,9 @@ async def serves_in_order(lock: Any) -> None:
     await lock.acquire()
     tasks = [asyncio.create_task(user(number)) for number in range(5)]
     await turn()
-    assert order == [], "it was held, and somebody got it"
+    assert order == [], "it was held, and was acquired all the same"
     lock.release()
-    assert order == [], "a waiter ran in the stack of who released it"
+    assert order == [], "a waiter ran in the stack of the release"
     await all_of(*tasks)
     assert order == list(range(5)), f"served {order}"
 
@@ -122,7 +122,7 @@ async def _cancel_and_release(
     assert got in (["second"], ["first", "second"]), f"{got} got it; {when}"
     assert lock.locked(), f"it is held, and locked() says no; {when}"
     lock.release()
-    assert not lock.locked(), f"nobody holds it, and locked() says yes; {when}"
+    assert not lock.locked(), f"it is free, but locked() is True; {when}"
 
 
 # Homes, loops of others, threads.
@@ -168,7 +168,7 @@ def excludes_everywhere(lock: Any, patience: float) -> None:
             wait_for([home.spawn(user()) for home in (io, io2) for _ in range(2)], there, patience)
     total = (len(there) + 4) * ROUNDS
     assert inside.total == total, f"{total} were inside, {inside.total} counted"
-    assert not lock.locked(), "nobody holds it, and locked() says yes"
+    assert not lock.locked(), "it is free, but locked() is True"
 
 
 def serves_homes_in_order(lock: Any, patience: float) -> None:
@@ -184,7 +184,7 @@ def serves_homes_in_order(lock: Any, patience: float) -> None:
         for number in range(6):
             tasks.append((io, io2)[number % 2].spawn(user(number)))
             settle_sync(io.context, io2.context)
-        assert order == [], "it was held, and somebody got it"
+        assert order == [], "it was held, and was acquired all the same"
         lock.release()
         for task in tasks:
             block_on(task, timeout=patience)
@@ -205,7 +205,7 @@ def survives_cancelling_from_elsewhere(lock: Any, patience: float) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             assert block_on(first, timeout=patience) == "served"
         assert block_on(second, timeout=patience) == "served"
-    assert not lock.locked(), "nobody holds it, and locked() says yes"
+    assert not lock.locked(), "it is free, but locked() is True"
 
 
 def survives_the_end_of_a_home(lock: Any, patience: float) -> None:
@@ -223,7 +223,7 @@ def survives_the_end_of_a_home(lock: Any, patience: float) -> None:
         assert task.done(), "its home has ended, and it waits"
         lock.release()
         assert block_on(second, timeout=patience) == "served"
-    assert not lock.locked(), "nobody holds it, and locked() says yes"
+    assert not lock.locked(), "it is free, but locked() is True"
 
 
 def lets_a_thread_give_up(lock: Any, patience: float) -> None:
@@ -236,7 +236,7 @@ def lets_a_thread_give_up(lock: Any, patience: float) -> None:
         lock.release()
         assert waiter.result(patience), "it was released, and a thread waits for it"
         lock.release()
-    assert not lock.locked(), "nobody holds it, and locked() says yes"
+    assert not lock.locked(), "it is free, but locked() is True"
 
 
 ON_ONE_LOOP = [excludes, serves_in_order, lets_nobody_overtake, refuses_a_release_too_many]

@@ -179,7 +179,7 @@ async def shuts_down(new: Callable[..., Any], _order: Order) -> None:
             await outcome(task)
         except SHUT_DOWN:
             continue
-        raise AssertionError("it was shut down, and who waited there was not told")
+        raise AssertionError("it was shut down, but a waiter was not told")
     raises(SHUT_DOWN, partial(empty.put_nowait, 3), "it was shut down, and took an item")
     assert queue.get_nowait() == 1
     raises(SHUT_DOWN, queue.get_nowait, "it was shut down and is empty, and gave something")

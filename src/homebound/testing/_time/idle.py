@@ -90,7 +90,7 @@ def cut(contexts: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
     second = _look(contexts, sleepers)
     if isinstance(second, Busy):
         return second
-    return second if first.same(second) else Busy("somebody", "has just been awake")
+    return second if first.same(second) else Busy("a thread", "has just been awake")
 
 
 def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
@@ -126,7 +126,7 @@ def _busy(context: AioContext, bell: Any) -> Busy | None:
     if context._away:
         return Busy(context, "waits for an executor")
     if context is main.context and big_lock._queue:
-        return Busy(big_lock, "is in somebody's hand, or on its way there")
+        return Busy(big_lock, "is held, or is being handed over")
     return None
 
 
