@@ -86,6 +86,13 @@ def test_what_is_another_copy_is_told():
 def test_where_no_file_can_be(tmp_path: Path):
     with pytest.raises(StateError, match=r"cannot write the state file .*: No such file"):
         save_state(str(tmp_path / "no" / "state"), STATE)
+    (tmp_path / "a").touch()
+    with pytest.raises(StateError, match=r"cannot write the state file .*: Not a directory"):
+        save_state(str(tmp_path / "a" / "state"), STATE)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StateError, match=r"cannot write the state file .*: Is a directory"):
+        save_state(str(tmp_path / "taken"), STATE)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "taken"]  # and no draft
     with pytest.raises(StateError, match=r"cannot read the state file .*: Is a directory"):
         load_state(str(tmp_path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -78,6 +79,8 @@ def save_state(path: str, state: CopyState) -> None:
         draft.replace(place)
         sync_directory(place.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise _failure("write", path, error) from error
 
 
