@@ -259,6 +259,42 @@ class TestCancelled:
         sent, go_on = asyncio.Event(), asyncio.Event()
         homebound.run(main())
 
+    def test_connecting(self):
+        """Whenever it is cancelled, no thread and no descriptor is left."""
+
+        async def main(uri: str) -> None:
+            for n in range(40):
+                opening = asyncio.create_task(NBDDisk.connect(uri, connections=3))
+                for _ in range(n):
+                    await asyncio.sleep(n % 4 * 0.0002)
+                opening.cancel()
+                try:
+                    (await opening).close()
+                except asyncio.CancelledError:
+                    pass
+
+        on_server(main)
+
+
+def test_many_connections_in_two_homes():
+    """They come and go with requests in flight; nothing is left."""
+
+    async def use(uri: str) -> None:
+        for n in range(30):
+            with await NBDDisk.connect(uri) as disk:
+                reads = [asyncio.create_task(disk.read(0, 100_000)) for _ in range(8)]
+                if n % 2:
+                    await reads[0]
+                disk.close()
+                for outcome in await asyncio.gather(*reads, return_exceptions=True):
+                    assert isinstance(outcome, DiskClosed) or outcome == bytes(100_000)
+
+    async def main(uri: str) -> None:
+        with homebound.IOThreadPool(2) as pool:
+            await asyncio.gather(*(pool.spawn(use(uri)) for _ in range(4)))
+
+    on_server(main)
+
 
 class TestClosed:
     @pytest.mark.parametrize("where", ["here", "elsewhere"])

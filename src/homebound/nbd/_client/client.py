@@ -53,7 +53,6 @@ class Client:
         self._inbox: deque[Call] = deque()  # its own lock
         self._told = False  # the home is to look into the inbox; see above
         self._attached = False  # the channels are served. Home only
-        self._single = True  # the last look found one request. Home only
         self.channels: list[Channel] = []  # home only, once it is attached
         self._push: set[Channel] = set()  # home only
         self.export: RemoteExport  # as it was at first; set by `begin`
@@ -128,8 +127,8 @@ class Client:
         loop = asyncio.get_running_loop()
         future = call.begin(loop)
         self._inbox.append(call)
-        if loop is self.loop and self._single and self._attached:
-            self._look()
+        if loop is self.loop and self._attached and not any(map(_load, self.channels)):
+            self._look()  # alone: it need not wait for others to be sent with
         elif not self._told:
             self._told = True
             self.post(self._look)
@@ -201,7 +200,6 @@ class Client:
         if not self._attached:
             return  # `_attach` looks
         inbox, push = self._inbox, self._push
-        count = 0
         while inbox:
             call = inbox.popleft()
             if call.place is not Place.INBOX:
@@ -212,8 +210,6 @@ class Client:
             channel = self._choose()
             channel.take(call)
             push.add(channel)
-            count += 1
-        self._single = count <= 1
         for channel in push:
             channel.push()
         push.clear()
