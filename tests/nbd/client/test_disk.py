@@ -114,6 +114,29 @@ def test_its_loop_may_end_before_it(tmp_path: Path):
         homebound.block_on(asyncio.wait([task]), io.context)
 
 
+def test_its_home_ends_while_another_waits(rude: Any, say: Any):
+    async def talk(end: Any) -> None:
+        await end.negotiate()
+        _, cookie, *_ = await end.request()
+        sent.set()
+        await go_on.wait()
+        end.send(say.simple(cookie, 0, b"x"))
+        await end.reader.read()
+
+    async def main() -> None:
+        async with rude.talking(talk):
+            with homebound.IOThread() as io:
+                disk = await io.spawn(NBDDisk.connect(rude.uri))
+                read = asyncio.create_task(disk.read(0, 1))
+                await sent.wait()
+            go_on.set()
+            assert await read == b"x"
+            disk.close()
+
+    sent, go_on = asyncio.Event(), asyncio.Event()
+    homebound.run(main())
+
+
 def test_move_to_under_load():
     """The requests of one task come in their order, whichever home sends them."""
     over = False

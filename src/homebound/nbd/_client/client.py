@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import ConnectError
     from .uri import Target
 
+_LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -133,7 +134,10 @@ class Client:
             self._told = True
             self.post(self._look)
         try:
-            await future
+            if loop is self.loop:
+                await future
+            else:
+                await self._until(future)
         except asyncio.CancelledError:
             await self._give_up(call)
             raise
@@ -149,9 +153,16 @@ class Client:
             self.post(self._forget, call)
         while not future.done():
             try:
-                await asyncio.wait([future])
+                await self._until(future)
             except asyncio.CancelledError:
                 continue  # the caller raises one when it has ended
+
+    async def _until(self, future: asyncio.Future[None]) -> None:
+        """Wait for a future that the home completes; take its place if it ends before."""
+        while not (await asyncio.wait([future], timeout=_LOOK_AFTER_HOME))[0]:
+            home = self.loop
+            if home.is_closed():
+                self._adopt(home, asyncio.get_running_loop())
 
     def _forget(self, call: Call) -> None:
         """End a cancelled request, if it need not be waited for. Home only."""
