@@ -239,6 +239,30 @@ class TestWithDelay:
 
         homebound.run(main())
 
+    def test_closed_in_the_middle_of_a_handshake(self, rude: Any):
+        """The worker that connects ends, whatever the server does."""
+
+        async def talk(end: Any) -> None:
+            if rude.accepted == 1:
+                await end.negotiate()
+                await end.request()
+                return
+            await end.greet()
+            connecting.set()
+            await end.reader.read()
+
+        async def main() -> None:
+            async with rude.talking(talk):
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=1000)
+                read = asyncio.create_task(disk.read(0, 1))
+                await connecting.wait()
+                disk.close()
+                with pytest.raises(DiskClosed):
+                    await read
+
+        connecting = asyncio.Event()
+        homebound.run(main())
+
     def test_cancelled_while_waiting(self, rude: Any):
         """The task goes on at once; the connection is made for the next one."""
 
