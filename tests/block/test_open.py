@@ -117,11 +117,13 @@ class TestRefused:
         (tmp_path / "o").write_bytes(page)
         refused(f"overlay:{tmp_path}/o", "page 0 is damaged")
 
-    def test_what_is_not_there_yet(self, tmp_path: Path):
-        refused("nbd://localhost/x", "has no NBD client")
-        refused("nbd+unix:///x?socket=/s", "has no NBD client")
-        (tmp_path / "disk.py").write_text("size = 1")
-        refused(tmp_path / "disk.py", "a Python script")
+    def test_uris(self, tmp_path: Path):
+        with pytest.raises(DiskError, match="No such file"):
+            homebound.run(open_disk(f"nbd+unix:///x?socket={tmp_path}/s"))
+        refused("nbd:unix:/s", "is QEMU's own form; write nbd\\+unix:///\\?socket=/s")
+
+    def test_a_script_that_is_not_there(self, tmp_path: Path):
+        refused(tmp_path / "disk.py", "No such file or directory", errno.ENOENT)
 
 
 def test_cancelled(image: Path):

@@ -22,6 +22,7 @@ from ._open import open_disk as open_disk
 from ._overlay import OverlayDisk as OverlayDisk
 from ._overlay import OverlayInfo as OverlayInfo
 from ._qcow2.disk import Qcow2Disk as Qcow2Disk
+from ._scripts.errors import ScriptError as ScriptError
 from ._slice import SliceDisk as SliceDisk
 from ._throttle import ThrottleDisk as ThrottleDisk
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
+from .lookups import Lookups, SearchError, Wanted
 from .options import KNOWN, Answer, Outcome, answer_option, error_reply, option_label, reply
 from .wire import (
     CLIENT_FLAGS,
@@ -118,6 +119,7 @@ class Chosen:
     data: bytes
     export: ExportInfo
     structured: bool = False  # structured replies are negotiated
+    contexts: frozenset[str] = frozenset()  # the metadata contexts that the client has selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Closed:
     reason: str
 
 
-Event = Reply | Chosen | Closed
+Event = Reply | Chosen | Closed | Wanted
 
 
 class ServerHandshake:
@@ -146,6 +148,7 @@ class ServerHandshake:
 
     __slots__ = (
         "_client_flags",
+        "_contexts",
         "_exports",
         "_inbox",
         "_length",
@@ -154,13 +157,15 @@ class ServerHandshake:
         "state",
     )
 
-    def __init__(self, exports: ExportTable) -> None:
+    def __init__(self, exports: ExportTable | Lookups) -> None:
         self._exports = exports
         self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
         # Received and not yet parsed; at most MAX_OPTION_DATA and the rest of the last receive.
         self._inbox = bytearray()
         self._client_flags = 0
         self._structured = False  # structured replies are negotiated
+        # The last SET_META_CONTEXT: the name of the export, and what was selected.
+        self._contexts: tuple[str, frozenset[str]] = ("", frozenset())
         # The current option's number, and how many bytes of its data are still to come. Valid in
         # DATA and SKIP only.
         self._option = 0
@@ -270,12 +275,20 @@ class ServerHandshake:
         return None
 
     def _read_data(self) -> Event | None:
-        data = self._take(self._length)
-        if data is None:
+        if len(self._inbox) < self._length:
             return None
-        answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        wanted = self._exports.wanted(self._option, bytes(self._inbox[: self._length]))
+        if wanted is not None:
+            return wanted
+        data = self._take(self._length) or b""
+        try:
+            answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        except SearchError as failure:
+            answer = _failed(self._option, failure)
         if self._option == Option.STRUCTURED_REPLY and not data:
             self._structured = True
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = (answer.name, answer.contexts or frozenset())
         return self._event(answer)
 
     def _skip_data(self) -> Event | None:
@@ -287,6 +300,8 @@ class ServerHandshake:
         if self._option == Option.ABORT:
             # "NBD_OPT_ABORT" is acknowledged whatever its data.
             return self._close(Found.ABORTED, "the client aborted", self._refusal())
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = ("", frozenset())  # a SET that fails undoes the one before
         self._advance(Found.SKIPPED)
         return Reply(self._refusal())
 
@@ -298,7 +313,10 @@ class ServerHandshake:
                 self._client_flags & ClientFlag.NO_ZEROES
             )
             data = answer.data + (EXPORT_NAME_ZEROES if zeroes else b"")
-            return Chosen(data, answer.export, self._structured)
+            name, contexts = self._contexts
+            if name != answer.name:  # they hold for the export that they were selected for
+                contexts = frozenset()
+            return Chosen(data, answer.export, self._structured, contexts)
         if self.state is HandshakeState.CLOSED:
             self._inbox.clear()
             return Closed(answer.data, answer.reason)
@@ -314,6 +332,11 @@ class ServerHandshake:
             return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
         label = option_label(self._option)
         return error_reply(self._option, ReplyType.ERR_UNSUP, f"this server does not know {label}")
+
+
+def _failed(option: int, failure: SearchError) -> Answer:
+    outcome = Outcome.HOPELESS if option == Option.EXPORT_NAME else Outcome.GO_ON
+    return Answer(failure.reply(option), outcome, reason=f"the lookup failed: {failure}")
 
 
 def _nothing(_: ServerHandshake) -> Event | None:

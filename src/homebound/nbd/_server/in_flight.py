@@ -134,8 +134,10 @@ class InFlight:
             self._enqueue([request])
 
     def _enqueue(self, requests: list[SlowRequest]) -> None:
-        blocking = isinstance(self._disk, BlockingDisk)
-        parts = split(requests) if blocking else [[request] for request in requests]
+        if isinstance(self._disk, BlockingDisk):
+            parts = split(requests, self._disk.slices)
+        else:
+            parts = [[request] for request in requests]
         self._queue.extend(Slice(part, self._ranges) for part in parts)
         self._start_next()
 
@@ -143,7 +145,7 @@ class InFlight:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if not isinstance(self._disk, BlockingDisk):
+            if part.awaited or not isinstance(self._disk, BlockingDisk):
                 self._spawn(self._carry_out(self._disk, part), part)
             elif self._disk.try_begin():
                 self._call(self._disk, part)

@@ -17,6 +17,7 @@ from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD
 from .accept import Acceptor
 from .budget import DEFAULT_BUDGET, Budget
+from .faults import safe_repr
 from .greeter import Greeter
 from .inherited import adopt
 from .lane import Lane
@@ -30,6 +31,7 @@ from .published import (
     unix_uri,
 )
 from .served import serve
+from .visits import Finder, FindingVisit, FixedVisit, is_finder
 
 if TYPE_CHECKING:
     import os
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
 
     from ..._threads.io_thread import IOThread
     from ...block._disk import Disk
+    from .client_info import ClientInfo
     from .listen import UnixPath
     from .published import Export
+    from .served import Served
+    from .visits import Exports, Visit
 
 DEFAULT_PORT = 10809
 _ARRIVING = 4  # connections being set up in a lane, at most; each takes long
@@ -52,6 +57,12 @@ class NBDServer:
     `exports` is a disk, which is exported under the empty name, or a mapping of names to disks. An
     `Export` in place of a disk adds options, such as a description. `default` is the name of the
     export that clients get for the empty name. The disks stay the caller's, to close after `stop`.
+
+    An object with `async def find(name, client)` in place of the mapping finds exports as clients
+    ask for them, and may `list` them (see `Exports`). `find` runs in the home of the connection,
+    once, or again when the client asks for another name; it has `find_timeout` seconds (None:
+    any time), in which the client may disconnect. What it returns is closed with the connection. If
+    it raises, the client gets an error and the loop's exception handler a report.
 
     Connections are accepted in the loop that called `listen_unix` or `listen_tcp`, and distributed
     over `io_threads` in turn; without any, they are served in that same loop. A client that has not
@@ -77,11 +88,12 @@ class NBDServer:
 
     def __init__(  # noqa: PLR0913  (options, by keyword)
         self,
-        exports: Disk | Export | Mapping[str, Disk | Export],
+        exports: Disk | Export | Mapping[str, Disk | Export] | Exports,
         *,
         default: str | None = None,
         io_threads: IOThreadPool | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
+        find_timeout: float | None = 10.0,
         max_connections: int = 100,
         buffer_budget: int = DEFAULT_BUDGET,
         round_size: int = 1,
@@ -90,12 +102,24 @@ class NBDServer:
         check_number("round_size", round_size, 1)
         check_number("buffer_budget", buffer_budget, MAX_PAYLOAD)
         budget = Budget(buffer_budget)
-        self._served = {
-            name: serve(name, export, budget, round_size)
-            for name, export in publish(exports).items()
-        }
+        self._finder: Finder | None = None
+        self._served: dict[str, Served] = {}
+        if is_finder(exports):
+            self._finder = Finder(
+                exports,
+                default=default,
+                budget=budget,
+                round_size=round_size,
+                time_limit=find_timeout,
+            )
+        else:
+            for name, export in publish(exports).items():
+                self._served[name] = serve(name, export, budget, round_size)
         self._default = default if default is not None else next(iter(self._served), "")
-        self._table = ExportTable([served.info for served in self._served.values()], default)
+        infos = [served.info for served in self._served.values()]
+        self._fixed = FixedVisit(
+            ExportTable(infos, None if self._finder else default), self._served
+        )
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
@@ -116,7 +140,10 @@ class NBDServer:
 
     def __repr__(self) -> str:
         where = ", ".join(self._uris) or "not listening"
-        return f"<NBDServer of {len(self._served)} exports: {where}>"
+        what = f"{len(self._served)} exports"
+        if self._finder is not None:
+            what = f"exports that {safe_repr(self._finder.exports)} finds"
+        return f"<NBDServer of {what}: {where}>"
 
     @property
     def uris(self) -> list[str]:
@@ -207,8 +234,9 @@ class NBDServer:
 
     def _accept_from(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        if self._lanes[0][0] is None and any(
-            isinstance(served.disk, BlockingDisk) for served in self._served.values()
+        if self._lanes[0][0] is None and (
+            self._finder is not None
+            or any(isinstance(served.disk, BlockingDisk) for served in self._served.values())
         ):
             # Workers return results to a home, which a loop not made by homebound may not be yet.
             AioContext.attach(loop)
@@ -228,10 +256,13 @@ class NBDServer:
             return
         io, lane = next(self._turns)
         self._accepted += 1
-        greeter = partial(Greeter, lane, self._table, self._served, self._handshake_timeout)
+        greeter = partial(Greeter, lane, self._visit, self._handshake_timeout)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
             connection.close()  # that I/O thread has been stopped
             self._accepted -= 1
+
+    def _visit(self, client: ClientInfo) -> Visit:
+        return self._fixed if self._finder is None else FindingVisit(self._finder, client)
 
     def _at_home(
         self, io: IOThread | None, work: Coroutine[Any, Any, None]
