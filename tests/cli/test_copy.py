@@ -143,6 +143,7 @@ def test_what_cannot_be_done(
         (["a", "-", "--json"], "both write to standard output"),
         (["a", "-", "--resume", "s"], "--resume cannot find - or memory:SIZE again"),
         (["a", "memory:1M", "--resume", "s"], "--resume cannot find - or memory:SIZE again"),
+        (["a", "b", "--resume", "./b"], "--resume needs a file of its own"),
         (["a", "b", "--bitmap", "b0"], "--bitmap needs an NBD URI as SRC"),
         (["a", "b", "--connections", "0"], "0 is not in the range"),
         (["a", ""], "it is empty"),
