@@ -20,6 +20,7 @@ import pytest
 import homebound
 import homebound.block
 import homebound.nbd
+import homebound.nbd.libnbd
 import homebound.testing
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def test_modules_loaded_late_extend_the_lower_rooms(program: str):
     run("import asyncio, concurrent.futures, homebound\n" + textwrap.dedent(program))
 
 
-PUBLIC = [homebound, homebound.block, homebound.nbd, homebound.testing]
+PUBLIC = [homebound, homebound.block, homebound.nbd, homebound.nbd.libnbd, homebound.testing]
 
 
 def exported(package: ModuleType) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ._exports import Choice, open_exports
 from ._info_command import info
 from ._serve import Service
 from ._signals import Signals
+from ._tls import tls_context
 from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
 
 _DEFAULT_SIZE = 1 << 30
@@ -117,6 +118,24 @@ for _command in (copy, info, bench):
     "Zeroes follow the end.",
 )
 @click.option(
+    "--tls-certificates",
+    type=PATH,
+    help="Let clients encrypt the connection, with server-cert.pem and server-key.pem in this "
+    "directory.",
+)
+@click.option(
+    "--tls-verify-peer",
+    is_flag=True,
+    help="With --tls-certificates, accept only clients whose certificate ca-cert.pem has signed.",
+)
+@click.option(
+    "--tls-psk",
+    type=PATH,
+    help="Let clients encrypt the connection, with the keys in this file: lines USER:KEY, the key "
+    "in hexadecimal. Needs Python 3.13.",
+)
+@click.option("--tls-required", is_flag=True, help="Serve no client that does not encrypt.")
+@click.option(
     "--pidfile", type=PATH, help="Write the process's number here, once clients can connect."
 )
 @click.option(
@@ -149,6 +168,10 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     iothreads: int,
     max_connections: int | None,
     round_size: int | None,
+    tls_certificates: str | None,
+    tls_verify_peer: bool,
+    tls_psk: str | None,
+    tls_required: bool,
     pidfile: str | None,
     command: str | None,
 ) -> None:
@@ -170,7 +193,13 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     choice = choose(image, parameters, script, name, exports, directory, size)
     choice = replace(choice, overlay=overlay, overlay_per_client=overlay_per_client)
     choice.check(read_only=read_only)
-    limits = {"max_connections": max_connections, "round_size": round_size}
+    tls = tls_context(tls_certificates, tls_psk, verify_peer=tls_verify_peer, required=tls_required)
+    limits = {
+        "max_connections": max_connections,
+        "round_size": round_size,
+        "tls": tls,
+        "tls_required": tls_required,
+    }
     lock = not no_lock
     opener = Opener(image_format, read_only=read_only, lock=lock, overlay=choice.has_overlay)
     with Signals() as signals, ExitStack() as stack:

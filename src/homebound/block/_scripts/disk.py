@@ -198,16 +198,22 @@ class AsyncScriptDisk(_Own):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         super().__init__(functions, read_only=read_only, parallel=False)
         parallel = bool(functions.attribute("parallel", True))
-        self._lock: nullcontext[None] | Lock = nullcontext() if parallel else Lock()
+        self._lock = None if parallel else Lock()
+        self._async = frozenset(filter(inspect.iscoroutinefunction, functions.defined))
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        if self._lock is None:
+            return await self._call_now(function, *arguments, **keywords)
         async with self._lock:
-            try:
-                if inspect.iscoroutinefunction(function):
-                    return await function(*arguments, **keywords)
-                return await to_end(partial(function, *arguments, **keywords))
-            except (Exception, SystemExit) as error:
-                raise failure_in(self.functions.path, error) from error
+            return await self._call_now(function, *arguments, **keywords)
+
+    async def _call_now(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            if function in self._async:
+                return await function(*arguments, **keywords)
+            return await to_end(partial(function, *arguments, **keywords))
+        except (Exception, SystemExit) as error:
+            raise failure_in(self.functions.path, error) from error
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` on. Raises ScriptError.

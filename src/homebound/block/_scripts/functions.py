@@ -42,7 +42,8 @@ class Functions:
             text = "a disk needs read(offset, length), pread(length, offset) or"
             raise wrong(path, None, f"{text} read_into(offset, buffer); it defines none of them")
         found = (self.read, self.write, self.flush, self.trim, self.zero, self.cache, self.extents)
-        self.is_async = any(inspect.iscoroutinefunction(function) for function in found)
+        self.defined = tuple(function for function in found if function is not None)
+        self.is_async = any(map(inspect.iscoroutinefunction, self.defined))
         self.size = self._size()
         self.read_only = bool(getattr(owner, "read_only", False)) or self.write is None
         # Functions that take `fua` or `no_hole` see to it themselves.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
 # What a server's error value is here; any other is EINVAL ("Error values").
-_NUMBERS = {
+_NUMBERS: dict[int, int] = {
     Error.EPERM: errno.EPERM,
     Error.EIO: errno.EIO,
     Error.ENOMEM: errno.ENOMEM,
@@ -25,6 +25,13 @@ _NUMBERS = {
     Error.ENOTSUP: errno.ENOTSUP,
     Error.ESHUTDOWN: errno.ESHUTDOWN,
 }
+
+
+def errno_of(error: int) -> int:
+    """Return what a server's error value is here; 0 is 0."""
+    return _NUMBERS.get(error, errno.EINVAL) if error else 0
+
+
 _CHANGES = frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES))
 
 
@@ -84,7 +91,7 @@ class Call(Request):
         if self.failure is not None:
             raise self.failure
         if self.error:
-            number = _NUMBERS.get(self.error, errno.EINVAL)  # type: ignore[call-overload]
+            number = errno_of(self.error)
             raise DiskError(number, self.describe(os.strerror(number), self.error_text))
 
     def extents_of(self, context: str) -> bytearray | None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from .errors import RemoteProtocolError
 from .option_replies import parse_text
 from .wire import (
-    CHUNK_ERROR_OFFSET,
-    CHUNK_OFFSET_HOLE,
     ERROR_BODY,
     HOLE_BODY,
     ID,
@@ -48,7 +46,7 @@ class ChunkRules:
 
     def take_short(self, request: Request, kind: int, body: memoryview, *, last: bool) -> None:
         """Take a chunk that is neither data, extents nor an error."""
-        if kind == CHUNK_OFFSET_HOLE:
+        if kind == ChunkType.OFFSET_HOLE:
             self._take_hole(request, body)
         elif kind != ChunkType.NONE:
             raise RemoteProtocolError(f"a chunk of the unknown type {kind:#x}")
@@ -77,8 +75,8 @@ class ChunkRules:
             raise RemoteProtocolError(f"an error of {len(body)} bytes")
         error, length = ERROR_BODY.unpack_from(body)
         end = ERROR_BODY.size + length
-        tail = OFFSET.size if kind == CHUNK_ERROR_OFFSET else 0
-        known = kind in (ChunkType.ERROR, CHUNK_ERROR_OFFSET)
+        tail = OFFSET.size if kind == ChunkType.ERROR_OFFSET else 0
+        known = kind in (ChunkType.ERROR, ChunkType.ERROR_OFFSET)
         if length > MAX_STRING or (len(body) != end + tail if known else len(body) < end):
             raise RemoteProtocolError(f"an error of {len(body)} bytes has {length} of text")
         if not error:

@@ -40,6 +40,15 @@ MAX_OPTION_SKIP = 32 << 20  # bytes skipped of any other; beyond, the server dis
 _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
 
 
+class Tls(Enum):
+    """What there is of TLS on a connection."""
+
+    NONE = "not offered"
+    OFFERED = "offered"
+    REQUIRED = "required, and not begun"
+    BEGUN = "begun"
+
+
 class HandshakeState(Enum):
     """The states; the values name the input that each waits for."""
 
@@ -47,6 +56,7 @@ class HandshakeState(Enum):
     OPTION = "an option's header"
     DATA = "an option's data"
     SKIP = "the end of skipped data"
+    TLS = "the end of the TLS handshake"
     TRANSMISSION = "nothing: an export was chosen"
     CLOSED = "nothing: the negotiation failed or was aborted"
 
@@ -65,6 +75,8 @@ class Found(Enum):
     CHOSEN = "the choice of an export"
     ABORTED = "an abort"
     HOPELESS = "an option that has no reply, not even an error"
+    ENCRYPT = "the option to begin TLS"
+    ENCRYPTED = "the first byte of an encrypted connection"
     EOF = "the end of the stream"
 
 
@@ -86,11 +98,16 @@ TRANSITIONS: dict[HandshakeState, dict[Found, HandshakeState]] = {
         Found.CHOSEN: HandshakeState.TRANSMISSION,
         Found.ABORTED: HandshakeState.CLOSED,
         Found.HOPELESS: HandshakeState.CLOSED,
+        Found.ENCRYPT: HandshakeState.TLS,
         Found.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.SKIP: {
         Found.SKIPPED: HandshakeState.OPTION,
         Found.ABORTED: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.TLS: {
+        Found.ENCRYPTED: HandshakeState.OPTION,
         Found.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.TRANSMISSION: {},
@@ -130,7 +147,14 @@ class Closed:
     reason: str
 
 
-Event = Reply | Chosen | Closed | Wanted
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """Send `data`, do the TLS handshake as a server, then call `encrypted`."""
+
+    data: bytes
+
+
+Event = Reply | Chosen | Closed | Wanted | StartTLS
 
 
 class ServerHandshake:
@@ -154,11 +178,13 @@ class ServerHandshake:
         "_length",
         "_option",
         "_structured",
+        "_tls",
         "state",
     )
 
-    def __init__(self, exports: ExportTable | Lookups) -> None:
+    def __init__(self, exports: ExportTable | Lookups, tls: Tls = Tls.NONE) -> None:
         self._exports = exports
+        self._tls = tls
         self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
         # Received and not yet parsed; at most MAX_OPTION_DATA and the rest of the last receive.
         self._inbox = bytearray()
@@ -186,8 +212,21 @@ class ServerHandshake:
 
         Called from: any thread.
         """
-        if self.state is not HandshakeState.CLOSED:
+        if self.state not in (HandshakeState.CLOSED, HandshakeState.TLS):
             self._inbox += data
+
+    def encrypted(self, exports: ExportTable | Lookups) -> None:
+        """Go on encrypted; `exports` are those for the client as TLS has identified it.
+
+        What was negotiated before is forgotten: an attacker may have sent it ("NBD_OPT_STARTTLS").
+
+        Called from: any thread.
+        """
+        self._advance(Found.ENCRYPTED)
+        self._tls = Tls.BEGUN
+        self._exports = exports
+        self._structured = False
+        self._contexts = ("", frozenset())
 
     def receive_eof(self) -> Closed:
         """Take the client's end of file.
@@ -264,7 +303,10 @@ class ServerHandshake:
         if magic != IHAVEOPT:
             return self._close(Found.BAD_MAGIC, f"an option began with {magic:#018x}")
         limit = MAX_STRING if self._option == Option.EXPORT_NAME else MAX_OPTION_DATA
-        if self._option in KNOWN and self._length <= limit:
+        known = self._option in KNOWN
+        if self._option == Option.STARTTLS:
+            known = self._tls is not Tls.NONE
+        if known and self._length <= limit:
             self._advance(Found.WANTED)
         elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
             self._advance(Found.REFUSED)
@@ -277,6 +319,10 @@ class ServerHandshake:
     def _read_data(self) -> Event | None:
         if len(self._inbox) < self._length:
             return None
+        if self._option == Option.STARTTLS:
+            return self._start_tls()
+        if self._tls is Tls.REQUIRED and self._option != Option.ABORT:
+            return self._demand_tls()
         wanted = self._exports.wanted(self._option, bytes(self._inbox[: self._length]))
         if wanted is not None:
             return wanted
@@ -290,6 +336,25 @@ class ServerHandshake:
         if self._option == Option.SET_META_CONTEXT:
             self._contexts = (answer.name, answer.contexts or frozenset())
         return self._event(answer)
+
+    def _start_tls(self) -> Event:
+        data = self._take(self._length)
+        if data or self._tls is Tls.BEGUN:
+            text = "NBD_OPT_STARTTLS takes no data, and is sent once"
+            self._advance(Found.ANSWERED)
+            return Reply(error_reply(Option.STARTTLS, ReplyType.ERR_INVALID, text))
+        if self._inbox:
+            # An attacker may have added it, to have it taken for encrypted.
+            return self._close(Found.HOPELESS, "the client sent data behind NBD_OPT_STARTTLS")
+        self._advance(Found.ENCRYPT)
+        return StartTLS(reply(Option.STARTTLS, ReplyType.ACK))
+
+    def _demand_tls(self) -> Event:
+        self._take(self._length)
+        if self._option == Option.EXPORT_NAME:
+            return self._close(Found.HOPELESS, "the client wants an export without TLS")
+        self._advance(Found.ANSWERED)
+        return Reply(self._refusal())
 
     def _skip_data(self) -> Event | None:
         passed = min(self._length, len(self._inbox))
@@ -328,6 +393,9 @@ class ServerHandshake:
             return b""  # it has no error reply
         if self._option == Option.ABORT:
             return reply(Option.ABORT, ReplyType.ACK)
+        if self._tls is Tls.REQUIRED:
+            text = "begin TLS first: NBD_OPT_STARTTLS"
+            return error_reply(self._option, ReplyType.ERR_TLS_REQD, text)
         if self._option in KNOWN:
             return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
         label = option_label(self._option)
@@ -348,6 +416,7 @@ _STEPS = {
     HandshakeState.OPTION: ServerHandshake._read_header,
     HandshakeState.DATA: ServerHandshake._read_data,
     HandshakeState.SKIP: ServerHandshake._skip_data,
+    HandshakeState.TLS: _nothing,
     HandshakeState.TRANSMISSION: _nothing,
     HandshakeState.CLOSED: _nothing,
 }

@@ -13,7 +13,6 @@ from .chunks import ChunkRules
 from .errors import RemoteProtocolError
 from .wire import (
     CHUNK,
-    CHUNK_BLOCK_STATUS,
     CHUNK_ERROR,
     DATA_CHUNK,
     SIMPLE_REPLY,
@@ -187,7 +186,7 @@ class ReplyReader:
         flags, kind = head >> 16 & 0xFFFF, head & 0xFFFF
         _, _, length = CHUNK.unpack_from(self._buffer, self._start)
         last = bool(flags & ChunkFlag.DONE)
-        if kind == CHUNK_BLOCK_STATUS:
+        if kind == ChunkType.BLOCK_STATUS:
             self._rules.check_extents_length(request, length)
             self._start += _CHUNK
             self._current, self._left, self._last, self._sink = request, length, last, bytearray()

@@ -204,9 +204,6 @@ def chunk_head(kind: ChunkType) -> int:
 OPTION_REPLY_ERROR = 1 << 31  # set in the type of each error reply
 ID = Struct(">I")  # of a metadata context
 CHUNK_ERROR = 1 << 15  # set in the type of each error chunk
-CHUNK_OFFSET_HOLE = 2
-CHUNK_BLOCK_STATUS = 5
-CHUNK_ERROR_OFFSET = CHUNK_ERROR | 2
 HOLE_BODY = Struct(">QI")  # offset, length
 OFFSET = Struct(">Q")
 ERROR_BODY = Struct(">IH")  # error, length of a text

@@ -72,6 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._transport = transport
+        self._encrypted = transport.get_extra_info("ssl_object") is not None
         self._served = served
         disk, export = served.disk, served.info
         self._disk = disk
@@ -133,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = True
         if not self._stalled:
             self._serve()
-        return True
+        return not self._encrypted  # TLS has no half-closed connections
 
     def pause_writing(self) -> None:
         """Hold replies back: the transport could not send all."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ..._os.clock import perf_counter
-from .._protocol.handshake import Chosen, Closed, ServerHandshake
+from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
 from .._protocol.lookups import Wanted
 from .client_info import describe_client
 from .connection import TURN_SECONDS, Connection
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from .client_info import ClientInfo
     from .lane import Lane
+    from .tls import Encryption
     from .visits import Visit
 
 
@@ -27,8 +30,19 @@ MAX_EARLY = 64 << 10  # bytes received during a search
 class Greeter(asyncio.Protocol):
     """Negotiates with one client until it chooses an export or disconnects. Home thread only."""
 
-    def __init__(self, lane: Lane, visit: Callable[[ClientInfo], Visit], time_limit: float) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        visit: Callable[[ClientInfo], Visit],
+        time_limit: float,
+        encryption: Encryption | None = None,
+    ) -> None:
         self._lane = lane
+        self._encryption = encryption
+        # The task of the TLS handshake, while it lasts; and what was received before it was seen.
+        self._encrypting: asyncio.Task[None] | None = None
+        self._held: list[bytes] = []
+        self._has_left = False
         self._begin_visit = visit
         self._time_limit = time_limit
         # The client does not read; meanwhile its options are neither answered nor received.
@@ -54,7 +68,8 @@ class Greeter(asyncio.Protocol):
         # With this limit paused means that something is unsent, in the transmission phase too.
         transport.set_write_buffer_limits(0)
         self._visit = self._begin_visit(describe_client(transport, self._loop))
-        self._handshake = ServerHandshake(self._visit.table)
+        tls = Tls.NONE if self._encryption is None else self._encryption.policy
+        self._handshake = ServerHandshake(self._visit.table, tls)
         # It includes the time after an error reply: a client that does not read is disconnected.
         self._timer = self._loop.call_later(self._time_limit, transport.abort)
         self._lane.join(self)
@@ -63,6 +78,9 @@ class Greeter(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what was received."""
+        if self._encrypting is not None:
+            self._held.append(data)
+            return
         self._handshake.receive(data)
         if self._searching:
             self._early += len(data)
@@ -85,8 +103,7 @@ class Greeter(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Leave the lane; no export was chosen."""
-        self._timer.cancel()
-        self._visit.end(partial(self._lane.leave, self))
+        self._leave()
 
     def stop(self) -> None:
         """Disconnect: no request can be in flight yet."""
@@ -96,12 +113,22 @@ class Greeter(asyncio.Protocol):
         """Disconnect now."""
         self._transport.abort()
 
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._timer.cancel()
+            self._visit.end(partial(self._lane.leave, self))
+
     def _answer(self) -> None:
         """Answer what was received, for one turn."""
         began, answers = perf_counter(), 0
         # A failed write closes the transport, and connection_lost is called later.
         while not (
-            self._paused or self._continuing or self._searching or self._transport.is_closing()
+            self._paused
+            or self._continuing
+            or self._searching
+            or self._encrypting is not None
+            or self._transport.is_closing()
         ):
             if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
                 self._go_on()
@@ -114,6 +141,10 @@ class Greeter(asyncio.Protocol):
             if isinstance(event, Wanted):
                 self._search(event)
                 return
+            if isinstance(event, StartTLS):
+                self._transport.write(event.data)
+                self._encrypting = self._loop.create_task(self._encrypt())
+                return
             if isinstance(event, Chosen):
                 self._begin(event)
                 return
@@ -121,6 +152,52 @@ class Greeter(asyncio.Protocol):
             if isinstance(event, Closed):
                 self._transport.close()
                 return
+
+    # TLS.
+
+    async def _encrypt(self) -> None:
+        """Do the TLS handshake in the time that is left, then go on."""
+        plain = self._transport
+        transport: asyncio.Transport | None = None
+        try:
+            transport = await self._start_tls(plain)
+        finally:
+            self._encrypting = None
+            if transport is None:
+                # The loop may have told this protocol of the end, or not.
+                plain.abort()
+                self._leave()
+        if transport is None or self._has_left:
+            return
+        self._transport = transport
+        # Not 0, at which an SSL transport pauses with nothing unsent.
+        transport.set_write_buffer_limits(1, 0)
+        left = max(0.0, self._timer.when() - self._loop.time())
+        self._timer.cancel()
+        self._timer = self._loop.call_later(left, transport.abort)
+        self._visit.end(_nothing)
+        self._visit = self._begin_visit(describe_client(transport, self._loop))
+        self._paused = False
+        self._receiving = True
+        self._handshake.encrypted(self._visit.table)
+        held, self._held = self._held, []
+        for data in held:
+            self._handshake.receive(data)
+        self._answer()
+
+    async def _start_tls(self, plain: asyncio.Transport) -> asyncio.Transport | None:
+        """Return the encrypted transport; None if the client and this server do not agree."""
+        assert self._encryption is not None
+        limit = max(0.1, self._timer.when() - self._loop.time())
+        with contextlib.suppress(ssl.SSLError, OSError, TimeoutError):
+            return await self._loop.start_tls(
+                plain,
+                self,
+                self._encryption.context,
+                server_side=True,
+                ssl_handshake_timeout=limit,
+            )
+        return None
 
     def _search(self, wanted: Wanted) -> None:
         """Look up an export; a search has a time limit of its own."""
@@ -150,7 +227,7 @@ class Greeter(asyncio.Protocol):
 
     def _receive(self) -> None:
         """Receive only while nothing is left to answer."""
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._encrypting is not None:
             return
         enough = self._searching and self._early > MAX_EARLY
         wanted = not (self._paused or self._continuing or enough)
@@ -178,3 +255,7 @@ class Greeter(asyncio.Protocol):
         transport.write(chosen.data)
         self._lane.replace(self, connection)
         connection.begin(self._handshake.trailing())
+
+
+def _nothing() -> None:
+    pass

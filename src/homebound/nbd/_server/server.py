@@ -31,10 +31,12 @@ from .published import (
     unix_uri,
 )
 from .served import serve
+from .tls import encryption
 from .visits import Finder, FindingVisit, FixedVisit, is_finder
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Coroutine, Iterable, Mapping
     from types import TracebackType
     from typing import Any, Self
@@ -69,7 +71,9 @@ class NBDServer:
     chosen an export `handshake_timeout` seconds after connecting is disconnected, and a connection
     beyond `max_connections` is closed at once. The data of all requests and replies takes at most
     `buffer_budget` bytes, and 256 KiB for each client; requests that would exceed that wait until
-    others are answered. `round_size` is for each `Export` without its own.
+    others are answered. `round_size` is for each `Export` without its own. With `tls`, a context
+    for servers, clients may encrypt the connection, and must with `tls_required`; what the context
+    verifies of their certificates reaches `find` as `client.tls_subject`.
 
     Raises ExportNameError for a name that the protocol cannot carry, TypeError for arguments of a
     wrong type, ValueError for numbers below their minimum.
@@ -97,7 +101,10 @@ class NBDServer:
         max_connections: int = 100,
         buffer_budget: int = DEFAULT_BUDGET,
         round_size: int = 1,
+        tls: ssl.SSLContext | None = None,
+        tls_required: bool = False,
     ) -> None:
+        self._encryption = encryption(tls, required=tls_required)
         check_number("max_connections", max_connections, 1)
         check_number("round_size", round_size, 1)
         check_number("buffer_budget", buffer_budget, MAX_PAYLOAD)
@@ -167,7 +174,7 @@ class NBDServer:
         self._check_running()
         listener, unix_path = listen_unix(path)
         self._paths.append(unix_path)
-        self._uris.append(unix_uri(unix_path.path, self._default))
+        self._show(unix_uri(unix_path.path, self._default))
         self._accept_from(listener)
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
@@ -187,7 +194,7 @@ class NBDServer:
             raise ListenError(f"cannot listen on {host!r}: {error.strerror}") from error
         for listener in listen_tcp(host, dict.fromkeys(addresses)):
             bound = listener.getsockname()
-            self._uris.append(tcp_uri((bound[0], bound[1]), self._default))
+            self._show(tcp_uri((bound[0], bound[1]), self._default))
             self._accept_from(listener)
 
     async def listen_socket(self, listener: socket.socket) -> None:
@@ -200,7 +207,7 @@ class NBDServer:
         self._check_running()
         uri = adopt(listener, self._default)
         if uri is not None:
-            self._uris.append(uri)
+            self._show(uri)
         self._accept_from(listener)
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -227,6 +234,10 @@ class NBDServer:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
+
+    def _show(self, uri: str) -> None:
+        required = self._encryption is not None and self._encryption.required
+        self._uris.append(uri.replace("nbd", "nbds", 1) if required else uri)
 
     def _check_running(self) -> None:
         if self._stopping is not None:
@@ -256,7 +267,7 @@ class NBDServer:
             return
         io, lane = next(self._turns)
         self._accepted += 1
-        greeter = partial(Greeter, lane, self._visit, self._handshake_timeout)
+        greeter = partial(Greeter, lane, self._visit, self._handshake_timeout, self._encryption)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
             connection.close()  # that I/O thread has been stopped
             self._accepted -= 1

@@ -31,7 +31,7 @@ from .extents import GRAIN, read_parts, status_of
 from .faults import pass_on_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ...block._disk import Buffer, Disk, Operations
     from .ranges import Claim, Ranges
@@ -201,6 +201,37 @@ class Replies:
         else:
             chunk = request.chunk or request.command == Command.BLOCK_STATUS
             self._end = pack_error_into(memory, at, error, cookie, chunk=chunk)
+
+
+def batches(replies: Sequence[Replies]) -> Iterator[Replies]:
+    """Join small replies, each in memory of its own, so that they are sent together."""
+    together: list[Replies] = []
+    size = 0
+    for each in replies:
+        if together and size + len(each.data) > _LARGE:
+            yield _joined(together)
+            together, size = [], 0
+        together.append(each)
+        size += len(each.data)
+    if together:
+        yield _joined(together)
+
+
+def _joined(replies: list[Replies]) -> Replies:
+    if len(replies) == 1:
+        return replies[0]
+    joined = Replies(())
+    data = b"".join([each.data for each in replies])
+    joined._memory, joined._end = memoryview(data), len(data)
+    for each in replies:
+        joined.room_read += each.room_read
+        joined.room_written += each.room_written
+        joined.requests += each.requests
+        joined.bytes_read += each.bytes_read
+        joined.bytes_written += each.bytes_written
+        joined.errors += each.errors
+        joined.failures += each.failures
+    return joined
 
 
 def split(requests: Sequence[SlowRequest], number: int = SLICES) -> list[list[SlowRequest]]:

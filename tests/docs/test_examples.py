@@ -1,4 +1,6 @@
-"""The ```python blocks of README.md and docs/*.md are whole programs: each runs as it stands.
+"""The ```python blocks of README.md, docs/*.md and docs/guides/*.md are whole programs.
+
+Each runs as it stands.
 
 A block that cannot run says so in the source: ```python no-run
 One that needs an extra names the module, and is skipped without it: ```python needs uvloop
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"^```python(?: needs (?P<needs>[\w.]+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -27,7 +29,11 @@ def blocks() -> list[tuple[str, str, str | None]]:
             block["code"],
             block["needs"],
         )
-        for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        for page in [
+            ROOT / "README.md",
+            *sorted((ROOT / "docs").glob("*.md")),
+            *sorted((ROOT / "docs" / "guides").glob("*.md")),
+        ]
         for text in [page.read_text()]
         for block in BLOCK.finditer(text)
     ]
