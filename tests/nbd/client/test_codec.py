@@ -94,6 +94,25 @@ def test_both_ends_agree_by_the_old_option(sizes: list[int]):
     assert not joined.to_client
 
 
+def test_an_endless_list_is_refused():
+    """Before it has taken much memory."""
+    entry = struct.pack(">I", 4000) + b"x" * 4000
+    head = struct.pack(">QIII", 0x0003E889045565A9, 3, ReplyType.SERVER, len(entry))
+    client = ClientHandshake()
+    client.fixed = True
+    exchange = client.list_exports()
+    next(exchange)
+    replies = itertools.cycle([head, entry])
+    size = exchange.send(b"")
+    taken = 0
+    with pytest.raises(RemoteProtocolError, match="does not end"):  # noqa: PT012
+        for reply in replies:
+            assert size == len(reply)
+            taken += len(reply)
+            size = exchange.send(reply)
+    assert taken < 17 << 20
+
+
 OFFSET = 1000
 
 

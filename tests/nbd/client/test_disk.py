@@ -114,6 +114,29 @@ def test_its_loop_may_end_before_it(tmp_path: Path):
         homebound.block_on(asyncio.wait([task]), io.context)
 
 
+def test_its_home_ends_while_another_waits(rude: Any, say: Any):
+    async def talk(end: Any) -> None:
+        await end.negotiate()
+        _, cookie, *_ = await end.request()
+        sent.set()
+        await go_on.wait()
+        end.send(say.simple(cookie, 0, b"x"))
+        await end.reader.read()
+
+    async def main() -> None:
+        async with rude.talking(talk):
+            with homebound.IOThread() as io:
+                disk = await io.spawn(NBDDisk.connect(rude.uri))
+                read = asyncio.create_task(disk.read(0, 1))
+                await sent.wait()
+            go_on.set()
+            assert await read == b"x"
+            disk.close()
+
+    sent, go_on = asyncio.Event(), asyncio.Event()
+    homebound.run(main())
+
+
 def test_move_to_under_load():
     """The requests of one task come in their order, whichever home sends them."""
     over = False
@@ -258,6 +281,42 @@ class TestCancelled:
 
         sent, go_on = asyncio.Event(), asyncio.Event()
         homebound.run(main())
+
+    def test_connecting(self):
+        """Whenever it is cancelled, no thread and no descriptor is left."""
+
+        async def main(uri: str) -> None:
+            for n in range(40):
+                opening = asyncio.create_task(NBDDisk.connect(uri, connections=3))
+                for _ in range(n):
+                    await asyncio.sleep(n % 4 * 0.0002)
+                opening.cancel()
+                try:
+                    (await opening).close()
+                except asyncio.CancelledError:
+                    pass
+
+        on_server(main)
+
+
+def test_many_connections_in_two_homes():
+    """They come and go with requests in flight; nothing is left."""
+
+    async def use(uri: str) -> None:
+        for n in range(30):
+            with await NBDDisk.connect(uri) as disk:
+                reads = [asyncio.create_task(disk.read(0, 100_000)) for _ in range(8)]
+                if n % 2:
+                    await reads[0]
+                disk.close()
+                for outcome in await asyncio.gather(*reads, return_exceptions=True):
+                    assert isinstance(outcome, DiskClosed) or outcome == bytes(100_000)
+
+    async def main(uri: str) -> None:
+        with homebound.IOThreadPool(2) as pool:
+            await asyncio.gather(*(pool.spawn(use(uri)) for _ in range(4)))
+
+    on_server(main)
 
 
 class TestClosed:

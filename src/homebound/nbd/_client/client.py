@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import ConnectError
     from .uri import Target
 
+_LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -53,7 +54,6 @@ class Client:
         self._inbox: deque[Call] = deque()  # its own lock
         self._told = False  # the home is to look into the inbox; see above
         self._attached = False  # the channels are served. Home only
-        self._single = True  # the last look found one request. Home only
         self.channels: list[Channel] = []  # home only, once it is attached
         self._push: set[Channel] = set()  # home only
         self.export: RemoteExport  # as it was at first; set by `begin`
@@ -128,13 +128,16 @@ class Client:
         loop = asyncio.get_running_loop()
         future = call.begin(loop)
         self._inbox.append(call)
-        if loop is self.loop and self._single and self._attached:
-            self._look()
+        if loop is self.loop and self._attached and not any(map(_load, self.channels)):
+            self._look()  # alone: it need not wait for others to be sent with
         elif not self._told:
             self._told = True
             self.post(self._look)
         try:
-            await future
+            if loop is self.loop:
+                await future
+            else:
+                await self._until(future)
         except asyncio.CancelledError:
             await self._give_up(call)
             raise
@@ -150,9 +153,16 @@ class Client:
             self.post(self._forget, call)
         while not future.done():
             try:
-                await asyncio.wait([future])
+                await self._until(future)
             except asyncio.CancelledError:
                 continue  # the caller raises one when it has ended
+
+    async def _until(self, future: asyncio.Future[None]) -> None:
+        """Wait for a future that the home completes; take its place if it ends before."""
+        while not (await asyncio.wait([future], timeout=_LOOK_AFTER_HOME))[0]:
+            home = self.loop
+            if home.is_closed():
+                self._adopt(home, asyncio.get_running_loop())
 
     def _forget(self, call: Call) -> None:
         """End a cancelled request, if it need not be waited for. Home only."""
@@ -201,7 +211,6 @@ class Client:
         if not self._attached:
             return  # `_attach` looks
         inbox, push = self._inbox, self._push
-        count = 0
         while inbox:
             call = inbox.popleft()
             if call.place is not Place.INBOX:
@@ -212,8 +221,6 @@ class Client:
             channel = self._choose()
             channel.take(call)
             push.add(channel)
-            count += 1
-        self._single = count <= 1
         for channel in push:
             channel.push()
         push.clear()

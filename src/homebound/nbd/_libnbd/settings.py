@@ -290,7 +290,7 @@ class Settings:
         return self._strict
 
     def set_opt_mode(self, enable: bool) -> None:  # noqa: FBT001  (libnbd's)
-        """Set whether connecting stops before the export is chosen, for the opt_ calls.
+        """Set whether connecting stops before the export is chosen, for the calls `opt_...`.
 
         Called from: any thread.
         """
@@ -352,7 +352,7 @@ class Settings:
         return self._request_contexts
 
     def set_uri_allow_transports(self, mask: int) -> None:
-        """Set the ALLOW_TRANSPORT_ kinds of addresses that a URI may have.
+        """Set the `ALLOW_TRANSPORT_...` kinds of addresses that a URI may have.
 
         Called from: any thread.
         """
