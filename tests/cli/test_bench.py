@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 
 from homebound.cli._latency import Latencies
 
-from .programs import succeed
+from .programs import fail, succeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    Failing = Callable[..., str]
 
 
 @pytest.mark.parametrize("mode", ["read", "write", "mixed"])
@@ -52,8 +49,8 @@ def test_lines_for_people(image: Path):
         (["memory:1M", "--block-size", "no"], 2, "'no' is not a size"),
     ],
 )
-def test_what_cannot_be_measured(failing: Failing, arguments: list[str], code: int, text: str):
-    assert text in failing("bench", *arguments, code=code)
+def test_what_cannot_be_measured(arguments: list[str], code: int, text: str):
+    assert text in fail("bench", *arguments, code=code)
 
 
 @given(
