@@ -214,8 +214,9 @@ class NBDServer:
 
         A client is moved when its requests in flight are answered and it has read the replies;
         those that it sends meanwhile are served in the new thread, in their order. Clients that
-        come later are moved there too; encrypted connections stay. If the caller is cancelled, those that have not moved stay.
-        Raises ValueError without I/O threads, ExportNameError for a name that is no export's.
+        come later are moved there too; encrypted connections stay. If the caller is cancelled,
+        those that have not moved stay. Raises ValueError without I/O threads, ExportNameError for a
+        name that is no export's.
 
         Called from: task.
         """
