@@ -15,6 +15,7 @@ from ._core.context import AioContext as AioContext
 from ._core.current import current_context as current_context
 from ._core.current import main_context as main_context
 from ._core.entries import BottomHalf as BottomHalf
+from ._core.loop import Loop as _Loop
 from ._core.places import create_task as create_task
 from ._core.places import running_context as running_context
 from ._core.task import Task as Task
@@ -152,4 +153,10 @@ def __dir__() -> list[str]:
     )
 
 
+def _watch_in_debug_mode() -> object:
+    """Return what watches while a loop in debug mode runs; its module is loaded when one does."""
+    return _import_module("._debug.debug_mode", __name__).watching()
+
+
+_Loop.debug_watch = staticmethod(_watch_in_debug_mode)  # type: ignore[assignment]
 _publish(globals(), __all__)

@@ -90,8 +90,8 @@ class TestRefused:
         refused(f"overlay:{tmp_path}/none", "No such file", errno.ENOENT)
 
     def test_another_format(self, tmp_path: Path):
-        (tmp_path / "q").write_bytes(b"QFI\xfb\0\0\0\x03" + bytes(1000))
-        refused(tmp_path / "q", "it is a qcow2 image, which is not read; convert it")
+        (tmp_path / "q").write_bytes(b"QED\0" + bytes(1000))
+        refused(tmp_path / "q", "it is a qed image, which is not read; convert it")
 
     def test_an_overlay_that_was_not_asked_for(self, image: Path, tmp_path: Path):
         """Or a guest could have any file opened, by writing a header into its raw disk."""
@@ -117,11 +117,13 @@ class TestRefused:
         (tmp_path / "o").write_bytes(page)
         refused(f"overlay:{tmp_path}/o", "page 0 is damaged")
 
-    def test_what_is_not_there_yet(self, tmp_path: Path):
-        refused("nbd://localhost/x", "has no NBD client")
-        refused("nbd+unix:///x?socket=/s", "has no NBD client")
-        (tmp_path / "disk.py").write_text("size = 1")
-        refused(tmp_path / "disk.py", "a Python script")
+    def test_uris(self, tmp_path: Path):
+        with pytest.raises(DiskError, match="No such file"):
+            homebound.run(open_disk(f"nbd+unix:///x?socket={tmp_path}/s"))
+        refused("nbd:unix:/s", "is QEMU's own form; write nbd\\+unix:///\\?socket=/s")
+
+    def test_a_script_that_is_not_there(self, tmp_path: Path):
+        refused(tmp_path / "disk.py", "No such file or directory", errno.ENOENT)
 
 
 def test_cancelled(image: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from homebound.cli._main import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,10 +80,58 @@ def refused(serve: Callable[..., Served]) -> Callable[..., str]:
 
 
 @pytest.fixture
+def failing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run the program in this process; return its one line of error, after checking its status."""
+
+    def fail(*arguments: object, code: int = 1) -> str:
+        monkeypatch.setattr(sys, "argv", ["homebound", *map(str, arguments)])
+        assert run_command() == code
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert err.startswith("homebound")
+        return err.strip()
+
+    return fail
+
+
+@pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(range(256)) * 4096)
     return path
+
+
+LIBNBD = "/usr/bin/python3"  # of the distribution, for which libnbd is built
+
+
+@pytest.fixture
+def libnbd() -> Callable[[str | None, str], str]:
+    """Run code with `nbd` and a client `h`, connected unless the URI is None; return its output."""
+    # The modules of this interpreter are not for that one.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    found = subprocess.run(
+        [LIBNBD, "-c", "import nbd"], capture_output=True, env=clean, check=False
+    )
+    if found.returncode:
+        pytest.skip("libnbd for Python (Debian: python3-libnbd) is not installed")
+
+    def run(uri: str | None, code: str) -> str:
+        connect = "" if uri is None else f"h.connect_uri({uri!r})"
+        program = f"import nbd\nh = nbd.NBD()\n{connect}\n{code}"
+        done = subprocess.run(
+            [LIBNBD, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean,
+            timeout=TIMEOUT,
+            check=True,
+        )
+        return done.stdout
+
+    return run
 
 
 @contextmanager

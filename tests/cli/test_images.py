@@ -99,7 +99,7 @@ class TestLocks:
 
 @pytest.mark.peers
 class TestFormats:
-    @pytest.mark.parametrize("name", ["qcow2", "vmdk", "vhdx", "vdi"])
+    @pytest.mark.parametrize("name", ["qed", "vmdk", "vhdx", "vdi"])
     def test_unsupported_formats_are_refused(self, refused: Refused, tmp_path: Path, name: str):
         image = tmp_path / "image"
         self.make(image, name)
@@ -117,6 +117,36 @@ class TestFormats:
         info = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         assert "virtual size: 1 MiB" in info.stdout
         assert served.stop()[0] == 0
+
+    def test_qcow2_is_read_only(self, serve: Serve, tmp_path: Path):
+        image = tmp_path / "image"
+        self.make(image, "qcow2")
+        self.run("qemu-io", "-f", "qcow2", "-c", "write -P 7 64k 4k", image)
+        served = serve(image, "--port", "0")
+        info = self.run("qemu-img", "info", "-f", "raw", served.uri)
+        assert "virtual size: 1 MiB" in info
+        self.run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", "-U", served.uri, image)
+        assert served.stop()[0] == 0
+
+    def test_backing_files_are_followed_when_asked_for(
+        self, serve: Serve, refused: Refused, tmp_path: Path
+    ):
+        base, image = tmp_path / "base", tmp_path / "image"
+        base.write_bytes(b"b" * (1 << 20))
+        self.run("qemu-img", "create", "-f", "qcow2", "-b", "base", "-F", "raw", image)
+        line = refused(image)
+        assert f"it names a backing file, '{base}', which is followed only if" in line
+        assert "homebound serve --format qcow2" in line
+        served = serve(image, "--port", "0", "--format", "qcow2")
+        self.run("qemu-img", "compare", "-f", "raw", "-F", "raw", "-U", served.uri, base)
+        assert served.stop()[0] == 0
+
+    def run(self, *command: object) -> str:
+        if shutil.which(str(command[0])) is None:
+            pytest.skip(f"{command[0]} (Debian: qemu-utils) is not installed")
+        words = list(map(str, command))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout
 
     def make(self, image: Path, name: str) -> None:
         if shutil.which("qemu-img") is None:

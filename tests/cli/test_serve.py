@@ -97,7 +97,7 @@ def test_a_socket_in_use(serve: Serve, refused: Refused, tmp_path: Path):
         ([""], "IMAGE]': it is empty"),
         (["a.img", "b.img"], "unexpected extra argument (b.img)"),
         (["--what"], "No such option '--what'"),
-        (["--format", "floppy"], "'floppy' is not one of 'auto', 'raw'"),
+        (["--format", "floppy"], "'floppy' is not one of 'auto', 'raw', 'qcow2'"),
     ],
 )
 def test_wrong_use_is_one_line(refused: Refused, arguments: list[str], text: str):

@@ -451,3 +451,37 @@ def test_an_epoll_selector(ends: tuple[socket.socket, socket.socket]):
     assert keys.keys() == {other.fileno()}
     assert keys is selector._fd_to_key
     selector.close()
+
+
+def test_a_streams_protocol_leads_to_its_reader():
+    async def main() -> None:
+        reader = asyncio.StreamReader()
+        protocol: Any = asyncio.StreamReaderProtocol(reader)
+        assert protocol._stream_reader is reader
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", [asyncio.Protocol, asyncio.DatagramProtocol])
+def test_makers_of_transports_take_a_protocol_second(protocol: Any):
+    """What a transport's class allows: a subclass with the same layout, and a field."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        kind = socket.SOCK_STREAM if protocol is asyncio.Protocol else socket.SOCK_DGRAM
+        mine, other = socket.socketpair(type=kind)
+        mine.setblocking(False)
+        make = getattr(
+            loop,
+            "_make_socket_transport"
+            if protocol is asyncio.Protocol
+            else "_make_datagram_transport",
+        )
+        transport = make(mine, protocol())
+        transport.__class__ = type("Sub", (type(transport),), {})
+        transport.field = 1
+        transport.close()
+        other.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())

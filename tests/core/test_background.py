@@ -243,6 +243,38 @@ def test_a_timeout_crosses(background: Background):
     assert not sleeper.began.is_set() or sleeper.cleaned_up
 
 
+def test_cancellation_crosses_from_a_task_of_the_main_home(background: Background):
+    sleeper = Sleeper()
+
+    async def wait() -> None:
+        background.call(sleeper)
+
+    async def main() -> None:
+        task = asyncio.create_task(wait())
+        asyncio.get_running_loop().run_in_executor(None, cancel, task)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def cancel(task: asyncio.Task[None]) -> None:
+        sleeper.began.wait()
+        task.cancel()
+
+    homebound.run(main())
+    assert sleeper.cleaned_up
+
+
+def test_a_timeout_of_asyncio_crosses(background: Background):
+    sleeper = Sleeper()
+
+    async def main() -> None:
+        async with asyncio.timeout(0.01):  # noqa: ASYNC100  (the call turns the loop)
+            background.call(sleeper)
+
+    with pytest.raises(TimeoutError):
+        homebound.run(main())
+    assert sleeper.cleaned_up == sleeper.began.is_set()
+
+
 def test_a_stop_ends_the_calls_in_flight(background: Background):
     sleeper = Sleeper()
     raised: list[BaseException] = []

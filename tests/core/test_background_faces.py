@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import homebound
-from homebound import Background, ContextClosed
+from homebound import Background, ContextClosed, IOThread, WouldDeadlock, block_on
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -257,6 +258,68 @@ def test_a_generator_whose_background_stops(background: Background, numbers: Any
     assert list(numbers(2)) == [0, 1]
 
 
+def test_a_step_in_a_thread_that_may_not_wait(numbers: Any, io: IOThread, ended: list[str]):
+    generator = numbers(3)
+    assert next(generator) == 0
+
+    async def step() -> None:
+        next(generator)
+
+    with pytest.raises(WouldDeadlock):
+        block_on(step(), io)
+    assert list(generator) == [1, 2]  # nothing was lost
+    assert ended == ["closed in lib"]
+
+
+def test_a_step_while_its_background_stops(background: Background):
+    inside = threading.Event()
+    raised: list[BaseException] = []
+
+    @background.sync
+    async def slow() -> AsyncGenerator[int]:
+        inside.set()
+        await asyncio.sleep(60)
+        yield 1
+
+    def step() -> None:
+        try:
+            next(slow())
+        except ContextClosed as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    inside.wait()
+    background.stop()
+    thread.join()
+    assert "was stopped before the call was done" in str(raised[0])
+
+
+def test_a_step_that_its_home_cannot_begin(background: Background):
+    """The session's task is cancelled before it takes the call, which is posted already."""
+    raised: list[BaseException] = []
+
+    @background.sync
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+
+    async def cancel_all() -> None:
+        generator = numbers()  # its first step is posted behind this one
+        try:
+            asyncio.get_running_loop().call_soon(cancel_others)
+            next(generator)
+        except (ContextClosed, asyncio.CancelledError) as error:
+            raised.append(error)
+
+    def cancel_others() -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("lib: "):
+                task.cancel()
+
+    background.call(cancel_all)
+    assert len(raised) == 1
+
+
 # Context managers.
 
 
@@ -317,6 +380,19 @@ def test_one_that_is_entered_when_its_background_stops(
     assert ended == ["entered", "left in lib"]
     with pytest.raises(ContextClosed):
         manager.__exit__(None, None, None)
+
+
+def test_an_exit_in_a_thread_that_may_not_wait(session: Any, io: IOThread, ended: list[str]):
+    manager = session("it")
+    manager.__enter__()
+
+    async def leave() -> None:
+        manager.__exit__(None, None, None)
+
+    with pytest.raises(WouldDeadlock):
+        block_on(leave(), io)
+    until(lambda: len(ended) == 2)
+    assert ended == ["entered", "left in lib"]  # all the same, without a wait
 
 
 def test_a_lock_of_asyncio_for_threads(background: Background):

@@ -195,6 +195,31 @@ def test_ctrl_c_cancels_the_call_and_waits_for_its_cleanup():
     assert lines == ["cleaned up", "interrupted"]
 
 
+def test_ctrl_c_as_it_starts():
+    lines = run("""
+    interrupted = threading.Event()
+
+    def factory():
+        os.kill(os.getpid(), signal.SIGINT)
+        interrupted.wait(20)
+        return homebound.new_event_loop()
+
+    def handler(*_):
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
+    background = Background("lib", loop_factory=factory)
+    try:
+        background.call(answer)
+    except KeyboardInterrupt:
+        print(background)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert background.call(answer) == os.getpid()
+    """)
+    assert lines == ["<Background 'lib' started>"]
+
+
 def test_ctrl_c_in_an_iterator_of_it():
     lines = run("""
     @background.sync

@@ -89,6 +89,18 @@ def test_without_a_main_context(name: str):
         assert block_on(outer(), io) == "app"
 
 
+def test_a_foreign_loop_in_an_io_thread():
+    """Its own executor is not ours to ask, and says nothing; to_worker does."""
+
+    async def outer() -> Any:
+        with pytest.raises(ContextError, match="there is no context to run it in"):
+            await asyncio.to_thread(ask)
+        return await to_worker(ask)
+
+    with IOThread("stock", loop_factory=asyncio.new_event_loop) as io:
+        assert block_on(io.spawn(outer())) == "stock"
+
+
 def test_it_is_the_home_at_the_time_of_the_call(io: IOThread):
     async def main() -> None:
         assert await asyncio.to_thread(ask) == "main"

@@ -141,3 +141,33 @@ def test_stock_loop(stock: Kernel):
         "",
     )
     assert stock.execute("await here.spawn(fetch(6))") == ("(6, 'MainThread')", "")
+
+
+BACKGROUND = """
+background = homebound.Background("lib")
+answer = background.sync(fetch)
+
+@background.sync
+async def pages():
+    for number in range(3):
+        yield await fetch(number)
+"""
+
+
+@pytest.mark.parametrize("which", ["ours", "stock"])
+def test_background(which: str, request: pytest.FixtureRequest):
+    """A library with a synchronous face, in any kernel: no patch, and no special import."""
+    notebook: Kernel = request.getfixturevalue(which)
+    assert notebook.execute(BACKGROUND) == ("", "")
+    assert notebook.execute("answer(1), await background.spawn(fetch(2)), list(pages())[2]") == (
+        "((1, 'lib'), (2, 'lib'), (2, 'lib'))",
+        "",
+    )
+    cell = "print('waiting', flush=True)\nbackground.block_on(asyncio.sleep(3600))"
+    _, error = notebook.execute(cell, interrupt_at="waiting")
+    assert error.startswith("KeyboardInterrupt")
+    assert notebook.execute("answer('alive')[0]") == ("'alive'", "")
+    assert notebook.execute("await background.astop(); background") == (
+        "<Background 'lib' stopped>",
+        "",
+    )

@@ -71,7 +71,8 @@ class Interrupt(BaseException):
 
 
 def _is_ours(code: CodeType) -> bool:
-    return code.co_filename.startswith(PACKAGE)
+    # Python drops what a finaliser raises, so `__del__` can keep no promise.
+    return code.co_filename.startswith(PACKAGE) and code.co_name != "__del__"
 
 
 class Attack:
@@ -108,6 +109,8 @@ class Attack:
             self._raised = True
         except BaseException as error:  # noqa: BLE001  (`run` raises it)
             self._other = error
+        finally:
+            self._after_call.clear()
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

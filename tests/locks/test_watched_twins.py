@@ -25,6 +25,8 @@ STATE = {TokenQueue: "_stock", Lock: "_free", RWLock: "_owners"}
 WITHOUT_TWIN = {
     (Lock, "__init__"): "a new lock has no holder",
     (RWLock, "__init__"): "a new lock has no holder",
+    (Lock, "_give_back"): "a record of a free lock is not read",
+    (Lock, "_watched_take"): "it is a twin",
     (RWLock, "downgrade"): "the same holder goes on",
     (RWLock, "_upgrade_now"): "the same holder goes on",
 }
@@ -45,6 +47,8 @@ def changes(function: Any, field: str) -> bool:
             method = node.func
             if is_it(method.value) and method.attr in ("append", "extend", "pop"):
                 return True
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Del) and is_it(node.value):
+            return True
     return False
 
 

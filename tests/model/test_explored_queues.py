@@ -12,6 +12,7 @@ import pytest
 
 import homebound
 from homebound._sync import queue_ends
+from homebound._sync.wait_queue import WaitQueue
 
 from .explored import explore, keeps_what_it_was_given
 
@@ -152,15 +153,12 @@ def unpacks_and_leaves_it_there(_self: Any, waiter: Any) -> Any:
 
 
 def comes_back_into_a_dropped_queue(self: Any, waiter: Any) -> None:
-    with self._guard:
-        self._handed.remove(waiter.value)
-        self._items.put_back(waiter.value.item, [])
-    self._serve()
+    WaitQueue._go(self, waiter)
 
 
-def told_gives_a_slot(self: Any, _waiter: Any) -> None:
+def told_gives_a_slot(self: Any, waiter: Any) -> None:
     self._permits.append(None)
-    self._serve()
+    waiter.left = True
 
 
 SCENARIOS = [
@@ -180,7 +178,7 @@ CAUGHT: list[tuple[Any, Any, str, Any]] = [
     (queue_with_two_getters, queue_ends.Getters, "unpack", unpacks_and_leaves_it_there),
     (queue_dropped, Queue, "shutdown", shutdown_marks_last),
     (queue_dropped, Queue, "_too_late", put_does_not_look_again),
-    (queue_dropped, queue_ends.Getters, "_give_back", comes_back_into_a_dropped_queue),
+    (queue_dropped, queue_ends.Getters, "_go", comes_back_into_a_dropped_queue),
     (queue_with_a_getter, queue_ends.Getters, "_take", takes_what_is_not_there),
 ]
 

@@ -26,6 +26,7 @@ from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.served import serve
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Self
 
 
@@ -162,7 +163,7 @@ class WaitingDisk(MemoryDisk):
 class Peer:
     """The client's end of a connection in memory."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what a connection depends on)
         self,
         disk: Disk,
         *,
@@ -170,11 +171,18 @@ class Peer:
         read_only: bool = False,
         budget: Budget | None = None,
         structured: bool = False,
+        contexts: Collection[str] = (),
     ) -> None:
         self.lane = Lane()
         self.transport = MemoryTransport(room)
         served = serve("", Export(disk, read_only=read_only), budget or Budget())
-        self.connection = Connection(self.lane, self.transport, served, structured=structured)
+        self.connection = Connection(
+            self.lane,
+            self.transport,
+            served,
+            structured=structured,
+            contexts=frozenset(contexts),
+        )
         self.transport.protocol = self.connection
         self.lane.join(self.connection)
         self.connection.begin(b"")

@@ -20,6 +20,7 @@ from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
 from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.outbox import SEND_AT, SEND_MAX
 from homebound.nbd._server.served import serve
+from homebound.nbd._server.visits import FixedVisit
 from homebound.testing import settle
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def test_the_handshake_has_turns_too(in_memory: Any, option: int):
         with MemoryDisk(MIB) as disk:
             lane, transport = Lane(), in_memory.transport()
             served = serve("", Export(disk), Budget())
-            greeter = Greeter(lane, ExportTable([served.info]), {"": served}, 1e6)
+            visit = FixedVisit(ExportTable([served.info]), {"": served})
+            greeter = Greeter(lane, lambda _: visit, 1e6)
             transport.protocol = greeter
             greeter.connection_made(transport)
             data = b"\0\0\0\0\0\0" if option == Option.INFO else b""

@@ -22,6 +22,7 @@ from homebound.nbd._protocol.handshake import (
     MAX_OPTION_SKIP,
     TRANSITIONS,
     Found,
+    Tls,
 )
 from homebound.nbd._protocol.wire import IHAVEOPT, Option
 
@@ -44,6 +45,7 @@ INTO = {
     HandshakeState.OPTION: FLAGS,
     HandshakeState.DATA: FLAGS + option(Option.LIST, length=1),
     HandshakeState.SKIP: FLAGS + option(UNKNOWN, length=3),
+    HandshakeState.TLS: FLAGS + option(Option.STARTTLS),
     HandshakeState.TRANSMISSION: FLAGS + go(b"disk"),
     HandshakeState.CLOSED: FLAGS + option(Option.ABORT),
 }
@@ -70,11 +72,15 @@ INTO_FOR = {
         FLAGS + option(Option.ABORT, bytes(MAX_OPTION_DATA - 2), length=MAX_OPTION_DATA + 1)
     ),
 }
-CELLS = [(state, found) for state in HandshakeState for found in Found]
+# In test_tls.py: an option without data does not stay in DATA, and no bytes end the TLS handshake.
+ELSEWHERE = {(HandshakeState.DATA, Found.ENCRYPT), (HandshakeState.TLS, Found.ENCRYPTED)}
+CELLS = [
+    (state, found) for state in HandshakeState for found in Found if (state, found) not in ELSEWHERE
+]
 
 
 def in_state(state: HandshakeState, found: Found) -> ServerHandshake:
-    handshake = ServerHandshake(EXPORTS)
+    handshake = ServerHandshake(EXPORTS, Tls.OFFERED)
     handshake.receive(INTO_FOR.get((state, found), INTO[state]))
     while handshake.next_event() is not None:
         pass

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import random
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,31 +16,14 @@ import homebound
 from homebound.block import FileDisk, MemoryDisk
 from homebound.nbd import Export, NBDServer
 
+from .peers import peer
+
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.peers
 
 SIZE = 32 << 20
-
-
-async def peer(*command: str | os.PathLike[str], fails: bool = False) -> str:
-    """Run another program; return its output."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        output, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    text = output.decode(errors="replace")
-    assert bool(process.returncode) == fails, text
-    return text
 
 
 @pytest.fixture(params=["memory", "tmpfs", "disk"])
@@ -89,9 +71,11 @@ def test_nbdinfo_sees_what_is_offered(tmp_path: Path):
         assert export["export-size"] == SIZE
         for flag in ("can_flush", "can_fua", "can_trim", "can_zero", "can_multi_conn"):
             assert export[flag], flag
-        assert export["can_df"]
-        for flag in ("is_read_only", "is_rotational", "can_cache", "can_fast_zero"):
+        for flag in ("can_df", "can_cache", "can_fast_zero"):
+            assert export[flag], flag
+        for flag in ("is_read_only", "is_rotational"):
             assert not export[flag], flag
+        assert "base:allocation" in export["contexts"]
         sizes = [export[f"block_size_{what}"] for what in ("minimum", "preferred", "maximum")]
         assert sizes == [1, 4096, 32 << 20]
 

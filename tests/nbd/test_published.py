@@ -11,7 +11,10 @@ import pytest
 from homebound.block import MemoryDisk
 from homebound.nbd import Export, NBDServer
 
-TAKES = "NBDServer takes a Disk, an Export, or a mapping of names to those; "
+TAKES = (
+    "NBDServer takes a Disk, an Export, or a mapping of names to those, or an object with "
+    "`async def find(name, client)`; "
+)
 
 
 @pytest.mark.parametrize(

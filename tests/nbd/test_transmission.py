@@ -9,15 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebound.nbd._protocol.transmission import error_of, pack_error, split_head, verdict
+from homebound.nbd._protocol.transmission import (
+    Session,
+    error_of,
+    pack_error,
+    split_head,
+    verdict,
+)
 from homebound.nbd._protocol.wire import MAX_PAYLOAD, Command, CommandFlag, Error, request_head
 
 SIZE = 1 << 20
 FUA, NO_HOLE = CommandFlag.FUA, CommandFlag.NO_HOLE
 READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
-TRIM, ZERO = Command.TRIM, Command.WRITE_ZEROES
-KNOWN = [READ, WRITE, FLUSH, TRIM, ZERO]
-ALLOWED: dict[int, int] = {READ: FUA, WRITE: FUA, FLUSH: FUA, TRIM: FUA, ZERO: FUA | NO_HOLE}
+TRIM, ZERO, CACHE = Command.TRIM, Command.WRITE_ZEROES, Command.CACHE
+KNOWN = [READ, WRITE, FLUSH, TRIM, ZERO, CACHE]
+ALLOWED: dict[int, int] = {**dict.fromkeys(KNOWN, FUA), ZERO: FUA | NO_HOLE}
+STATUS = Command.BLOCK_STATUS
+CONTEXTS = frozenset({"base:allocation"})
 
 
 def judge(  # noqa: PLR0913  (the fields of a request)
@@ -28,9 +36,12 @@ def judge(  # noqa: PLR0913  (the fields of a request)
     *,
     size: int = SIZE,
     read_only: bool = False,
+    contexts: frozenset[str] = frozenset(),
+    fast_zero: bool = False,
 ) -> Error:
     head = request_head(command, flags)
-    return verdict(head, offset, length, size=size, read_only=read_only)
+    session = Session(size, read_only, contexts=contexts, fast_zero=fast_zero)
+    return verdict(session, head, offset, length)
 
 
 @pytest.mark.parametrize("command", KNOWN)
@@ -40,7 +51,7 @@ def test_each_flag_on_each_command(command: int, bit: int):
     assert judge(command, 1 << bit) == (Error.OK if allowed else Error.EINVAL)
 
 
-@pytest.mark.parametrize("command", [5, 7, 8, 9, 255, 0xFFFF])
+@pytest.mark.parametrize("command", [7, 8, 9, 255, 0xFFFF])
 def test_unknown_commands(command: int):
     assert judge(command) == Error.EINVAL
     assert judge(command, read_only=True) == Error.EINVAL
@@ -67,6 +78,32 @@ class TestPastTheEnd:
     def test_a_length_of_zero(self, command: int, error: int):
         assert judge(command, 0, SIZE, 0) == Error.OK
         assert judge(command, 0, SIZE + 1, 0) == error
+
+
+class TestNegotiated:
+    def test_block_status_needs_a_context(self):
+        assert judge(STATUS, 0, 0, 1) == Error.EINVAL
+        assert judge(STATUS, 0, 0, 1, contexts=CONTEXTS) == Error.OK
+
+    @pytest.mark.parametrize("bit", range(16))
+    def test_flags_of_block_status(self, bit: int):
+        fine = 1 << bit & (FUA | CommandFlag.REQ_ONE)
+        result = judge(STATUS, 1 << bit, 0, 1, contexts=CONTEXTS)
+        assert result == (Error.OK if fine else Error.EINVAL)
+
+    @pytest.mark.parametrize(
+        ("offset", "length"), [(0, 0), (0, SIZE + 1), (SIZE, 1), (0, 2**32 - 1)]
+    )
+    def test_ranges_of_block_status(self, offset: int, length: int):
+        assert judge(STATUS, 0, offset, length, contexts=CONTEXTS) == Error.EINVAL
+
+    def test_block_status_of_all(self):
+        assert judge(STATUS, 0, SIZE - 1, 1, contexts=CONTEXTS) == Error.OK
+        assert judge(STATUS, 0, 0, 2**32 - 1, size=2**40, contexts=CONTEXTS) == Error.OK
+
+    def test_fast_zero(self):
+        assert judge(ZERO, CommandFlag.FAST_ZERO, fast_zero=True) == Error.OK
+        assert judge(WRITE, CommandFlag.FAST_ZERO, fast_zero=True) == Error.EINVAL
 
 
 @pytest.mark.parametrize("command", KNOWN)

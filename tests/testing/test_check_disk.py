@@ -20,11 +20,13 @@ from homebound.block import (
     LogDisk,
     MemoryDisk,
     OverlayDisk,
+    Qcow2Disk,
     SliceDisk,
     ThrottleDisk,
 )
 from homebound.testing import Case, check_disk, disk_cases
 
+from ..block.qcow2_images import mixed
 from .broken_disks import BUGS, SIZE, Buffer, Calls, HangsWhenClosed, NoPowerOfTwo, Simple
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class Maker:
         base = self.keep(FileDisk(self.image(), read_only=True))
         return OverlayDisk(base, self.directory / f"overlay{self.made}")
 
+    def qcow2(self) -> Disk:
+        path = self.directory / "qcow2"
+        path.write_bytes(mixed()[0])
+        return Qcow2Disk(path)
+
     def __call__(self) -> Disk:
         """A new disk of the kind."""
         return KINDS[self.kind](self)
@@ -78,6 +85,7 @@ KINDS: dict[str, Callable[[Maker], Disk]] = {
     "log": lambda maker: LogDisk(maker.memory(), io.StringIO()),
     "overlay in memory": lambda maker: OverlayDisk(maker.memory(), size=150_000),
     "overlay": Maker.overlay,
+    "qcow2": Maker.qcow2,
     "a user's": lambda _: Simple(),
     "a user's whose calls block": lambda _: Calls(),
 }

@@ -3,9 +3,10 @@
 This room holds every private name of asyncio's that homebound uses: those of the loop are here, of
 signals in signals.py, of handles in handles.py, of tasks in tasks.py, of futures in futures.py, of
 asynchronous generators in generators.py, and fields that are only read, to see what a task waits
-for and where a thread is, in shapes.py. tests/core/test_private_names.py checks that. `Loop` gets
-its private parts from `InheritedLoop`, `HearingLoop` and `GeneratorLoop`. The tests in tests/core
-that are named after these files pin what each name means, on every supported Python.
+for and where a thread is, in shapes.py; uses.py has what debug mode adds.
+tests/core/test_private_names.py checks that. `Loop` gets its private parts from `InheritedLoop`,
+`HearingLoop`, `GeneratorLoop` and `DebuggedLoop`. The tests in tests/core that are named after
+these files pin what each name means, on every supported Python.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .generators import GeneratorLoop
 from .handles import ErrandTimer
 from .signals import SHORT, HearingLoop
 from .tasks import running_loop, set_running_loop
+from .uses import DebuggedLoop
 
 if TYPE_CHECKING:
     from collections import deque
@@ -71,7 +73,7 @@ def _say_nothing(_context: dict[str, Any]) -> None:
     pass
 
 
-class InheritedLoop(HearingLoop, GeneratorLoop):
+class InheritedLoop(HearingLoop, GeneratorLoop, DebuggedLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.

@@ -237,7 +237,7 @@ class Loop(InheritedLoop):
         """Do as asyncio's run_forever; meanwhile this thread is the home of the loop's context."""
         self._check_closed()
         self._check_running()
-        with self.home.inhabit():
+        with self.home.inhabit(), self.in_debug_mode():
             greenlet = turn_here()
             try:
                 asyncio_run_forever(self)

@@ -7,12 +7,13 @@ import threading
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._errors import ContextError
+from .._errors import ContextError, WrongThread
 from .big_lock import thread_name
-from .context import AioContext
+from .context import AioContext, whereabouts
 from .coroutines import shown
 from .current import current_context, here
 from .foreign_loops import known_context
+from .loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -124,3 +125,19 @@ def create_task(
             coro.close()  # it is not begun: have no warning that it was never awaited
         raise
     return target.spawn(coro, name=name, context=context)
+
+
+def _check_use(loop: Loop, used: object, name: str) -> None:
+    """Raise if a transport or stream of this loop is used in another home (debug mode)."""
+    home = loop.home
+    if not home._is_lived_in() or current_context() is home:
+        return
+    kind = type(used).__name__
+    message = (
+        f"{kind}.{name}: the home of this {kind.strip('_')} is {home.name!r}, and it was used in "
+        f"{whereabouts()}; use it at its home, after `async with on(ctx)` for example"
+    )
+    raise WrongThread(message)
+
+
+Loop.check_use = _check_use  # type: ignore[assignment, method-assign]

@@ -63,7 +63,8 @@ def watch_stalls(
     and threads that wait for each other, through locks acquired while it watches, tasks, workers,
     and more. `report` is called with a `Stall`, in the watching thread; by default, the logger
     "homebound" gets a warning. Cheap enough to leave on: acquiring a lock costs 0.1 to 0.4 µs more,
-    nothing else costs more. Raises ValueError if `threshold` is not above 0.
+    nothing else costs more. asyncio's debug mode (`run(debug=True)`, PYTHONASYNCIODEBUG=1, -X dev)
+    watches by itself. Raises ValueError if `threshold` is not above 0.
 
     >>> import homebound, threading
     >>> told = threading.Event()

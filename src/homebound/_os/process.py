@@ -39,6 +39,7 @@ class AtFork(IntEnum):
     WORKERS = auto()  # pools are free, and without jobs, before a finaliser may submit one
     VCPUS = auto()  # the guard is free before a finaliser may ask a vCPU to stop
     WATCHES = auto()  # locks have their plain methods before a finaliser may use one
+    DEBUG_WATCH = auto()  # counts no home before a loop may run
     CONTEXTS = auto()  # last: it drops mailboxes and timers, and so runs finalisers
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FILLING, DRAINING, RESETTING, BROKEN = "filling", "draining", "resetting", "broken"
 INSIDE = object()  # the `want` of a waiter that is counted
+GONE = object()  # that of one that is counted no more
 
 
 class Barrier(WaitQueue):
@@ -80,7 +81,12 @@ class Barrier(WaitQueue):
         """
         number = None
         while number is None:
-            number = self._pass(await self._wait())
+            waiter = await self._wait()
+            try:
+                number = self._pass(waiter)
+            except BaseException:
+                self._exit(waiter)
+                raise
         return number
 
     def wait_sync(self, timeout: float | None = None) -> int:
@@ -96,7 +102,11 @@ class Barrier(WaitQueue):
             waiter = self._wait_sync(deadline.timeout())
             if waiter is None:
                 raise TimeoutError
-            number = self._pass(waiter)
+            try:
+                number = self._pass(waiter)
+            except BaseException:
+                self._exit(waiter)
+                raise
         return number
 
     async def reset(self) -> None:
@@ -183,8 +193,9 @@ class Barrier(WaitQueue):
 
     def _pass(self, waiter: Waiter) -> int | None:
         """End a wait: returns its number, or raises; None if it was outside and may try again."""
+        inside = waiter.want is INSIDE
         state = self._exit(waiter)
-        if waiter.want is not INSIDE:
+        if not inside:
             if state == BROKEN:
                 raise BrokenBarrierError("Barrier aborted")
             return None
@@ -194,32 +205,42 @@ class Barrier(WaitQueue):
         return number
 
     def _exit(self, waiter: Waiter) -> str:
-        """Take it out of the group; returns the state before. After the last, let outsiders try.
+        """Take it out of the group, once; returns the state before.
 
-        As in asyncio, they enter one by one as they run, so a `reset` before that affects none.
+        After the last, let outsiders try. As in asyncio, they enter one by one as they run, so a
+        `reset` before that affects none.
         """
+        states: list[str] = []
+        self._surely(self._count_out, waiter, states, [])
+        return states[0]
+
+    def _count_out(self, waiter: Waiter, states: list[str], woken: list[Waiter]) -> None:
         with self._guard:
-            state = self._state
-            woken: list[Waiter] = []
+            states.append(self._state)
             if waiter.want is INSIDE:
+                waiter.want = GONE  # no call between this and the count
                 self._count -= 1
-                if not self._count and state in (DRAINING, RESETTING):
-                    self._state = FILLING
-                    self._grant(woken)
+            if not self._count and self._state in (DRAINING, RESETTING):
+                self._grant(woken)
+                self._state = FILLING
         self._wake_all(woken)
-        return state
 
     def _withdraw(self, waiter: Waiter) -> bool:
-        if not super()._withdraw(waiter):
-            return False
-        self._exit(waiter)
-        return True
+        withdrawn = super()._withdraw(waiter)
+        if waiter.left:
+            self._exit(waiter)
+        return withdrawn
+
+    def _go(self, waiter: Waiter) -> None:
+        if not self._withdraw(waiter):
+            self._give_back(waiter)
 
     def _take(self, _waiter: Waiter) -> bool:
         return False  # only the last waiter of a group ends a wait
 
     def _give_back(self, waiter: Waiter) -> None:
         self._exit(waiter)
+        waiter.left = True
 
     def __aenter__(self) -> Awaitable[int]:
         return self.wait()

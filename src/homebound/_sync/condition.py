@@ -191,8 +191,20 @@ class Condition(WaitQueue):
     def _take(self, _waiter: Waiter) -> bool:
         return False  # only a notification ends a wait
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        self._notify(1)
+    def _leave(self, waiter: Waiter) -> None:
+        if self._guard._is_owned():  # in a finaliser
+            self._later(self._leave, waiter)
+            return
+        self._surely(self._pass_on, waiter, [])
+
+    def _pass_on(self, waiter: Waiter, woken: list[Waiter]) -> None:
+        """Withdraw a waiter, or notify the next one in its place. See `_surely`."""
+        if not self._withdraw(waiter):
+            with self._guard:
+                if not waiter.left:
+                    self._grant(woken, 1)
+                    waiter.left = True
+            self._wake_all(woken)
 
     def __aenter__(self) -> Awaitable[Any]:
         return self._lock.__aenter__()  # type: ignore[no-any-return]

@@ -93,8 +93,9 @@ class Event(WaitQueue):
         waiter.granted = self._value
         return waiter.granted
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        """Do nothing: a wait does not use an event up."""
+    def _give_back(self, waiter: Waiter) -> None:
+        """Give back nothing: a wait does not use an event up."""
+        waiter.left = True
 
     def _describe(self) -> str:
         return "set" if self._value else "unset"

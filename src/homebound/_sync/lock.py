@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .holders import all_known, record_of, record_of_caller, watched
-from .tokens import TokenQueue
+from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE
 
 if TYPE_CHECKING:
@@ -136,13 +136,14 @@ class Lock(TokenQueue):
             return False
         return True
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        self.release()
+    def _give_back(self, waiter: Waiter) -> None:
+        self._free += TOKEN  # not by a call: see WaitQueue._take
+        waiter.left = True
 
     def __aenter__(self) -> Awaitable[Any]:
         if self._free and not self._waiters:  # as _acquire_now, without the call
             try:
-                self._free.pop()
+                del self._free[0]  # not pop: after a call, a signal handler could raise
             except IndexError:
                 pass
             else:

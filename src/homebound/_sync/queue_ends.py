@@ -6,12 +6,12 @@ import asyncio
 import sys
 from _thread import start_new_thread as start_thread
 from collections import deque
-from contextlib import suppress
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from .semaphore import Semaphore
 from .store import Parcel
+from .tokens import TOKEN
 from .wait_queue import WaitQueue
 from .waiters import Waiter
 
@@ -59,7 +59,9 @@ class Getters(WaitQueue):
         "_items",
         "_slots",
         "_taken",
+        "_undone",
         "_unfinished",
+        "_unfreed",
         "queue_id",
     )
 
@@ -75,6 +77,9 @@ class Getters(WaitQueue):
         self._handed: deque[Parcel] = deque()  # not collected yet, in order; see above
         self._closed = False  # under the guard
         self._dropping = False  # items that come back are dropped, too. Under the guard
+        # How many items were dropped and are not counted as done yet, and how many have not had
+        # their slots freed. Under the guard
+        self._undone = self._unfreed = 0
 
     def _take(self, waiter: Waiter) -> bool:
         if not self._items:
@@ -98,23 +103,30 @@ class Getters(WaitQueue):
 
     def _give_back(self, waiter: Waiter) -> None:
         if waiter.error is not None:
+            waiter.left = True
             return
-        later: list[Parcel] = []
-        with self._guard:
-            handed = self._handed
-            while True:  # not `while (...) is not waiter.value`: see BigLock._wait
-                last = handed.pop()
-                if last is waiter.value:
-                    break
-                later.append(last)
-            later.reverse()
-            self._items.put_back(last.item, later)
-            handed.extend(later)
-            dropping = self._dropping
-        if dropping:
+        handed = self._handed
+        parcels: list[Parcel] = []  # the waiter's and the later ones, from the last
+        try:
+            for last in starmap(handed.pop, repeat(())):
+                parcels += (last,)  # not by a call: a signal handler could raise, and lose it
+                if last is not waiter.value:
+                    continue
+                break
+            later = parcels[-2::-1]
+            late = self._items.put_back(waiter.value.item, later)
+        except BaseException:
+            handed.extend(reversed(parcels))
+            raise
+        handed += later
+        waiter.left = True
+        if late is not None:
+            raise late
+
+    def _go(self, waiter: Waiter) -> None:
+        super()._go(waiter)
+        if self._dropping:
             self.drop_all()
-        else:
-            self._serve()
 
     def unpack(self, waiter: Waiter) -> Any:
         """Collect the item handed over to `waiter`; QueueShutDown if it was woken for that."""
@@ -192,20 +204,29 @@ class Getters(WaitQueue):
 
     def drop_all(self) -> None:
         """Drop all items, and those that come back later; they count as done."""
-        dropped = 0
+        slots, unfinished = self._slots, self._unfinished
         with self._guard:  # else a `retract` in between hides some items
             self._dropping = True
-            while self._items:
-                try:
-                    self._items.pop_next()
-                except IndexError:
+            try:
+                for _ in self._taken:
+                    self._undone += 1  # no call between the taking and the two counts
+                    self._unfreed += 1
+            except IndexError:
+                pass  # there are no more
+            while True:  # not `while self._undone`: see BigLock._wait
+                if not self._undone:
                     break
-                dropped += 1
-        for _ in range(dropped):
-            with suppress(ValueError):  # it was reported done before it was got
-                self._unfinished.done()
-            if self._slots is not None:
-                self._slots.release()
+                unfinished.take_mark()
+                self._undone -= 1  # no call since the taking
+            while True:
+                if not self._unfreed:
+                    break
+                if slots is not None:
+                    slots._permits += TOKEN
+                self._unfreed -= 1
+        unfinished._serve()
+        if slots is not None:
+            slots._serve()
 
     def close(self) -> None:
         """Have waiters, and later gets, raise QueueShutDown where there is no item."""
@@ -246,6 +267,8 @@ class Slots(Semaphore):
     def _give_back(self, waiter: Waiter) -> None:
         if waiter.error is None:
             super()._give_back(waiter)
+        else:
+            waiter.left = True
 
     def take_now(self) -> bool:
         """Take a slot; False if there is certainly none."""
@@ -330,19 +353,34 @@ class Unfinished(WaitQueue):
 
     def _fetch(self) -> None:
         with self._guard:
-            marks = self._marks
-            more = min(self._more, MOST // 2)
-            added = repeat(None, more)
-            marks += added  # no call between the two, after which a signal handler could raise
-            self._more -= more
+            self._lay_out()
             try:
-                marks.pop()
+                self._marks.pop()
             except IndexError:
                 raise ValueError("task_done() called too many times") from None
+
+    def _lay_out(self) -> None:
+        """Turn some of the number into marks. Under the guard."""
+        marks = self._marks
+        more = min(self._more, MOST // 2)
+        added = repeat(None, more)
+        marks += added  # no call between the two, after which a signal handler could raise
+        self._more -= more
+
+    def take_mark(self) -> None:
+        """Count one item less, in one step, as its last; no-op if all were reported done."""
+        if not self._marks:
+            with self._guard:
+                self._lay_out()
+        try:
+            del self._marks[0]
+        except IndexError:
+            pass  # it was reported done before it was got
 
     def _take(self, waiter: Waiter) -> bool:
         waiter.granted = not self._marks and not self._more
         return waiter.granted
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        """Do nothing: a wait uses nothing up."""
+    def _give_back(self, waiter: Waiter) -> None:
+        """Give back nothing: a wait uses nothing up."""
+        waiter.left = True

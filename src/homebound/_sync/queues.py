@@ -222,8 +222,8 @@ class Queue(Generic[T]):
         waiter = slots._wait_sync(timeout)
         if waiter is None:
             raise asyncio.QueueFull
-        _raise_error_of(waiter)
         try:
+            _raise_error_of(waiter)
             self._put_now(item, waiter)
         except BaseException:
             slots._leave(waiter)  # no-op once its slot is used

@@ -107,8 +107,15 @@ class RWLock(SharedHold, WaitQueue):
         return self._acquire_now(WRITE) or self._wait_sync(timeout, WRITE) is not None
 
     def _acquire_now(self, want: str) -> bool:
-        with self._guard:
-            return not self._waiters and self._take_as(want)
+        taken = False
+        try:
+            with self._guard:
+                taken = not self._waiters and self._take_as(want)
+        except BaseException:  # a signal handler raised as the guard was released
+            if taken:
+                self.release()
+            raise
+        return taken
 
     def release(self) -> None:
         """Release it, as reader or as writer, and hand it over to the next waiters.
@@ -268,14 +275,16 @@ class RWLock(SharedHold, WaitQueue):
         self._holder_list().add(record_of_caller(scoped=False))
         return True
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        self.release()
+    def _give_back(self, waiter: Waiter) -> None:
+        self._owners -= 1 if self._owners > 0 else -1
+        waiter.left = True
+
+    _plain_give_back = _give_back
 
     @watched(_give_back)
-    def _watched_give_back(self, _waiter: Waiter) -> None:
-        with self._guard:
-            self._holder_list().drop(_waiter.who)
-        self._plain_release()
+    def _watched_give_back(self, waiter: Waiter) -> None:
+        self._holder_list().drop(waiter.who)
+        self._plain_give_back(waiter)
 
     # For the watched twins.
 

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from .holders import SharedHold, all_known, record_of_caller, watched
-from .tokens import TokenQueue
+from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE
 
 if TYPE_CHECKING:
@@ -102,8 +102,9 @@ class Semaphore(SharedHold, TokenQueue):
         permits += marks
         self._reserve -= more
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        Semaphore.release(self)
+    def _give_back(self, waiter: Waiter) -> None:
+        self._permits += TOKEN  # not by a call: see WaitQueue._take
+        waiter.left = True
 
     # Any task or thread may release a permit, so only holders that use `with` are recorded, and
     # `release` has no twin: the exits have.

@@ -12,7 +12,7 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 _NOTHING = object()
@@ -42,15 +42,32 @@ class Fifo(deque[Any]):
         """
         return starmap(self.popleft, repeat(()))
 
-    def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
+    def put_back(self, item: Any, later: Sequence[Parcel]) -> BaseException | None:
         """Put back `item`, whose getter has left; each of `later` passes its item on to the next.
 
         The last item goes to the front of the store. Meanwhile none of them lies in here, where
-        another getter might take it.
+        another getter might take it. An exception that comes when it is done, as from a signal
+        handler, is returned.
         """
+        items = [item]
         for parcel in later:
-            parcel.item, item = item, parcel.item
-        self.appendleft(item)
+            items += (parcel.item,)
+        last = items[-1]
+        try:
+            self.appendleft(last)
+            self._pass_on(later, items)
+        except (MemoryError, RecursionError):
+            if not (self and self[0] is last):
+                raise
+            self._pass_on(later, items)
+        except BaseException as error:  # noqa: BLE001  (raised by the caller)
+            self._pass_on(later, items)
+            return error
+        return None
+
+    def _pass_on(self, parcels: Sequence[Parcel], items: list[Any]) -> None:
+        for parcel, item in zip(parcels, items, strict=False):
+            parcel.item = item
 
     def close(self) -> None:
         """Make sure that each later push sees the shut-down mark, which is set, after its push.
@@ -64,14 +81,15 @@ class Fifo(deque[Any]):
         behind: list[Any] = []
         found = False
         try:
-            while not found:
-                last = self.pop()
+            for last in starmap(self.pop, repeat(())):
                 found = last is item
-                if not found:
-                    behind.append(last)
+                if found:
+                    break
+                behind += (last,)  # not by a call: a signal handler could raise, and lose it
         except IndexError:
             pass
-        self.extend(reversed(behind))
+        finally:
+            self.extend(reversed(behind))
         return found
 
 
@@ -132,13 +150,36 @@ class Ordered:
         """Return an iterator whose steps take the next item out, as Fifo's."""
         return map(Ordered.pop_next, repeat(self))
 
-    def put_back(self, item: Any, later: Iterable[Parcel]) -> None:
-        """Put back `item`, whose getter has left; the getters of `later` choose again."""
-        with self._lock:
-            self._put(item)
-            for parcel in later:
-                self._put(parcel.item)
-                parcel.item = self._get()
+    def put_back(self, item: Any, later: Sequence[Parcel]) -> BaseException | None:
+        """Put back `item`, whose getter has left; the getters of `later` choose again.
+
+        An exception that comes when it is in, as from a signal handler, is returned.
+        """
+        late: BaseException | None = None
+        count = len(self._items)
+        try:
+            with self._lock:
+                count = len(self._items)
+                try:
+                    self._put(item)
+                except BaseException as error:
+                    if len(self._items) == count:
+                        raise
+                    late = error
+                for parcel in later:
+                    try:
+                        self._put(parcel.item)
+                        parcel.item = self._get()
+                    except BaseException as error:  # noqa: BLE001  (returned)
+                        late = error
+                        if len(self._items) == count + 1:
+                            self._put(parcel.item)
+                        parcel.item = self._get()
+        except BaseException as error:
+            if len(self._items) == count:
+                raise
+            return error
+        return late
 
     def pop_next(self) -> Any:
         """Take the next item out. Raises IndexError if there is none."""

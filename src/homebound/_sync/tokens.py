@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from .waiters import Waiter
 
+TOKEN = (None,)  # what is added to a stock in one step
+
 
 class TokenQueue(WaitQueue):
     """A wait queue whose stock holds tokens. A subclass says how one is released."""
@@ -47,7 +49,7 @@ class TokenQueue(WaitQueue):
         """Take a token without waiting, unless others wait."""
         if self._stock and not self._waiters:
             try:
-                self._stock.pop()
+                del self._stock[0]  # not pop: after a call, a signal handler could raise
             except IndexError:
                 return False
             return True

@@ -120,7 +120,10 @@ class WaitQueue:
         raise NotImplementedError
 
     def _give_back(self, waiter: Waiter) -> None:
-        """Undo the `_take` of a granted waiter that has left, and serve. Any thread."""
+        """Undo the `_take` of a waiter that leaves, and set `waiter.left`. Under the guard.
+
+        In one step, as `_take`. The caller serves afterwards.
+        """
         raise NotImplementedError
 
     # Under the guard, or acquiring it.
@@ -225,9 +228,9 @@ class WaitQueue:
         with self._guard:
             if waiter.granted or waiter.left:
                 return False
-            waiter.left = True
             if waiter in self._waiters:  # else an exception has kept it from joining
                 self._waiters.remove(waiter)
+            waiter.left = True
         self._serve()  # the waiter behind it may need less
         return True
 
@@ -236,13 +239,15 @@ class WaitQueue:
         if self._guard._is_owned():
             self._later(self._leave, waiter)
             return
-        if self._withdraw(waiter):
-            return
-        with self._guard:
-            if waiter.left:
-                return
-            waiter.left = True
-        self._give_back(waiter)
+        self._surely(self._go, waiter)
+
+    def _go(self, waiter: Waiter) -> None:
+        """Do the steps of `_leave` that have not been done. See `_surely`."""
+        if not self._withdraw(waiter):
+            with self._guard:
+                if not waiter.left:
+                    self._give_back(waiter)
+            self._serve()
 
     def _leave_unseen(self, waiter: Waiter) -> None:
         """Do `_leave`, from a finaliser; often the waiter has left before."""
@@ -277,8 +282,12 @@ class WaitQueue:
             self._leave_unseen(waiter)
             raise
         except BaseException:
-            waiter.forget()
-            self._leave(waiter)
+            try:
+                waiter.forget()
+                self._leave(waiter)
+            except BaseException:  # noqa: BLE001  (the first one is raised)
+                waiter.forget()
+                start_thread(self._leave, (waiter,))
             raise
 
     def _rearm(self, waiter: TaskWaiter) -> bool:
@@ -302,19 +311,27 @@ class WaitQueue:
             self._leave_unseen(waiter)
             raise
         except BaseException:
-            self._leave(waiter)
+            try:
+                self._leave(waiter)
+            except BaseException:  # noqa: BLE001  (the first one is raised)
+                start_thread(self._leave, (waiter,))
             raise
         return waiter
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
         """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
-        if current_context() is not None:
-            try:
-                waiter: Waiter = block_on(self._wait(want), timeout=timeout)
-            except TimeoutError:
+        if current_context() is None:
+            return self._wait_parked(timeout, want)
+        granted: list[Waiter] = []
+        try:
+            block_on(self._wait_in_task(want, granted), timeout=timeout)
+            return granted[0]
+        except BaseException as error:
+            for waiter in granted:  # on its way here when the exception came
+                self._leave(waiter)
+            if isinstance(error, TimeoutError):
                 return None
-            return waiter
-        return self._wait_parked(timeout, want)
+            raise
 
     _plain_wait_sync = _wait_sync
 
@@ -324,6 +341,10 @@ class WaitQueue:
         if waiter is not None:
             self._note_waited_sync(waiter)
         return waiter
+
+    async def _wait_in_task(self, want: Any, granted: list[Waiter]) -> None:
+        waiter = await self._wait(want)
+        granted += (waiter,)  # not by a call, after which a signal handler could raise
 
     def _wait_parked(
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
@@ -350,7 +371,11 @@ class WaitQueue:
             finally:
                 parked.pop(waiter.who, None)
         except BaseException:  # Ctrl-C
-            self._leave(waiter)
+            try:
+                parked.pop(waiter.who, None)  # the one above may have failed
+                self._leave(waiter)
+            except BaseException:  # noqa: BLE001  (the first one is raised)
+                start_thread(self._leave, (waiter,))
             raise
 
     def __reduce__(self) -> NoReturn:

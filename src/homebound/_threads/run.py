@@ -65,7 +65,9 @@ def run(
     """Run a coroutine as asyncio.run does, with this thread as the main context's home meanwhile.
 
     The thread holds the big lock at all times except while its loop sleeps. `main` may be any
-    awaitable, as in asyncio since Python 3.14. `debug` is asyncio's debug mode.
+    awaitable, as in asyncio since Python 3.14. `debug` is asyncio's debug mode: it also watches for
+    stalls, as `watch_stalls` does, and raises WrongThread for a transport or stream of asyncio's
+    that is used in another home than its own.
 
     At the end tasks are cancelled and waited for, asynchronous generators and workers shut down:
     for at most `shutdown_timeout` seconds, if given. What has not ended by then is abandoned: the

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .._core.mailbox import check_open
-from .._errors import ContextClosed, ContextError
+from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .block_on import block_on
 
 if TYPE_CHECKING:
@@ -66,20 +66,25 @@ class Session:
         name = getattr(subject, "__qualname__", type(subject).__qualname__)
         self._task = self._home.spawn(self._serve(), name=f"{background.name}: {name}")
 
-    def ask(self, make: Make[T], leave: Leave | None = None) -> T:
-        """Have the task await `make()`, and wait for its outcome.
+    def ask(self, make: Make[T], leave: Leave | None = None) -> asyncio.Future[T]:
+        """Have the task await `make()`, and return the outcome, a future that is done.
 
         If it succeeds, `leave(error)` is awaited in case the task is cancelled before its next
-        call. Called from: any thread.
+        call. Raises if the call could not be made, or was interrupted. Called from: any thread.
         """
         check_open(self._home)  # not the background's present home, which may be another
         try:
-            return block_on(self._ask(make, leave), self._home)
+            outcome = block_on(self._ask(make, leave), self._home)
         except asyncio.CancelledError:
             if not self._home._ending:
                 raise
-            message = f"{self._background!r} was stopped before the call was done"
-            raise ContextClosed(message) from None
+        else:
+            if not (outcome.cancelled() and self._home._ending):
+                return outcome
+        raise ContextClosed(self._why_stopped())
+
+    def _why_stopped(self) -> str:
+        return f"{self._background!r} was stopped before the call was done"
 
     def end(self, make: Make[Any] | None = None) -> None:
         """Have the task end, after one more call, without waiting. Called from: any thread."""
@@ -90,23 +95,25 @@ class Session:
 
     # At home.
 
-    async def _ask(self, make: Make[T], leave: Leave | None) -> T:
+    async def _ask(self, make: Make[T], leave: Leave | None) -> asyncio.Future[T]:
         if self._task.done():
+            if self._home._ending:
+                raise ContextClosed(self._why_stopped())
             message = f"task {self._task.get_name()!r} was cancelled, and makes no more calls"
             raise ContextError(message)
         call = _Call(make, leave)
         self._put(call)
-        while True:
+        # For the task, too: as the home ends, it may be cancelled before it takes the call.
+        ends = (call.outcome, self._task)
+        while not any(each.done() for each in ends):
             try:
                 # Not `await call.outcome`, which a cancellation of this task would cancel.
-                await asyncio.wait([call.outcome])
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 if not call.outcome.done():
                     self._task.cancel()
-                continue
-            break  # last: see BigLock._wait
-        outcome: T = call.outcome.result()
-        return outcome
+        call.outcome.cancel()  # if the task ended without it
+        return call.outcome
 
     def _put_last(self, make: Make[Any] | None) -> None:
         if make is not None:
@@ -213,10 +220,12 @@ class IteratorFace(Generator[T, S, None]):
                 self._session = Session(self._background, self._source)
                 self._steps = type(self._source).__aiter__(self._source)
             step = partial(getattr(self._steps, method), *args)
-            return self._session.ask(step, partial(_aclose, self._steps))
-        except BaseException:
-            self._end()
-            raise
+            outcome = self._session.ask(step, partial(_aclose, self._steps))
+            try:
+                return outcome.result()
+            except BaseException:
+                self._end()
+                raise
         finally:
             self._turn.release()
 
@@ -252,9 +261,8 @@ class ContextManagerFace(AbstractContextManager[T, bool | None]):
         manager = self._manager
         session = Session(self._background, manager)
         try:
-            value = session.ask(
-                partial(type(manager).__aenter__, manager), partial(_leave, manager)
-            )
+            enter = partial(type(manager).__aenter__, manager)
+            value = session.ask(enter, partial(_leave, manager)).result()
         except BaseException:
             session.end()
             raise
@@ -269,10 +277,17 @@ class ContextManagerFace(AbstractContextManager[T, bool | None]):
     ) -> bool | None:
         manager = self._manager
         session = self._sessions.pop()
+        leave = partial(type(manager).__aexit__, manager, kind, error, traceback)
         try:
-            return session.ask(partial(type(manager).__aexit__, manager, kind, error, traceback))
-        finally:
+            outcome = session.ask(leave)
+        except WouldDeadlock:
+            session.end(leave)  # this thread may not wait for it
+            raise
+        except BaseException:
             session.end()
+            raise
+        session.end()
+        return outcome.result()
 
 
 async def _leave(

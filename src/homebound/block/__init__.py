@@ -15,11 +15,14 @@ from ._extent import Extent as Extent
 from ._fault import Fault as Fault
 from ._fault import FaultDisk as FaultDisk
 from ._file import FileDisk as FileDisk
+from ._fsspec.disk import FsspecDisk as FsspecDisk
 from ._log import LogDisk as LogDisk
 from ._memory import MemoryDisk as MemoryDisk
 from ._open import open_disk as open_disk
 from ._overlay import OverlayDisk as OverlayDisk
 from ._overlay import OverlayInfo as OverlayInfo
+from ._qcow2.disk import Qcow2Disk as Qcow2Disk
+from ._scripts.errors import ScriptError as ScriptError
 from ._slice import SliceDisk as SliceDisk
 from ._throttle import ThrottleDisk as ThrottleDisk
 

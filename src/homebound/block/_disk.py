@@ -68,6 +68,11 @@ class Disk(ABC):
     maximum_transfer: int | None = None
     # `fast_zeroes` may succeed. Else it never does.
     can_fast_zero: bool = False
+    # What a server says that it does: a flush, FUA and a trim are allowed even if they do nothing.
+    can_flush: bool = True
+    can_fua: bool = True
+    can_trim: bool = True
+    rotational: bool = False  # seeks take long
 
     _gate: Gate  # counts the requests; see _gate.py
 
@@ -387,6 +392,14 @@ class BlockingDisk(Disk):
     """
 
     blocking: Operations[None]
+
+    @property
+    def slices(self) -> int:
+        """How many workers share the requests that a server receives together from a client.
+
+        Called from: any thread.
+        """
+        return 4
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` on, in a worker. Raises OSError when the disk fails.

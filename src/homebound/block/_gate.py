@@ -138,10 +138,17 @@ class Gate:
 
     def shut(self, owner: object) -> None:
         """Begin a section, that of `owner`: from now on nothing goes in."""
-        with self._guard:
-            self._drains += 1
-            self._owners.append(owner)
-            self.closed = True
+        begun = False
+        try:
+            with self._guard:
+                self._drains += 1
+                begun = True  # no call between the two, after which a signal handler could raise
+                self._owners.append(owner)
+                self.closed = True
+        except BaseException:
+            if begun:
+                self.reopen(owner)
+            raise
 
     async def emptied(self) -> None:
         """Wait until nothing is inside."""
@@ -153,9 +160,16 @@ class Gate:
 
     def reopen(self, owner: object) -> None:
         """End a section; the last one admits the waiting requests, in their order."""
+        self._entrance._surely(self._end_section, owner, [])
+
+    def _end_section(self, owner: object, ended: list[None]) -> None:
         with self._guard:
-            self._drains -= 1
-            self._owners.remove(owner)
+            owners = self._owners
+            if not ended:  # else it was cut short after this, and only has to let requests in
+                at = owners.index(owner) if owner in owners else len(owners)
+                del owners[at : at + 1]  # no call from here on, after which a handler could raise
+                self._drains -= 1
+                ended += (None,)
         self._let_in()
 
     def _let_in(self) -> None:
@@ -198,8 +212,15 @@ class _Entrance(WaitQueue):
         waiter.granted = True
         return True
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        self._gate.leave()
+    def _give_back(self, waiter: Waiter) -> None:
+        del self._gate.inside[0]  # not by a call: see WaitQueue._take
+        waiter.left = True
+
+    def _go(self, waiter: Waiter) -> None:
+        super()._go(waiter)
+        gate = self._gate
+        if gate.closed and not gate.inside:
+            gate.tell_empty()
 
     def _describe(self) -> str:
         return "requests"
@@ -218,8 +239,9 @@ class _Exit(WaitQueue):
         waiter.granted = not self._gate.inside
         return waiter.granted
 
-    def _give_back(self, _waiter: Waiter) -> None:
-        """Do nothing: emptiness is not used up."""
+    def _give_back(self, waiter: Waiter) -> None:
+        """Give back nothing: emptiness is not used up."""
+        waiter.left = True
 
     def _describe(self) -> str:
         return "sections"

@@ -30,7 +30,9 @@ _ADVICE = {
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY}
 
 
-def open_image(path: str | os.PathLike[str], *, read_only: bool, lock: bool) -> tuple[int, int]:
+def open_image(
+    path: str | os.PathLike[str], *, read_only: bool, lock: bool, unchanging: bool = False
+) -> tuple[int, int]:
     """Return a descriptor of the image and its size in bytes, perhaps locked. Raises ImageError."""
     name = os.fspath(path)
     # O_NONBLOCK: opening a pipe would wait for its writer. Files and block devices ignore it.
@@ -44,7 +46,7 @@ def open_image(path: str | os.PathLike[str], *, read_only: bool, lock: bool) -> 
         if not read_only:
             _check_writable(fd, name)
         if lock:
-            lock_image(fd, name, read_only=read_only)
+            lock_image(fd, name, read_only=read_only, unchanging=unchanging)
     except BaseException:
         os.close(fd)
         raise

@@ -30,8 +30,10 @@ _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length, pid
 _NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY}
 
 
-def lock_image(fd: int, name: str, *, read_only: bool) -> None:
+def lock_image(fd: int, name: str, *, read_only: bool, unchanging: bool = False) -> None:
     """Lock the open image against a second writer, as QEMU does; a reader shares it with all.
+
+    A reader for which it must be `unchanging` shares it with readers only.
 
     Does nothing where the file system has no such locks. Raises ImageLocked, which names the
     kind of program that is in the way, or ImageError.
@@ -39,9 +41,9 @@ def lock_image(fd: int, name: str, *, read_only: bool) -> None:
     if _SET is None or _GET is None or not _can_lock(fd, _GET):
         return
     does = {_READ} if read_only else {_READ, _WRITE}
-    denies = set() if read_only else {_WRITE, _RESIZE}
+    denies = {_WRITE, _RESIZE} if unchanging or not read_only else set()
     own = {_DOES + number for number in does} | {_DENIES + number for number in denies}
-    if not read_only:
+    if denies:
         own.add(_IS_HOMEBOUND)
     contradicting = [_DENIES + number for number in does] + [_DOES + number for number in denies]
     for byte in sorted(own):

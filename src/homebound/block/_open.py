@@ -1,21 +1,23 @@
-"""Disks by name: a path, memory:SIZE, overlay:PATH."""
+"""Disks by name: a path, memory:SIZE, overlay:PATH, a script, an NBD URI."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import os
 import re
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
 from ._file import FileDisk
 from ._memory import MemoryDisk
 from ._overlay import OverlayDisk
 from ._overlay_file import base_path_of
-from ._probe import RAW, probe
+from ._probe import QCOW2, RAW, probe
+from ._qcow2.disk import Qcow2Disk
+from ._scripts.open import open_script_disk
 from ._to_end import to_end
 
 if TYPE_CHECKING:
@@ -34,10 +36,14 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
     - `overlay:PATH`: the overlay in that file, on the base that the file names, which is opened
       read-only and closed with it. Only what is asked for so is opened as an overlay: a guest that
       could write one's header into a raw image would else have any file opened.
-    - Anything else is the path of a raw image. One that has the sign of another format is refused,
-      for its bytes are no disk's.
+    - An NBD URI: the export of a server, as an `NBDDisk`. Connecting is tried once.
+    - `PATH.py`: a Python script, which is run (see docs/serve.md), or an nbdkit plugin.
+    - Anything else is the path of an image: qcow2 by its first bytes, which takes `read_only=True`,
+      or else raw. One with the sign of another format is refused, for its bytes are no disk's. A
+      qcow2 image that names a backing file is refused too, as a guest can write such bytes into a
+      raw image and would have any file opened; make a `Qcow2Disk`.
 
-    It is opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
+    All are opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
 
     >>> import homebound
     >>> from homebound.block import open_disk
@@ -46,14 +52,27 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
 
     Called from: task.
     """
+    name = os.fspath(spec)
+    if _URI.match(name):
+        return await _connect(name, read_only=read_only)
     opened: list[Disk] = []
     try:
-        await to_end(partial(_open_into, opened, os.fspath(spec), read_only=read_only))
+        await to_end(partial(_open_into, opened, name, read_only=read_only))
     except asyncio.CancelledError:
         for disk in opened:
             disk.close()
         raise
     return opened[0]
+
+
+async def _connect(uri: str, *, read_only: bool) -> Disk:
+    """Connect to an export. NBD is a room above this one, so its client is loaded by name."""
+    nbd: Any = importlib.import_module("homebound.nbd")
+    try:
+        disk: Disk = await nbd.NBDDisk.connect(uri, read_only=read_only)
+    except ValueError as error:
+        raise ImageError(errno.EINVAL, str(error)) from error
+    return disk
 
 
 def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
@@ -65,25 +84,36 @@ def _open(spec: str, *, read_only: bool) -> Disk:
         return MemoryDisk(_size(spec), read_only=read_only)
     if spec.startswith(_OVERLAY):
         return _open_overlay(spec.removeprefix(_OVERLAY), read_only=read_only)
-    if _URI.match(spec):
-        raise _refusal(spec, "this version has no NBD client")
-    if spec.endswith(".py") and Path(spec).is_file():
-        raise _refusal(spec, "it is a Python script, and this version runs none")
-    _check_format(spec)
+    if spec.endswith(".py"):
+        return _open_script(spec, read_only=read_only)
+    if _format_of(spec) == QCOW2:
+        if not read_only:
+            raise _refusal(spec, "it is a qcow2 image, which can only be read: read_only=True")
+        return Qcow2Disk(spec, backing=False)
     return FileDisk(spec, read_only=read_only)
 
 
-def _check_format(path: str) -> None:
+def _open_script(path: str, *, read_only: bool) -> Disk:
+    try:
+        return open_script_disk(path, read_only=read_only)
+    except DiskError:
+        raise
+    except OSError as error:
+        raise _refusal(path, error.strerror or "it cannot be read", error.errno) from error
+
+
+def _format_of(path: str) -> str:
     try:
         found = probe(path)
         base = base_path_of(path)
     except OSError:
-        return  # opening it tells what is wrong, if anything but its beginning is
+        return RAW  # opening it tells what is wrong, if anything but its beginning is
     if base is not None:
         raise _refusal(path, f"it is an overlay; open it as {_OVERLAY}{path}")
-    if found != RAW:
+    if found not in (RAW, QCOW2):
         text = f"it is a {found} image, which is not read; convert it (qemu-img convert -O raw)"
         raise _refusal(path, text)
+    return found
 
 
 def _open_overlay(path: str, *, read_only: bool) -> Disk:
@@ -115,7 +145,19 @@ def _open_base(path: str) -> Disk:
         raise
     except OSError:
         is_overlay = False  # opening it tells what is wrong
-    return _open_overlay(path, read_only=True) if is_overlay else FileDisk(path, read_only=True)
+    if is_overlay:
+        return _open_overlay(path, read_only=True)
+    if _sign_of(path) == QCOW2:  # the overlay's file does not say which of the two it was
+        text = "it is qcow2; make an OverlayDisk with its bytes (FileDisk) or its disk (Qcow2Disk)"
+        raise _refusal(path, text)
+    return FileDisk(path, read_only=True)
+
+
+def _sign_of(path: str) -> str:
+    try:
+        return probe(path)
+    except OSError:
+        return RAW  # opening it tells what is wrong
 
 
 def _size(spec: str) -> int:

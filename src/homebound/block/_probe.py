@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from typing import Final
 
 RAW: Final = "raw"
+QCOW2: Final = "qcow2"
 
 _LOOK_AT = 512  # bytes
 
 # (format, offset, what stands there)
 _SIGNS = (
-    ("qcow2", 0, b"QFI\xfb\0\0\0\x02"),
-    ("qcow2", 0, b"QFI\xfb\0\0\0\x03"),
+    (QCOW2, 0, b"QFI\xfb\0\0\0\x02"),
+    (QCOW2, 0, b"QFI\xfb\0\0\0\x03"),
     ("qcow", 0, b"QFI\xfb"),
     ("qed", 0, b"QED\0"),
     ("vmdk", 0, b"KDMV"),

@@ -35,12 +35,17 @@ class RawFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, read_only: bool, lock: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool,
+        lock: bool = False,
+        unchanging: bool = False,
     ) -> None:
         self.path: str = os.fspath(path)
         self.read_only: bool = read_only
         self.size: int
-        fd, self.size = open_image(path, read_only=read_only, lock=lock)
+        fd, self.size = open_image(path, read_only=read_only, lock=lock, unchanging=unchanging)
         self._descriptor = Descriptor(fd)
         # The error that a flush has reported, or None. Written once, by whichever thread meets it
         # (a single assignment, atomic on every build); from then on every flush reports it.

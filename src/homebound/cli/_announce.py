@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from ._sizes import show_size
@@ -16,6 +16,30 @@ if TYPE_CHECKING:
     from ..block import Disk
 
 
+class Announced(Protocol):
+    """One line of the announcement."""
+
+    @property
+    def name(self) -> str:
+        """The name of the export, for its URI."""
+
+    @property
+    def label(self) -> str:
+        """What it is, in messages."""
+
+    @property
+    def size(self) -> int | None:
+        """The size of the export in bytes, if it is known."""
+
+    @property
+    def details(self) -> str:
+        """What there is to say after the label."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether there are more of it, under names that follow the URI."""
+
+
 @dataclass(frozen=True)
 class NamedDisk:
     """A disk with the name of its export; `label` is its name in messages."""
@@ -24,14 +48,32 @@ class NamedDisk:
     label: str
     disk: Disk
     round_size: int = 1
+    by_name: bool = False
 
     @property
     def size(self) -> int:
         """The size of the export in bytes: that of the disk, rounded up."""
         return -(-self.disk.size // self.round_size) * self.round_size
 
+    @property
+    def details(self) -> str:
+        """Its size, and whether it is read-only."""
+        access = ", read-only" if self.disk.read_only else ""
+        return f", {show_size(self.size)}{access}"
 
-def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
+
+@dataclass(frozen=True)
+class NamedSource:
+    """Exports that are found when a client asks for them."""
+
+    name: str
+    label: str
+    by_name: bool = False
+    size: None = None
+    details: str = ""
+
+
+def announce(uris: Sequence[str], exports: Iterable[Announced]) -> str:
     """Write the URIs to standard output, for scripts, and a line an export to standard error.
 
     Returns the line of the first export. Raises OutputError.
@@ -41,13 +83,19 @@ def announce(uris: Sequence[str], exports: Iterable[NamedDisk]) -> str:
         own = [uri_of(uri, export.name) for uri in uris]
         for uri in own:
             put(uri)
-        access = ", read-only" if export.disk.read_only else ""
+        if export.by_name:
+            own = [_uri_of_any(uri) for uri in own]
         where = " and ".join(own) or "a socket that has no URI"
-        lines.append(f"serving {export.label}, {show_size(export.size)}{access}, at {where}")
+        lines.append(f"serving {export.label}{export.details}, at {where}")
         tell(lines[-1])
     if sys.stderr is not None and sys.stderr.isatty():
         tell("Ctrl-C stops")
     return lines[0]
+
+
+def _uri_of_any(uri: str) -> str:
+    place, mark, query = uri.partition("?")
+    return f"{place.rpartition('/')[0]}/NAME{mark}{query}"
 
 
 def uri_of(uri: str, name: str) -> str:

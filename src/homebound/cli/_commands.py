@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import replace
 
 import click
 
 from .._threads.run import run
 from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
-from ._disks import AUTO, FORMATS, MEMORY, Opener
-from ._exports import open_exports
+from ._began import Progress
+from ._bench_command import bench
+from ._copy_command import copy
+from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
+from ._exports import Choice, open_exports
+from ._info_command import info
 from ._serve import Service
 from ._signals import Signals
+from ._tls import tls_context
 from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
 
 _DEFAULT_SIZE = 1 << 30
 
 
-@dataclass
-class Progress:
-    """The state of the program, as click's `obj`."""
-
-    began: bool = False  # the command, after click has parsed its arguments
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="homebound")
 def homebound() -> None:
-    """Serve disks over NBD."""
+    """Serve disks over NBD, copy them, show what they are, and measure them."""
+
+
+for _command in (copy, info, bench):
+    homebound.add_command(_command)
 
 
 @homebound.command()
 @click.argument("image", required=False, type=SPEC)
+@click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
     "--size",
     type=SIZE,
@@ -52,7 +55,24 @@ def homebound() -> None:
     "--dir",
     "directory",
     type=PATH,
-    help="Export each image in this directory under its file's name.",
+    help="Export the images in this directory, by the names of their files, as they are asked for.",
+)
+@click.option(
+    "--script",
+    type=PATH,
+    help="Serve the disk of this Python script, or of this nbdkit plugin. The arguments KEY=VALUE "
+    "are its parameters.",
+)
+@click.option(
+    "--overlay",
+    type=PATH,
+    help="Leave the image as it is, and write to this file, which is made if there is none.",
+)
+@click.option(
+    "--overlay-per-client",
+    is_flag=True,
+    help="Leave images as they are, and keep the writes of each connection in memory, until it "
+    "ends.",
 )
 @click.option(
     "--format",
@@ -60,7 +80,8 @@ def homebound() -> None:
     type=click.Choice(FORMATS),
     default=AUTO,
     show_default=True,
-    help="Take images for this format. `raw` serves their bytes as they are.",
+    help="Take images for this format. `raw` serves their bytes as they are, `qcow2` follows the "
+    "backing files that they name.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")
@@ -97,6 +118,24 @@ def homebound() -> None:
     "Zeroes follow the end.",
 )
 @click.option(
+    "--tls-certificates",
+    type=PATH,
+    help="Let clients encrypt the connection, with server-cert.pem and server-key.pem in this "
+    "directory.",
+)
+@click.option(
+    "--tls-verify-peer",
+    is_flag=True,
+    help="With --tls-certificates, accept only clients whose certificate ca-cert.pem has signed.",
+)
+@click.option(
+    "--tls-psk",
+    type=PATH,
+    help="Let clients encrypt the connection, with the keys in this file: lines USER:KEY, the key "
+    "in hexadecimal. Needs Python 3.13.",
+)
+@click.option("--tls-required", is_flag=True, help="Serve no client that does not encrypt.")
+@click.option(
     "--pidfile", type=PATH, help="Write the process's number here, once clients can connect."
 )
 @click.option(
@@ -111,10 +150,14 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     ctx: click.Context,
     *,
     image: str | None,
+    parameters: tuple[str, ...],
     size: int | None,
     name: str,
     exports: tuple[tuple[str, str], ...],
     directory: str | None,
+    script: str | None,
+    overlay: str | None,
+    overlay_per_client: bool,
     image_format: str,
     read_only: bool,
     no_lock: bool,
@@ -125,13 +168,19 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     iothreads: int,
     max_connections: int | None,
     round_size: int | None,
+    tls_certificates: str | None,
+    tls_verify_peer: bool,
+    tls_psk: str | None,
+    tls_required: bool,
     pidfile: str | None,
     command: str | None,
 ) -> None:
     """Serve IMAGE, a raw disk image or block device, over NBD until Ctrl-C or SIGTERM.
 
-    Without IMAGE, --export and --dir, serve a disk in memory, which takes room only where it is
-    written.
+    IMAGE may be a Python script, too: `disk.py KEY=VALUE...` is the same as --script.
+
+    Without IMAGE, --export, --dir and --script, serve a disk in memory, which takes room only where
+    it is written.
 
     The URI of each export is written to standard output once clients can connect. SIGUSR1 shows
     statistics. SIGTERM, SIGINT, SIGHUP and SIGQUIT stop the server: requests in flight are
@@ -141,24 +190,61 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     it is ready (NOTIFY_SOCKET).
     """
     ctx.ensure_object(Progress).began = True
-    if image is None and not exports and directory is None:
-        image = f"{MEMORY}{size or _DEFAULT_SIZE}"
-    elif size is not None:
-        raise click.UsageError("--size is for a disk in memory; IMAGE has its own size")
-    named = [(name, image), *exports] if image is not None else exports
-    limits = {"max_connections": max_connections, "round_size": round_size}
-    opener = Opener(image_format, read_only=read_only, lock=not no_lock)
+    choice = choose(image, parameters, script, name, exports, directory, size)
+    choice = replace(choice, overlay=overlay, overlay_per_client=overlay_per_client)
+    choice.check(read_only=read_only)
+    tls = tls_context(tls_certificates, tls_psk, verify_peer=tls_verify_peer, required=tls_required)
+    limits = {
+        "max_connections": max_connections,
+        "round_size": round_size,
+        "tls": tls,
+        "tls_required": tls_required,
+    }
+    lock = not no_lock
+    opener = Opener(image_format, read_only=read_only, lock=lock, overlay=choice.has_overlay)
     with Signals() as signals, ExitStack() as stack:
         address = _address(unix, host, port, descriptors)
         if address is None and command is not None:
             private = stack.enter_context(tempfile.TemporaryDirectory(prefix="homebound-"))
             address = Address(f"{private}/nbd.sock")
         signals.overdue = opener.overdue
-        served = open_exports(named, directory, opener, stack, round_size=round_size or 1)
+        served = open_exports(choice, opener, stack, round_size=round_size or 1)
         service = Service(served, address or Address(), iothreads, limits, pidfile, command)
         with closing(service.run(signals)) as work:  # for the case that no loop can be made
             status = run(work)
     ctx.exit(status)
+
+
+def choose(  # noqa: PLR0913, PLR0917  (one parameter an option)
+    image: str | None,
+    parameters: tuple[str, ...],
+    script: str | None,
+    name: str,
+    exports: tuple[tuple[str, str], ...],
+    directory: str | None,
+    size: int | None,
+) -> Choice:
+    """Return what the arguments name. Raises UsageError."""
+    if script is not None and image is not None:
+        parameters = (image, *parameters)
+        image = None
+    elif image is not None and image.endswith(SCRIPT):
+        image, script = None, image
+    if parameters and script is None:
+        raise click.UsageError(f"Got unexpected extra argument ({parameters[0]})")
+    if image is None and script is None and not exports and directory is None:
+        image = f"{MEMORY}{size or _DEFAULT_SIZE}"
+    elif size is not None:
+        raise click.UsageError("--size is for a disk in memory; IMAGE has its own size")
+    named = ((name, image), *exports) if image is not None else exports
+    return Choice(named, directory, script, [_parameter(each) for each in parameters], name)
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    key, mark, value = text.partition("=")
+    if not (key and mark):
+        raise click.UsageError(f"{text!r} is no parameter of the script; write KEY=VALUE")
+    return key, value
 
 
 def _address(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk
-from ..block._probe import RAW, probe
+from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
+from ..block._probe import QCOW2, RAW, probe
+from ..block._scripts.open import open_script_disk
 from ._sizes import parse_size
 
 if TYPE_CHECKING:
@@ -15,10 +16,28 @@ if TYPE_CHECKING:
     from ..block import Disk
 
 AUTO = "auto"
-# The disk class of each format that can be read.
-_READERS: dict[str, Callable[..., Disk]] = {RAW: FileDisk}
+
+
+def _read_qcow2(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
+    """Open a qcow2 image, which is read-only whatever was asked.
+
+    It may name a backing file only if the user has said that it is qcow2: a guest that could write
+    a header into a raw image would else have any file served.
+    """
+    del read_only
+    return Qcow2Disk(path, backing=asked, lock=lock)
+
+
+def _read_raw(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
+    del asked
+    return FileDisk(path, read_only=read_only, lock=lock)
+
+
+# What opens the images of each format. `asked`: the user has named the format.
+_READERS: dict[str, Callable[..., Disk]] = {RAW: _read_raw, QCOW2: _read_qcow2}
 FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
+SCRIPT = ".py"
 _LONGEST_OPENING = 3.0  # seconds after the signal; nothing is served yet
 
 
@@ -34,27 +53,36 @@ def check_spec(spec: str) -> str:
 class Opener:
     """Opens disks as the options say."""
 
-    def __init__(self, image_format: str, *, read_only: bool, lock: bool) -> None:
+    def __init__(
+        self, image_format: str, *, read_only: bool, lock: bool, overlay: bool = False
+    ) -> None:
         self._format = image_format
-        self._read_only = read_only
+        # Below an overlay, disks are only read; the overlay itself is as the option says.
+        self.read_only = read_only or overlay
+        self.overlay_read_only = read_only
         self._lock = lock
         self._opening = ""  # read by another thread
 
     def open(self, spec: str) -> Disk:
-        """Open the disk that a checked `spec` names: `memory:SIZE`, or an image by its path.
+        """Open the disk that a checked `spec` names: `memory:SIZE`, a script, or an image.
 
         Raises DiskError.
         """
         if spec.startswith(MEMORY):
-            return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self._read_only)
+            return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self.read_only)
         self._opening = spec
+        if spec.endswith(SCRIPT):
+            return open_script_disk(spec, read_only=self.read_only)
         name = _format_of(spec) if self._format == AUTO else self._format
         if name not in _READERS:
             raise _not_read(spec, name)
         try:
-            return _READERS[name](spec, read_only=self._read_only, lock=self._lock)
+            asked = self._format != AUTO
+            return _READERS[name](spec, read_only=self.read_only, lock=self._lock, asked=asked)
         except ImageLocked as error:
-            advice = "--read-only shares it, --no-lock opens it anyway"
+            advice = "--no-lock opens it anyway"
+            if name == RAW:
+                advice = f"--read-only shares it, {advice}"
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
 
     def overdue(self, seconds: float) -> str | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..nbd import NBDServer
-    from ._announce import NamedDisk
+    from ._announce import Announced
 
 GRACE = 5.0  # seconds for the clients to read their replies
 _CUT_OFF = 3.0  # seconds more for clients and requests that were aborted then
@@ -23,7 +23,7 @@ _IN_TIME = GRACE - 0.5
 class End:
     """Stops the server, and tells when waiting for that is of no use."""
 
-    def __init__(self, server: NBDServer, exports: Sequence[NamedDisk]) -> None:
+    def __init__(self, server: NBDServer, exports: Sequence[Announced]) -> None:
         self._server = server
         self._what = ", ".join(export.label for export in exports)
         # When `overdue` first saw no clients, in seconds after the signal.

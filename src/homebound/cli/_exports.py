@@ -1,26 +1,30 @@
-"""The exports by name: IMAGE, `--export NAME=SPEC`, the files of `--dir DIR`."""
+"""The exports that the options name, opened."""
 
 from __future__ import annotations
 
-import errno
 import os
-from dataclasses import replace
-from pathlib import Path
+import signal
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
-from ..block import DiskError, FileDisk, ImageError
-from ._announce import NamedDisk
+from ..block import OverlayDisk, ScriptError
+from ..block._scripts.open import open_script
+from ..block._scripts.plugin import Plugin
+from ._announce import NamedDisk, NamedSource
+from ._directory import Directory
 from ._disks import MEMORY, check_spec, label_of
-from ._errors import ServeError
+from ._found import FoundExports, PluginExports
 from ._stdio import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
     from ..block import Disk
+    from ..nbd import Exports
+    from ._announce import Announced
     from ._disks import Opener
 
 
@@ -37,83 +41,109 @@ def split_export(text: str) -> tuple[str, str]:
     return name, check_spec(spec)
 
 
-def open_exports(
-    named: Iterable[tuple[str, str]],
-    directory: str | None,
-    opener: Opener,
-    disks: ExitStack,
-    *,
-    round_size: int,
-) -> list[NamedDisk]:
-    """Open the disks of all exports; the stack `disks` closes them.
+@dataclass(frozen=True)
+class Choice:
+    """The options that choose what is served."""
 
-    Raises DiskError, ServeError, UsageError, and OSError if the directory cannot be read.
+    named: Sequence[tuple[str, str]] = ()  # name and SPEC
+    directory: str | None = None
+    script: str | None = None
+    parameters: Sequence[tuple[str, str]] = ()  # of the script
+    name: str = ""  # of its export
+    overlay: str | None = None
+    overlay_per_client: bool = False
+
+    def check(self, *, read_only: bool) -> None:
+        """Raise UsageError for options that contradict each other."""
+        if self.overlay is not None:
+            single = len(self.named) + (self.script is not None) == 1 and self.directory is None
+            if not single or self.overlay_per_client:
+                text = "--overlay is for one image; --overlay-per-client is for any number"
+                raise click.UsageError(text)
+        if self.overlay_per_client and read_only:
+            raise click.UsageError("--overlay-per-client keeps writes, which --read-only rejects")
+
+    @property
+    def has_overlay(self) -> bool:
+        """Whether what is named is only read, and writes go elsewhere."""
+        return self.overlay is not None or self.overlay_per_client
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is served, for NBDServer and for people."""
+
+    exports: Mapping[str, Disk] | Exports
+    shown: Sequence[Announced]
+    find_timeout: float | None = 10.0
+
+
+def open_exports(choice: Choice, opener: Opener, disks: ExitStack, *, round_size: int) -> Opened:
+    """Open what is open as long as the server; the stack `disks` closes it.
+
+    Raises DiskError, UsageError, and OSError if a directory or a script cannot be read.
     """
-    exports = [
+    fixed = [
         NamedDisk(name, label_of(spec), disks.enter_context(opener.open(spec)))
-        for name, spec in named
+        for name, spec in choice.named
     ]
+    plugin = None
+    if choice.script is not None:
+        opened = _run(choice.script, choice.parameters, opener)
+        if isinstance(opened, Plugin):
+            disks.callback(_clean_up, opened)
+            plugin = PluginExports(opened, _stop)
+        else:
+            disk = disks.enter_context(opened)
+            fixed.insert(0, NamedDisk(choice.name, choice.script, disk))
+    if choice.overlay is not None:
+        fixed = [_overlaid(fixed, choice.overlay, opener, disks)]
+    fixed = [replace(export, round_size=round_size) for export in fixed]
+    _check_names(fixed)
+    directory = None if choice.directory is None else Directory(choice.directory, opener)
+    by_name = {export.name: export.disk for export in fixed}
+    shown: list[Announced] = [*fixed]
     if directory is not None:
-        exports += _open_directory(directory, opener, disks)
-    exports = [replace(export, round_size=round_size) for export in exports]
-    names = [export.name for export in exports]
+        shown.append(NamedSource("", f"the images in {directory.path}", by_name=True))
+    if plugin is not None:
+        shown.append(NamedSource("", plugin.plugin.path))
+    if directory is None and plugin is None and not choice.overlay_per_client:
+        return Opened(by_name, shown)
+    exports = FoundExports(by_name, directory, plugin, overlay=choice.overlay_per_client)
+    # A plugin may make a client wait until another one has gone.
+    return Opened(exports, shown, None if plugin is not None else 10.0)
+
+
+def _run(path: str, parameters: Sequence[tuple[str, str]], opener: Opener) -> Disk | Plugin:
+    try:
+        return open_script(path, parameters, read_only=opener.read_only)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
+def _overlaid(fixed: Sequence[NamedDisk], path: str, opener: Opener, disks: ExitStack) -> NamedDisk:
+    if len(fixed) != 1:
+        raise click.UsageError("--overlay is for one image; a plugin has --overlay-per-client")
+    (base,) = fixed
+    disk = disks.enter_context(OverlayDisk(base.disk, path, read_only=opener.overlay_read_only))
+    return NamedDisk(base.name, f"{label_of(path)} over {base.label}", disk)
+
+
+def _check_names(fixed: Sequence[NamedDisk]) -> None:
+    names = [export.name for export in fixed]
     for name in names:
         if names.count(name) > 1:
             raise click.UsageError(f"two exports are named {name!r}")
-    return exports
 
 
-def _open_directory(directory: str, opener: Opener, disks: ExitStack) -> list[NamedDisk]:
-    """Open the images of a directory; one that cannot be served is left out, with a message."""
-    where = _place_of(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), close=True)
-    exports = []
-    for name in _names_in(directory):
-        path = os.path.join(directory, name)  # noqa: PTH118  (a Path would drop a leading "./")
-        try:
-            name.encode()
-            disk = _open_inside(where, path, opener)
-        except UnicodeEncodeError:
-            tell(f"homebound: {path!r} is left out: its name is not UTF-8")
-        except DiskError as error:
-            tell(f"homebound: {path!r} is left out: {error}")
-        else:
-            exports.append(NamedDisk(name, label_of(path), disks.enter_context(disk)))
-    if not exports:
-        raise ServeError(f"there is no image to serve in {directory!r}")
-    return exports
-
-
-def _names_in(directory: str) -> list[str]:
-    """Return the names of the files that are neither hidden nor directories, sorted."""
-    return sorted(
-        name
-        for name in os.listdir(directory)  # noqa: PTH208  (names, not paths, are wanted)
-        if not name.startswith(".") and not os.path.isdir(f"{directory}/{name}")  # noqa: PTH112
-    )
-
-
-def _open_inside(where: Path, path: str, opener: Opener) -> Disk:
-    """Open the image if it is inside the directory, after following symbolic links.
-
-    The path is checked first, as opening some devices has side effects, and then the place of the
-    opened file, as a link may have been changed in between.
-    """
-    if where not in Path(os.path.realpath(path)).parents:
-        raise _leads_out()
-    disk = opener.open(path)
-    if isinstance(disk, FileDisk) and where not in _place_of(disk.blocking.fd).parents:
-        disk.close()
-        raise _leads_out()
-    return disk
-
-
-def _leads_out() -> ImageError:
-    return ImageError(errno.EPERM, "it is a symbolic link that leads out of the directory")
-
-
-def _place_of(fd: int, *, close: bool = False) -> Path:
+def _clean_up(plugin: Plugin) -> None:
     try:
-        return Path(f"/proc/self/fd/{fd}").readlink()
-    finally:
-        if close:
-            os.close(fd)
+        plugin.stop()
+    except ScriptError as error:
+        tell(f"homebound: {error}")
+
+
+def _stop() -> None:
+    """Stop the server, as by a signal from outside."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -12,7 +12,8 @@ import click
 
 from ..block import DiskError
 from ..nbd import NBDError
-from ._commands import Progress, homebound
+from ._began import Progress
+from ._commands import homebound
 from ._errors import CommandError
 from ._stdio import discard_output, tell
 

@@ -14,7 +14,7 @@ from ._announce import uri_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._announce import NamedDisk
+    from ._announce import Announced
 
 _SHELL = "/bin/sh"
 _PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -24,7 +24,7 @@ _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def variables(
-    uris: Sequence[str], unix: str | None, exports: Sequence[NamedDisk]
+    uris: Sequence[str], unix: str | None, exports: Sequence[Announced]
 ) -> dict[str, str]:
     """Return uri, unixsocket, port, size and exportname of the first export, for the command."""
     first = exports[0]
@@ -34,7 +34,7 @@ def variables(
         "uri": uri,
         "unixsocket": unix or "",
         "port": str(port or ""),
-        "size": str(first.size),
+        "size": "" if first.size is None else str(first.size),
         "exportname": first.name,
     }
 

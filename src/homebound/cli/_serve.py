@@ -18,11 +18,11 @@ from ._run import run_beside, variables
 from ._statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ._address import Address
-    from ._announce import NamedDisk
+    from ._exports import Opened
     from ._signals import Signals
 
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Service:
     """A server to run: its exports, its address, its options."""
 
-    exports: Sequence[NamedDisk]
+    opened: Opened
     address: Address
     iothreads: int
     limits: Mapping[str, Any]  # options of NBDServer; None: its default
@@ -53,10 +53,10 @@ class Service:
             signals.show_statistics = statistics.show
             status = 0
             if self.command is None:
-                notifier.ready(announce(server.uris, self.exports))
+                notifier.ready(announce(server.uris, self.opened.shown))
                 await statistics.keep_live(stopped)
             else:
-                environment = variables(server.uris, self.address.unix, self.exports)
+                environment = variables(server.uris, self.address.unix, self.opened.shown)
                 status = await run_beside(self.command, environment, signals.before, stopped)
                 signals.stop()
             notifier.stopping()
@@ -65,10 +65,10 @@ class Service:
     async def _start(self, stack: AsyncExitStack, signals: Signals) -> NBDServer:
         """Start a server; the stack stops it."""
         pool = await self._start_threads(stack) if self.iothreads else None
-        disks = {export.name: export.disk for export in self.exports}
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
-        server = NBDServer(disks, io_threads=pool or (), **limits)
-        end = End(server, self.exports)
+        limits["find_timeout"] = self.opened.find_timeout
+        server = NBDServer(self.opened.exports, io_threads=pool or (), **limits)
+        end = End(server, self.opened.shown)
         stack.push_async_callback(end.stop, GRACE)
         signals.overdue = end.overdue
         await self.address.listen(server)

@@ -8,6 +8,7 @@ import click
 
 from ._disks import check_spec
 from ._exports import split_export
+from ._places import check_place
 from ._sizes import parse_size
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def not_empty(text: str) -> str:
 PATH = Parsed("path", not_empty)
 HOST = Parsed("host", not_empty)
 COMMAND = Parsed("command", not_empty)
+TEXT = Parsed("name", not_empty)
+PLACE = Parsed("disk", check_place)
 SPEC = Parsed("image", check_spec)
 SIZE = Parsed("size", parse_size)
 EXPORT = Parsed("name=spec", split_export)

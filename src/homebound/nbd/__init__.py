@@ -1,13 +1,20 @@
-"""NBD: a server of disks, and the protocol itself without I/O."""
+"""NBD: a server of disks, a disk on a server, and the protocol itself without I/O."""
 
 from __future__ import annotations
 
 from .._os.public_names import publish as _publish
+from ._client.described import StatusExtent as StatusExtent
+from ._client.disk import NBDDisk as NBDDisk
+from ._client.errors import ConnectError as ConnectError
+from ._client.errors import ConnectionLost as ConnectionLost
+from ._client.errors import ServerViolation as ServerViolation
+from ._client.uri import URIError as URIError
 from ._protocol.errors import AddressInUse as AddressInUse
 from ._protocol.errors import ExportNameError as ExportNameError
 from ._protocol.errors import ListenError as ListenError
 from ._protocol.errors import LocalProtocolError as LocalProtocolError
 from ._protocol.errors import NBDError as NBDError
+from ._protocol.errors import OptionRefused as OptionRefused
 from ._protocol.errors import RemoteProtocolError as RemoteProtocolError
 from ._protocol.export import ExportInfo as ExportInfo
 from ._protocol.export import ExportTable as ExportTable
@@ -17,8 +24,10 @@ from ._protocol.handshake import HandshakeState as HandshakeState
 from ._protocol.handshake import Reply as Reply
 from ._protocol.handshake import ServerHandshake as ServerHandshake
 from ._protocol.wire import TransmissionFlag as TransmissionFlag
+from ._server.client_info import ClientInfo as ClientInfo
 from ._server.published import Export as Export
 from ._server.published import ServerStats as ServerStats
 from ._server.server import NBDServer as NBDServer
+from ._server.visits import Exports as Exports
 
 _publish(globals())

@@ -29,6 +29,16 @@ def check_string(text: str, what: str) -> None:
         )
 
 
+def decode_name(raw: bytes) -> str | None:
+    """Return the name of an export; None if NBD does not allow it."""
+    if len(raw) > MAX_STRING or 0 in raw:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ExportInfo:
     """One export in the handshake: sizes in bytes, flags as in "Transmission flags"."""
@@ -79,6 +89,12 @@ class ExportTable:
             )
         self._by_name = by_name
         self._default = default
+
+    def wanted(self, option: int, data: bytes) -> None:
+        """Return None: nothing has to be looked up (see `Lookups`).
+
+        Called from: any thread.
+        """
 
     def find(self, name: str) -> ExportInfo | None:
         """Return the export of that name, or None.

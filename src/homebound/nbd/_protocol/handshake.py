@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
+from .lookups import Lookups, SearchError, Wanted
 from .options import KNOWN, Answer, Outcome, answer_option, error_reply, option_label, reply
 from .wire import (
     CLIENT_FLAGS,
@@ -39,6 +40,15 @@ MAX_OPTION_SKIP = 32 << 20  # bytes skipped of any other; beyond, the server dis
 _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
 
 
+class Tls(Enum):
+    """What there is of TLS on a connection."""
+
+    NONE = "not offered"
+    OFFERED = "offered"
+    REQUIRED = "required, and not begun"
+    BEGUN = "begun"
+
+
 class HandshakeState(Enum):
     """The states; the values name the input that each waits for."""
 
@@ -46,6 +56,7 @@ class HandshakeState(Enum):
     OPTION = "an option's header"
     DATA = "an option's data"
     SKIP = "the end of skipped data"
+    TLS = "the end of the TLS handshake"
     TRANSMISSION = "nothing: an export was chosen"
     CLOSED = "nothing: the negotiation failed or was aborted"
 
@@ -64,6 +75,8 @@ class Found(Enum):
     CHOSEN = "the choice of an export"
     ABORTED = "an abort"
     HOPELESS = "an option that has no reply, not even an error"
+    ENCRYPT = "the option to begin TLS"
+    ENCRYPTED = "the first byte of an encrypted connection"
     EOF = "the end of the stream"
 
 
@@ -85,11 +98,16 @@ TRANSITIONS: dict[HandshakeState, dict[Found, HandshakeState]] = {
         Found.CHOSEN: HandshakeState.TRANSMISSION,
         Found.ABORTED: HandshakeState.CLOSED,
         Found.HOPELESS: HandshakeState.CLOSED,
+        Found.ENCRYPT: HandshakeState.TLS,
         Found.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.SKIP: {
         Found.SKIPPED: HandshakeState.OPTION,
         Found.ABORTED: HandshakeState.CLOSED,
+        Found.EOF: HandshakeState.CLOSED,
+    },
+    HandshakeState.TLS: {
+        Found.ENCRYPTED: HandshakeState.OPTION,
         Found.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.TRANSMISSION: {},
@@ -118,6 +136,7 @@ class Chosen:
     data: bytes
     export: ExportInfo
     structured: bool = False  # structured replies are negotiated
+    contexts: frozenset[str] = frozenset()  # the metadata contexts that the client has selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +147,14 @@ class Closed:
     reason: str
 
 
-Event = Reply | Chosen | Closed
+@dataclass(frozen=True, slots=True)
+class StartTLS:
+    """Send `data`, do the TLS handshake as a server, then call `encrypted`."""
+
+    data: bytes
+
+
+Event = Reply | Chosen | Closed | Wanted | StartTLS
 
 
 class ServerHandshake:
@@ -146,21 +172,26 @@ class ServerHandshake:
 
     __slots__ = (
         "_client_flags",
+        "_contexts",
         "_exports",
         "_inbox",
         "_length",
         "_option",
         "_structured",
+        "_tls",
         "state",
     )
 
-    def __init__(self, exports: ExportTable) -> None:
+    def __init__(self, exports: ExportTable | Lookups, tls: Tls = Tls.NONE) -> None:
         self._exports = exports
+        self._tls = tls
         self.state: HandshakeState = HandshakeState.CLIENT_FLAGS
         # Received and not yet parsed; at most MAX_OPTION_DATA and the rest of the last receive.
         self._inbox = bytearray()
         self._client_flags = 0
         self._structured = False  # structured replies are negotiated
+        # The last SET_META_CONTEXT: the name of the export, and what was selected.
+        self._contexts: tuple[str, frozenset[str]] = ("", frozenset())
         # The current option's number, and how many bytes of its data are still to come. Valid in
         # DATA and SKIP only.
         self._option = 0
@@ -181,8 +212,21 @@ class ServerHandshake:
 
         Called from: any thread.
         """
-        if self.state is not HandshakeState.CLOSED:
+        if self.state not in (HandshakeState.CLOSED, HandshakeState.TLS):
             self._inbox += data
+
+    def encrypted(self, exports: ExportTable | Lookups) -> None:
+        """Go on encrypted; `exports` are those for the client as TLS has identified it.
+
+        What was negotiated before is forgotten: an attacker may have sent it ("NBD_OPT_STARTTLS").
+
+        Called from: any thread.
+        """
+        self._advance(Found.ENCRYPTED)
+        self._tls = Tls.BEGUN
+        self._exports = exports
+        self._structured = False
+        self._contexts = ("", frozenset())
 
     def receive_eof(self) -> Closed:
         """Take the client's end of file.
@@ -259,7 +303,10 @@ class ServerHandshake:
         if magic != IHAVEOPT:
             return self._close(Found.BAD_MAGIC, f"an option began with {magic:#018x}")
         limit = MAX_STRING if self._option == Option.EXPORT_NAME else MAX_OPTION_DATA
-        if self._option in KNOWN and self._length <= limit:
+        known = self._option in KNOWN
+        if self._option == Option.STARTTLS:
+            known = self._tls is not Tls.NONE
+        if known and self._length <= limit:
             self._advance(Found.WANTED)
         elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
             self._advance(Found.REFUSED)
@@ -270,13 +317,44 @@ class ServerHandshake:
         return None
 
     def _read_data(self) -> Event | None:
-        data = self._take(self._length)
-        if data is None:
+        if len(self._inbox) < self._length:
             return None
-        answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        if self._option == Option.STARTTLS:
+            return self._start_tls()
+        if self._tls is Tls.REQUIRED and self._option != Option.ABORT:
+            return self._demand_tls()
+        wanted = self._exports.wanted(self._option, bytes(self._inbox[: self._length]))
+        if wanted is not None:
+            return wanted
+        data = self._take(self._length) or b""
+        try:
+            answer = answer_option(self._option, data, self._exports, structured=self._structured)
+        except SearchError as failure:
+            answer = _failed(self._option, failure)
         if self._option == Option.STRUCTURED_REPLY and not data:
             self._structured = True
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = (answer.name, answer.contexts or frozenset())
         return self._event(answer)
+
+    def _start_tls(self) -> Event:
+        data = self._take(self._length)
+        if data or self._tls is Tls.BEGUN:
+            text = "NBD_OPT_STARTTLS takes no data, and is sent once"
+            self._advance(Found.ANSWERED)
+            return Reply(error_reply(Option.STARTTLS, ReplyType.ERR_INVALID, text))
+        if self._inbox:
+            # An attacker may have added it, to have it taken for encrypted.
+            return self._close(Found.HOPELESS, "the client sent data behind NBD_OPT_STARTTLS")
+        self._advance(Found.ENCRYPT)
+        return StartTLS(reply(Option.STARTTLS, ReplyType.ACK))
+
+    def _demand_tls(self) -> Event:
+        self._take(self._length)
+        if self._option == Option.EXPORT_NAME:
+            return self._close(Found.HOPELESS, "the client wants an export without TLS")
+        self._advance(Found.ANSWERED)
+        return Reply(self._refusal())
 
     def _skip_data(self) -> Event | None:
         passed = min(self._length, len(self._inbox))
@@ -287,6 +365,8 @@ class ServerHandshake:
         if self._option == Option.ABORT:
             # "NBD_OPT_ABORT" is acknowledged whatever its data.
             return self._close(Found.ABORTED, "the client aborted", self._refusal())
+        if self._option == Option.SET_META_CONTEXT:
+            self._contexts = ("", frozenset())  # a SET that fails undoes the one before
         self._advance(Found.SKIPPED)
         return Reply(self._refusal())
 
@@ -298,7 +378,10 @@ class ServerHandshake:
                 self._client_flags & ClientFlag.NO_ZEROES
             )
             data = answer.data + (EXPORT_NAME_ZEROES if zeroes else b"")
-            return Chosen(data, answer.export, self._structured)
+            name, contexts = self._contexts
+            if name != answer.name:  # they hold for the export that they were selected for
+                contexts = frozenset()
+            return Chosen(data, answer.export, self._structured, contexts)
         if self.state is HandshakeState.CLOSED:
             self._inbox.clear()
             return Closed(answer.data, answer.reason)
@@ -310,10 +393,18 @@ class ServerHandshake:
             return b""  # it has no error reply
         if self._option == Option.ABORT:
             return reply(Option.ABORT, ReplyType.ACK)
+        if self._tls is Tls.REQUIRED:
+            text = "begin TLS first: NBD_OPT_STARTTLS"
+            return error_reply(self._option, ReplyType.ERR_TLS_REQD, text)
         if self._option in KNOWN:
             return error_reply(self._option, ReplyType.ERR_TOO_BIG, "too much data for this option")
         label = option_label(self._option)
         return error_reply(self._option, ReplyType.ERR_UNSUP, f"this server does not know {label}")
+
+
+def _failed(option: int, failure: SearchError) -> Answer:
+    outcome = Outcome.HOPELESS if option == Option.EXPORT_NAME else Outcome.GO_ON
+    return Answer(failure.reply(option), outcome, reason=f"the lookup failed: {failure}")
 
 
 def _nothing(_: ServerHandshake) -> Event | None:
@@ -325,6 +416,7 @@ _STEPS = {
     HandshakeState.OPTION: ServerHandshake._read_header,
     HandshakeState.DATA: ServerHandshake._read_data,
     HandshakeState.SKIP: ServerHandshake._skip_data,
+    HandshakeState.TLS: _nothing,
     HandshakeState.TRANSMISSION: _nothing,
     HandshakeState.CLOSED: _nothing,
 }

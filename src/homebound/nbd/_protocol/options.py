@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .export import DEFAULT_BLOCK_SIZES
+from .export import DEFAULT_BLOCK_SIZES, decode_name
+from .meta_contexts import OFFERED, listed, parse_request, selected
 from .wire import (
     COUNT,
     EXPORT_NAME_REPLY,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .export import ExportInfo, ExportTable
+    from .lookups import Lookups
 
 
 class Outcome(Enum):
@@ -49,6 +51,10 @@ class Answer:
     outcome: Outcome = Outcome.GO_ON
     export: ExportInfo | None = None
     reason: str = ""
+    # The name that the client gave, of an export that was chosen or has had contexts selected.
+    name: str = ""
+    # Of SET_META_CONTEXT: the contexts selected, which replace earlier ones; None if it has failed.
+    contexts: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Asked:
 
     option: int
     data: bytes
-    exports: ExportTable
+    exports: ExportTable | Lookups
     structured: bool  # structured replies are negotiated
 
     def flags_of(self, info: ExportInfo) -> int:
@@ -84,7 +90,7 @@ def option_label(option: int) -> str:
 
 
 def answer_option(
-    option: int, data: bytes, exports: ExportTable, *, structured: bool = False
+    option: int, data: bytes, exports: ExportTable | Lookups, *, structured: bool = False
 ) -> Answer:
     """Answer one of the `KNOWN` options; `data` is all of its data.
 
@@ -120,24 +126,47 @@ def _list(asked: Asked) -> Answer:
 
 
 def _export_name(asked: Asked) -> Answer:
-    name = _decode(asked.data)
+    name = decode_name(asked.data)
     info = None if name is None else asked.exports.find(name)
     if info is None:
         # There is no error reply to this option: the session MUST be terminated.
         reason = f"the client wants an unknown export: {asked.data!r}"
         return Answer(b"", Outcome.HOPELESS, reason=reason)
     data = EXPORT_NAME_REPLY.pack(info.size, asked.flags_of(info))
-    return Answer(data, Outcome.CHOSEN, info)
+    return Answer(data, Outcome.CHOSEN, info, name=name or "")
 
 
 def _info(asked: Asked) -> Answer:
-    data, _ = _info_replies(asked)
+    data, _, _ = _info_replies(asked)
     return Answer(data)
 
 
 def _go(asked: Asked) -> Answer:
-    data, info = _info_replies(asked)
-    return Answer(data) if info is None else Answer(data, Outcome.CHOSEN, info)
+    data, info, name = _info_replies(asked)
+    return Answer(data) if info is None else Answer(data, Outcome.CHOSEN, info, name=name)
+
+
+def _meta_context(asked: Asked) -> Answer:
+    """Answer LIST_META_CONTEXT or SET_META_CONTEXT."""
+    option = asked.option
+    if not asked.structured:
+        text = "structured replies must be negotiated first"
+        return Answer(error_reply(option, ReplyType.ERR_INVALID, text))
+    request = parse_request(asked.data)
+    if request is None:
+        text = "the lengths do not add up, or a string is not one of NBD's"
+        return Answer(error_reply(option, ReplyType.ERR_INVALID, text))
+    name, queries = request
+    if asked.exports.find(name) is None:
+        return Answer(_unknown(option, name))
+    sets = option == Option.SET_META_CONTEXT
+    found = selected(queries) if sets else listed(queries)
+    parts = [
+        reply(option, ReplyType.META_CONTEXT, LENGTH.pack(OFFERED[each]) + each.encode())
+        for each in sorted(found)
+    ]
+    data = b"".join((*parts, reply(option, ReplyType.ACK)))
+    return Answer(data, name=name, contexts=found if sets else None)
 
 
 # The options that this server knows.
@@ -148,27 +177,33 @@ _ANSWERS: dict[Option, Callable[[Asked], Answer]] = {
     Option.INFO: _info,
     Option.GO: _go,
     Option.STRUCTURED_REPLY: _structured_reply,
+    Option.LIST_META_CONTEXT: _meta_context,
+    Option.SET_META_CONTEXT: _meta_context,
 }
 KNOWN = frozenset(_ANSWERS)
 
 
-def _info_replies(asked: Asked) -> tuple[bytes, ExportInfo | None]:
-    """Return the replies to INFO or GO, and the export; None if they are an error."""
+def _unknown(option: int, name: str) -> bytes:
+    return error_reply(option, ReplyType.ERR_UNKNOWN, f"no export is named '{name[:256]}'")
+
+
+def _info_replies(asked: Asked) -> tuple[bytes, ExportInfo | None, str]:
+    """Return the replies to INFO or GO, the export (None if they are an error), and its name."""
     option = asked.option
     request = _parse_info_request(asked.data)
     if request is None:
-        return error_reply(option, ReplyType.ERR_INVALID, "the lengths do not add up"), None
+        text = "the lengths do not add up"
+        return error_reply(option, ReplyType.ERR_INVALID, text), None, ""
     raw_name, wanted = request
-    name = _decode(raw_name)
+    name = decode_name(raw_name)
     if name is None:
         text = f"a name is at most {MAX_STRING} bytes of UTF-8 without NUL"
-        return error_reply(option, ReplyType.ERR_INVALID, text), None
+        return error_reply(option, ReplyType.ERR_INVALID, text), None, ""
     info = asked.exports.find(name)
     if info is None:
-        text = f"no export is named '{name[:256]}'"
-        return error_reply(option, ReplyType.ERR_UNKNOWN, text), None
+        return _unknown(option, name), None, name
     described = _describe(option, info, asked.flags_of(info), wanted)
-    return described + reply(option, ReplyType.ACK), info
+    return described + reply(option, ReplyType.ACK), info, name
 
 
 def _parse_info_request(data: bytes) -> tuple[bytes, set[int]] | None:
@@ -198,12 +233,3 @@ def _describe(option: int, info: ExportInfo, flags: int, wanted: set[int]) -> by
     if Info.BLOCK_SIZE in wanted or info.block_sizes != DEFAULT_BLOCK_SIZES:
         parts.append(INFO_BLOCK_SIZE.pack(Info.BLOCK_SIZE, *info.block_sizes))
     return b"".join(reply(option, ReplyType.INFO, part) for part in parts)
-
-
-def _decode(raw: bytes) -> str | None:
-    if len(raw) > MAX_STRING or 0 in raw:
-        return None
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return None

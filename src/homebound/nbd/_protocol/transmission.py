@@ -6,24 +6,37 @@ Sans-I/O: numbers and bytes in, numbers and bytes out.
 from __future__ import annotations
 
 import errno
+import struct
 from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
 
+from .meta_contexts import ALLOCATION, OFFERED
 from .wire import (
     CHUNK,
     DATA_CHUNK,
     ERROR_CHUNK,
+    ERROR_OFFSET_CHUNK,
+    EXTENT,
+    HOLE_CHUNK,
     MAX_PAYLOAD,
     SIMPLE_REPLY,
     SIMPLE_REPLY_OK,
+    STATUS_CHUNK,
     ChunkType,
     Command,
     CommandFlag,
     Error,
+    chunk_head,
     last_chunk_head,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 REPLY_SIZE = SIMPLE_REPLY.size
 CHUNK_SIZE = DATA_CHUNK.size  # before the data of a structured READ; an error is smaller
+HOLE_SIZE = HOLE_CHUNK.size
 # Called by the hot path for each request; the first argument is SIMPLE_REPLY_OK | error.
 pack_reply = SIMPLE_REPLY.pack
 pack_reply_into = SIMPLE_REPLY.pack_into
@@ -38,23 +51,32 @@ class Rule:
     flags: int
     past_end: Error  # "Error values"
     changes: bool = False  # modifies the export, so a read-only one refuses it
+    min_length: int = 0
     max_length: int = 0xFFFFFFFF
 
 
 _DATA = last_chunk_head(ChunkType.OFFSET_DATA)
 _NO_DATA = last_chunk_head(ChunkType.NONE)
 _ERROR = last_chunk_head(ChunkType.ERROR)
+_ERROR_OFFSET = last_chunk_head(ChunkType.ERROR_OFFSET)
+_MORE_DATA = chunk_head(ChunkType.OFFSET_DATA)
+_HOLE = chunk_head(ChunkType.OFFSET_HOLE)
+_STATUS = last_chunk_head(ChunkType.BLOCK_STATUS)
 
 _FUA = int(CommandFlag.FUA)
 _DF = int(CommandFlag.DF)
 _NO_HOLE = int(CommandFlag.NO_HOLE)
+_REQ_ONE = int(CommandFlag.REQ_ONE)
+_FAST_ZERO = int(CommandFlag.FAST_ZERO)
 
 # FUA is accepted on every command, even where it has no effect.
 RULES: dict[int, Rule] = {
     Command.READ: Rule(_FUA, Error.EINVAL, max_length=MAX_PAYLOAD),
     Command.WRITE: Rule(_FUA, Error.ENOSPC, changes=True, max_length=MAX_PAYLOAD),
     Command.TRIM: Rule(_FUA, Error.EINVAL, changes=True),
-    Command.WRITE_ZEROES: Rule(_FUA | _NO_HOLE, Error.ENOSPC, changes=True),
+    Command.CACHE: Rule(_FUA, Error.EINVAL),
+    Command.WRITE_ZEROES: Rule(_FUA | _NO_HOLE | _FAST_ZERO, Error.ENOSPC, changes=True),
+    Command.BLOCK_STATUS: Rule(_FUA | _REQ_ONE, Error.EINVAL, min_length=1),
     # Its offset and length must be zero.
     Command.FLUSH: Rule(_FUA, Error.EINVAL, max_length=0),
 }
@@ -65,19 +87,33 @@ def split_head(head: int) -> tuple[int, int]:
     return head & 0xFFFF, head >> 16 & 0xFFFF
 
 
-def verdict(  # noqa: PLR0913  (the request, and the export)
-    head: int, offset: int, length: int, *, size: int, read_only: bool, structured: bool = False
-) -> Error:
-    """Validate a request on an export of `size` bytes; `Error.OK` if it may be carried out.
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What requests may do: the export, and what was negotiated."""
+
+    size: int  # of the export, in bytes
+    read_only: bool = False
+    fast_zero: bool = False  # SEND_FAST_ZERO was advertised
+    structured: bool = False  # structured replies are negotiated
+    contexts: frozenset[str] = frozenset()  # the metadata contexts selected
+
+
+def verdict(session: Session, head: int, offset: int, length: int) -> Error:
+    """Validate a request; `Error.OK` if it may be carried out.
 
     Not for DISC: it has no reply, so it can have no error.
     """
     command, flags = split_head(head)
     rule = RULES.get(command)
-    if structured and command == Command.READ:
-        flags &= ~_DF  # its data is always in one chunk
-    if rule is None or flags & ~rule.flags:
+    if session.structured and command == Command.READ:
+        flags &= ~_DF
+    if rule is None or flags & ~rule.flags or length < rule.min_length:
         return Error.EINVAL
+    if (flags & _FAST_ZERO and not session.fast_zero) or (
+        command == Command.BLOCK_STATUS and not session.contexts
+    ):
+        return Error.EINVAL  # it was not offered, or not negotiated
+    read_only, size = session.read_only, session.size
     if rule.changes and read_only:
         return Error.EPERM
     if length > rule.max_length:
@@ -99,12 +135,15 @@ _ERRORS = {
 }
 
 
-def error_of(failure: BaseException) -> Error:
+def error_of(failure: BaseException, *, fast_zero: bool = False) -> Error:
     """Return the NBD error value for an exception of a disk; EIO where NBD has no other.
 
-    Never ESHUTDOWN, even if a disk raises it: to clients it means that the server is stopping.
+    Never ESHUTDOWN, even if a disk raises it: to clients it means that the server is stopping. Only
+    a request with `fast_zero` is told ENOTSUP.
     """
     number = failure.errno if isinstance(failure, OSError) else None
+    if number == errno.ENOTSUP and fast_zero:
+        return Error.ENOTSUP
     return _ERRORS.get(number, Error.EIO) if isinstance(number, int) else Error.EIO
 
 
@@ -132,3 +171,57 @@ def pack_error_into(out: memoryview, at: int, error: int, cookie: int, *, chunk:
     data = pack_error(error, cookie, chunk=chunk)
     out[at : at + len(data)] = data
     return at + len(data)
+
+
+# The chunks of a READ in parts: each of these returns where it ends.
+
+
+def pack_part_head_into(out: memoryview, at: int, cookie: int, offset: int, length: int) -> int:
+    """Pack the head before data that other chunks follow; it ends where the data begins."""
+    DATA_CHUNK.pack_into(out, at, _MORE_DATA, cookie, DATA_CHUNK.size - CHUNK.size + length, offset)
+    return at + CHUNK_SIZE
+
+
+def pack_hole_into(out: memoryview, at: int, cookie: int, offset: int, length: int) -> int:
+    """Pack a chunk for zeroes, which others follow."""
+    HOLE_CHUNK.pack_into(out, at, _HOLE, cookie, HOLE_SIZE - CHUNK.size, offset, length)
+    return at + HOLE_SIZE
+
+
+def pack_done_into(out: memoryview, at: int, cookie: int) -> int:
+    """Pack the last chunk, without data."""
+    CHUNK.pack_into(out, at, _NO_DATA, cookie, 0)
+    return at + CHUNK.size
+
+
+def pack_error_at_into(out: memoryview, at: int, error: int, cookie: int, offset: int) -> int:
+    """Pack the last chunk of a READ that has failed at `offset`."""
+    size = ERROR_OFFSET_CHUNK.size - CHUNK.size
+    ERROR_OFFSET_CHUNK.pack_into(out, at, _ERROR_OFFSET, cookie, size, error, 0, offset)
+    return at + ERROR_OFFSET_CHUNK.size
+
+
+# Block status.
+
+STATUS_SIZE = STATUS_CHUNK.size  # without extents
+EXTENT_SIZE = EXTENT.size
+# In a reply. NBD allows a million, which would take the home half a second; a client
+# asks again for the rest.
+MAX_EXTENTS = 4096
+
+
+def status_room(length: int) -> int:
+    """Return the most bytes that the reply to a BLOCK_STATUS of `length` bytes may have."""
+    return STATUS_SIZE + EXTENT_SIZE * min(length // 512 + 2, MAX_EXTENTS)
+
+
+def pack_status_into(
+    out: memoryview, at: int, cookie: int, extents: Sequence[tuple[int, int]]
+) -> int:
+    """Pack lengths and states for base:allocation."""
+    size = EXTENT_SIZE * len(extents)
+    body = STATUS_SIZE - CHUNK.size + size
+    STATUS_CHUNK.pack_into(out, at, _STATUS, cookie, body, OFFERED[ALLOCATION])
+    at += STATUS_SIZE
+    struct.pack_into(f">{2 * len(extents)}I", out, at, *chain.from_iterable(extents))
+    return at + size

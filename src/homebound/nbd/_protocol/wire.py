@@ -116,7 +116,11 @@ SIMPLE_REPLY_OK = SIMPLE_REPLY_MAGIC << 32
 # "Structured reply message": head, cookie, length of the rest; then, for data, its offset.
 CHUNK = Struct(">QQI")  # STRUCTURED_REPLY_MAGIC << 32 | flags << 16 | type, cookie, length
 DATA_CHUNK = Struct(">QQIQ")
+HOLE_CHUNK = Struct(">QQIQI")  # ..., offset and length of zeroes
+STATUS_CHUNK = Struct(">QQII")  # ..., id of a metadata context; then extents
+EXTENT = Struct(">II")  # length, state
 ERROR_CHUNK = Struct(">QQIIH")  # ..., error, length of a text
+ERROR_OFFSET_CHUNK = Struct(">QQIIHQ")  # ..., error, length of a text (0), offset
 
 MAX_PAYLOAD = 32 << 20  # bytes; the minimum that "Size constraints" requires of a server by default
 
@@ -156,7 +160,10 @@ class ChunkType(IntEnum):
 
     NONE = 0
     OFFSET_DATA = 1
+    OFFSET_HOLE = 2
+    BLOCK_STATUS = 5
     ERROR = 1 << 15 | 1
+    ERROR_OFFSET = 1 << 15 | 2
 
 
 class Error(IntEnum):
@@ -185,3 +192,21 @@ PLAIN_WRITE = request_head(Command.WRITE)
 def last_chunk_head(kind: ChunkType) -> int:
     """Return the first 8 bytes of a structured reply's only or last chunk, as a number."""
     return STRUCTURED_REPLY_MAGIC << 32 | ChunkFlag.DONE << 16 | kind
+
+
+def chunk_head(kind: ChunkType) -> int:
+    """Return the first 8 bytes of a chunk that others follow, as a number."""
+    return STRUCTURED_REPLY_MAGIC << 32 | kind
+
+
+# --- what a client reads ---
+
+OPTION_REPLY_ERROR = 1 << 31  # set in the type of each error reply
+ID = Struct(">I")  # of a metadata context
+CHUNK_ERROR = 1 << 15  # set in the type of each error chunk
+HOLE_BODY = Struct(">QI")  # offset, length
+OFFSET = Struct(">Q")
+ERROR_BODY = Struct(">IH")  # error, length of a text
+MAX_EXTENTS = 1 << 20  # in a reply, for one context
+STATE_HOLE = 1 << 0  # the flags of base:allocation
+STATE_ZERO = 1 << 1

@@ -17,6 +17,7 @@ from .._protocol.requests import ALLOWANCE, RequestStream
 from .._protocol.transmission import (
     CHUNK_SIZE,
     REPLY_SIZE,
+    Session,
     error_of,
     pack_data_head_into,
     pack_error,
@@ -38,9 +39,11 @@ from .budget import Account
 from .faults import pass_on_interrupt
 from .in_flight import InFlight
 from .outbox import INLINE_MAX, SEND_AT, Outbox
-from .slow import CARRIES, SlowRequest
+from .slow import SlowRequest, room_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._protocol.requests import Request
     from .lane import Lane
     from .served import Served
@@ -64,19 +67,21 @@ class Connection(asyncio.BufferedProtocol):
         served: Served,
         *,
         structured: bool = False,
+        contexts: frozenset[str] = frozenset(),
     ) -> None:
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._transport = transport
+        self._encrypted = transport.get_extra_info("ssl_object") is not None
         self._served = served
         disk, export = served.disk, served.info
         self._disk = disk
         self._size = export.size
         read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
-        self._verdict = partial(
-            verdict, size=export.size, read_only=read_only, structured=structured
-        )
-        # READs get structured replies, each of one chunk, so that DF makes no difference.
+        fast_zero = bool(export.flags & TransmissionFlag.SEND_FAST_ZERO)
+        session = Session(export.size, read_only, fast_zero, structured, contexts)
+        self._verdict = partial(verdict, session)
+        # READs get structured replies; those of the hot loop have one chunk, with or without DF.
         self._structured = structured
         # For the hot path: the head of a WRITE that may be carried out at once (-1: none may), and
         # the bits of a head that matter. FUA does not where there is no stable storage.
@@ -100,6 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         # No more requests are taken; the connection ends when those in flight are answered.
         self._ending = False
         self._lost = False
+        # Closes what was opened for this connection, then calls its argument.
+        self.end_visit: Callable[[Callable[[], None]], None] = _call
 
     def __repr__(self) -> str:
         state = "lost" if self._lost else "ending" if self._ending else "open"
@@ -127,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = True
         if not self._stalled:
             self._serve()
-        return True
+        return not self._encrypted  # TLS has no half-closed connections
 
     def pause_writing(self) -> None:
         """Hold replies back: the transport could not send all."""
@@ -308,8 +315,9 @@ class Connection(asyncio.BufferedProtocol):
             self._lane.errors += error != Error.OK
             return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
         data: memoryview | bytes = b""
-        if command in CARRIES:
-            if not self._account.take(length - self._stream.reserved):
+        room = room_for(command, length)
+        if room:
+            if not self._account.take(room - self._stream.reserved):
                 self._short = True
                 return at
             self._stream.reserved = 0
@@ -333,7 +341,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _in_chunks(self, command: int) -> bool:
         """Return whether a reply to this command must be structured, even an error."""
-        return self._structured and command == Command.READ
+        return self._structured and command in {Command.READ, Command.BLOCK_STATUS}
 
     def _replied(self, replies: Replies) -> None:
         """Send the replies to some of the requests in flight."""
@@ -392,6 +400,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._ending or self._in_flight.count:
             return
         if self._lost:
-            self._lane.leave(self)
+            self.end_visit(partial(self._lane.leave, self))
         elif not self._outbox.holds_back:
             self._transport.close()  # after sending what is in its buffer
+
+
+def _call(leave: Callable[[], None]) -> None:
+    leave()

@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from ...block._scripts.errors import ScriptError
 from .._protocol.wire import Command
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ class Faults:
 
     __slots__ = ("_disk", "_name", "_told")
 
-    def __init__(self, name: str, disk: Disk) -> None:
+    def __init__(self, name: str, disk: Disk, told: dict[object, object] | None = None) -> None:
         self._name = name
         self._disk = disk
         # By kind of failure. Threads share it through its atomic setdefault: the thread whose value
         # is stored logs the failure.
-        self._told: dict[object, object] = {}
+        self._told: dict[object, object] = {} if told is None else told
 
     def tell(self, failure: BaseException, command: int, loop: asyncio.AbstractEventLoop) -> None:
         """Log an OSError once per errno; report anything else once per type and command.
@@ -35,7 +36,9 @@ class Faults:
         Called from: home thread.
         """
         expected = isinstance(failure, OSError)
-        kind = errno_of(failure) if expected else (type(failure), command)
+        kind: object = errno_of(failure) if expected else (type(failure), command)
+        if isinstance(failure, ScriptError):  # its text says where in the script
+            kind = failure.kind, command
         token = object()
         if self._told.setdefault(kind, token) is not token:
             return
@@ -71,8 +74,8 @@ def _raise(failure: BaseException) -> None:
     raise failure
 
 
-def safe_repr(disk: Disk) -> str:
-    """Return the repr of a disk, or the default one if its own raises."""
+def safe_repr(disk: object) -> str:
+    """Return the repr of a user's object, or the default one if its own raises."""
     try:
         return repr(disk)
     except Exception:  # noqa: BLE001  (it must not hide the failure being logged)

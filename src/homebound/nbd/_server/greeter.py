@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ..._os.clock import perf_counter
-from .._protocol.handshake import Chosen, Closed, ServerHandshake
+from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
+from .._protocol.lookups import Wanted
+from .client_info import describe_client
 from .connection import TURN_SECONDS, Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from .._protocol.export import ExportTable
+    from .client_info import ClientInfo
     from .lane import Lane
-    from .served import Served
+    from .tls import Encryption
+    from .visits import Visit
 
 
 MAX_ANSWERS = 64  # in a turn; then the home's other connections run
+MAX_EARLY = 64 << 10  # bytes received during a search
 
 
 class Greeter(asyncio.Protocol):
     """Negotiates with one client until it chooses an export or disconnects. Home thread only."""
 
     def __init__(
-        self, lane: Lane, exports: ExportTable, served: Mapping[str, Served], time_limit: float
+        self,
+        lane: Lane,
+        visit: Callable[[ClientInfo], Visit],
+        time_limit: float,
+        encryption: Encryption | None = None,
     ) -> None:
         self._lane = lane
-        self._served = served
-        self._handshake = ServerHandshake(exports)
+        self._encryption = encryption
+        # The task of the TLS handshake, while it lasts; and what was received before it was seen.
+        self._encrypting: asyncio.Task[None] | None = None
+        self._held: list[bytes] = []
+        self._has_left = False
+        self._begin_visit = visit
         self._time_limit = time_limit
         # The client does not read; meanwhile its options are neither answered nor received.
         self._paused = False
         # Options may be left unanswered, and _continue is queued in the loop: at most once, and
         # nothing is received or answered before it runs.
         self._continuing = False
+        # An export is being looked up, and nothing is answered. A little is received, so that the
+        # end of the connection is noticed.
+        self._searching = False
+        self._early = 0  # bytes received meanwhile
         self._receiving = True
+        self._visit: Visit
+        self._handshake: ServerHandshake
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
@@ -46,6 +67,9 @@ class Greeter(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         # With this limit paused means that something is unsent, in the transmission phase too.
         transport.set_write_buffer_limits(0)
+        self._visit = self._begin_visit(describe_client(transport, self._loop))
+        tls = Tls.NONE if self._encryption is None else self._encryption.policy
+        self._handshake = ServerHandshake(self._visit.table, tls)
         # It includes the time after an error reply: a client that does not read is disconnected.
         self._timer = self._loop.call_later(self._time_limit, transport.abort)
         self._lane.join(self)
@@ -54,8 +78,15 @@ class Greeter(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what was received."""
+        if self._encrypting is not None:
+            self._held.append(data)
+            return
         self._handshake.receive(data)
-        self._answer()
+        if self._searching:
+            self._early += len(data)
+            self._receive()
+        else:
+            self._answer()
 
     def eof_received(self) -> None:
         """Close: the client can no longer choose an export."""
@@ -72,8 +103,7 @@ class Greeter(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Leave the lane; no export was chosen."""
-        self._timer.cancel()
-        self._lane.leave(self)
+        self._leave()
 
     def stop(self) -> None:
         """Disconnect: no request can be in flight yet."""
@@ -83,11 +113,23 @@ class Greeter(asyncio.Protocol):
         """Disconnect now."""
         self._transport.abort()
 
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._timer.cancel()
+            self._visit.end(partial(self._lane.leave, self))
+
     def _answer(self) -> None:
         """Answer what was received, for one turn."""
         began, answers = perf_counter(), 0
         # A failed write closes the transport, and connection_lost is called later.
-        while not (self._paused or self._continuing or self._transport.is_closing()):
+        while not (
+            self._paused
+            or self._continuing
+            or self._searching
+            or self._encrypting is not None
+            or self._transport.is_closing()
+        ):
             if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
                 self._go_on()
                 self._receive()
@@ -96,6 +138,13 @@ class Greeter(asyncio.Protocol):
             if event is None:
                 return
             answers += 1
+            if isinstance(event, Wanted):
+                self._search(event)
+                return
+            if isinstance(event, StartTLS):
+                self._transport.write(event.data)
+                self._encrypting = self._loop.create_task(self._encrypt())
+                return
             if isinstance(event, Chosen):
                 self._begin(event)
                 return
@@ -103,6 +152,67 @@ class Greeter(asyncio.Protocol):
             if isinstance(event, Closed):
                 self._transport.close()
                 return
+
+    # TLS.
+
+    async def _encrypt(self) -> None:
+        """Do the TLS handshake in the time that is left, then go on."""
+        plain = self._transport
+        transport: asyncio.Transport | None = None
+        try:
+            transport = await self._start_tls(plain)
+        finally:
+            self._encrypting = None
+            if transport is None:
+                # The loop may have told this protocol of the end, or not.
+                plain.abort()
+                self._leave()
+        if transport is None or self._has_left:
+            return
+        self._transport = transport
+        # Not 0, at which an SSL transport pauses with nothing unsent.
+        transport.set_write_buffer_limits(1, 0)
+        left = max(0.0, self._timer.when() - self._loop.time())
+        self._timer.cancel()
+        self._timer = self._loop.call_later(left, transport.abort)
+        self._visit.end(_nothing)
+        self._visit = self._begin_visit(describe_client(transport, self._loop))
+        self._paused = False
+        self._receiving = True
+        self._handshake.encrypted(self._visit.table)
+        held, self._held = self._held, []
+        for data in held:
+            self._handshake.receive(data)
+        self._answer()
+
+    async def _start_tls(self, plain: asyncio.Transport) -> asyncio.Transport | None:
+        """Return the encrypted transport; None if the client and this server do not agree."""
+        assert self._encryption is not None
+        limit = max(0.1, self._timer.when() - self._loop.time())
+        with contextlib.suppress(ssl.SSLError, OSError, TimeoutError):
+            return await self._loop.start_tls(
+                plain,
+                self,
+                self._encryption.context,
+                server_side=True,
+                ssl_handshake_timeout=limit,
+            )
+        return None
+
+    def _search(self, wanted: Wanted) -> None:
+        """Look up an export; a search has a time limit of its own."""
+        self._searching = True
+        self._early = 0
+        self._time_left = max(0.0, self._timer.when() - self._loop.time())
+        self._timer.cancel()
+        self._visit.look_up(wanted, self._found)
+
+    def _found(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._searching = False
+        self._timer = self._loop.call_later(self._time_left, self._transport.abort)
+        self._go_on()
 
     def _go_on(self) -> None:
         """Answer the rest in the next iteration of the loop."""
@@ -117,9 +227,10 @@ class Greeter(asyncio.Protocol):
 
     def _receive(self) -> None:
         """Receive only while nothing is left to answer."""
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._encrypting is not None:
             return
-        wanted = not (self._paused or self._continuing)
+        enough = self._searching and self._early > MAX_EARLY
+        wanted = not (self._paused or self._continuing or enough)
         if wanted == self._receiving:
             return
         self._receiving = wanted
@@ -131,9 +242,20 @@ class Greeter(asyncio.Protocol):
     def _begin(self, chosen: Chosen) -> None:
         self._timer.cancel()
         transport = self._transport
-        served = self._served[chosen.export.name]
-        connection = Connection(self._lane, transport, served, structured=chosen.structured)
+        served = self._visit.served(chosen.export.name)
+        connection = Connection(
+            self._lane,
+            transport,
+            served,
+            structured=chosen.structured,
+            contexts=chosen.contexts,
+        )
+        connection.end_visit = self._visit.end
         transport.set_protocol(connection)
         transport.write(chosen.data)
         self._lane.replace(self, connection)
         connection.begin(self._handshake.trailing())
+
+
+def _nothing() -> None:
+    pass

@@ -12,7 +12,7 @@ from ..._errors import ContextError
 from ..._workers.to_worker import pool_of
 from ...block._disk import BlockingDisk
 from .._protocol.wire import Error
-from .slow import Slice, all_failed, split
+from .slow import Slice, all_failed, batches, split
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -47,6 +47,7 @@ class InFlight:
         "_context",
         "_disk",
         "_done",
+        "_finished",
         "_held",
         "_loop",
         "_queue",
@@ -72,6 +73,8 @@ class InFlight:
         # The slices at the disk: in workers, and awaited.
         self._calls: dict[concurrent.futures.Future[Replies], Slice] = {}
         self._tasks: dict[asyncio.Task[None], Slice] = {}
+        # Awaited, and to be answered together in the next iteration.
+        self._finished: list[Replies] = []
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
 
@@ -134,8 +137,10 @@ class InFlight:
             self._enqueue([request])
 
     def _enqueue(self, requests: list[SlowRequest]) -> None:
-        blocking = isinstance(self._disk, BlockingDisk)
-        parts = split(requests) if blocking else [[request] for request in requests]
+        if isinstance(self._disk, BlockingDisk):
+            parts = split(requests, self._disk.slices)
+        else:
+            parts = [[request] for request in requests]
         self._queue.extend(Slice(part, self._ranges) for part in parts)
         self._start_next()
 
@@ -143,7 +148,7 @@ class InFlight:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if not isinstance(self._disk, BlockingDisk):
+            if part.awaited or not isinstance(self._disk, BlockingDisk):
                 self._spawn(self._carry_out(self._disk, part), part)
             elif self._disk.try_begin():
                 self._call(self._disk, part)
@@ -207,8 +212,23 @@ class InFlight:
         # Here and not in _ended, which the loop calls an iteration later.
         part.answered = True
         self._started -= 1
-        self._finish(part, replies)
+        if not self._started and not self._finished:
+            self._finish(part, replies)
+        else:
+            self._finish_soon(replies)
         self._start_next()
+
+    def _finish_soon(self, replies: Replies) -> None:
+        """Send the replies together with those to other requests that end in this iteration."""
+        self._finished.append(replies)
+        if len(self._finished) == 1:
+            self._loop.call_soon(self._finish_all)
+
+    def _finish_all(self) -> None:
+        finished, self._finished = self._finished, []
+        for together in batches(finished):
+            self._count(-together.requests, -(together.room_read + together.room_written))
+            self._done(together)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         part = self._tasks.pop(task)

@@ -13,10 +13,16 @@ from .._protocol.export import ExportInfo
 from .._protocol.wire import MAX_PAYLOAD, TransmissionFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .lane import Lane
 
+_ALWAYS = (
+    TransmissionFlag.HAS_FLAGS
+    | TransmissionFlag.SEND_FLUSH
+    | TransmissionFlag.SEND_FUA
+    | TransmissionFlag.SEND_CACHE
+)
 _WRITABLE = TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES
 
 
@@ -27,6 +33,10 @@ class Export:
     Its size is rounded up to a multiple of `round_size` (None: the server's), for clients that
     transfer whole blocks only, of a disk that ends within one. The padding reads as zeroes, and
     zeroes may be written there; any other write there fails with ENOSPC.
+
+    `on_close` is for exports that are found for one connection (see `Exports`): it is called in a
+    worker when the connection has ended, in place of a flush and `disk.close`, for a disk that
+    others use too.
 
     Raises TypeError for a `disk` that is not a Disk, and ValueError for a `round_size` below 1.
 
@@ -40,6 +50,7 @@ class Export:
     description: str = ""
     read_only: bool = False
     round_size: int | None = None
+    on_close: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Disk):
@@ -73,7 +84,10 @@ def publish(exports: object) -> dict[str, Export]:
     if isinstance(exports, (Disk, Export)):
         exports = {"": exports}
     if not isinstance(exports, Mapping):
-        takes = "NBDServer takes a Disk, an Export, or a mapping of names to those"
+        takes = (
+            "NBDServer takes a Disk, an Export, or a mapping of names to those, or an object with "
+            "`async def find(name, client)`"
+        )
         raise TypeError(f"{takes}; {_instead(exports)}")
     published = {}
     for name, export in exports.items():
@@ -83,6 +97,16 @@ def publish(exports: object) -> dict[str, Export]:
             raise TypeError(f"export {name!r} must be a Disk or an Export; {_instead(export)}")
         published[name] = Export(export) if isinstance(export, Disk) else export
     return published
+
+
+def as_export(name: str, found: object) -> Export:
+    """Return the export that a search has found. Raises TypeError for anything else."""
+    if isinstance(found, Disk):
+        return Export(found)
+    if not isinstance(found, Export):
+        text = f"find({name!r}) must return a Disk, an Export or None"
+        raise TypeError(f"{text}; it returned {found!r}")
+    return found
 
 
 def check_number(what: str, number: object, least: int) -> None:
@@ -124,17 +148,38 @@ def describe(name: str, export: Export, disk: Disk) -> ExportInfo:
 
     Only flags whose commands work are set ("Transmission flags").
     """
-    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
+    flags = _ALWAYS
     if export.read_only or disk.read_only:
         flags |= TransmissionFlag.READ_ONLY
     else:
         flags |= _WRITABLE
+        if disk.can_fast_zero:
+            flags |= TransmissionFlag.SEND_FAST_ZERO
     if disk.shared_cache:
         # This process serves all connections from this one disk object, so a flush on one of them
         # includes the writes of all others.
         flags |= TransmissionFlag.CAN_MULTI_CONN
-    sizes = (1, disk.preferred_block, MAX_PAYLOAD)
-    return ExportInfo(name, disk.size, flags, export.description, sizes)
+    flags &= ~_lacking(disk)
+    if disk.rotational:
+        flags |= TransmissionFlag.ROTATIONAL
+    return ExportInfo(name, disk.size, flags, export.description, _block_sizes(disk))
+
+
+def _block_sizes(disk: Disk) -> tuple[int, int, int]:
+    """Return the minimum, the preferred size and the largest payload, as NBD allows them."""
+    largest = MAX_PAYLOAD
+    if disk.maximum_transfer is not None:
+        largest = min(largest, disk.maximum_transfer)
+    minimum = disk.minimum_block
+    return minimum, max(disk.preferred_block, minimum), largest
+
+
+def _lacking(disk: Disk) -> int:
+    """Return the flags of commands that the disk has no use for."""
+    lacking = 0 if disk.can_flush else TransmissionFlag.SEND_FLUSH
+    lacking |= 0 if disk.can_fua else TransmissionFlag.SEND_FUA
+    lacking |= 0 if disk.can_trim else TransmissionFlag.SEND_TRIM
+    return lacking
 
 
 def tcp_uri(address: tuple[str, int], name: str) -> str:

@@ -101,6 +101,8 @@ class _Rounded(Disk):
         self.minimum_block = disk.minimum_block
         self.maximum_transfer = disk.maximum_transfer
         self.can_fast_zero = disk.can_fast_zero
+        self.can_flush, self.can_fua = disk.can_flush, disk.can_fua
+        self.can_trim, self.rotational = disk.can_trim, disk.rotational
 
     def __repr__(self) -> str:
         return f"<{self.inner!r} rounded up to {self.size} bytes>"
@@ -170,6 +172,15 @@ class RoundedBlockingDisk(_Rounded, BlockingDisk):
     def __init__(self, disk: BlockingDisk, size: int) -> None:
         self._take_over(disk, size)
         self.blocking: Operations[None] = Padded(disk.blocking, disk.size)
+        self._blocking_disk = disk
+
+    @property
+    def slices(self) -> int:
+        """How many workers share the requests: as many as of the disk inside.
+
+        Called from: any thread.
+        """
+        return self._blocking_disk.slices
 
 
 class RoundedDisk(_Rounded):

@@ -28,8 +28,17 @@ class Served:
     budget: Budget  # the server's
 
 
-def serve(name: str, export: Export, budget: Budget, round_size: int = 1) -> Served:
-    """Make the shared state of an export; `round_size` is for an export without its own."""
+def serve(
+    name: str,
+    export: Export,
+    budget: Budget,
+    round_size: int = 1,
+    told: dict[object, object] | None = None,
+) -> Served:
+    """Make the shared state of an export; `round_size` is for an export without its own.
+
+    `told` are the kinds of failures that were logged for it before.
+    """
     disk = round_up(export.disk, round_size if export.round_size is None else export.round_size)
     info = describe(name, export, disk)
-    return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk), budget)
+    return Served(info, disk, ranges_of(export.disk), Faults(name, export.disk, told), budget)

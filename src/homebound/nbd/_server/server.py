@@ -17,6 +17,7 @@ from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD
 from .accept import Acceptor
 from .budget import DEFAULT_BUDGET, Budget
+from .faults import safe_repr
 from .greeter import Greeter
 from .inherited import adopt
 from .lane import Lane
@@ -30,17 +31,23 @@ from .published import (
     unix_uri,
 )
 from .served import serve
+from .tls import encryption
+from .visits import Finder, FindingVisit, FixedVisit, is_finder
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Coroutine, Iterable, Mapping
     from types import TracebackType
     from typing import Any, Self
 
     from ..._threads.io_thread import IOThread
     from ...block._disk import Disk
+    from .client_info import ClientInfo
     from .listen import UnixPath
     from .published import Export
+    from .served import Served
+    from .visits import Exports, Visit
 
 DEFAULT_PORT = 10809
 _ARRIVING = 4  # connections being set up in a lane, at most; each takes long
@@ -53,12 +60,20 @@ class NBDServer:
     `Export` in place of a disk adds options, such as a description. `default` is the name of the
     export that clients get for the empty name. The disks stay the caller's, to close after `stop`.
 
+    An object with `async def find(name, client)` in place of the mapping finds exports as clients
+    ask for them, and may `list` them (see `Exports`). `find` runs in the home of the connection,
+    once, or again when the client asks for another name; it has `find_timeout` seconds (None:
+    any time), in which the client may disconnect. What it returns is closed with the connection. If
+    it raises, the client gets an error and the loop's exception handler a report.
+
     Connections are accepted in the loop that called `listen_unix` or `listen_tcp`, and distributed
     over `io_threads` in turn; without any, they are served in that same loop. A client that has not
     chosen an export `handshake_timeout` seconds after connecting is disconnected, and a connection
     beyond `max_connections` is closed at once. The data of all requests and replies takes at most
     `buffer_budget` bytes, and 256 KiB for each client; requests that would exceed that wait until
-    others are answered. `round_size` is for each `Export` without its own.
+    others are answered. `round_size` is for each `Export` without its own. With `tls`, a context
+    for servers, clients may encrypt the connection, and must with `tls_required`; what the context
+    verifies of their certificates reaches `find` as `client.tls_subject`.
 
     Raises ExportNameError for a name that the protocol cannot carry, TypeError for arguments of a
     wrong type, ValueError for numbers below their minimum.
@@ -77,25 +92,41 @@ class NBDServer:
 
     def __init__(  # noqa: PLR0913  (options, by keyword)
         self,
-        exports: Disk | Export | Mapping[str, Disk | Export],
+        exports: Disk | Export | Mapping[str, Disk | Export] | Exports,
         *,
         default: str | None = None,
         io_threads: IOThreadPool | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
+        find_timeout: float | None = 10.0,
         max_connections: int = 100,
         buffer_budget: int = DEFAULT_BUDGET,
         round_size: int = 1,
+        tls: ssl.SSLContext | None = None,
+        tls_required: bool = False,
     ) -> None:
+        self._encryption = encryption(tls, required=tls_required)
         check_number("max_connections", max_connections, 1)
         check_number("round_size", round_size, 1)
         check_number("buffer_budget", buffer_budget, MAX_PAYLOAD)
         budget = Budget(buffer_budget)
-        self._served = {
-            name: serve(name, export, budget, round_size)
-            for name, export in publish(exports).items()
-        }
+        self._finder: Finder | None = None
+        self._served: dict[str, Served] = {}
+        if is_finder(exports):
+            self._finder = Finder(
+                exports,
+                default=default,
+                budget=budget,
+                round_size=round_size,
+                time_limit=find_timeout,
+            )
+        else:
+            for name, export in publish(exports).items():
+                self._served[name] = serve(name, export, budget, round_size)
         self._default = default if default is not None else next(iter(self._served), "")
-        self._table = ExportTable([served.info for served in self._served.values()], default)
+        infos = [served.info for served in self._served.values()]
+        self._fixed = FixedVisit(
+            ExportTable(infos, None if self._finder else default), self._served
+        )
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
@@ -116,7 +147,10 @@ class NBDServer:
 
     def __repr__(self) -> str:
         where = ", ".join(self._uris) or "not listening"
-        return f"<NBDServer of {len(self._served)} exports: {where}>"
+        what = f"{len(self._served)} exports"
+        if self._finder is not None:
+            what = f"exports that {safe_repr(self._finder.exports)} finds"
+        return f"<NBDServer of {what}: {where}>"
 
     @property
     def uris(self) -> list[str]:
@@ -140,7 +174,7 @@ class NBDServer:
         self._check_running()
         listener, unix_path = listen_unix(path)
         self._paths.append(unix_path)
-        self._uris.append(unix_uri(unix_path.path, self._default))
+        self._show(unix_uri(unix_path.path, self._default))
         self._accept_from(listener)
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
@@ -160,7 +194,7 @@ class NBDServer:
             raise ListenError(f"cannot listen on {host!r}: {error.strerror}") from error
         for listener in listen_tcp(host, dict.fromkeys(addresses)):
             bound = listener.getsockname()
-            self._uris.append(tcp_uri((bound[0], bound[1]), self._default))
+            self._show(tcp_uri((bound[0], bound[1]), self._default))
             self._accept_from(listener)
 
     async def listen_socket(self, listener: socket.socket) -> None:
@@ -173,7 +207,7 @@ class NBDServer:
         self._check_running()
         uri = adopt(listener, self._default)
         if uri is not None:
-            self._uris.append(uri)
+            self._show(uri)
         self._accept_from(listener)
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -201,14 +235,19 @@ class NBDServer:
     ) -> None:
         await self.stop()
 
+    def _show(self, uri: str) -> None:
+        required = self._encryption is not None and self._encryption.required
+        self._uris.append(uri.replace("nbd", "nbds", 1) if required else uri)
+
     def _check_running(self) -> None:
         if self._stopping is not None:
             raise ListenError("this server was stopped; make another one")
 
     def _accept_from(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        if self._lanes[0][0] is None and any(
-            isinstance(served.disk, BlockingDisk) for served in self._served.values()
+        if self._lanes[0][0] is None and (
+            self._finder is not None
+            or any(isinstance(served.disk, BlockingDisk) for served in self._served.values())
         ):
             # Workers return results to a home, which a loop not made by homebound may not be yet.
             AioContext.attach(loop)
@@ -228,10 +267,13 @@ class NBDServer:
             return
         io, lane = next(self._turns)
         self._accepted += 1
-        greeter = partial(Greeter, lane, self._table, self._served, self._handshake_timeout)
+        greeter = partial(Greeter, lane, self._visit, self._handshake_timeout, self._encryption)
         if self._at_home(io, lane.serve(connection, greeter)) is None:
             connection.close()  # that I/O thread has been stopped
             self._accepted -= 1
+
+    def _visit(self, client: ClientInfo) -> Visit:
+        return self._fixed if self._finder is None else FindingVisit(self._finder, client)
 
     def _at_home(
         self, io: IOThread | None, work: Coroutine[Any, Any, None]

@@ -13,30 +13,47 @@ from typing import TYPE_CHECKING, TypeVar
 from .._protocol.buffers import new_buffer
 from .._protocol.transmission import (
     CHUNK_SIZE,
+    HOLE_SIZE,
     REPLY_SIZE,
     error_of,
     pack_data_head_into,
+    pack_done_into,
+    pack_error_at_into,
     pack_error_into,
+    pack_hole_into,
+    pack_part_head_into,
     pack_reply_into,
+    pack_status_into,
+    status_room,
 )
 from .._protocol.wire import SIMPLE_REPLY_OK, Command, CommandFlag, Error
+from .extents import GRAIN, read_parts, status_of
 from .faults import pass_on_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ...block._disk import Buffer, Disk, Operations
     from .ranges import Claim, Ranges
 
     T = TypeVar("T")
 
-SLICES = 4  # at most, of the requests that one connection sends at once
+SLICES = 4  # of the requests that one connection sends at once, unless the disk says otherwise
 _LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # no request is added to a slice with this much data
 
 
 CARRIES = frozenset({Command.READ, Command.WRITE})  # data, with the request or in the reply
 _CHANGES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
+# A READ of at least this many bytes may leave zeroes out.
+PARTS_FROM = 2 << 20
+
+
+def room_for(command: int, length: int) -> int:
+    """Return the size of the data with a request or in its reply, in bytes, at most."""
+    if command in CARRIES:
+        return length
+    return status_room(length) if command == Command.BLOCK_STATUS else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +69,19 @@ class SlowRequest:
     structured: bool = False  # structured replies are negotiated
     # Its claim on the range that it changes. The thread that releases the claim clears the field.
     claim: Claim | None = field(default=None, repr=False)
+    failing_at: int | None = None  # of a READ in parts: the offset of the part being read
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it takes operations that only the disk itself has, not its blocking calls."""
+        if self.command == Command.WRITE_ZEROES:
+            return bool(self.flags & CommandFlag.FAST_ZERO)
+        return self.in_parts or self.command in {Command.BLOCK_STATUS, Command.CACHE}
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it is a READ that may leave zeroes out of its data."""
+        return self.chunk and self.length >= PARTS_FROM and not self.flags & CommandFlag.DF
 
     @property
     def changes(self) -> bool:
@@ -60,23 +90,25 @@ class SlowRequest:
 
     @property
     def chunk(self) -> bool:
-        """Whether its reply must be structured."""
+        """Whether it is a READ whose reply must be structured."""
         return self.structured and self.command == Command.READ
 
     @property
     def head_size(self) -> int:
-        """The size of its reply without the data, in bytes."""
+        """The size of its reply without the data, in bytes, at most."""
+        if self.in_parts:
+            return HOLE_SIZE * (2 * (self.length // GRAIN) + 3)
         return CHUNK_SIZE if self.chunk else REPLY_SIZE
 
     @property
     def carries(self) -> int:
         """The size of the data with the request or in its reply, in bytes."""
-        return self.length if self.command in CARRIES else 0
+        return room_for(self.command, self.length)
 
     @property
     def reads(self) -> int:
         """The size of the data in its reply, in bytes."""
-        return self.length if self.command == Command.READ else 0
+        return 0 if self.command == Command.WRITE else self.carries
 
 
 class Replies:
@@ -114,14 +146,39 @@ class Replies:
 
     def room(self, request: SlowRequest) -> memoryview:
         """Return the memory for the data of the next reply."""
-        start = self._end + request.head_size
+        start = self._end + (CHUNK_SIZE if request.chunk else REPLY_SIZE)
         return self._memory[start : start + request.reads]
+
+    def part(self, length: int) -> memoryview:
+        """Return the memory for the next part of a READ."""
+        start = self._end + CHUNK_SIZE
+        return self._memory[start : start + length]
+
+    def add_part(self, request: SlowRequest, offset: int, length: int) -> None:
+        """Add a chunk with the data that `part` was filled with."""
+        at = pack_part_head_into(self._memory, self._end, request.cookie, offset, length)
+        self._end = at + length
+        self.bytes_read += length
+
+    def add_hole(self, request: SlowRequest, offset: int, length: int) -> None:
+        """Add a chunk for zeroes."""
+        self._end = pack_hole_into(self._memory, self._end, request.cookie, offset, length)
+        self.bytes_read += length
+
+    def add_done(self, request: SlowRequest) -> None:
+        """End a reply in parts."""
+        self._end = pack_done_into(self._memory, self._end, request.cookie)
+
+    def add_status(self, request: SlowRequest, extents: Sequence[tuple[int, int]]) -> None:
+        """Add a reply with lengths and states."""
+        self._end = pack_status_into(self._memory, self._end, request.cookie, extents)
 
     def add(self, request: SlowRequest, failure: BaseException | None = None) -> None:
         """Add a reply: success, with the data that `room` was filled with, or a failure."""
         if failure is not None:
             self.failures.append((failure, request.command))
-            self.refuse(request, error_of(failure))
+            fast_zero = bool(request.flags & CommandFlag.FAST_ZERO)
+            self.refuse(request, error_of(failure, fast_zero=fast_zero))
             return
         at, memory = self._end, self._memory
         if request.chunk:
@@ -138,21 +195,57 @@ class Replies:
     def refuse(self, request: SlowRequest, error: Error) -> None:
         """Add an error reply, which has no data."""
         self.errors += 1
-        self._end = pack_error_into(
-            self._memory, self._end, error, request.cookie, chunk=request.chunk
-        )
+        memory, at, cookie = self._memory, self._end, request.cookie
+        if request.failing_at is not None:
+            self._end = pack_error_at_into(memory, at, error, cookie, request.failing_at)
+        else:
+            chunk = request.chunk or request.command == Command.BLOCK_STATUS
+            self._end = pack_error_into(memory, at, error, cookie, chunk=chunk)
 
 
-def split(requests: Sequence[SlowRequest]) -> list[list[SlowRequest]]:
-    """Divide requests into slices, in order.
+def batches(replies: Sequence[Replies]) -> Iterator[Replies]:
+    """Join small replies, each in memory of its own, so that they are sent together."""
+    together: list[Replies] = []
+    size = 0
+    for each in replies:
+        if together and size + len(each.data) > _LARGE:
+            yield _joined(together)
+            together, size = [], 0
+        together.append(each)
+        size += len(each.data)
+    if together:
+        yield _joined(together)
 
-    A request that waits for stable storage gets a slice of its own, so that no other waits for it.
+
+def _joined(replies: list[Replies]) -> Replies:
+    if len(replies) == 1:
+        return replies[0]
+    joined = Replies(())
+    data = b"".join([each.data for each in replies])
+    joined._memory, joined._end = memoryview(data), len(data)
+    for each in replies:
+        joined.room_read += each.room_read
+        joined.room_written += each.room_written
+        joined.requests += each.requests
+        joined.bytes_read += each.bytes_read
+        joined.bytes_written += each.bytes_written
+        joined.errors += each.errors
+        joined.failures += each.failures
+    return joined
+
+
+def split(requests: Sequence[SlowRequest], number: int = SLICES) -> list[list[SlowRequest]]:
+    """Divide requests that came together into about `number` slices, in order.
+
+    A request that waits for stable storage gets a slice of its own, so that no other waits for it,
+    and so does one that is awaited.
     """
-    share = -(-len(requests) // SLICES)
+    share = -(-len(requests) // number)
     slices: list[list[SlowRequest]] = []
     filled = SLICE_BYTES  # bytes in the last slice; full, so that the first request begins one
     for request in requests:
-        if request.flags & CommandFlag.FUA or request.command not in (Command.READ, Command.WRITE):
+        alone = request.flags & CommandFlag.FUA or request.awaited
+        if alone or request.command not in CARRIES:
             slices.append([request])
             filled = SLICE_BYTES
             continue
@@ -172,10 +265,11 @@ class Slice:
     which goes on when the home no longer waits.
     """
 
-    __slots__ = ("_ranges", "_token", "answered", "requests")
+    __slots__ = ("_ranges", "_token", "answered", "awaited", "requests")
 
     def __init__(self, requests: Sequence[SlowRequest], ranges: Ranges) -> None:
         self.requests = requests
+        self.awaited = requests[0].awaited  # then it is the only request
         self.answered = False  # home thread only
         self._ranges = ranges
         self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
@@ -202,7 +296,7 @@ class Slice:
         self._take()
         failure: BaseException | None = None
         try:
-            await carry_out(disk, request, replies.room(request))
+            await _answer(disk, request, replies)
         except GeneratorExit:
             raise  # this coroutine is being closed; or the disk raised it, which ends the task
         except BaseException as error:
@@ -212,7 +306,8 @@ class Slice:
             pass_on_interrupt(error, asyncio.get_running_loop())
         finally:
             self._release(request)
-        replies.add(request, failure)
+        if failure is not None:
+            replies.add(request, failure)
         return replies
 
     def drop(self) -> None:
@@ -231,6 +326,26 @@ class Slice:
         claim, request.claim = request.claim, None
         if claim is not None:
             self._ranges.release(claim)
+
+
+async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
+    """Carry out a request with awaited operations, and add its reply."""
+    offset, length = request.offset, request.length
+    if request.command == Command.BLOCK_STATUS:
+        replies.add_status(request, await status_of(disk, request))
+        return
+    if request.in_parts:
+        await read_parts(disk, request, replies)
+        return
+    if request.command == Command.CACHE:
+        await disk.cache(offset, length)
+    elif request.flags & CommandFlag.FAST_ZERO:
+        fua = bool(request.flags & CommandFlag.FUA)
+        no_hole = bool(request.flags & CommandFlag.NO_HOLE)
+        await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
+    else:
+        await carry_out(disk, request, replies.room(request))
+    replies.add(request)
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -1,0 +1,62 @@
+"""Debug mode: one stall watch, while the loop of any home runs in asyncio's debug mode."""
+
+from __future__ import annotations
+
+import _thread
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .._os.process import AtFork, at_fork
+from .stall import StallWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_THRESHOLD = 1.0  # seconds, as that of watch_stalls
+
+
+class _State:
+    """The watch, and how many homes in debug mode run. Under the guard."""
+
+    guard = _thread.allocate_lock()
+    homes = 0
+    watch: StallWatch | None = None
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Watch for stalls during the block, in which the loop of a home in debug mode runs.
+
+    Called from: home thread.
+    """
+    with _State.guard:
+        _State.homes += 1
+        if _State.watch is None:
+            try:
+                _State.watch = StallWatch(_THRESHOLD, None)
+            except RuntimeError:
+                pass  # no more threads, or the interpreter ends: run without it
+    try:
+        yield
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    with _State.guard:
+        _State.homes = max(0, _State.homes - 1)  # 0: in a forked process
+        if _State.homes:
+            return
+        watch, _State.watch = _State.watch, None
+    if watch is not None:
+        watch.stop()
+
+
+def _begin_as_child() -> None:
+    """Forget the parent's watch in a forked process: its thread is not here."""
+    _State.guard = _thread.allocate_lock()
+    _State.homes = 0
+    _State.watch = None
+
+
+at_fork(AtFork.DEBUG_WATCH, _begin_as_child)

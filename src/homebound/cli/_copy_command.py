@@ -1,0 +1,90 @@
+"""The options of `homebound copy`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import click
+
+from .._threads.run import run
+from ._began import Progress
+from ._copy import CopyJob
+from ._disks import MEMORY
+from ._places import STREAM, is_uri
+from ._types import PATH, PLACE, TEXT
+
+
+@click.command()
+@click.argument("source", metavar="SRC", type=PLACE)
+@click.argument("target", metavar="DST", type=PLACE)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Make this many connections to each NBD server that allows several.",
+)
+@click.option(
+    "--bitmap",
+    type=TEXT,
+    help="Copy only what QEMU's dirty bitmap of this name says has changed. SRC is an NBD URI; "
+    "the rest of DST is kept.",
+)
+@click.option(
+    "--resume",
+    metavar="STATE",
+    type=PATH,
+    help="Keep in this file how far the copy has come, and go on from there if it exists. It is "
+    "removed at the end.",
+)
+@click.option("--verify", is_flag=True, help="Read both back afterwards, and compare.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Write the progress, each second, and a summary to standard output, as lines of JSON.",
+)
+@click.pass_context
+def copy(  # noqa: PLR0913  (one parameter an option)
+    ctx: click.Context,
+    *,
+    source: str,
+    target: str,
+    connections: int,
+    bitmap: str | None,
+    resume: str | None,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Copy the disk SRC to DST.
+
+    Each is an image or a block device, an NBD URI, `memory:SIZE`, a disk written in Python
+    (`disk.py`), or `-` for standard input or output. A qcow2 image can be SRC.
+
+    If DST is a file, or does not exist, it is made anew with the size of SRC. Anything else must be
+    large enough; what it has beyond the size of SRC is kept. Holes and zeroes are neither read, if
+    SRC can tell them, nor written, if DST can do without.
+
+    A copy that fails, or that Ctrl-C stops, leaves in DST what it has copied.
+    """
+    ctx.ensure_object(Progress).began = True
+    _check_use(source, target, bitmap=bitmap, resume=resume)
+    if STREAM in (source, target) and verify:
+        raise click.UsageError(f"--verify cannot read {STREAM} again")
+    if target == STREAM and as_json:
+        raise click.UsageError(f"--json and DST {STREAM} both write to standard output")
+    job = CopyJob(source, target, connections, bitmap, resume, verify, as_json)
+    with closing(job.run()) as work:  # for the case that no loop can be made
+        run(work)
+
+
+def _check_use(source: str, target: str, *, bitmap: str | None, resume: str | None) -> None:
+    if source == target == STREAM:
+        raise click.UsageError(f"SRC and DST are both {STREAM}")
+    if bitmap is not None and not is_uri(source):
+        raise click.UsageError("--bitmap needs an NBD URI as SRC")
+    streams = STREAM in (source, target)
+    if bitmap is not None and streams:
+        raise click.UsageError(f"--bitmap needs offsets, which {STREAM} has not")
+    if resume is not None and (streams or MEMORY in (source[:7], target[:7])):
+        raise click.UsageError(f"--resume cannot find {STREAM} or {MEMORY}SIZE again")

@@ -1,0 +1,118 @@
+"""The disks that copy, info and bench name: files, URIs, and whatever else `open_disk` opens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..block import DiskError, ImageError, open_disk
+from ..block._locks import lock_image
+from ..block._to_end import to_end
+from ..nbd import NBDDisk
+from ..nbd._client.uri import parse_uri
+from ._disks import check_spec
+from ._errors import CommandError
+
+if TYPE_CHECKING:
+    from ..block import Disk
+
+STREAM = "-"
+_URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
+_PREFIX = re.compile(r"(memory|overlay|nbds?(\+\w+)?):", re.IGNORECASE)
+
+
+def is_uri(spec: str) -> bool:
+    """Return whether `spec` is an NBD URI.
+
+    >>> from homebound.cli._places import is_uri
+    >>> is_uri("nbd+unix:///?socket=/run/nbd"), is_uri("disk.img")
+    (True, False)
+    """
+    return _URI.match(spec) is not None
+
+
+def check_place(spec: str) -> str:
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk."""
+    if is_uri(spec):
+        parse_uri(spec)
+        return spec
+    return check_spec(spec)
+
+
+def is_plain_file(spec: str) -> bool:
+    """Return whether `spec` is the path of a regular file, or of nothing yet."""
+    if _PREFIX.match(spec):
+        return False
+    try:
+        mode = os.stat(spec).st_mode  # noqa: PTH116  (a Path would not keep bytes)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # opening it tells what is wrong
+    return stat.S_ISREG(mode) and not spec.endswith(".py")
+
+
+async def open_place(
+    spec: str, *, read_only: bool, connections: int = 1, meta: tuple[str, ...] = ()
+) -> Disk:
+    """Open the disk that `spec` names. Raises DiskError or NBDError."""
+    if not is_uri(spec):
+        return await open_disk(spec, read_only=read_only)
+    return await NBDDisk.connect(spec, connections=connections, meta=meta, read_only=read_only)
+
+
+async def make_file(path: str, size: int, source: str) -> None:
+    """Give the file at `path` this size; it reads as zeroes then. `source` must be another file.
+
+    Raises CommandError, ImageLocked if it is in use, and ImageError if that fails.
+    """
+    await to_end(partial(_make_file, path, size, source))
+
+
+def check_different(source: str, target: str) -> None:
+    """Raise CommandError if both are one file."""
+    try:
+        same = Path(source).samefile(target)
+    except (OSError, ValueError):
+        return
+    if same:
+        raise CommandError(f"SRC and DST are the same file, {target!r}")
+
+
+def _make_file(path: str, size: int, source: str) -> None:
+    check_different(source, path)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        try:
+            lock_image(fd, path, read_only=False)
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+    except DiskError:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise ImageError(number, f"cannot create {path!r}: {error.strerror or error}") from error
+
+
+def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
+    """Return what tells this disk from another one; `changes` says that the copy writes to it.
+
+    A file is told by its place and its number; one that is not to change, by its time too.
+    """
+    about: dict[str, Any] = {"size": disk.size}
+    if is_uri(spec):
+        return {**about, "uri": spec}
+    path = os.path.realpath(spec.removeprefix("overlay:"))
+    try:
+        status = os.stat(path)  # noqa: PTH116  (it is a string from realpath)
+    except OSError:
+        return {**about, "name": spec}
+    about |= {"path": path, "inode": status.st_ino}
+    return about if changes else {**about, "mtime_ns": status.st_mtime_ns}

@@ -1,0 +1,113 @@
+"""A request with the task that waits for its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ...block import DiskError
+from .._protocol.client_request import Request
+from .._protocol.wire import Command, Error
+
+if TYPE_CHECKING:
+    import asyncio
+
+# What a server's error value is here; any other is EINVAL ("Error values").
+_NUMBERS: dict[int, int] = {
+    Error.EPERM: errno.EPERM,
+    Error.EIO: errno.EIO,
+    Error.ENOMEM: errno.ENOMEM,
+    Error.EINVAL: errno.EINVAL,
+    Error.ENOSPC: errno.ENOSPC,
+    Error.EOVERFLOW: errno.EOVERFLOW,
+    Error.ENOTSUP: errno.ENOTSUP,
+    Error.ESHUTDOWN: errno.ESHUTDOWN,
+}
+
+
+def errno_of(error: int) -> int:
+    """Return what a server's error value is here; 0 is 0."""
+    return _NUMBERS.get(error, errno.EINVAL) if error else 0
+
+
+_CHANGES = frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES))
+
+
+class Place(Enum):
+    """Where a call is."""
+
+    INBOX = "in the inbox"
+    SENT = "sent"
+    WAITING = "waiting for a connection"
+    ENDED = "ended"
+
+
+class Call(Request):
+    """A request of a task. The home writes it, once it is in the inbox, but for the future."""
+
+    __slots__ = ("channel", "failure", "future", "loop", "names", "place", "repeat_until", "since")
+
+    # The loop of the task, and what it waits for: replaced by the task when it is cancelled, before
+    # the home is told so.
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    channel: Any  # that it is in: sent, or waiting
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Make it ready for the inbox; return the future to await."""
+        self.loop = loop
+        self.future = loop.create_future()
+        self.place = Place.INBOX
+        self.failure: OSError | None = None  # why there is no reply
+        self.names: dict[int, str] = {}  # of the contexts in `extents`
+        # Until when it is sent again; None: it has lost no connection yet. In the home's time.
+        self.repeat_until: float | None = None
+        self.since = 0.0  # when it was sent; 0.0 without a request_timeout
+        return self.future
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes the disk."""
+        return self.command in _CHANGES
+
+    def end(self, home: asyncio.AbstractEventLoop, failure: OSError | None = None) -> None:
+        """Have the task go on, at its home. Home only."""
+        self.place = Place.ENDED
+        self.failure = failure
+        future = self.future
+        if self.loop is home:
+            if not future.done():
+                future.set_result(None)
+            return
+        try:
+            self.loop.call_soon_threadsafe(_set, future)
+        except RuntimeError:
+            pass  # the loop of the task has been closed
+
+    def check(self) -> None:
+        """Raise what it has failed with, if it has."""
+        if self.failure is not None:
+            raise self.failure
+        if self.error:
+            number = errno_of(self.error)
+            raise DiskError(number, self.describe(os.strerror(number), self.error_text))
+
+    def extents_of(self, context: str) -> bytearray | None:
+        """Return the extents of a context by its name, as they came; None if none have."""
+        for number, body in (self.extents or {}).items():
+            if self.names.get(number) == context:
+                return body
+        return None
+
+    def describe(self, why: str, text: str = "") -> str:
+        """Return a sentence on what the server has answered."""
+        what = Command(self.command).name
+        where = f" of {self.length} bytes at {self.offset}" if self.length else ""
+        return f"the server fails {what}{where}: {why}{': ' if text else ''}{text}"
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,404 @@
+"""One connection to a server, and the ones that replace it: docs/design/nbd-client.md."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ...block import DiskClosed, DiskError
+from .._protocol.errors import RemoteProtocolError
+from .._protocol.reply_reader import ReplyReader
+from .._protocol.wire import REQUEST, Command, Error, TransmissionFlag, request_head
+from .call import Call, Place
+from .errors import ConnectionLost
+from .outgoing import Outgoing
+from .redial import Redial
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from .client import Client
+    from .dial import Link
+
+_TURN = 16  # receives in a row, before the other callbacks of the loop run
+_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_DISC = REQUEST.pack(request_head(Command.DISC), 0, 0, 0)
+
+
+class State(Enum):
+    """What a channel does with a request."""
+
+    LIVE = "live"
+    LOST = "lost"
+    WAITING = "waiting for a connection"
+    FAILING = "failing"
+    CLOSED = "closed"
+
+
+class Channel:
+    """One connection of a disk, and what becomes of its requests when it breaks. Home only."""
+
+    def __init__(self, client: Client, link: Link) -> None:
+        self._client = client
+        self.state = State.LIVE
+        self.link: Link = link  # the last one
+        self._reader = ReplyReader(link.export.contexts, structured=link.export.structured)
+        self._outgoing = Outgoing()
+        self.waiting: dict[Call, None] = {}  # in order, while WAITING
+        self._cookie = 0
+        self._changed = False  # the export is not what it was when the disk was opened
+        # Registered with the home's loop: reading; and writing, while the socket is full.
+        self._reads = self._writes = False
+        self._redial = Redial(client, self._begin, self._not_connected)
+        self._redials = False  # connecting is to go on in the next home
+        self._last_error: Exception | None = None
+        self._over: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None  # looks for requests without a reply
+
+    def __repr__(self) -> str:
+        return (
+            f"<Channel {self.state.value} to {self._client.target.label}: {self.load} in flight, "
+            f"{len(self.waiting)} waiting>"
+        )
+
+    @property
+    def load(self) -> int:
+        """The requests in flight."""
+        return len(self._reader.pending)
+
+    # The home.
+
+    def attach(self) -> None:
+        """Be served by the home's loop from now on."""
+        if self.state is State.LIVE:
+            self._register()
+            self.push()
+            self._watch_time()
+        if self.state is State.WAITING and self._redial.until is not None:
+            self._wait_until(self._redial.until)
+        if self._redials:
+            self._redials = False
+            self._redial.attach()
+
+    def detach(self) -> None:
+        """Be served by no loop until `attach`."""
+        self._unregister()
+        self._cancel_timers()
+        self._redials = self._redial.detach() or self._redials
+
+    def _register(self) -> None:
+        loop, sock = self._client.loop, self.link.sock
+        loop.add_reader(sock.fileno(), self._on_readable)
+        self._reads = True
+
+    def _unregister(self) -> None:
+        loop, number = self._client.loop, self.link.sock.fileno()
+        if self._reads and not loop.is_closed():
+            loop.remove_reader(number)
+            if self._writes:
+                loop.remove_writer(number)
+        self._reads = self._writes = False
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._over, self._overdue):
+            if timer is not None:
+                timer.cancel()
+        self._over = self._overdue = None
+
+    # Requests.
+
+    def take(self, call: Call) -> None:
+        """Have a request sent with the next `push`, or wait, or fail, as the state is."""
+        call.channel = self
+        match self.state:
+            case State.LIVE:
+                self._send(call)
+            case State.WAITING:
+                if self._may_repeat(call):
+                    self._let_wait(call)
+            case State.LOST:
+                self._fall([call])
+            case State.CLOSED:
+                call.end(self._client.loop, DiskClosed(self._client))
+            case State.FAILING:
+                self._fail([call])
+                self._redial.start()
+
+    def _send(self, call: Call) -> None:
+        if self._changed and (failure := self._refusal(call)) is not None:
+            call.end(self._client.loop, failure)
+            return
+        self._cookie += 1
+        call.place = Place.SENT
+        self._outgoing.add(call.head(self._cookie), call.data)
+        self._reader.pending[self._cookie] = call
+        if self._client.request_timeout is not None:
+            call.since = self._client.loop.time()
+
+    def _refusal(self, call: Call) -> OSError | None:
+        """Return why a request cannot be made of what the export has become."""
+        export, size = self.link.export, self._client.export.size
+        if call.changes and export.flags & TransmissionFlag.READ_ONLY:
+            return DiskError(errno.EROFS, f"{export.name!r} has come back read-only")
+        if call.offset + call.length > export.size:
+            text = f"{export.name!r} has come back smaller: {export.size} bytes, not {size}"
+            return DiskError(errno.EIO, text)
+        if call.command == Command.BLOCK_STATUS and not export.contexts:
+            return DiskError(errno.ENOTSUP, f"{export.name!r} has come back without its contexts")
+        return None
+
+    def push(self) -> None:
+        """Send what was taken, as far as the socket allows."""
+        if self.state is not State.LIVE or not self._outgoing:
+            return
+        try:
+            sent = self._outgoing.send(self.link.sock)
+        except OSError as error:
+            self.lose(error)
+            return
+        if sent is self._writes:
+            loop, number = self._client.loop, self.link.sock.fileno()
+            if sent:
+                loop.remove_writer(number)
+            else:
+                loop.add_writer(number, self.push)
+            self._writes = not sent
+        if self._client.request_timeout is not None and self._overdue is None:
+            self._watch_time()
+
+    def _on_readable(self) -> None:
+        """Receive, and end the requests that are answered."""
+        sock, reader = self.link.sock, self._reader
+        for _ in range(_TURN):
+            buffer = reader.get_buffer()
+            try:
+                size = sock.recv_into(buffer)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self.lose(error)
+                return
+            if not size:
+                self.lose(None)
+                return
+            try:
+                ended = reader.received(buffer, size)
+            except RemoteProtocolError as error:
+                self.lose(error)
+                return
+            if (ended and not self._end(ended)) or self.state is not State.LIVE:
+                return
+            if size < len(buffer) and not self._encrypted:
+                return
+        if self._encrypted:
+            # What has been decrypted makes no descriptor readable.
+            self._client.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.state is State.LIVE and self._reads:
+            self._on_readable()
+
+    @property
+    def _encrypted(self) -> bool:
+        return isinstance(self.link.sock, ssl.SSLSocket)
+
+    def _end(self, ended: Iterable[object]) -> bool:
+        """End requests that were answered; False if the connection is to be given up."""
+        loop, broken = self._client.loop, self._reader.broken
+        stopping = False
+        for call in ended:
+            assert isinstance(call, Call)
+            if call.error == Error.ESHUTDOWN and self._client.reconnect_delay:
+                self._reader.pending[call.cookie] = call  # to be repeated
+                stopping = True
+                continue
+            if call.extents is not None:
+                call.names = self.link.export.contexts
+            call.end(loop)
+            self._redial.of_use()
+        if broken is not None or stopping:
+            self.lose(broken or OSError(errno.ESHUTDOWN, "the server is stopping"))
+            return False
+        return True
+
+    def give_up(self, call: Call) -> bool:
+        """Forget a request whose task is cancelled; False if its end must be waited for."""
+        if call.place is Place.WAITING:
+            self.waiting.pop(call, None)
+            call.place = Place.ENDED
+            return True
+        if call.changes:
+            return False
+        call.target = None  # what comes is dropped
+        return True
+
+    # Losing a connection.
+
+    def lose(self, error: Exception | None) -> None:
+        """Give the connection up, because of `error`, or because the server has disconnected."""
+        self._drop_link()
+        self._last_error = error
+        pending = self._reader.pending
+        calls = [
+            call
+            for call in pending.values()
+            if isinstance(call, Call) and call.place is Place.SENT  # else it was given up
+        ]
+        pending.clear()
+        self.state = State.LOST
+        if calls:
+            self._fall(calls)
+
+    def _drop_link(self) -> None:
+        self._unregister()
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        self._outgoing = Outgoing()
+        self.link.close()
+
+    def _fall(self, calls: list[Call]) -> None:
+        """Let requests of a lost connection wait for another one, or fail."""
+        client = self._client
+        if not (client.reconnect_delay and client.target.can_repeat):
+            self.state = State.FAILING
+            self._fail(calls)
+            return
+        self.state = State.WAITING
+        self._wait_until(client.loop.time() + client.reconnect_delay)
+        self._redial.start()
+        for call in calls:
+            call.reset()
+            if not self._may_repeat(call):
+                continue
+            other = client.other_than(self)
+            if other is None:
+                self._let_wait(call)
+            else:
+                other.take(call)
+                client.push_later(other)
+
+    def _may_repeat(self, call: Call) -> bool:
+        """Fail a request that has lost connections for too long."""
+        now = self._client.loop.time()
+        if call.repeat_until is None:
+            call.repeat_until = now + self._client.reconnect_delay
+        if now < call.repeat_until:
+            return True
+        self._fail([call])
+        return False
+
+    def _let_wait(self, call: Call) -> None:
+        call.channel = self
+        call.place = Place.WAITING
+        self.waiting[call] = None
+
+    def _fail(self, calls: Iterable[Call]) -> None:
+        why = str(self._last_error) if self._last_error else "the server has disconnected"
+        for call in calls:
+            text = f"no connection to {self._client.target.label}: {why}"
+            failure = ConnectionLost(errno.EIO, text)
+            failure.__cause__ = self._last_error
+            call.end(self._client.loop, failure)
+
+    def _wait_until(self, when: float) -> None:
+        self._redial.until = when
+        if self._over is not None:
+            self._over.cancel()
+        self._over = self._client.loop.call_at(when, self._on_over)
+
+    def _on_over(self) -> None:
+        """Fail what waits: reconnect_delay is over. Trying goes on."""
+        self._over = self._redial.until = None
+        self.state = State.FAILING
+        calls, self.waiting = self.waiting, {}
+        self._fail(calls)
+
+    # Connecting again.
+
+    def revive(self) -> None:
+        """Have a connection made, without a request that waits for it."""
+        if self.state is State.LOST:
+            self._fall([])
+        if self.state is State.FAILING:
+            self._redial.start()
+
+    def _not_connected(self, error: Exception | None) -> None:
+        self._last_error = error
+
+    def _begin(self, link: Link) -> None:
+        """Send what waits, on a new connection."""
+        self.link, opened = link, self._client.export
+        now = link.export
+        self._changed = bool(
+            now.size < opened.size
+            or now.flags & ~opened.flags & TransmissionFlag.READ_ONLY
+            or set(now.contexts.values()) != set(opened.contexts.values())
+        )
+        self._reader = ReplyReader(now.contexts, structured=now.structured)
+        self._outgoing = Outgoing()
+        self.state = State.LIVE
+        if self._over is not None:
+            self._over.cancel()
+        self._over = self._redial.until = None
+        calls, self.waiting = self.waiting, {}
+        for call in calls:
+            call.reset()
+            self._send(call)
+        self._register()
+        self.push()
+
+    # Time.
+
+    def _watch_time(self) -> None:
+        """Look again when the oldest request in flight should have been answered."""
+        limit, pending = self._client.request_timeout, self._reader.pending
+        if limit is None or not pending:
+            return
+        oldest = next(iter(pending.values()))
+        assert isinstance(oldest, Call)
+        self._overdue = self._client.loop.call_at(oldest.since + limit, self._on_overdue)
+
+    def _on_overdue(self) -> None:
+        """Give the connection up if a request has got no reply in time."""
+        self._overdue = None
+        limit, pending = self._client.request_timeout, self._reader.pending
+        assert limit is not None
+        now = self._client.loop.time()
+        late = [
+            call
+            for call in pending.values()
+            if isinstance(call, Call) and call.since + limit <= now + 0.001
+        ]
+        if not late:
+            self._watch_time()
+            return
+        text = f"{self._client.target.label} has not answered for {limit} s"
+        for call in late:
+            del pending[call.cookie]
+            call.end(self._client.loop, ConnectionLost(errno.ETIMEDOUT, text))
+        self.lose(TimeoutError(errno.ETIMEDOUT, text))
+        self.revive()
+
+    # The end.
+
+    def close(self) -> None:
+        """Disconnect; what is in flight or waits fails with DiskClosed."""
+        live, self.state = self.state is State.LIVE, State.CLOSED
+        self._cancel_timers()
+        self._redial.cancel()
+        if live and not self._outgoing:
+            try:
+                self.link.sock.send(_DISC)
+            except OSError:
+                pass  # it is closed all the same
+        self._drop_link()
+        calls = [*self._reader.pending.values(), *self.waiting]
+        self._reader.pending.clear()
+        self.waiting.clear()
+        for call in calls:
+            assert isinstance(call, Call)
+            call.end(self._client.loop, DiskClosed(self._client))

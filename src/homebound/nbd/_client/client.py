@@ -1,0 +1,345 @@
+"""The connections of a disk: requests from any thread in, replies to the tasks out.
+
+Its channels, and all that they have, are touched in the home's thread only. The inbox joins the
+threads: a request is appended first and then the home is told, unless it was told and has not
+looked. The home forgets that it was told before it takes the first request.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import errno
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..._workers.pool import WorkerPool
+from ...block import DiskClosed
+from .call import Call, Place
+from .channel import Channel, State
+from .dial import ATTEMPT_SECONDS, Attempt, Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._protocol.client_handshake import RemoteExport
+    from .errors import ConnectError
+    from .uri import Target
+
+_LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
+_IDLE = 1.0  # seconds after which a worker that connects nothing ends
+
+
+class Client:
+    """The connections of a disk, and their home."""
+
+    def __init__(
+        self,
+        target: Target,
+        queries: Sequence[str],
+        *,
+        reconnect_delay: float,
+        request_timeout: float | None,
+        connections: int,
+    ) -> None:
+        self.target: Target = target
+        self.reconnect_delay = reconnect_delay
+        self.request_timeout = request_timeout
+        self._queries = tuple(queries)
+        self._pool = WorkerPool(connections, idle_timeout=_IDLE, name="nbd-connect")
+        # Under the guard, which is held for a few lines: the home, and whether all is over.
+        self._guard: Any = _thread.allocate_lock()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.closed = False
+        self._inbox: deque[Call] = deque()  # its own lock
+        self._told = False  # the home is to look into the inbox; see above
+        self._attached = False  # the channels are served. Home only
+        self.channels: list[Channel] = []  # home only, once it is attached
+        self._push: set[Channel] = set()  # home only
+        self.export: RemoteExport  # as it was at first; set by `begin`
+
+    def __repr__(self) -> str:
+        return f"<NBD client of {self.target.label}>"
+
+    # Opening. The disk is not used by others yet.
+
+    async def open(self, seconds: float) -> Link:
+        """Connect, and try again until `seconds` have passed. Raises ConnectError."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + seconds, 0.1
+        longest = 1.0 if self.target.path else 16.0
+        failure: ConnectError | None = None
+        while True:
+            left = deadline - loop.time()
+            attempt = await self._attempt_here(left if left > 0 else ATTEMPT_SECONDS)
+            if attempt.link is not None:
+                return attempt.link
+            assert attempt.error is not None
+            if failure is None or attempt.error.errno != errno.ETIMEDOUT:
+                failure = attempt.error  # the last try may only have had little time
+            left = deadline - loop.time()
+            if left > 0 and self.target.can_repeat:
+                await asyncio.sleep(min(pause, max(left - 0.05, 0.01)))
+                pause = min(2 * pause, longest)
+            if loop.time() >= deadline or not self.target.can_repeat:
+                raise failure
+
+    async def _attempt_here(self, seconds: float) -> Attempt:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def done(_: Attempt) -> None:
+            try:
+                loop.call_soon_threadsafe(_set, ended)
+            except RuntimeError:
+                pass  # the loop was closed; the attempt was cancelled before
+
+        attempt = self.attempt(done, min(seconds, ATTEMPT_SECONDS))
+        try:
+            await ended
+        except asyncio.CancelledError:
+            attempt.cancel()
+            raise
+        return attempt
+
+    def begin(self, links: Sequence[Link]) -> None:
+        """Serve requests on these connections from now on."""
+        self.export = links[0].export
+        self.channels = [Channel(self, link) for link in links]
+        self._attach()
+
+    def attempt(
+        self, done: Callable[[Attempt], object], seconds: float = ATTEMPT_SECONDS
+    ) -> Attempt:
+        """Have a worker try to connect; it calls `done` at the end."""
+        attempt = Attempt(self.target, self._queries, done, seconds)
+        try:
+            self._pool.submit(attempt.run)
+        except RuntimeError as error:
+            raise DiskClosed(self) from error
+        return attempt
+
+    # Requests.
+
+    async def carry_out(self, call: Call) -> None:
+        """Have a request sent; wait for its reply. Raises OSError if it has failed."""
+        if self.closed:
+            raise DiskClosed(self)
+        loop = asyncio.get_running_loop()
+        future = call.begin(loop)
+        self._inbox.append(call)
+        if loop is self.loop and self._attached and not any(map(_load, self.channels)):
+            self._look()  # alone: it need not wait for others to be sent with
+        elif not self._told:
+            self._told = True
+            self.post(self._look)
+        try:
+            if loop is self.loop:
+                await future
+            else:
+                await self._until(future)
+        except asyncio.CancelledError:
+            await self._give_up(call)
+            raise
+        call.check()
+
+    async def _give_up(self, call: Call) -> None:
+        """Forget a request whose task is cancelled, or wait for its end; it frees its buffer."""
+        loop = asyncio.get_running_loop()
+        future = call.future = loop.create_future()
+        if loop is self.loop:
+            self._forget(call)
+        else:
+            self.post(self._forget, call)
+        while not future.done():
+            try:
+                await self._until(future)
+            except asyncio.CancelledError:
+                continue  # the caller raises one when it has ended
+
+    async def _until(self, future: asyncio.Future[None]) -> None:
+        """Wait for a future that the home completes; take its place if it ends before."""
+        while not (await asyncio.wait([future], timeout=_LOOK_AFTER_HOME))[0]:
+            home = self.loop
+            if home.is_closed():
+                self._adopt(home, asyncio.get_running_loop())
+
+    def _forget(self, call: Call) -> None:
+        """End a cancelled request, if it need not be waited for. Home only."""
+        place = call.place
+        if place is Place.INBOX:
+            call.place = Place.ENDED
+        elif place is not Place.ENDED and not call.channel.give_up(call):
+            return  # its end is waited for
+        call.end(self.loop)
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call something in the home's thread, soon. Any thread.
+
+        If the home's loop has been closed, the caller's loop becomes the home, if it has one.
+        """
+        while True:
+            home = self.loop
+            try:
+                running = asyncio.get_running_loop()
+            except RuntimeError:
+                running = None
+            try:
+                if running is home:
+                    home.call_soon(self._at_home, callback, args)
+                else:
+                    home.call_soon_threadsafe(self._at_home, callback, args)
+            except RuntimeError:
+                if not home.is_closed():
+                    raise
+                if running is None:
+                    return  # `attach` finds what there is to do
+                self._adopt(home, running)
+            else:
+                return
+
+    def _at_home(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Make a call that was posted; post it again if the home has moved meanwhile."""
+        if asyncio.get_running_loop() is self.loop:
+            callback(*args)
+        else:
+            self.post(callback, *args)
+
+    def _look(self) -> None:
+        """Take all requests from the inbox. Home only."""
+        self._told = False  # before the first look: pairs with carry_out's append
+        if not self._attached:
+            return  # `_attach` looks
+        inbox, push = self._inbox, self._push
+        while inbox:
+            call = inbox.popleft()
+            if call.place is not Place.INBOX:
+                continue  # cancelled
+            if self.closed:
+                call.end(self.loop, DiskClosed(self))
+                continue
+            channel = self._choose()
+            channel.take(call)
+            push.add(channel)
+        for channel in push:
+            channel.push()
+        push.clear()
+
+    def _choose(self) -> Channel:
+        channels = self.channels
+        if len(channels) == 1:
+            return channels[0]
+        live = [each for each in channels if each.state is State.LIVE]
+        if not live:
+            return min(channels, key=_hopeless)
+        if len(live) < len(channels):
+            for each in channels:
+                each.revive()
+        return min(live, key=_load)
+
+    def other_than(self, lost: Channel) -> Channel | None:
+        """Return a channel that can take what another one has lost, if there is one."""
+        live = [each for each in self.channels if each.state is State.LIVE and each is not lost]
+        return min(live, key=_load) if live else None
+
+    def push_later(self, channel: Channel) -> None:
+        """Have what a channel has taken sent, once the caller is done with the channels."""
+        self.loop.call_soon(channel.push)
+
+    # The home.
+
+    def _attach(self) -> None:
+        """Serve the channels in this thread's loop, the home's. Home only."""
+        self._attached = True
+        if self.closed:
+            self._shut()
+            return
+        for channel in self.channels:
+            channel.attach()
+        self._look()
+
+    def _adopt(self, dead: asyncio.AbstractEventLoop, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the caller's loop the home, as the old one has been closed."""
+        with self._guard:
+            if self.loop is not dead:
+                return  # another thread was first
+            self._attached = False
+            for channel in self.channels:
+                channel.detach()
+            self.loop = loop
+        self._attach()
+
+    async def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make `loop` the home. Requests go on: in flight, and in the inbox, in their order."""
+        here = asyncio.get_running_loop()
+        moved: asyncio.Future[BaseException | None] = here.create_future()
+
+        def tell(error: BaseException | None) -> None:
+            here.call_soon_threadsafe(_set, moved, error)
+
+        def leave() -> None:
+            if self.closed:
+                tell(DiskClosed(self))
+                return
+            for channel in self.channels:
+                channel.detach()
+            self._attached = False
+            try:
+                with self._guard:  # which `arrive` takes, so that it finds the loop set
+                    loop.call_soon_threadsafe(arrive)
+                    self.loop = loop
+            except RuntimeError as error:
+                self._attach()
+                tell(error)
+
+        def arrive() -> None:
+            with self._guard:
+                pass
+            self._attach()
+            tell(None)
+
+        self.post(leave)
+        error = await asyncio.shield(moved)
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End all: what is under way fails with DiskClosed. Any thread."""
+        with self._guard:
+            if self.closed:
+                return
+            self.closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self.loop or self.loop.is_closed():
+            self._shut()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._shut)
+        except RuntimeError:
+            self._shut()  # it was closed meanwhile: nothing serves the channels
+
+    def _shut(self) -> None:
+        for channel in self.channels:
+            channel.close()
+        while self._inbox:
+            call = self._inbox.popleft()
+            if call.place is Place.INBOX:
+                call.end(self.loop, DiskClosed(self))
+
+
+def _load(channel: Channel) -> int:
+    return channel.load
+
+
+def _hopeless(channel: Channel) -> tuple[bool, int]:
+    """Return a key by which a channel that fails requests comes last."""
+    return channel.state is State.FAILING, len(channel.waiting)
+
+
+def _set(future: asyncio.Future[Any], result: Any = None) -> None:
+    if not future.done():
+        future.set_result(result)

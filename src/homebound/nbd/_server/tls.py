@@ -1,0 +1,97 @@
+"""TLS of a server: whether it is required, and contexts from files."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._protocol.handshake import Tls
+
+PSK_CIPHERS = "PSK"
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """A server's TLS: its context, and whether clients must use it. Never changes."""
+
+    context: ssl.SSLContext
+    required: bool
+
+    @property
+    def policy(self) -> Tls:
+        """What the handshake says of it."""
+        return Tls.REQUIRED if self.required else Tls.OFFERED
+
+
+def encryption(context: object, *, required: bool) -> Encryption | None:
+    """Return the TLS of a server, or None without a context. Raises TypeError, ValueError."""
+    if context is None:
+        if required:
+            raise ValueError("tls_required needs a context: pass tls=an ssl.SSLContext")
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"tls takes an ssl.SSLContext for servers, not {context!r}")
+    if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("tls takes a context for servers; this one is for clients")
+    return Encryption(context, required)
+
+
+def certificate_context(directory: str, *, verify_peer: bool) -> ssl.SSLContext:
+    """Return a context from server-cert.pem and server-key.pem in a directory. Reads files.
+
+    With `verify_peer`, clients need a certificate that ca-cert.pem has signed. Raises OSError
+    (ssl.SSLError is one) with the name of the file that is missing or wrong.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    place = Path(directory)
+    certificate, key = place / "server-cert.pem", place / "server-key.pem"
+    for file in (certificate, key):
+        file.open("rb").close()  # for an error that names it
+    context.load_cert_chain(certificate, key)
+    if verify_peer:
+        authority = place / "ca-cert.pem"
+        authority.open("rb").close()
+        context.load_verify_locations(authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def psk_context(path: str) -> ssl.SSLContext:
+    """Return a context for the pre-shared keys of a file with lines `user:hexadecimal key`.
+
+    Raises NotImplementedError before Python 3.13, OSError or ValueError for a file that is wrong.
+    """
+    if not hasattr(ssl.SSLContext, "set_psk_server_callback"):
+        raise NotImplementedError("pre-shared keys need Python 3.13 or later")
+    keys = read_keys(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Python's callback is for the key exchange of TLS 1.2.
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(PSK_CIPHERS)
+    # Typeshed has it from 3.13 on, and we are checked for 3.11.
+    set_callback: Any = context.set_psk_server_callback  # type: ignore[attr-defined]
+    # An unknown user has an empty key, with which no handshake succeeds.
+    set_callback(lambda user: keys.get(user or "", b""))
+    return context
+
+
+def read_keys(path: str) -> dict[str, bytes]:
+    """Return the keys by user. Raises OSError; ValueError for a line that is not one."""
+    keys: dict[str, bytes] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        user, colon, key = text.rpartition(":")
+        try:
+            keys[user] = bytes.fromhex(key)
+        except ValueError:
+            keys[user] = b""
+        if not (user and colon and keys[user]):
+            raise ValueError(f"{path!r}, line {number}: it is not user:key, the key hexadecimal")
+    if not keys:
+        raise ValueError(f"{path!r} has no key")
+    return keys

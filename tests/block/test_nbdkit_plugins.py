@@ -1,0 +1,574 @@
+"""nbdkit's Python plugins, unchanged: the functions, constants and thread models they know."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import threading
+from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+import homebound
+from homebound.block import DiskReadOnly, Extent, ScriptError, open_disk
+from homebound.block._scripts.nbdkit_module import Session
+from homebound.block._scripts.open import open_script
+from homebound.block._scripts.plugin import Plugin
+from homebound.block._scripts.plugin_disk import PluginDisk
+from homebound.testing import check_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+T = TypeVar("T")
+
+RAM = """
+    import nbdkit
+
+    API_VERSION = 2
+    data = bytearray(100_001)
+    calls = []
+
+    def open(readonly):
+        return {"readonly": readonly}
+
+    def get_size(h):
+        return len(data)
+
+    def pread(h, buf, offset, flags):
+        assert flags == 0
+        buf[:] = data[offset:offset + len(buf)]
+
+    def pwrite(h, buf, offset, flags):
+        calls.append(("pwrite", len(buf), flags))
+        data[offset:offset + len(buf)] = buf
+"""
+OLD = """
+    data = bytearray(100_001)
+    calls = []
+
+    def open(readonly):
+        return 1
+
+    def get_size(h):
+        return len(data)
+
+    def pread(h, count, offset):
+        return data[offset:offset + count] + b"more than was asked for"
+
+    def pwrite(h, buf, offset):
+        data[offset:offset + len(buf)] = buf
+
+    def flush(h):
+        calls.append("flush")
+
+    def trim(h, count, offset):
+        calls.append(("trim", count, offset))
+
+    def zero(h, count, offset, may_trim):
+        calls.append(("zero", count, offset, may_trim))
+        data[offset:offset + count] = bytes(count)
+"""
+FULL = (
+    RAM
+    + """
+    def flush(h, flags):
+        calls.append(("flush", flags))
+
+    def trim(h, count, offset, flags):
+        calls.append(("trim", count, offset, flags))
+
+    def zero(h, count, offset, flags):
+        calls.append(("zero", count, offset, flags))
+        data[offset:offset + count] = bytes(count)
+
+    def cache(h, count, offset, flags):
+        calls.append(("cache", count, offset, flags))
+
+    def close(h):
+        calls.append("close")
+"""
+)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Write a plugin; return its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "plugin.py"
+        path.write_text(dedent(text))
+        return str(path)
+
+    before, path = set(sys.modules), list(sys.path)
+    yield write
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if name.startswith("homebound_script"):
+            del sys.modules[name]
+
+
+def do(operation: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+    """Carry out a request in a loop of its own."""
+    return homebound.run(operation(*arguments, **options))
+
+
+def started(path: str, *parameters: tuple[str, str], read_only: bool = False) -> Plugin:
+    plugin = open_script(path, parameters, read_only=read_only)
+    assert isinstance(plugin, Plugin)
+    return plugin
+
+
+def connected(path: str, session: Session | None = None, **options: Any) -> tuple[PluginDisk, Any]:
+    """Return the disk of a connection, and the calls that the plugin has recorded."""
+    plugin = started(path, **options)
+    return PluginDisk(plugin, session or Session()), getattr(plugin.module, "calls", None)
+
+
+@pytest.mark.parametrize("text", [RAM, OLD, FULL], ids=["2", "1", "full"])
+def test_it_is_a_disk(script: Any, text: str):
+    path = script(text)
+
+    check_disk(lambda: PluginDisk(started(path), Session()))
+
+
+def test_open_disk_makes_a_plugin_of_its_own(script: Any):
+    path = script(FULL + "\n    def cleanup():\n        calls.append('cleanup')\n")
+
+    async def main() -> None:
+        with await open_disk(path) as disk:
+            await disk.write(3, b"abc")
+            assert await disk.read(2, 5) == b"\0abc\0"
+            calls = disk._plugin.module.calls  # type: ignore[attr-defined]
+        assert calls[-2:] == ["close", "cleanup"]
+
+    homebound.run(main())
+
+
+def test_its_life(script: Any):
+    path = script(
+        RAM
+        + """
+    def config(key, value): calls.append((key, value))
+    def config_complete(): calls.append("config_complete")
+    def thread_model():
+        calls.append("thread_model")
+        return nbdkit.THREAD_MODEL_SERIALIZE_REQUESTS
+    def get_ready(): calls.append("get_ready")
+    def after_fork(): calls.append("after_fork")
+    def cleanup(): calls.append("cleanup")
+    def preconnect(readonly): calls.append(("preconnect", readonly))
+    def close(h): calls.append(("close", h))
+    """
+    )
+    plugin = started(path, ("a", "1"), ("a", "2"), ("b", ""), read_only=True)
+    disk = PluginDisk(plugin, Session())
+    with pytest.raises(DiskReadOnly):
+        do(disk.write, 0, b"x")
+    disk.close()
+    disk.close()
+    plugin.stop()
+    assert plugin.module.calls == [
+        *[("a", "1"), ("a", "2"), ("b", "")],
+        *["config_complete", "thread_model", "get_ready", "after_fork"],
+        *[("preconnect", True), ("close", {"readonly": True}), "cleanup"],
+    ]
+
+
+def test_flags_version_2(script: Any):
+    path = script(
+        FULL
+        + """
+    def can_fua(h): return nbdkit.FUA_NATIVE
+    def can_fast_zero(h): return True
+    """
+    )
+    disk, calls = connected(path)
+    with disk:
+        do(disk.write, 0, b"ab")
+        do(disk.write, 0, b"ab", fua=True)
+        do(disk.trim, 5, 6, fua=True)
+        do(disk.write_zeroes, 7, 8)
+        do(disk.write_zeroes, 7, 8, fua=True, no_hole=True)
+        do(disk.fast_zeroes, 7, 8)
+        do(disk.cache, 1, 2)
+        do(disk.flush)
+        assert (disk.can_flush, disk.can_fua, disk.can_trim) == (True, True, True)
+        assert disk.can_fast_zero
+    nbdkit = sys.modules["nbdkit"]
+    fua, may_trim, fast = nbdkit.FLAG_FUA, nbdkit.FLAG_MAY_TRIM, nbdkit.FLAG_FAST_ZERO
+    assert calls == [
+        ("pwrite", 2, 0),
+        ("pwrite", 2, fua),
+        ("trim", 6, 5, fua),
+        ("zero", 8, 7, may_trim),
+        ("zero", 8, 7, fua),
+        ("zero", 8, 7, may_trim | fast),
+        ("cache", 2, 1, 0),
+        ("flush", 0),
+        "close",
+    ]
+
+
+def test_calls_of_version_1(script: Any):
+    disk, calls = connected(script(OLD))
+    with disk:
+        do(disk.trim, 1, 2)
+        do(disk.write_zeroes, 3, 4)
+        do(disk.write_zeroes, 3, 4, no_hole=True, fua=True)
+    assert calls == [("trim", 2, 1), ("zero", 4, 3, True), ("zero", 4, 3, False), "flush"]
+
+
+@pytest.mark.parametrize(
+    ("fua", "flushes"), [("FUA_NONE", True), ("FUA_EMULATE", True), ("FUA_NATIVE", False)]
+)
+def test_fua(script: Any, fua: str, flushes: object):
+    disk, calls = connected(script(FULL + f"\n    def can_fua(h): return nbdkit.{fua}\n"))
+    with disk:
+        assert disk.can_fua == (fua != "FUA_NONE")
+        do(disk.write, 0, b"x", fua=True)
+        assert (("flush", 0) in calls) == flushes
+
+
+@pytest.mark.parametrize("how", ["set_error", "no exception", "OSError"])
+def test_zero_falls_back_to_pwrite(script: Any, how: str):
+    raising = {
+        "set_error": "nbdkit.set_error(errno.EOPNOTSUPP); raise Exception",
+        "no exception": "nbdkit.set_error(errno.ENOTSUP)",
+        "OSError": "raise OSError(errno.EOPNOTSUPP, 'no')",
+    }[how]
+    path = script(
+        RAM
+        + f"""
+    import errno
+    def zero(h, count, offset, flags): {raising}
+    def can_fast_zero(h): return True
+    """
+    )
+    disk, calls = connected(path)
+    with disk:
+        do(disk.write, 0, b"x" * 4096)
+        do(disk.write_zeroes, 1, 4000)
+        assert do(disk.read, 0, 4096) == b"x" + bytes(4000) + b"x" * 95
+        with pytest.raises(OSError, match="no quick way") as caught:
+            do(disk.fast_zeroes, 0, 512)
+        assert caught.value.errno == errno.ENOTSUP
+        assert [call[0] for call in calls] == ["pwrite", "pwrite"]
+
+
+def test_what_it_can(script: Any):
+    no = "\n".join(
+        f"    def {name}(h): return False"
+        for name in ("can_write", "can_flush", "can_trim", "can_zero", "can_extents")
+    )
+    disk, _ = connected(script(f"{FULL}\n{no}"))
+    with disk:
+        told = (disk.read_only, disk.can_flush, disk.can_trim, disk.shared_cache, disk.rotational)
+        assert told == (True, False, False, False, False)
+    disk, _ = connected(
+        script(
+            FULL
+            + """
+    def can_multi_conn(h): return True
+    def is_rotational(h): return True
+    def block_size(h): return (512, 65536, 0xffffffff)
+    def export_description(h): return "the best"
+    """
+        )
+    )
+    with disk:
+        assert (disk.shared_cache, disk.rotational, disk.description) == (True, True, "the best")
+        assert (disk.minimum_block, disk.preferred_block) == (512, 65536)
+
+
+def test_extents(script: Any):
+    """They may begin before the range, end after it, and be told in several calls."""
+    path = script(
+        RAM
+        + """
+    def extents(h, count, offset, flags):
+        calls.append((count, offset, flags))
+        start = offset // 100 * 100
+        kinds = [0, nbdkit.EXTENT_ZERO, nbdkit.EXTENT_HOLE | nbdkit.EXTENT_ZERO]
+        return ((at, 100, kinds[at // 100 % 3]) for at in (start, start + 100))
+    """
+    )
+    disk, calls = connected(path)
+    with disk:
+        assert do(disk.block_status, 50, 300) == [
+            Extent(50),
+            Extent(100, zero=True),
+            Extent(100, hole=True, zero=True),
+            Extent(50),
+        ]
+    assert calls == [(300, 50, 0), (150, 200, 0)]
+
+
+@pytest.mark.parametrize("told", ["[]", "None", "[(0, 10)]", "[(500, 10, 0)]", "[(0, 'x', 0)]"])
+def test_extents_that_tell_nothing(script: Any, told: str):
+    path = script(RAM + f"\n    def extents(h, count, offset, flags): return {told}\n")
+    disk, _ = connected(path)
+    with disk, pytest.raises(ScriptError, match=r"plugin\.py, line \d+: extents\(\) returned"):
+        do(disk.block_status, 0, 100)
+
+
+@pytest.mark.parametrize(
+    ("cache", "calls"),
+    [("CACHE_NONE", []), ("CACHE_EMULATE", ["pread"]), ("CACHE_NATIVE", [("cache", 5, 1, 0)])],
+)
+def test_cache(script: Any, cache: str, calls: list[Any]):
+    path = script(
+        FULL
+        + f"""
+    def can_cache(h): return nbdkit.{cache}
+    def pread(h, buf, offset, flags): calls.append("pread")
+    """
+    )
+    disk, made = connected(path)
+    with disk:
+        do(disk.cache, 1, 5)
+        assert made == calls
+
+
+class TestModule:
+    def test_in_a_connection(self, script: Any):
+        gone: list[bool] = []
+        client = SimpleNamespace(
+            address=("192.0.2.7", 1234),
+            process=11,
+            user=12,
+            group=13,
+            tls=True,
+            tls_subject="CN=x",
+            disconnect=lambda *, force: gone.append(force),
+        )
+        stopped: list[int] = []
+        session = Session("the name", client, lambda: stopped.append(1))
+        path = script(
+            RAM
+            + """
+    def open(readonly):
+        nbdkit.debug("opened")
+        nbdkit.nanosleep(0, 1)
+        return (
+            nbdkit.export_name(), nbdkit.peer_name(), nbdkit.peer_pid(), nbdkit.peer_uid(),
+            nbdkit.peer_gid(), nbdkit.is_tls(), nbdkit.peer_tls_dn(), nbdkit.stdio_safe(),
+        )
+    def flush(h, flags):
+        nbdkit.disconnect(True)
+        nbdkit.disconnect(False)
+        nbdkit.shutdown()
+    """
+        )
+        disk, _ = connected(path, session)
+        with disk:
+            assert disk._handle.handle == (
+                *("the name", ("192.0.2.7", 1234), 11, 12, 13),
+                *(True, "CN=x", False),
+            )
+            do(disk.flush)
+        assert (gone, stopped) == ([True, False], [1])
+
+    def test_outside_of_one(self, script: Any):
+        started(script(RAM))
+        nbdkit: Any = sys.modules["nbdkit"]
+        for function in ("export_name", "peer_name", "is_tls", "peer_pid"):
+            with pytest.raises(RuntimeError, match=rf"nbdkit\.{function} failed"):
+                getattr(nbdkit, function)()
+        with pytest.raises(RuntimeError, match="no server to stop"):
+            nbdkit.shutdown()
+        with pytest.raises(TypeError):
+            nbdkit.set_error("EIO")
+
+    def test_parse_size(self, script: Any):
+        started(script(RAM))
+        parse: Any = sys.modules["nbdkit"].parse_size
+        assert [parse(text) for text in ("511", "7k", "17M", "1G", "3s", "2b")] == [
+            *(511, 7 << 10, 17 << 20, 1 << 30, 1536, 2)
+        ]
+        for text in ("foo", "", "-1", "1.5M"):
+            with pytest.raises(ValueError, match="parse"):
+                parse(text)
+        with pytest.raises(TypeError):
+            parse(17)
+
+    def test_set_error(self, script: Any):
+        """It says what the exception stands for, and holds for one call."""
+        path = script(
+            RAM
+            + """
+    import errno
+    def pread(h, buf, offset, flags):
+        if offset == 0:
+            nbdkit.set_error(errno.ENOSPC)
+        raise RuntimeError("no")
+    """
+        )
+        disk, _ = connected(path)
+        with disk:
+            for offset, number in ((0, errno.ENOSPC), (1, errno.EIO)):
+                with pytest.raises(ScriptError, match=r"line \d+, in pread: RuntimeErr") as caught:
+                    do(disk.read, offset, 1)
+                assert caught.value.errno == number
+
+
+class TestExports:
+    def test_without_functions_for_them(self, script: Any):
+        plugin = started(script(RAM))
+        assert plugin.exports(Session()) == [("", "")]
+
+    def test_with(self, script: Any):
+        plugin = started(
+            script(
+                RAM
+                + """
+    def list_exports(readonly, is_tls):
+        calls.append((readonly, is_tls))
+        return [("a", "the first"), "b"]
+    def default_export(readonly, is_tls): return "b"
+    """
+            )
+        )
+        session = Session("", SimpleNamespace(tls=True))
+        assert plugin.exports(session) == [("a", "the first"), ("b", "")]
+        assert plugin.default_export(session) == "b"
+        assert plugin.module.calls == [(False, True)]
+
+    @pytest.mark.parametrize("listed", ["None", "[1]", "[('a', 'b', 'c')]", "[('a', 1)]"])
+    def test_wrong_ones(self, script: Any, listed: str):
+        plugin = started(script(f"{RAM}\n    def list_exports(r, t): return {listed}\n"))
+        with pytest.raises(ScriptError, match=r"plugin\.py, line \d+: list_exports\(\) returned"):
+            plugin.exports(Session())
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        (None, 1),
+        ("SERIALIZE_CONNECTIONS", 1),
+        ("SERIALIZE_ALL_REQUESTS", 1),
+        ("SERIALIZE_REQUESTS", 2),
+        ("PARALLEL", 4),
+    ],
+)
+def test_thread_models(script: Any, model: str | None, most: int):
+    """Two connections with two requests each: as many are inside as the model allows."""
+    text = (
+        f"{RAM}\n    most, inside = {most}, []\n"
+        """
+    import threading
+    entered, peak, guard = threading.Barrier(most), [], threading.Lock()
+    def pread(h, buf, offset, flags):
+        with guard:
+            inside.append(1)
+            peak.append(len(inside))
+        entered.wait()
+        with guard:
+            inside.pop()
+    """
+    )
+    if model is not None:
+        text += f"\n    def thread_model(): return nbdkit.THREAD_MODEL_{model}\n"
+    plugin = started(script(text))
+    disks = [PluginDisk(plugin, Session()) for _ in range(2)]
+    threads = [
+        threading.Thread(target=disk.blocking.read_into, args=(0, memoryview(bytearray(1))))
+        for disk in disks
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for disk in disks:
+        disk.close()
+    assert max(plugin.module.peak) == most
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def config(k, v): raise RuntimeError('unknown ' + k)", "in config: RuntimeError: unknow"),
+        ("def config_complete(): raise ValueError('no file')", "in config_complete: ValueError"),
+        ("def thread_model(): return 7", ": thread_model() returned 7; it must be one of nbdkit"),
+        ("def get_ready(): raise SystemExit", "in get_ready: SystemExit"),
+        ("API_VERSION = 3", ": API_VERSION is 3; 1 and 2 are known"),
+        ("del pread", ": an nbdkit plugin must define open, get_size, pread; pread is missing"),
+        ("x = y", "NameError: name 'y' is not defined"),
+    ],
+)
+def test_what_does_not_start(script: Any, text: str, says: str):
+    with pytest.raises(ScriptError) as caught:
+        started(script(f"{RAM}\n    {text}\n"), ("k", "v"))
+    assert says in str(caught.value) or "defines no config" in str(caught.value)
+    assert str(caught.value).startswith(str(Path(caught.value.strerror or "").parent)[:4])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def open(readonly): raise PermissionError('not you')", "in open: PermissionError: not"),
+        ("def preconnect(readonly): raise OSError('full')", "in preconnect: OSError: full"),
+        ("def get_size(h): return None", "get_size() returned None; it must return a number of"),
+        ("def get_size(h): return -1", "get_size() returned -1"),
+        ("def block_size(h): return (3, 4, 5)", "block_size() returned (3, 4, 5); NBD wants"),
+        ("def block_size(h): return 4096", "block_size() returned 4096"),
+        ("def can_fua(h): return 9", "can_fua() returned 9; it must be one of nbdkit's constants"),
+    ],
+)
+def test_what_does_not_open(script: Any, text: str, says: str):
+    """The handle is closed if there was one."""
+    path = script(FULL + f"\n    {text}\n")
+    plugin = started(path)
+    with pytest.raises(ScriptError, match=r"plugin\.py, line \d+") as caught:
+        PluginDisk(plugin, Session())
+    assert says in str(caught.value)
+    assert plugin.module.calls == ([] if "open" in text or "preconnect" in text else ["close"])
+
+
+@pytest.mark.parametrize("returned", ["None", "b'ab'", "'abcd'", "7"])
+def test_version_1_returns_too_little(script: Any, returned: str):
+    disk, _ = connected(script(f"{OLD}\n    def pread(h, count, offset): return {returned}\n"))
+    with disk, pytest.raises(ScriptError, match=r"line \d+: pread\(4, 0\) returned .* are due"):
+        do(disk.read, 0, 4)
+
+
+def test_a_close_that_fails_is_logged(script: Any, caplog: pytest.LogCaptureFixture):
+    disk, _ = connected(script(f"{RAM}\n    def close(h): h.x\n"))
+    with caplog.at_level(logging.WARNING), disk:
+        pass
+    assert "in close: AttributeError" in caplog.text
+
+
+def test_a_close_waits_for_the_calls_under_way(script: Any):
+    path = script(
+        FULL
+        + """
+    import threading
+    begun, go_on = threading.Event(), threading.Event()
+    def pread(h, buf, offset, flags):
+        begun.set()
+        go_on.wait()
+        calls.append("read")
+    """
+    )
+    plugin = started(path)
+    disk = PluginDisk(plugin, Session())
+
+    def read() -> None:
+        assert disk.try_begin()
+        disk.blocking.read_into(0, memoryview(bytearray(1)))
+        disk.end()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    plugin.module.begun.wait()
+    disk.close()
+    assert plugin.module.calls == []
+    plugin.module.go_on.set()
+    thread.join()
+    assert plugin.module.calls == ["read", "close"]
