@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from homebound.cli._main import run_command
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -77,24 +75,6 @@ def refused(serve: Callable[..., Served]) -> Callable[..., str]:
         return err.strip()
 
     return refuse
-
-
-@pytest.fixture
-def failing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Run the program in this process; return its one line of error, after checking its status."""
-
-    def fail(*arguments: object, code: int = 1) -> str:
-        monkeypatch.setattr(sys, "argv", ["homebound", *map(str, arguments)])
-        assert run_command() == code
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1, err
-        assert err.startswith("homebound")
-        return err.strip()
-
-    return fail
 
 
 @pytest.fixture

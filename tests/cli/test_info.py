@@ -10,13 +10,10 @@ import pytest
 from homebound.cli._facts import CAPABILITIES, Facts, short_size
 from homebound.cli._map import describe
 
-from .programs import homebound, succeed
+from .programs import fail, inside, succeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    Failing = Callable[..., str]
 
 KIB = 1024
 
@@ -68,8 +65,7 @@ def test_a_map_in_json(holed: Path):
 
 def test_can(holed: Path):
     assert succeed("info", holed, "--can", "write") == ""
-    done = homebound("info", holed, "--can", "df")
-    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+    assert inside("info", holed, "--can", "df") == (2, "", "")
 
 
 @pytest.mark.parametrize(
@@ -83,10 +79,8 @@ def test_can(holed: Path):
         (["nothing"], 1, "cannot open image 'nothing': there is no such file"),
     ],
 )
-def test_what_cannot_be_told(
-    failing: Failing, holed: Path, arguments: list[str], code: int, text: str
-):
-    assert text in failing("info", *(each.format(file=holed) for each in arguments), code=code)
+def test_what_cannot_be_told(holed: Path, arguments: list[str], code: int, text: str):
+    assert text in fail("info", *(each.format(file=holed) for each in arguments), code=code)
 
 
 def test_each_capability_has_an_answer():

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .conftest import Served
-from .programs import TIMEOUT, fail, homebound, succeed
+from .programs import TIMEOUT, fail, homebound, inside, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 Serve = Callable[..., Served]
 MIB = 1 << 20
 SIZE = 8 * MIB
+STUCK = """
+import pathlib, threading
+def size():
+    return 4 << 20
+def read(offset, length):
+    return bytes(length)
+def write(offset, new):
+    pathlib.Path(__file__).with_name("writing").touch()
+    threading.Event().wait()
+"""
 pytestmark = pytest.mark.peers
 
 
@@ -183,6 +194,27 @@ def test_a_server_that_is_killed(serve: Serve, tmp_path: Path):
     assert err.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_ctrl_c_while_a_server_does_not_answer(serve: Serve, tmp_path: Path, *, stream: bool):
+    """A write in flight is waited for, but not forever."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 4 * MIB)
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    served = serve(script, "--unix", tmp_path / "s")
+    command = [sys.executable, "-m", "homebound", "copy", str(source), served.uri]
+    if stream:
+        command[-2] = "-"
+    with source.open("rb") as file, subprocess.Popen(command, stdin=file) as copying:
+        deadline = time.monotonic() + TIMEOUT
+        while not (tmp_path / "writing").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        copying.send_signal(signal.SIGINT)
+        assert copying.wait(TIMEOUT) == 130
+    served.process.kill()
+
+
 def test_the_same_information_as_nbdinfo(holed: Path, tmp_path: Path):
     need("nbdinfo", "qemu-nbd")
     socket = tmp_path / "a"
@@ -198,7 +230,7 @@ def test_the_same_information_as_nbdinfo(holed: Path, tmp_path: Path):
             peer = subprocess.run(
                 ["nbdinfo", "--can", capability, uri], check=False, timeout=TIMEOUT
             )
-            assert homebound("info", "--can", capability, uri).returncode == peer.returncode
+            assert inside("info", "--can", capability, uri)[0] == peer.returncode
 
 
 def test_a_list_of_exports(serve: Serve, holed: Path, tmp_path: Path):
@@ -221,10 +253,9 @@ def test_a_list_without_exports_and_with_a_bad_one(tmp_path: Path):
         assert (answer["protocol"], answer["exports"]) == ("newstyle-fixed", [])
         (directory / "good").write_bytes(bytes(MIB))
         os.mkfifo(directory / "bad")
-        done = homebound("info", "--list", "--json", uri)
-    names = [each["export-name"] for each in json.loads(done.stdout)["exports"]]
-    assert "good" in names
-    assert done.returncode == 0
+        status, out, _ = inside("info", "--list", "--json", uri)
+    assert "good" in [each["export-name"] for each in json.loads(out)["exports"]]
+    assert status == 0
 
 
 def test_an_empty_disk(tmp_path: Path):

@@ -66,6 +66,37 @@ def test_when_it_reads_again_nothing_is_missing_or_damaged(in_memory: Any):
     homebound.run(main())
 
 
+def test_replies_packed_meanwhile_do_not_split_one_that_is_half_sent(in_memory: Any):
+    """A reply in memory of its own goes in parts; the client stops reading after the first."""
+
+    class Partly(in_memory.waiting_disk):  # type: ignore[misc]
+        """Small reads are done at once, the others wait."""
+
+        def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+            return len(buffer) <= KIB and MemoryDisk.try_read_into(self, offset, buffer)
+
+    async def main() -> None:
+        with Partly(len(DATA)) as disk:
+            MemoryDisk.try_write(disk, 0, DATA)
+            for room in (0, 100, SEND_AT, SEND_AT + 1, 2 * SEND_AT + 100):
+                peer = in_memory.peer(disk, room=room)
+                peer.ask(READ, 0, 0, 3 * SEND_AT)
+                await disk.until_waiting(1)
+                disk.go_on()
+                await settle()
+                for n in range(1, 9):
+                    peer.ask(READ, n, n * KIB, KIB)
+                while peer.transport.unsent:
+                    peer.transport.drain(SEND_AT // 3)
+                    await settle()
+                replies = peer.replies({0: 3 * SEND_AT} | dict.fromkeys(range(1, 9), KIB))
+                assert sorted(replies) == [(0, 0, DATA[: 3 * SEND_AT])] + [
+                    (n, 0, DATA[n * KIB : (n + 1) * KIB]) for n in range(1, 9)
+                ]
+
+    homebound.run(main())
+
+
 def test_receiving_stops_only_when_the_buffer_is_full(in_memory: Any):
     async def main() -> None:
         with await filled() as disk:

@@ -24,7 +24,7 @@ from homebound.nbd import (
     ServerHandshake,
     TransmissionFlag,
 )
-from homebound.nbd._protocol.handshake import Found, HandshakeState, StartTLS, Tls
+from homebound.nbd._protocol.handshake import HandshakeState, StartTLS, Tls
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType
 from homebound.nbd._server.tls import certificate_context, psk_context, read_keys
 

@@ -16,6 +16,7 @@ from .._core.task_group import TaskGroup
 from .._os.clock import monotonic
 from ._disks import label_of
 from ._errors import CommandError
+from ._interrupt import ending_with
 from ._latency import Latencies
 from ._places import open_place
 from ._sizes import show_size
@@ -76,7 +77,7 @@ class BenchJob:
         with disk:
             self._check(disk)
             load = Load(self, disk)
-            await load.run()
+            await ending_with(load.run(), disk)
             self._show(disk, load)
 
     def _check(self, disk: Disk) -> None:

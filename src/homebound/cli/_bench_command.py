@@ -9,7 +9,10 @@ import click
 from .._threads.run import run
 from ._began import Progress
 from ._bench import MIXED, READ, READS_OF_MIXED, WRITE, BenchJob
+from ._sizes import show_size
 from ._types import PLACE, SIZE
+
+_MOST = 1 << 30  # bytes in flight
 
 
 @click.command()
@@ -67,6 +70,9 @@ def bench(  # noqa: PLR0913  (one parameter an option)
     Without --write or --mixed nothing is written. With them DISK is overwritten, without asking.
     """
     ctx.ensure_object(Progress).began = True
+    if depth * block_size > _MOST:
+        words = f"{depth} blocks of {show_size(block_size)}"
+        raise click.UsageError(f"{words} in flight are more than {show_size(_MOST)} of memory")
     job = BenchJob(spec, mode, block_size, depth, connections, seconds, as_json)
     with closing(job.run()) as work:  # for the case that no loop can be made
         run(work)

@@ -20,6 +20,7 @@ from ._copy_report import Report
 from ._copy_streams import copy_in, copy_out
 from ._disks import MEMORY, label_of
 from ._errors import CommandError
+from ._interrupt import ending_with
 from ._map import DIRTY_BITMAP
 from ._places import (
     STREAM,
@@ -98,9 +99,11 @@ class CopyJob:
         report = Report(source.size, as_json=self.as_json)
         async with report.showing("copying", copy):
             if self.resume:
-                await self._with_checkpoints(copy, Checkpoints(copy, self.resume, state))
+                checkpoints = Checkpoints(copy, self.resume, state)
+                work = self._with_checkpoints(copy, checkpoints)
             else:
-                await copy.run()
+                work = copy.run()
+            await ending_with(work, source, target)
         if self.verify:
             await self._compare(report, Comparison(source, target, changed=changed))
         if self.resume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 
 import click
@@ -10,6 +11,7 @@ from .._threads.run import run
 from ._began import Progress
 from ._copy import CopyJob
 from ._disks import MEMORY
+from ._map import DIRTY_BITMAP
 from ._places import STREAM, is_uri
 from ._types import PATH, PLACE, TEXT
 
@@ -73,6 +75,8 @@ def copy(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError(f"--verify cannot read {STREAM} again")
     if target == STREAM and as_json:
         raise click.UsageError(f"--json and DST {STREAM} both write to standard output")
+    if bitmap is not None:
+        bitmap = bitmap.removeprefix(DIRTY_BITMAP)
     job = CopyJob(source, target, connections, bitmap, resume, verify, as_json)
     with closing(job.run()) as work:  # for the case that no loop can be made
         run(work)
@@ -88,3 +92,5 @@ def _check_use(source: str, target: str, *, bitmap: str | None, resume: str | No
         raise click.UsageError(f"--bitmap needs offsets, which {STREAM} has not")
     if resume is not None and (streams or MEMORY in (source[:7], target[:7])):
         raise click.UsageError(f"--resume cannot find {STREAM} or {MEMORY}SIZE again")
+    if resume is not None and os.path.realpath(resume) in map(os.path.realpath, (source, target)):
+        raise click.UsageError("--resume needs a file of its own, that is neither SRC nor DST")

@@ -12,6 +12,7 @@ from ..block._locks import lock_image
 from ..block._to_end import to_end
 from ._copy_report import Report
 from ._errors import CommandError
+from ._interrupt import ending_with
 from ._places import is_plain_file, open_place
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ async def copy_in(stack: AsyncExitStack, spec: str, connections: int, *, as_json
     copy = CopyIn(_STDIN, target, fresh=isinstance(target, GrowingFile))
     report = Report(None, as_json=as_json)
     async with report.showing("copying", copy):
-        await copy.run()
+        await ending_with(copy.run(), target)
     if isinstance(target, GrowingFile):
         await target.finish(copy.done_until)
     report.finish(copy, verified=False, began_at=0)

@@ -11,13 +11,14 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound.block import DiskError
-from homebound.nbd import ConnectError, ConnectionLost, NBDDisk
+from homebound.block import DiskError, MemoryDisk
+from homebound.nbd import ConnectError, ConnectionLost, NBDDisk, NBDServer
 from homebound.testing import Case, disk_cases
 
 if TYPE_CHECKING:
@@ -219,6 +220,50 @@ def test_tls(program: Any, image: Path, certificates: Path):
         context.check_hostname = False
         async with await NBDDisk.connect(program.uri(), tls=context) as disk:
             assert len(await disk.read(0, SIZE)) == SIZE
+
+    homebound.run(main())
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, certificates: Path) -> Iterator[str]:
+    """Our server, which requires TLS, in another thread."""
+
+    async def serve() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "server-cert.pem", certificates / "server-key.pem")
+        with MemoryDisk(SIZE) as disk:
+            async with NBDServer(disk, tls=context, tls_required=True) as server:
+                await server.listen_unix(tmp_path / "tls")
+                listening.set()
+                await over.wait()
+
+    listening, over = threading.Event(), homebound.Event()
+    with homebound.IOThread() as io:
+        task = io.spawn(serve())
+        listening.wait()
+        yield f"nbds+unix:///?socket={tmp_path}/tls&tls-certificates={certificates}"
+        over.set()
+        homebound.block_on(asyncio.wait([task]), io.context)
+
+
+@pytest.mark.parametrize("case", disk_cases(), ids=str)
+def test_it_is_a_disk_by_tls(case: Case, encrypted: str):
+    case.check(lambda: NBDDisk.connect(encrypted, connections=2))
+
+
+def test_moved_and_reconnected_by_tls(encrypted: str):
+    async def main() -> None:
+        async with await NBDDisk.connect(encrypted, reconnect_delay=30) as disk:
+            data = bytes(range(251)) * 300
+            with homebound.IOThread() as io:
+                for place in (io.context, homebound.running_context()) * 3:
+                    writes = [asyncio.create_task(disk.write(0, data)) for _ in range(4)]
+                    await disk.move_to(place)
+                    await asyncio.gather(*writes)
+                    assert await disk.read(0, len(data)) == data
+                await disk.move_to(homebound.running_context())
+            disk._client.channels[0].link.sock.shutdown(socket.SHUT_RDWR)
+            assert await disk.read(0, len(data)) == data
 
     homebound.run(main())
 

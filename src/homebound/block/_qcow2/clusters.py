@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .header import Header
     from .mapping import Mapping
 
-    Decompress = Callable[[bytes, int], bytes]  # data, the most bytes to return
+    Decompress = Callable[[bytes | bytearray, int], bytes]  # data, the most bytes to return
 
 KEPT: Final = 4 << 20  # bytes of decompressed clusters, and two clusters at least
 _SECTOR = 512
@@ -38,7 +38,7 @@ def decompressor_of(compression: str) -> Decompress:
     raise Refused(text, errno.ENOTSUP)
 
 
-def _inflate(data: bytes, most: int) -> bytes:
+def _inflate(data: bytes | bytearray, most: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most)
     except zlib.error:
@@ -48,7 +48,7 @@ def _inflate(data: bytes, most: int) -> bytes:
 def _zstd(module: Any) -> Decompress:
     options = {module.DecompressionParameter.window_log_max: _WINDOW_BITS}
 
-    def decompress(data: bytes, most: int) -> bytes:
+    def decompress(data: bytes | bytearray, most: int) -> bytes:
         found = b""
         while data and len(found) < most:
             frame = module.ZstdDecompressor(options=options)
@@ -99,7 +99,7 @@ class Clusters:
                     self._keep(descriptor, found)
         return found
 
-    def _stored(self, descriptor: int) -> bytes:
+    def _stored(self, descriptor: int) -> bytearray:
         """Return the bytes as they are in the file; the last sector may be cut off there."""
         offset = descriptor & ((1 << self._shift) - 1)
         length = ((descriptor >> self._shift) + 1) * _SECTOR - offset % _SECTOR
@@ -107,7 +107,7 @@ class Clusters:
             raise self._mapping.damaged(f"a compressed cluster would be at {offset}")
         data = bytearray(min(length, self._file.size - offset))
         self._file.read_into(offset, memoryview(data))
-        return bytes(data)
+        return data
 
     def _keep(self, descriptor: int, cluster: bytes) -> None:
         with self._guard:

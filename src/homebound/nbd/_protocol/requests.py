@@ -7,6 +7,7 @@ making an object would take a good part of the time to answer it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .buffers import new_buffer
@@ -36,6 +37,18 @@ RECEIVE_MAX = 1 << 20
 # does not hold a large buffer.
 _FRACTION = 64
 _NO_WINDOW = memoryview(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a stream has received of requests that are not consumed."""
+
+    data: bytes
+    big: memoryview | None
+    filled: int
+    head: tuple[int, int, int, int]
+    skip: int
+    reserved: int
 
 
 class RequestStream:
@@ -188,6 +201,24 @@ class RequestStream:
         else:
             return not self._make_room(window, left)
         return False
+
+    def pack(self) -> Rest:
+        """Take out what is not consumed, for another stream; this one is not used any more."""
+        data = self._carry or bytes(self._window[self._start : self._stop])
+        rest = Rest(data, self._big, self._big_filled, self._big_head, self._skip, self.reserved)
+        self.release()
+        return rest
+
+    def unpack(self, rest: Rest) -> None:
+        """Go on with what another stream has received."""
+        self._carry = b""
+        self._big, self._big_filled, self._big_head = rest.big, rest.filled, rest.head
+        self._skip, self.reserved = rest.skip, rest.reserved
+        self._account.force(rest.reserved)
+        if rest.data:
+            window = self._open()
+            window[: len(rest.data)] = rest.data
+            self._stop = len(rest.data)
 
     def release(self) -> None:
         """Drop all data and reservations; the connection is lost."""

@@ -8,6 +8,9 @@ become SlowRequests, for a task or a worker.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,8 +46,9 @@ from .slow import SlowRequest, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-    from .._protocol.requests import Request
+    from .._protocol.requests import Request, Rest
     from .lane import Lane
     from .served import Served
     from .slow import Replies
@@ -55,6 +59,17 @@ BATCH = 64  # requests served before the state of the connection is checked agai
 TURN = 256
 TURN_BYTES = 8 << 20
 TURN_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A connection between two homes."""
+
+    socket: socket.socket
+    served: Served
+    session: dict[str, Any]  # what was negotiated
+    rest: Rest  # received and not served
+    end_visit: Callable[[Callable[[], None]], None]
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -81,6 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         fast_zero = bool(export.flags & TransmissionFlag.SEND_FAST_ZERO)
         session = Session(export.size, read_only, fast_zero, structured, contexts)
         self._verdict = partial(verdict, session)
+        self._negotiated = {"structured": structured, "contexts": contexts}
         # READs get structured replies; those of the hot loop have one chunk, with or without DF.
         self._structured = structured
         # For the hot path: the head of a WRITE that may be carried out at once (-1: none may), and
@@ -105,6 +121,8 @@ class Connection(asyncio.BufferedProtocol):
         # No more requests are taken; the connection ends when those in flight are answered.
         self._ending = False
         self._lost = False
+        # Called once the connection is quiet; until then it serves no further request.
+        self._depart: Callable[[Quiet | None], None] | None = None
         # Closes what was opened for this connection, then calls its argument.
         self.end_visit: Callable[[Callable[[], None]], None] = _call
 
@@ -114,6 +132,11 @@ class Connection(asyncio.BufferedProtocol):
             f"<Connection {state} to {self._disk!r}: {self._in_flight.count} requests in flight, "
             f"{self._outbox.unsent} bytes unsent>"
         )
+
+    @property
+    def name(self) -> str:
+        """The name of the export."""
+        return self._served.info.name
 
     # Called by the transport.
 
@@ -146,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._outbox.resume()
         # Not here: closing an asyncio transport while it calls this ends it twice.
-        if self._ending:
+        if self._ending or self._depart is not None:
             self._loop.call_soon(self._end_if_done)
         elif self._stalled:
             self._go_on()
@@ -175,6 +198,32 @@ class Connection(asyncio.BufferedProtocol):
         self._stop_receiving()
         self._end_if_done()
 
+    def unpack(self, rest: Rest) -> None:
+        """Take what was received in another home; `resume` serves it."""
+        self._stream.unpack(rest)
+
+    def resume(self) -> None:
+        """Go on with a connection that was in another home."""
+        self._serve()
+
+    def move(self, depart: Callable[[Quiet | None], None]) -> None:
+        """Serve no further request, and call `depart` when all replies are sent; None if it ends.
+
+        An encrypted connection stays: the state of its encryption is its transport's.
+        """
+        if self._transport.get_extra_info("ssl_object") is not None:
+            depart(None)
+            return
+        self._depart = depart
+        self._set_receiving(wanted=False)
+        self._depart_if_quiet()
+
+    def stay(self) -> None:
+        """Go on here, if it has not departed."""
+        if self._depart is not None:
+            self._depart = None
+            self._go_on()
+
     def abort(self) -> None:
         """Disconnect now, whatever is unsent or in flight."""
         self._transport.abort()
@@ -196,6 +245,22 @@ class Connection(asyncio.BufferedProtocol):
             in_flight.start()
         self._settle()
 
+    def _depart_if_quiet(self) -> None:
+        depart, outbox = self._depart, self._outbox
+        if depart is None:
+            return
+        if self._ending or self._eof:
+            self._depart = None
+            depart(None)
+        elif not (self._in_flight.count or outbox.paused or outbox.holds_back):
+            self._depart = None
+            self._lost = self._ending = True  # for this object
+            rest, end_visit = self._stream.pack(), self.end_visit
+            self.end_visit = _ignore
+            self._lane.depart(self)
+            taken = take_socket(self._transport)
+            depart(Quiet(taken, self._served, self._negotiated, rest, end_visit))
+
     def _settle(self) -> None:
         """Pause or resume receiving, or end, as the state requires."""
         if self._eof and not self._stalled:
@@ -203,6 +268,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._ending:
             self._stop_receiving()
             self._end_if_done()
+            return
+        if self._depart is not None:
+            self._depart_if_quiet()
             return
         receive = not self._stream.settle(stalled=self._stalled)
         if receive != self._receiving:
@@ -224,6 +292,9 @@ class Connection(asyncio.BufferedProtocol):
         self._stalled = False
         began = 0.0
         while not (self._ending or stream.empty):
+            if self._depart is not None:
+                self._stalled = True
+                return
             if outbox.full or in_flight.full:
                 self._stalled = True  # resume_writing or _replied calls _go_on
                 return
@@ -397,6 +468,7 @@ class Connection(asyncio.BufferedProtocol):
         self._set_receiving(wanted=False)
 
     def _end_if_done(self) -> None:
+        self._depart_if_quiet()
         if not self._ending or self._in_flight.count:
             return
         if self._lost:
@@ -405,5 +477,17 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()  # after sending what is in its buffer
 
 
+def _ignore(_: Callable[[], None]) -> None:
+    """Do nothing: the connection goes on in another home."""
+
+
 def _call(leave: Callable[[], None]) -> None:
     leave()
+
+
+def take_socket(transport: asyncio.Transport) -> socket.socket:
+    """Take the socket away from a transport, which is closed; the connection stays open."""
+    taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    taken.setblocking(False)
+    transport.abort()  # it closes its own descriptor, and nothing is unsent
+    return taken

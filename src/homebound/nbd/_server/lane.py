@@ -16,6 +16,7 @@ from .._protocol.buffers import BufferPool
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from typing import Any
 
 _AFTER_CANCEL = 1.0  # seconds for the connections of a home that is ending
 _AFTER_ABORT = 1.0  # seconds for aborted connections to end
@@ -49,6 +50,8 @@ class Lane:
         # others are being set up.
         self.members: set[Member] = set()
         self._arriving = 0
+        # Called soon after a connection has chosen its export, in the home thread.
+        self.began: Callable[[Any, Lane], None] | None = None
         self._stopping = False
         # Set while `stop` waits for the last member to leave.
         self._all_left: asyncio.Future[None] | None = None
@@ -78,6 +81,35 @@ class Lane:
             self._arriving -= 1
             self._look()
 
+    async def adopt(
+        self,
+        connection: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        drop: Callable[[], None],
+    ) -> None:
+        """Set up a connection that was in another lane, which counts it no more; or drop it."""
+        if self._stopping:
+            drop()
+            self.ended += 1
+            return
+        self._arriving += 1
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(protocol_factory, connection)
+        except BaseException as error:
+            drop()
+            self.ended += 1
+            if not isinstance(error, OSError):  # it is one if the client has disconnected
+                raise
+        finally:
+            self._arriving -= 1
+            self._look()
+
+    def depart(self, member: Member) -> None:
+        """Remove a connection that goes on in another lane."""
+        self.members.discard(member)
+        self._look()
+
     async def keep(self) -> None:
         """Wait until cancelled, as by the end of the home; then end the connections."""
         try:
@@ -95,6 +127,8 @@ class Lane:
         """Replace the member of a connection that enters its next phase."""
         self.join(successor)
         self.members.discard(member)
+        if self.began is not None:
+            asyncio.get_running_loop().call_soon(self.began, successor, self)
 
     def leave(self, member: Member) -> None:
         """Remove a connection of which nothing is left."""

@@ -40,6 +40,7 @@ class Outbox:
 
     __slots__ = (
         "_account",
+        "_begun",
         "_forced",
         "_go_on",
         "_late",
@@ -73,6 +74,9 @@ class Outbox:
         # Data held back in memory of its own, and its charge, to give back to the account when all
         # of it is sent. _owed is the charge of data whose last part the transport still has.
         self._late: deque[tuple[memoryview, int]] = deque()
+        # The transport has the first part of what heads _late: the rest goes before all else, or
+        # packed replies would stand in the middle of one.
+        self._begun = False
         self._owed = 0
         # The client does not read, or other connections run first. `unsent` only grows until all is
         # sent, so it is an upper bound of what is left.
@@ -118,6 +122,7 @@ class Outbox:
             if self._hand_over(part):
                 self._count(len(part))
         if view:
+            self._begun = self._begun or given > 0  # if so, nothing else was held back
             self._late.append((view, charge))
             self._count(len(view))
             if not self.paused:
@@ -146,6 +151,7 @@ class Outbox:
             if given >= SEND_MAX and self._late:
                 self._pause_for_others()
                 return
+            sent = self._sent
             rest = self._next()
             if rest is None:
                 self.unsent = self._sent = self._packed = 0
@@ -153,7 +159,7 @@ class Outbox:
                 self._release_forced()
                 self.settle()
                 return
-            if self._sent == self._packed:  # this is not the packed part, which is small
+            if self._sent == sent:  # this is not the packed part, which is small
                 given += len(rest)
             self._hand_over(rest)
 
@@ -162,6 +168,7 @@ class Outbox:
         self._view = None
         self._owed += sum(charge for _, charge in self._late)
         self._late.clear()
+        self._begun = False
         self._sent = self._packed = 0
         self._settle_debts()
         self._release_forced()
@@ -191,7 +198,7 @@ class Outbox:
 
     def _next(self) -> memoryview | None:
         """Take the next part of what is held back, at most SEND_AT bytes."""
-        if self._sent < self._packed and self._view is not None:
+        if not self._begun and self._sent < self._packed and self._view is not None:
             start, self._sent = self._sent, min(self._packed, self._sent + SEND_AT)
             return self._view[start : self._sent]
         if not self._late:
@@ -199,7 +206,9 @@ class Outbox:
         rest, charge = self._late.popleft()
         if len(rest) > SEND_AT:
             self._late.appendleft((rest[SEND_AT:], charge))
+            self._begun = True
             rest = rest[:SEND_AT]
         else:
+            self._begun = False
             self._owed += charge
         return rest

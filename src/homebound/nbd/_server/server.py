@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..._core.context import AioContext
 from ..._errors import ContextClosed
+from ..._threads.io_thread import IOThread
 from ..._threads.io_thread_pool import IOThreadPool
 from ...block._disk import BlockingDisk, Disk
-from .._protocol.errors import ListenError
+from .._protocol.errors import ExportNameError, ListenError
 from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD
 from .accept import Acceptor
@@ -22,6 +23,7 @@ from .greeter import Greeter
 from .inherited import adopt
 from .lane import Lane
 from .listen import listen_tcp, listen_unix
+from .moving import Mover, until_done
 from .published import (
     ServerStats,
     add_up,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from ..._threads.io_thread import IOThread
     from ...block._disk import Disk
     from .client_info import ClientInfo
     from .listen import UnixPath
@@ -134,7 +135,10 @@ class NBDServer:
         self._lanes: list[tuple[IOThread | None, Lane]] = [(io, Lane()) for io in threads]
         if not self._lanes:
             self._lanes = [(None, Lane())]
-        self._turns = cycle(self._lanes)
+        self._turns = cycle(tuple(self._lanes))
+        self._mover = Mover(self._at_home)
+        for _, lane in self._lanes:
+            lane.began = self._mover.settle
         # The rest is used only by the loop that listens.
         self._acceptors: list[Acceptor] = []
         self._accepted = 0  # connections given to a lane
@@ -209,6 +213,42 @@ class NBDServer:
         if uri is not None:
             self._show(uri)
         self._accept_from(listener)
+
+    async def move(
+        self, name: str, io_threads: IOThreadPool | IOThread | Iterable[IOThread]
+    ) -> None:
+        """Move the clients of an export to these I/O threads, while they send requests.
+
+        A client is moved when its requests in flight are answered and it has read the replies;
+        those that it sends meanwhile are served in the new thread, in their order. Clients that
+        come later are moved there too; encrypted connections stay. If the caller is cancelled,
+        those that have not moved stay. Raises ValueError without I/O threads, ExportNameError for a
+        name that is no export's.
+
+        Called from: task.
+        """
+        self._check_running()
+        if self._finder is None and name not in self._served:
+            raise ExportNameError(f"no export is named {name!r}")
+        if isinstance(io_threads, IOThreadPool):
+            io_threads = io_threads.threads
+        threads = [io_threads] if isinstance(io_threads, IOThread) else list(io_threads)
+        if not threads:
+            raise ValueError("move() needs at least one I/O thread")
+        await self._mover.move(name, [self._place(io) for io in threads], list(self._lanes))
+
+    def _place(self, io: IOThread) -> tuple[IOThread | None, Lane]:
+        """Return the lane of an I/O thread, made now if it has none here."""
+        for place in self._lanes:
+            if place[0] is io:
+                return place
+        lane = Lane()
+        lane.began = self._mover.settle
+        self._lanes.append((io, lane))
+        keeper = self._at_home(io, lane.keep())
+        if keeper is not None:
+            self._keepers.append(keeper)
+        return io, lane
 
     async def stop(self, grace: float = 5.0) -> None:
         """Stop listening, answer the requests in flight, disconnect, and flush the disks.
@@ -300,10 +340,10 @@ class NBDServer:
             path.remove()
         stopping = [self._at_home(io, lane.stop(grace)) for io, lane in self._lanes]
         for task in filter(None, stopping):
-            await _until_done(task)
+            await until_done(task)
         for keeper in self._keepers:
             keeper.cancel()
-            await _until_done(keeper)
+            await until_done(keeper)
         # In a home, which this loop may not be; or here if the I/O thread has been stopped.
         await (self._at_home(self._lanes[0][0], self._flush()) or self._flush())
 
@@ -311,15 +351,3 @@ class NBDServer:
         for disk in {id(served.disk): served.disk for served in self._served.values()}.values():
             if not disk.read_only:
                 await disk.flush()
-
-
-async def _until_done(task: asyncio.Future[None]) -> None:
-    """Wait for work in a home; the end of that home ends the work too."""
-    try:
-        await task
-    except ContextClosed:
-        pass
-    except asyncio.CancelledError:
-        me = asyncio.current_task()
-        if not task.cancelled() or (me is not None and me.cancelling()):
-            raise
