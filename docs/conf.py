@@ -9,12 +9,8 @@ author = "homebound contributors"
 copyright = f"2026, {author}"  # noqa: A001 - the name that Sphinx reads
 version = release = installed_version("homebound")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser"]  # scripts/reference writes the reference
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"homebound {version}"
-default_role = "code"  # docstrings are written with `single` backquotes
-
-autodoc_member_order = "bysource"
-autodoc_typehints = "description"
 myst_heading_anchors = 3
