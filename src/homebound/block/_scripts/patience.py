@@ -20,8 +20,7 @@ class Patience:
 
     def __init__(self, *, parallel: bool) -> None:
         self._parallel = parallel
-        # Calls are taken for long ones until twenty were short.
-        self._mean = 10 * _LONG if parallel else 0.0
+        self._mean = 0.0
 
     @property
     def slices(self) -> int:
