@@ -393,6 +393,9 @@ class BlockingDisk(Disk):
 
     blocking: Operations[None]
 
+    # Its calls are carried out one at a time, whatever the number of workers.
+    serial: bool = False
+
     @property
     def slices(self) -> int:
         """How many workers share the requests that a server receives together from a client.

@@ -179,7 +179,7 @@ class TestWithDelay:
 
         async def main() -> None:
             async with rude.talking(talk):
-                disk = await NBDDisk.connect(rude.uri, reconnect_delay=0.5)
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=1.5)
                 with disk, pytest.raises(ConnectionLost):
                     await disk.read(0, 1)
                 assert 2 <= rude.accepted < 20
@@ -196,7 +196,7 @@ class TestWithDelay:
 
         async def main() -> None:
             async with rude.talking(talk):
-                disk = await NBDDisk.connect(rude.uri, reconnect_delay=0.5)
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=1.5)
                 with disk, pytest.raises(ConnectionLost, match="ERR_UNKNOWN"):
                     await disk.read(0, 1)
                 assert 2 <= rude.accepted < 20
@@ -237,6 +237,30 @@ class TestWithDelay:
             with pytest.raises(DiskClosed):
                 await forever
 
+        homebound.run(main())
+
+    def test_closed_in_the_middle_of_a_handshake(self, rude: Any):
+        """The worker that connects ends, whatever the server does."""
+
+        async def talk(end: Any) -> None:
+            if rude.accepted == 1:
+                await end.negotiate()
+                await end.request()
+                return
+            await end.greet()
+            connecting.set()
+            await end.reader.read()
+
+        async def main() -> None:
+            async with rude.talking(talk):
+                disk = await NBDDisk.connect(rude.uri, reconnect_delay=1000)
+                read = asyncio.create_task(disk.read(0, 1))
+                await connecting.wait()
+                disk.close()
+                with pytest.raises(DiskClosed):
+                    await read
+
+        connecting = asyncio.Event()
         homebound.run(main())
 
     def test_cancelled_while_waiting(self, rude: Any):
@@ -342,9 +366,9 @@ def test_a_stopped_server(tmp_path: Path, program: Any):
         program.start(
             "qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, tmp_path / "image"
         )
-        with await NBDDisk.connect(program.uri(), open_timeout=20, request_timeout=0.3) as disk:
+        with await NBDDisk.connect(program.uri(), open_timeout=20, request_timeout=1.5) as disk:
             program.process.send_signal(signal.SIGSTOP)
-            with pytest.raises(ConnectionLost, match=r"has not answered for 0[.]3 s") as caught:
+            with pytest.raises(ConnectionLost, match=r"has not answered for 1[.]5 s") as caught:
                 await disk.read(0, 1)
             assert caught.value.errno == errno.ETIMEDOUT
             program.process.send_signal(signal.SIGCONT)
@@ -366,10 +390,10 @@ def test_what_was_not_late_is_sent_again(rude: Any):
 
     async def main() -> None:
         async with rude.talking(talk):
-            disk = await NBDDisk.connect(rude.uri, reconnect_delay=30, request_timeout=0.2)
+            disk = await NBDDisk.connect(rude.uri, reconnect_delay=30, request_timeout=1.5)
             with disk:
                 late = asyncio.create_task(disk.read(0, 1))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.7)
                 later = asyncio.create_task(disk.read(1, 1))
                 with pytest.raises(ConnectionLost, match="has not answered"):
                     await late

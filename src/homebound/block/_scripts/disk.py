@@ -100,6 +100,7 @@ class ScriptDisk(_Own, BlockingDisk):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         parallel = bool(functions.attribute("parallel", False))
         super().__init__(functions, read_only=read_only, parallel=parallel)
+        self.serial: bool = not parallel
         self._calls = _Calls(self, nullcontext() if parallel else threading.Lock())
         self.blocking: Operations[None] = self._calls
 

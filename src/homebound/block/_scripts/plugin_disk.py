@@ -24,6 +24,7 @@ from .nbdkit_module import (
     FUA_NATIVE,
     FUA_NONE,
     PARALLEL,
+    SERIALIZE_REQUESTS,
     here,
 )
 from .patience import Patience
@@ -206,6 +207,7 @@ class PluginDisk(Scripted, BlockingDisk):
         self._extents = handle.can("can_extents", "extents") and plugin.has("extents")
         self._take_block_sizes(handle, plugin)
         self.description = self._description(handle, plugin)
+        self.serial: bool = plugin.model <= SERIALIZE_REQUESTS
         self.patience = Patience(parallel=plugin.model == PARALLEL)
         flush = plugin.has("flush") and (self.can_flush or fua == FUA_EMULATE)
         self._calls = _Calls(self, handle, fua=fua, flush=flush)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .uri import Target
 
 _LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
+# Requests of the home that are sent without waiting for more: the server is to have work while the
+# loop makes the rest of them.
+_TOGETHER = 4
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -128,8 +131,12 @@ class Client:
         loop = asyncio.get_running_loop()
         future = call.begin(loop)
         self._inbox.append(call)
-        if loop is self.loop and self._attached and not any(map(_load, self.channels)):
-            self._look()  # alone: it need not wait for others to be sent with
+        if (
+            loop is self.loop
+            and self._attached
+            and (len(self._inbox) >= _TOGETHER or not any(map(_load, self.channels)))
+        ):
+            self._look()
         elif not self._told:
             self._told = True
             self.post(self._look)

@@ -52,6 +52,7 @@ class InFlight:
         "_loop",
         "_queue",
         "_ranges",
+        "_serial",
         "_started",
         "_tasks",
         "count",
@@ -75,6 +76,8 @@ class InFlight:
         self._tasks: dict[asyncio.Task[None], Slice] = {}
         # Awaited, and to be answered together in the next iteration.
         self._finished: list[Replies] = []
+        # The disk does one thing at a time, so a second worker would only wait for the first.
+        self._serial = isinstance(served.disk, BlockingDisk) and served.disk.serial
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
 
@@ -145,7 +148,10 @@ class InFlight:
         self._start_next()
 
     def _start_next(self) -> None:
-        while self._queue and self._started < MAX_STARTED:
+        if self._serial and len(self._queue) > 1 and not self._started:
+            self._join_queue()
+        limit = 1 if self._serial else MAX_STARTED
+        while self._queue and self._started < limit:
             part = self._queue.popleft()
             self._started += 1
             if part.awaited or not isinstance(self._disk, BlockingDisk):
@@ -154,6 +160,12 @@ class InFlight:
                 self._call(self._disk, part)
             else:  # it is drained
                 self._spawn(self._call_later(self._disk, part), part)
+
+    def _join_queue(self) -> None:
+        """Make few slices of what has come while the disk was busy."""
+        if not any(part.awaited for part in self._queue):
+            requests = [request for part in self._queue for request in part.requests]
+            self._queue = deque(Slice(part, self._ranges) for part in split(requests, 1))
 
     def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice) -> None:
         task = self._loop.create_task(coro)
@@ -203,7 +215,10 @@ class InFlight:
             self._fail(part, failure)
         else:
             self._finish(part, call.result())
-        self._start_next()
+        if self._serial and self._queue:
+            self._loop.call_soon(self._start_next)  # after what has been received by now is read
+        else:
+            self._start_next()
 
     # Awaited.
 

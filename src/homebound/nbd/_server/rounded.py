@@ -173,6 +173,7 @@ class RoundedBlockingDisk(_Rounded, BlockingDisk):
         self._take_over(disk, size)
         self.blocking: Operations[None] = Padded(disk.blocking, disk.size)
         self._blocking_disk = disk
+        self.serial: bool = disk.serial
 
     @property
     def slices(self) -> int:
