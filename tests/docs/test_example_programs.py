@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,21 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # The programs by their folders; each checks itself with assertions.
 PROGRAMS = {
+    "asgi_threads": ["asgi_threads/asgi_threads.py", "--homes", "4", "--check"],
     "agent_tools": ["agent_tools/agent_tools.py"],
     "c_callback": ["c_callback/c_callback.py"],
     "cross_loop_lock": ["cross_loop_lock/cross_loop_lock.py"],
 }
+NEEDS = {"asgi_threads": ["uvicorn", "websockets"]}
 OUTPUT = re.compile(r"^```text\n(?P<output>.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"sdk_both_ways"}  # tests/core/test_examples.py runs it
 
 
 @pytest.mark.parametrize("folder", PROGRAMS)
 def test_program(folder: str):
+    for needed in NEEDS.get(folder, ()):
+        if not find_spec(needed):
+            pytest.skip(f"{needed} is not installed")
     if folder == "c_callback" and not shutil.which(os.environ.get("CC", "cc").split()[0]):
         pytest.skip("no C compiler is installed")
     done = subprocess.run(
