@@ -42,7 +42,8 @@ goes on:
 * So the repair is to do it again before the exception goes on (`_surely`, `_finish`): at once, or,
   where there is no stack left for that, in a new thread.
 
-tests/locks/test_attacked.py raises an exception at each point where the interpreter may.
+tests/locks/test_attacked.py and test_attacked_leaving.py raise an exception at each point where
+the interpreter may.
 
 There is no barging: a task or thread that comes while there are waiters joins behind them. One that
 looked before the first of them joined may still get what is given afterwards; it came first.
