@@ -182,3 +182,15 @@ def test_a_recursion_error_in_the_middle_loses_no_waiter(
             for each in scene.outcomes:
                 homebound.block_on(each, io.context, timeout=10)
     assert raised > 5
+
+
+def test_a_wait_without_end_in_a_finaliser_is_refused():
+    """It has interrupted an operation on the same lock, which goes on only after it."""
+    lock = homebound.Lock()
+    lock.acquire_sync()
+    with lock._guard:  # where the collector may run
+        with pytest.raises(homebound.WouldDeadlock, match="in a finaliser"):
+            lock.acquire_sync()
+        assert not lock.acquire_sync(timeout=0)
+    lock.release()
+    assert lock.acquire_sync(timeout=0)

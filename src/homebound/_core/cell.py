@@ -212,6 +212,13 @@ class Enterable(TaskFuture[T]):
         except ContextClosed:
             self._abandon("ended with it")
 
+    def _begin_surely(self) -> None:
+        """Have a task that was made to be queued begin, if it has not; its post was cut short."""
+        try:
+            self._post_resumption(PROMISED)
+        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            start_thread(self._post_resumption, (PROMISED,))
+
     def _claimed_by_closer(self) -> bool:
         """Claim the task for its home, which is being closed; False if a waker has claimed it."""
         token = _thread.get_ident()

@@ -232,6 +232,9 @@ class AioContext(Chain):
         except ContextClosed:
             task._abandon("was never started")
             raise
+        except BaseException:  # it may be posted, or not
+            task._begin_surely()
+            raise
         return task
 
     def schedule(self, task: Task[Any]) -> None:

@@ -26,6 +26,7 @@ from .._aio.loop import (
     asyncio_run_forever,
 )
 from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
+from .._errors import ContextClosed
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
@@ -163,12 +164,16 @@ class Loop(InheritedLoop):
         """
         if options or self._task_factory is not None or self._closed or self._debug:
             return self._create_otherwise(coro, name, context, options)
-        # The steps of AioContext.spawn, without a call for each.
-        home = self.home
+        home = self.home  # from here on the steps of AioContext.spawn, without a call for each
         task = self.task_type._queued(coro, home, name, context)
-        self._ready.append(task)
-        if home._bell:
-            home._ring(task)
+        try:
+            self._ready.append(task)
+            if home._bell:
+                home._ring(task)
+        except BaseException as error:
+            if not isinstance(error, ContextClosed):
+                task._begin_surely()  # it may be queued, or not
+            raise
         return task
 
     def create_future(self) -> asyncio.Future[Any]:

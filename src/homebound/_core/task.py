@@ -445,7 +445,11 @@ def _queued(
     task._set_up(coro, home, name, context, reports_to)
     task._cell = PROMISED
     task._suspended = True
-    keep_alive(task)
+    try:
+        keep_alive(task)
+    except BaseException:  # a signal handler raised: nothing is to wait for this task
+        let_die(task)
+        raise
     return task
 
 

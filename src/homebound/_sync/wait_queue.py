@@ -42,7 +42,8 @@ goes on:
 * So the repair is to do it again before the exception goes on (`_surely`, `_finish`): at once, or,
   where there is no stack left for that, in a new thread.
 
-tests/locks/test_attacked.py raises an exception at each point where the interpreter may.
+tests/locks/test_attacked.py and test_attacked_leaving.py raise an exception at each point where
+the interpreter may.
 
 There is no barging: a task or thread that comes while there are waiters joins behind them. One that
 looked before the first of them joined may still get what is given afterwards; it came first.
@@ -60,6 +61,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .._core.big_lock import big_lock_released
 from .._core.current import current_context, here
 from .._core.traps import current_task, suspend_for
+from .._errors import WouldDeadlock
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .guard import new_guard
@@ -320,6 +322,12 @@ class WaitQueue:
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
         """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
+        if timeout is None and self._guard._is_owned():
+            message = (
+                f"{self!r} was waited for in a finaliser that has interrupted an operation on it, "
+                "in the same thread: that would never end; use a timeout, or do not wait there"
+            )
+            raise WouldDeadlock(message)
         if current_context() is None:
             return self._wait_parked(timeout, want)
         granted: list[Waiter] = []

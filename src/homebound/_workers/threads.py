@@ -115,25 +115,34 @@ class WorkerThreads:
 
     def _put(self, job: Any) -> None:
         """Queue a job and see that a worker does it. Raises if none will: the job is not queued."""
-        self._jobs.append(job)
-        if self._shut_down and self._take_out(job):  # else a worker has it, or shutdown dropped it
-            message = f"WorkerPool {self.name!r} was shut down: it takes no more work"
-            raise RuntimeError(message)
-        if self._searching:  # after the append: pairs with _rest and _send_instead
-            return
-        if self._brief and self._watched:
-            # A busy worker looks again before it rests, and lists itself as idle before that look.
-            # `rotate` passes through the list's own lock, so what follows sees that listing.
-            self._idle.rotate(0)
-            if len(self._idle) < len(self._threads):
-                return
+        queued = refused = False
         try:
-            self._send_one()
-        except BaseException:
+            self._jobs.append(job)
+            queued = True
+            if self._shut_down:
+                refused = self._take_out(job)  # else a worker has it, or shutdown dropped it
+            elif self._searching:  # after the append: pairs with _rest and _send_instead
+                return
+            elif not (self._brief and self._watched) or self._all_idle():
+                self._send_one()
+        except BaseException as error:
             ours = self._take_out(job)
             self._send_instead()  # other submitters have relied on the search that failed
-            if ours:
+            # If a worker has it, it does not matter that no other one could be sent.
+            if ours or not queued or not isinstance(error, (MemoryError, OSError, RuntimeError)):
                 raise
+        if refused:
+            message = f"WorkerPool {self.name!r} was shut down: it takes no more work"
+            raise RuntimeError(message)
+
+    def _all_idle(self) -> bool:
+        """Return whether no worker is busy, which would look for jobs before it rests.
+
+        A worker lists itself as idle before that look, and `rotate` passes through the list's own
+        lock: so this sees that listing.
+        """
+        self._idle.rotate(0)
+        return len(self._idle) >= len(self._threads)
 
     def _take_out(self, job: Any) -> bool:
         """Remove a queued job; False if a worker has it."""
