@@ -31,7 +31,7 @@ class BlockCache:
         """Keep a block."""
         with self._guard:
             self._blocks.pop(number, None)
-            while len(self._blocks) >= self.most:
+            if len(self._blocks) >= self.most:
                 del self._blocks[next(iter(self._blocks))]
             self._blocks[number] = block
 

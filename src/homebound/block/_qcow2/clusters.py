@@ -111,6 +111,6 @@ class Clusters:
 
     def _keep(self, descriptor: int, cluster: bytes) -> None:
         with self._guard:
-            while len(self._kept) >= self._most:
+            if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             self._kept[descriptor] = cluster

@@ -44,7 +44,7 @@ class Tables:
         if sys.byteorder == "little":
             page.byteswap()
         with self._guard:
-            while len(self._pages) >= self._most:
+            if len(self._pages) >= self._most:
                 del self._pages[next(iter(self._pages))]
             self._pages[image, offset] = page
         return page

@@ -69,25 +69,33 @@ class Mover:
     async def move(self, name: str, places: Sequence[Place], all_places: Iterable[Place]) -> None:
         """Move all connections of an export to `places`; return when none is elsewhere."""
         async with self._turn:
-            loop = self._loop = asyncio.get_running_loop()
+            self._loop = asyncio.get_running_loop()
             lanes = frozenset(lane for _, lane in places)
             placement = self._placed[name] = _Placement(lanes, cycle(places))
             leaving: list[_Leaving] = []
             try:
-                for io, lane in all_places:
-                    if lane in lanes:
-                        continue
-                    group = _Leaving(name, lane, loop, partial(self._arrive, placement))
-                    task = self._at_home(io, group.begin())
-                    if task is not None:
-                        leaving.append(group)
-                        await task
+                for place in all_places:
+                    # A call, because of a jump back: see tests/core/test_jumps_back.py.
+                    await self._begin_to_leave(name, place, placement, leaving)
                 for group in leaving:
                     await group.left()
             except BaseException:
                 for group in leaving:
                     group.give_up()
                 raise
+
+    async def _begin_to_leave(
+        self, name: str, place: Place, placement: _Placement, leaving: list[_Leaving]
+    ) -> None:
+        io, lane = place
+        if lane in placement.lanes:
+            return
+        loop = asyncio.get_running_loop()
+        group = _Leaving(name, lane, loop, partial(self._arrive, placement))
+        task = self._at_home(io, group.begin())
+        if task is not None:
+            leaving.append(group)
+            await task
 
     def settle(self, connection: Connection, lane: Lane) -> None:
         """Move a connection that has just begun, if its export was moved to other homes.
