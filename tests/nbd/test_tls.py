@@ -26,7 +26,10 @@ from homebound.nbd import (
 )
 from homebound.nbd._protocol.handshake import HandshakeState, StartTLS, Tls
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType
+from homebound.nbd._server.greeter import Greeter
+from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.tls import certificate_context, psk_context, read_keys
+from homebound.testing import settle
 
 from .certificates import make_certificates
 from .peers import peer as run
@@ -392,3 +395,32 @@ class TestKeys:
             pytest.skip("this one has them")
         with pytest.raises(NotImplementedError, match=r"3\.13"):
             psk_context(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("early", [option(Option.LIST), b"x"])
+def test_bytes_just_before_tls_begins_end_the_connection(
+    in_memory: Any, certificates: Path, early: bytes
+):
+    """They are received apart from the option, but before TLS reads from the connection."""
+
+    class Transport(in_memory.transport):  # type: ignore[misc]
+        """A transport that says nothing of its client."""
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            del name
+            return default
+
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            context = certificate_context(str(certificates), verify_peer=False)
+            server, lane, transport = NBDServer(disk, tls=context), Lane(), Transport()
+            greeter = Greeter(lane, server._visit, 60.0, server._encryption)
+            transport.protocol = greeter
+            greeter.connection_made(transport)
+            greeter.data_received(struct.pack(">I", 3) + option(Option.STARTTLS))
+            greeter.data_received(early)
+            assert transport.aborted
+            await settle()
+            assert not lane.members
+
+    homebound.run(main())

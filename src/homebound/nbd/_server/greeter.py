@@ -42,6 +42,8 @@ class Greeter(asyncio.Protocol):
         # The task of the TLS handshake, while it lasts; and what was received before it was seen.
         self._encrypting: asyncio.Task[None] | None = None
         self._held: list[bytes] = []
+        # The task has not begun: what is received was sent in the clear, perhaps by an attacker.
+        self._in_the_clear = False
         self._has_left = False
         self._begin_visit = visit
         self._time_limit = time_limit
@@ -78,6 +80,9 @@ class Greeter(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what was received."""
+        if self._in_the_clear:
+            self._transport.abort()
+            return
         if self._encrypting is not None:
             self._held.append(data)
             return
@@ -143,6 +148,7 @@ class Greeter(asyncio.Protocol):
                 return
             if isinstance(event, StartTLS):
                 self._transport.write(event.data)
+                self._in_the_clear = True
                 self._encrypting = self._loop.create_task(self._encrypt())
                 return
             if isinstance(event, Chosen):
@@ -188,6 +194,9 @@ class Greeter(asyncio.Protocol):
     async def _start_tls(self, plain: asyncio.Transport) -> asyncio.Transport | None:
         """Return the encrypted transport; None if the client and this server do not agree."""
         assert self._encryption is not None
+        self._in_the_clear = False  # the loop's start_tls replaces the protocol before it waits
+        if plain.is_closing():
+            return None
         limit = max(0.1, self._timer.when() - self._loop.time())
         with contextlib.suppress(ssl.SSLError, OSError, TimeoutError):
             return await self._loop.start_tls(
