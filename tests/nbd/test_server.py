@@ -191,6 +191,32 @@ class TestTCP:
 
         homebound.run(main())
 
+    def test_a_client_whose_machine_has_vanished_is_noticed_within_two_minutes(
+        self, in_memory: Any
+    ):
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        if not all(hasattr(socket, name) for name in names):
+            pytest.skip("this system does not tell when it looks")
+
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                async with NBDServer(disk) as server:
+                    await server.listen_tcp(port=0)
+                    client = await in_memory.client.ready(server.uris[0])
+                    (member,) = server._lanes[0][1].members
+                    served: Any = member
+                    sock = served._transport.get_extra_info("socket")
+                    idle, interval, count = (
+                        sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+                    )
+                    assert count >= 3  # a lost probe or two do no harm
+                    assert idle + interval * count <= 120
+                    if hasattr(socket, "TCP_USER_TIMEOUT"):  # it ends clients that do not read
+                        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                    await client.close()
+
+        homebound.run(main())
+
 
 class TestExports:
     def test_by_name_with_a_default(self, in_memory: Any, tmp_path: Path):

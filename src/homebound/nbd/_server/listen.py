@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 _BACKLOG = 1024
-# Seconds before the first probe and between probes, and their number; milliseconds.
+# Seconds before the first probe and between probes, and their number. Not TCP_USER_TIMEOUT: Linux
+# ends a connection by it whose client answers, but has not read for so long.
 _KEEP_ALIVE = {
     "TCP_KEEPIDLE": 60,
     "TCP_KEEPINTVL": 10,
     "TCP_KEEPCNT": 5,
-    "TCP_USER_TIMEOUT": 110_000,
 }
 _UNIX_SEND_BUFFER = 1 << 20  # bytes; the system's limit may be less
 
@@ -133,9 +133,9 @@ def prepare(connection: socket.socket) -> None:
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """Have a client whose machine has vanished noticed within 2 minutes.
+    """Have a client whose machine has vanished noticed within 2 minutes, if nothing is unsent.
 
-    Probes find it if nothing is unsent; otherwise data that is not acknowledged does.
+    Otherwise the system notices that it acknowledges nothing, which takes longer.
     """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
