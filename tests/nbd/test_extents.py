@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import random
@@ -194,6 +195,24 @@ class TestStatus:
                 peer.ask(STATUS, 1, 0, SIZE)
                 await settle()
                 assert failure(peer) == Error.EIO
+
+        homebound.run(main())
+
+    def test_a_disk_that_tells_of_another_range(self, client: Any):
+        class Wrong(MemoryDisk):
+            async def block_status(self, offset: int, length: int) -> list[Extent]:
+                return [Extent(length + offset + 1)]
+
+        async def main() -> None:
+            reports: list[Any] = []
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+            with Wrong(SIZE) as disk:
+                peer = client(disk)
+                peer.ask(STATUS, 1, 0, 4096)
+                await settle()
+                assert failure(peer) == Error.EIO
+            assert "tells of 4097 bytes, not of 4096" in str(reports)
 
         homebound.run(main())
 

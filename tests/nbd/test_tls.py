@@ -333,6 +333,19 @@ class TestPeers:
 
         homebound.run(main())
 
+    def test_on_uvloop(self, certificates: Path, tmp_path: Path):
+        uvloop = pytest.importorskip("uvloop")
+
+        async def main() -> None:
+            async with Serving(certificates, handshake_timeout=30) as serving:
+                out = tmp_path / "out"
+                uri = f"nbds://localhost:{serving.port}/?tls-certificates={certificates}"
+                await run("nbdcopy", uri, out)
+                assert out.read_bytes() == serving.content
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
     def test_qemu_img(self, certificates: Path, tmp_path: Path):
         async def main() -> None:
             async with Serving(certificates, verify_peer=True, tls_required=True) as serving:

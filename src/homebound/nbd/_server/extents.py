@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FIRST = 1 << 20  # bytes
 _GROWTH = 8
 _FEW = 64  # extents
+_MOST = 256 << 20  # bytes
 GRAIN = 64 << 10  # bytes; zeroes of this length are left out of a READ's data
 
 
@@ -31,7 +32,7 @@ async def status_of(disk: Disk, request: SlowRequest) -> list[tuple[int, int]]:
     at, end, step = request.offset, request.offset + request.length, _FIRST
     while at < end:
         length = min(step, end - at)
-        extents = await disk.block_status(at, length)
+        extents = await _extents(disk, at, length)
         for extent in extents:
             state = _state(extent)
             if found and found[-1][1] == state:
@@ -42,8 +43,18 @@ async def status_of(disk: Disk, request: SlowRequest) -> list[tuple[int, int]]:
                 found.append((extent.length, state))
         at += length
         if len(extents) <= _FEW:
-            step *= _GROWTH
+            step = min(step * _GROWTH, _MOST)
     return found
+
+
+async def _extents(disk: Disk, offset: int, length: int) -> list[Extent]:
+    """Ask a disk. Raises ValueError if a user's disk does not tell of exactly the range."""
+    extents = await disk.block_status(offset, length)
+    told = sum(extent.length for extent in extents)
+    if told != length or any(extent.length < 0 for extent in extents):
+        text = f"block_status({offset}, {length}) tells of {told} bytes, not of {length}"
+        raise ValueError(text)
+    return extents
 
 
 def _state(extent: Extent) -> int:
@@ -52,7 +63,7 @@ def _state(extent: Extent) -> int:
 
 async def read_parts(disk: Disk, request: SlowRequest, replies: Replies) -> None:
     """Carry out a READ, with chunks for its data and for long ranges of zeroes."""
-    parts = _parts(await disk.block_status(request.offset, request.length))
+    parts = _parts(await _extents(disk, request.offset, request.length))
     if len(parts) == 1 and not parts[0][1]:
         await disk.read_into(request.offset, replies.room(request))
         replies.add(request)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWERS = 64  # in a turn; then the home's other connections run
 MAX_EARLY = 64 << 10  # bytes received during a search
+_OTHER_LIMIT = 64 << 10  # bytes that an SSL transport of another loop may hold
 
 
 class Greeter(asyncio.Protocol):
@@ -176,8 +177,10 @@ class Greeter(asyncio.Protocol):
         if transport is None or self._has_left:
             return
         self._transport = transport
-        # Not 0, at which an SSL transport pauses with nothing unsent.
-        transport.set_write_buffer_limits(1, 0)
+        # Not 0, at which an SSL transport of asyncio's pauses with nothing unsent. One of uvloop's
+        # never goes on at a low limit; it copies what it is given, at once.
+        is_asyncio = isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(1 if is_asyncio else _OTHER_LIMIT, 0)
         left = max(0.0, self._timer.when() - self._loop.time())
         self._timer.cancel()
         self._timer = self._loop.call_later(left, transport.abort)
