@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_file_that_exists_is_made_anew(source: Path, tmp_path: Path):
 
 def test_streams(source: Path, tmp_path: Path):
     target, last = tmp_path / "target.img", tmp_path / "last.img"
-    command = f"{sys.executable} -m homebound copy"
+    command = f"{shlex.quote(sys.executable)} -m homebound copy"
     pipe = f"{command} {source} - | {command} - {target} && {command} {target} - > {last}"
     subprocess.run(pipe, shell=True, check=True, timeout=TIMEOUT)
     assert target.read_bytes() == last.read_bytes() == source.read_bytes()
@@ -170,7 +171,8 @@ def test_an_image_in_use_is_not_touched(source: Path, tmp_path: Path):
 def test_a_full_disk(source: Path, tmp_path: Path):
     """A limit of the file's size is what a test can have without a file system of its own."""
     limit = 128 * 1024
-    script = f"ulimit -f {limit // 1024}; exec {sys.executable} -m homebound copy {source} -"
+    python = shlex.quote(sys.executable)
+    script = f"ulimit -f {limit // 1024}; exec {python} -m homebound copy {source} -"
     with (tmp_path / "target").open("wb") as file:
         done = subprocess.run(
             ["bash", "-c", script],

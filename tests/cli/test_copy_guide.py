@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def test_a_block_runs(code: str, needs: str | None, tmp_path: Path):
     programs = tmp_path / "bin"
     programs.mkdir()
     script = programs / "homebound"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m homebound "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m homebound "$@"\n')
     script.chmod(0o755)
     with (tmp_path / "disk.img").open("wb") as image:
         image.write(os.urandom(MIB))
