@@ -57,13 +57,13 @@ def test_a_repr_tells_who_has_it_while_that_is_watched(io: IOThread):
         assert held.wait_sync(10)
         waiter = io.spawn(hold(lock, held, let_go), name="next")
         block_on(io.spawn(asyncio.sleep(0)))
-        assert repr(lock).endswith(" 'db' [locked by task 'writer', waiters:1]>")
+        assert repr(lock).endswith(" 'db' held by task 'writer' [locked, waiters:1]>")
         let_go.set()
         for each in (task, waiter):
             block_on(each)
         with lock:
             me = threading.current_thread().name
-            assert repr(lock).endswith(f" 'db' [locked by thread {me!r}]>")
+            assert repr(lock).endswith(f" 'db' held by thread {me!r} [locked]>")
     assert repr(lock).endswith(" 'db' [unlocked]>")
     with lock:  # no record is kept
         assert repr(lock).endswith(" 'db' [locked]>")

@@ -147,6 +147,15 @@ def test_a_write_of_which_a_part_has_come(in_memory: Any, tmp_path: Path, size: 
     homebound.run(main())
 
 
+async def only_connection(server: NBDServer) -> Connection:
+    """Wait until the only client of the first lane is in the transmission phase."""
+    while True:
+        for member in tuple(server._lanes[0][1].members):
+            if isinstance(member, Connection):
+                return member
+        await asyncio.sleep(0.001)
+
+
 def test_a_client_that_does_not_read_stays_until_it_does(in_memory: Any, tmp_path: Path):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk, homebound.IOThreadPool(2) as pool:
@@ -154,8 +163,7 @@ def test_a_client_that_does_not_read_stays_until_it_does(in_memory: Any, tmp_pat
             client = await in_memory.client.ready(server.uris[0])
             for cookie in range(64):
                 client.send(READ, cookie, 0, SIZE)
-            (connection,) = server._lanes[0][1].members
-            assert isinstance(connection, Connection)
+            connection = await only_connection(server)
             while not connection._outbox.paused:
                 await asyncio.sleep(0.001)
             given_up = asyncio.create_task(server.move("", pool.threads[1]))

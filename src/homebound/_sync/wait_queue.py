@@ -411,12 +411,12 @@ class WaitQueue:
         return getattr(self, "_name", None)
 
     def __repr__(self) -> str:
-        extra = self._describe()
+        extra, shown = self._describe(), self._shown()
         if holders := self._known_holders(None):
-            extra = f"{extra} by {', '.join(describe_holder(record[0]) for record in holders)}"
+            shown = f"{shown} held by {', '.join(describe_holder(record[0]) for record in holders)}"
         if self._waiters:
             extra = f"{extra}, waiters:{len(self._waiters)}"
-        return f"<{self._shown()} [{extra}]>"
+        return f"<{shown} [{extra}]>"  # what is in brackets is asyncio's
 
     def _shown(self) -> str:
         """Return the start of its repr: asyncio's words, or its class and name."""
