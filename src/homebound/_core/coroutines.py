@@ -36,17 +36,21 @@ def yields_to_task(
 
 
 def is_async(fn: Any) -> bool:
-    """Return whether `fn` is an `async def`, whose call in a worker would run nothing of it."""
+    """Return whether `fn` is async, so that a call in a worker would run nothing of it."""
     code = getattr(fn, "__code__", None)
     if type(code) is types.CodeType:  # it may be a proxy that has every attribute
         return bool(code.co_flags & _COROUTINE)
+    if type(fn) is types.CoroutineType:
+        return True  # the call itself, in place of the function
     return type(fn) is partial and inspect.iscoroutinefunction(fn)
 
 
 def not_for_a_worker(what: str, fn: Any) -> TypeError:
-    """Return the error for an `async def` given to a worker."""
+    """Return the error for an `async def`, or a call of one, given to a worker."""
     if type(fn) is partial:
         fn = fn.func
+    if type(fn) is types.CoroutineType:
+        fn.close()  # it is not awaited
     name = name_of(fn)
     return TypeError(
         f"{what} calls a blocking function, and {name} is async: write `await {name}(...)`, or "

@@ -64,7 +64,7 @@ def watch_stalls(
     and more. `report` is called with a `Stall`, in the watching thread; by default, the logger
     "homebound" gets a warning. Cheap enough to leave on: acquiring a lock costs 0.1 to 0.4 µs more,
     nothing else costs more. asyncio's debug mode (`run(debug=True)`, PYTHONASYNCIODEBUG=1, -X dev)
-    watches by itself. Raises ValueError if `threshold` is not above 0.
+    watches by itself. Raises TypeError or ValueError if `threshold` is no number above 0.
 
     >>> import homebound, threading
     >>> told = threading.Event()
@@ -83,6 +83,9 @@ class StallWatch:
     """The watch that `watch_stalls` starts: `stop()` it, or use it as a context manager."""
 
     def __init__(self, threshold: float, report: Callable[[Stall], object] | None) -> None:
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+            message = f"watch_stalls: threshold is a number of seconds, not {threshold!r}"
+            raise TypeError(message)
         if not threshold > 0:
             message = f"watch_stalls: threshold is {threshold}; it must be above 0 seconds"
             raise ValueError(message)

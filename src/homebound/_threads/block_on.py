@@ -11,7 +11,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._aio.tasks import task_here
+from .._aio.tasks import running_loop, task_here
 from .._core.big_lock import big_lock_released
 from .._core.calls import (
     begin,
@@ -132,9 +132,12 @@ def block_on(
         Deadline(timeout)  # raises
     try:
         if target is None:
+            way = "start a main loop with run(x)"
+            if running_loop() is not None:
+                way = "have homebound.run(main()) run this loop in place of asyncio.run(main())"
             message = (
-                "block_on: there is no context to run it in; name one, block_on(x, ctx), or start "
-                f"a main loop with run(x). Called in {whereabouts()}"
+                "block_on: there is no context to run it in; name one, block_on(x, ctx), or "
+                f"{way}. Called in {whereabouts()}"
             )
             raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
         if current is None or _may_sleep_through(current, target, awaitable):

@@ -14,6 +14,14 @@ def main() -> None:
     """
     fill_standard_streams()
     try:
+        status = _run()
+    except KeyboardInterrupt:  # before the command has begun, or after it has ended
+        status = 130
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
         from ._main import run_command  # noqa: PLC0415  (its libraries are an extra)
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
@@ -22,8 +30,4 @@ def main() -> None:
             f"homebound: the command line needs {error.name}, which is not installed; "
             "install it with: pip install 'homebound[cli]'"
         )
-    try:
-        status = run_command()
-    except KeyboardInterrupt:  # before the command has begun, or after it has ended
-        status = 130
-    sys.exit(status)
+    return run_command()
