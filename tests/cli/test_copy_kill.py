@@ -12,6 +12,7 @@ PROGRAM = Path(__file__).with_name("kill_copy.py")
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("directory", ["/dev/shm", "/var/tmp"])
 def test_a_killed_copy_goes_on(directory: str):
     subprocess.run([sys.executable, PROGRAM, "25", directory], check=True, timeout=50)
