@@ -239,16 +239,23 @@ def test_a_state_of_another_copy_is_refused(source: Path, tmp_path: Path):
 @pytest.mark.parametrize("times", [1, 3])
 def test_ctrl_c_while_the_disk_is_stuck(tmp_path: Path, times: int):
     """A call in a thread cannot be ended; the process is, with a line."""
-    script = tmp_path / "stuck.py"
-    text = "import time\nsize = 1 << 20\ndef read(offset, length):\n    time.sleep(600)\n"
-    script.write_text(text)
+    script, reads = tmp_path / "stuck.py", tmp_path / "reads"
+    script.write_text(
+        f"""
+import pathlib, time
+size = 1 << 20
+def read(offset, length):
+    pathlib.Path({str(reads)!r}).touch()
+    time.sleep(600)
+"""
+    )
     command = [sys.executable, "-m", "homebound", "copy", str(script), str(tmp_path / "copy.img")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "copy.img").exists():
+        while not reads.exists():
             time.sleep(0.01)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            time.sleep(0.5)
         _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert "interrupted; a request that does not end was given up" in err
