@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__: list[str] = []  # pytest finds what is here; nothing is to be imported
 
 _STRESS_ASKED_FOR = "HOMEBOUND_STRESS_SECONDS" in os.environ
-_STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "1.0"))
+_STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "0.3"))
 _SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
 _TESTS_BETWEEN_THAWS = 32
 
@@ -153,7 +153,7 @@ def virtual_clock() -> Iterator[VirtualClock]:
 
 @pytest.fixture
 def stress(request: pytest.FixtureRequest) -> Iterator[Stress]:
-    """Return a race of HOMEBOUND_STRESS_SECONDS (default 1.0); HOMEBOUND_SEED repeats one.
+    """Return a race of HOMEBOUND_STRESS_SECONDS (default 0.3); HOMEBOUND_SEED repeats one.
 
     What it has counted is in the report of a failed test, and at the end of a run that was told
     HOMEBOUND_STRESS_SECONDS.
