@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
+from .._core.coroutines import shown
 from .._core.current import current_context, set_home
+from .._core.foreign_loops import check_loop
 from .._core.guest_context import GuestContext
 from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
 from .._core.wind_down import end_once, wind_down
 from .._errors import ContextError, WouldDeadlock
+from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
@@ -70,6 +73,7 @@ class IOThread:
         poll_grow: int = 0,
         poll_shrink: int = 0,
     ) -> None:
+        _check_io_thread(name, loop_factory)
         for what, value in (
             ("poll_max_ns", poll_max_ns),
             ("poll_grow", poll_grow),
@@ -182,6 +186,7 @@ class IOThread:
 
         Called from: any thread.
         """
+        check_timeout(timeout)
         self._check_wait("stop")
         self._ask_to_stop()
         try:
@@ -377,6 +382,8 @@ class IOThread:
     @contextmanager
     def _home(self) -> Iterator[AioContext]:
         loop = self._loop_factory()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            check_loop(f"IOThread {self.name!r}: loop_factory", loop)
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)
@@ -392,6 +399,20 @@ class IOThread:
         finally:
             asyncio.set_event_loop(None)
             set_home(None)
+
+
+def _check_io_thread(name: object, loop_factory: object) -> None:
+    """Raise TypeError for what is no name of an I/O thread, or no factory of loops."""
+    if name is not None and not isinstance(name, str):
+        hint = f"; IOThreadPool({name}) makes {name} threads" if isinstance(name, int) else ""
+        message = f"IOThread: the name is {name!r}; it must be a str{hint}"
+        raise TypeError(message)
+    if loop_factory is not None and not callable(loop_factory):
+        message = (
+            "IOThread: loop_factory is called to make the loop, as asyncio.new_event_loop is; got "
+            f"{shown(loop_factory)}"
+        )
+        raise TypeError(message)
 
 
 async def _move_back(thread: IOThread, back: AioContext | None) -> None:
