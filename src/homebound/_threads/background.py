@@ -300,9 +300,9 @@ class Background:
 
         Of a function: one with the same parameters that waits for what the other returns, or that
         returns an iterator or a context manager. It is a decorator, also for methods, and keeps the
-        types. Of a class: a class whose objects have the other's methods, as such faces; a type
-        checker knows their types only if the class has `get = background.sync(aget)` itself. Each
-        iterator and context manager is run by one task from its beginning to its end, so timeouts,
+        types. Of a class: a class whose objects have the other's methods, as such faces. A type
+        checker knows them as Any; `Client: Callable[[str], ClientFace] = background.sync(AClient)`,
+        with a Protocol that has the methods, gives them types (docs/background.md). Each iterator and context manager is run by one task from its beginning to its end, so timeouts,
         cancel scopes and contextvars hold there. TypeError for anything else.
 
         >>> import homebound
