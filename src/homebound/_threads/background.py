@@ -302,8 +302,9 @@ class Background:
         returns an iterator or a context manager. It is a decorator, also for methods, and keeps the
         types. Of a class: a class whose objects have the other's methods, as such faces. A type
         checker knows them as Any; `Client: Callable[[str], ClientFace] = background.sync(AClient)`,
-        with a Protocol that has the methods, gives them types (docs/background.md). Each iterator and context manager is run by one task from its beginning to its end, so timeouts,
-        cancel scopes and contextvars hold there. TypeError for anything else.
+        with a Protocol that has the methods, gives them types (docs/background.md). Each iterator
+        and context manager is run by one task from its beginning to its end, so timeouts, cancel
+        scopes and contextvars hold there. TypeError for anything else.
 
         >>> import homebound
         >>> background = homebound.Background()
