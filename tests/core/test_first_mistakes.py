@@ -105,6 +105,11 @@ THREADS: list[Row] = [
         "is called to make the loop, as asyncio.n",
     ),
     ("IOThread(loop_factory=plain).start()", TypeError, "makes an asyncio event loop, got None"),
+    (
+        "Background(loop_factory=io.context.loop)",
+        TypeError,
+        "Background: loop_factory is called to",
+    ),
     ("IOThreadPool('2')", TypeError, "IOThreadPool: n is '2'; it must be a whole number"),
     (
         "pool = IOThreadPool(1, name='web')\nwith pool: pass\nwith pool: pass",

@@ -15,6 +15,7 @@ from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
 from .faces import face_of
 from .io_thread import IOThread
+from .options import check_options
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -68,6 +69,7 @@ class Background:
         *,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
+        check_options("Background", name, loop_factory)
         self.name: str = f"background{next(_numbers)}" if name is None else name
         self._loop_factory = loop_factory
         # Held while the thread is started. Re-entrant: a signal handler or a finaliser of the

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
-from .._core.coroutines import shown
 from .._core.current import current_context, set_home
 from .._core.foreign_loops import check_loop
 from .._core.guest_context import GuestContext
@@ -26,6 +25,7 @@ from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
+from .options import check_options
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
 from .wait_while import _place_to_wait, kick
@@ -73,7 +73,7 @@ class IOThread:
         poll_grow: int = 0,
         poll_shrink: int = 0,
     ) -> None:
-        _check_io_thread(name, loop_factory)
+        check_options("IOThread", name, loop_factory)
         for what, value in (
             ("poll_max_ns", poll_max_ns),
             ("poll_grow", poll_grow),
@@ -399,20 +399,6 @@ class IOThread:
         finally:
             asyncio.set_event_loop(None)
             set_home(None)
-
-
-def _check_io_thread(name: object, loop_factory: object) -> None:
-    """Raise TypeError for what is no name of an I/O thread, or no factory of loops."""
-    if name is not None and not isinstance(name, str):
-        hint = f"; IOThreadPool({name}) makes {name} threads" if isinstance(name, int) else ""
-        message = f"IOThread: the name is {name!r}; it must be a str{hint}"
-        raise TypeError(message)
-    if loop_factory is not None and not callable(loop_factory):
-        message = (
-            "IOThread: loop_factory is called to make the loop, as asyncio.new_event_loop is; got "
-            f"{shown(loop_factory)}"
-        )
-        raise TypeError(message)
 
 
 async def _move_back(thread: IOThread, back: AioContext | None) -> None:
