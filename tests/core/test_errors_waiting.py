@@ -27,8 +27,8 @@ WRONG = WrongUses()
 
 @WRONG.say(
     ContextError,
-    "block_on: there is no context to run it in; name one, block_on(x, ctx), or start a main "
-    "loop with run(x)",
+    "block_on: there is no context to run it in; name one, block_on(x, ctx), an IOThread for "
+    "example, or start a main loop with run(x)",
 )
 def block_on_without_a_context(_io: IOThread, _io2: IOThread) -> None:
     block_on(work())

@@ -15,7 +15,7 @@ import homebound
 import homebound.block
 from homebound.nbd import NBDDisk, NBDServer, URIError
 
-from .wrong_uses import LONGEST, PRIVATE
+from .wrong_uses import LONGEST, PRIVATE, call
 
 NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
 TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
@@ -35,7 +35,7 @@ WAITING: list[Row] = [
     (
         "block_on(work())",
         homebound.ContextError,
-        "name one, block_on(x, ctx), or start a main loop",
+        "name one, block_on(x, ctx), an IOThread for",
     ),
     ("block_on(work, io)", TypeError, "an awaitable was expected, got the function work: call it"),
     ("block_on(plain(), io)", TypeError, "got None, which a plain `def` may have returned"),
@@ -43,7 +43,12 @@ WAITING: list[Row] = [
     ("block_on(work(), IOThreadPool(2))", TypeError, "pool.next() is one of them"),
     ("block_on(work(), io.context.loop)", TypeError, "AioContext.attach(loop) is the context of a"),
     ("block_on(work(), io, timeout='5')", TypeError, TIMEOUT),
-    ("block_on(asyncio.sleep(9), io, timeout=-1)", TimeoutError, "was cancelled after its timeout"),
+    ("block_on(asyncio.sleep(9), io, timeout=-1)", TimeoutError, "after its timeout of -1 s"),
+    (
+        "asyncio.run(call(block_on, work()))",
+        homebound.ContextError,
+        "an IOThread for example, or have",
+    ),
     ("io.spawn(asyncio.sleep(9)).result()", asyncio.InvalidStateError, "block_on(task) waits for"),
     (
         "async def main():\n    return io.spawn(work()).result()\nblock_on(main(), io)",
@@ -110,6 +115,13 @@ THREADS: list[Row] = [
         TypeError,
         "Background: loop_factory is called to",
     ),
+    (
+        "IOThreadPool(1).spawn_each(work())",
+        TypeError,
+        "and calls it itself; got the coroutine work",
+    ),
+    ("IOThreadPool(1).map(work(), [1])", TypeError, "IOThreadPool.map takes an async function"),
+    ("Background('b').call(work())", TypeError, "Background.call takes an async function and its"),
     ("IOThreadPool('2')", TypeError, "IOThreadPool: n is '2'; it must be a whole number"),
     (
         "pool = IOThreadPool(1, name='web')\nwith pool: pass\nwith pool: pass",
@@ -203,6 +215,7 @@ NAMES = {name: getattr(homebound, name) for name in homebound.__all__} | {
     "ThreadPoolExecutor": ThreadPoolExecutor,
     "asyncio": asyncio,
     "block": homebound.block,
+    "call": call,
     "numbers": numbers,
     "plain": plain,
     "threading": threading,

@@ -73,6 +73,20 @@ def check_call(what: str, fn: Any) -> None:
         raise TypeError(message)
 
 
+def check_async(what: str, fn: Any) -> None:
+    """Raise TypeError if `fn` is no function that `what` can call to get a coroutine.
+
+    Called from: any thread.
+    """
+    if callable(fn):
+        return
+    text = shown(fn)
+    if type(fn) is types.CoroutineType:
+        fn.close()  # it is not awaited
+    message = f"{what} takes an async function and its arguments, and calls it itself; got {text}"
+    raise TypeError(message)
+
+
 def check_callback(what: str, fn: Any) -> None:
     """Raise TypeError if `fn` is no function that `what` can call at home.
 

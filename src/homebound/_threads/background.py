@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
+from .._core.coroutines import check_async
 from .._errors import ContextClosed, ContextError
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
@@ -273,6 +274,7 @@ class Background:
 
         Called from: any thread.
         """
+        check_async("Background.call", fn)
         return self.block_on(_call(fn, args, kwargs))
 
     @overload

@@ -138,8 +138,8 @@ def block_on(
             if running_loop() is not None:
                 way = "have homebound.run(main()) run this loop in place of asyncio.run(main())"
             message = (
-                "block_on: there is no context to run it in; name one, block_on(x, ctx), or "
-                f"{way}. Called in {whereabouts()}"
+                "block_on: there is no context to run it in; name one, block_on(x, ctx), an "
+                f"IOThread for example, or {way}. Called in {whereabouts()}"
             )
             raise ContextError(message)  # noqa: TRY301  (one place closes the coroutine)
         if current is None or _may_sleep_through(current, target, awaitable):
@@ -238,7 +238,7 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
     try:
         wait_in_call(outer, task)
         if timeout is not None:
-            expired = _Expiry(task)
+            expired = _Expiry(task, timeout)
             alarm = turned.loop.call_later(max(0.0, timeout), expired)
         cancel = (task if ours is None else ours).cancel
         with Waiting("block_on", task, turned, outer, timed=timeout is not None, cancel=cancel):
@@ -279,7 +279,10 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
 
 def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
     if expired is not None and expired.fired and task.cancelled():
-        message = f"block_on: {task.get_name()!r} was cancelled after its timeout"
+        message = (
+            f"block_on: task {task.get_name()!r} was cancelled after its timeout of "
+            f"{expired.timeout} s"
+        )
         raise TimeoutError(message)
     return task.result()
 
@@ -287,10 +290,11 @@ def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
 class _Expiry:
     """The timeout of a block_on."""
 
-    __slots__ = ("_task", "fired")
+    __slots__ = ("_task", "fired", "timeout")
 
-    def __init__(self, task: Task[Any]) -> None:
+    def __init__(self, task: Task[Any], timeout: float | None) -> None:
         self._task = task
+        self.timeout = timeout
         self.fired = False
 
     def __call__(self) -> None:
@@ -363,7 +367,7 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
                 break
             if deadline.over():
                 deadline = Deadline(None)  # once
-                expired = _Expiry(task)
+                expired = _Expiry(task, timeout)
                 expired()
                 if runs_nowhere(task):
                     raise TimeoutError(_unheard(task))

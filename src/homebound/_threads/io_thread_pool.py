@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from .._core.coroutines import check_async
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
@@ -133,6 +134,7 @@ class IOThreadPool:
 
         Called from: any thread.
         """
+        check_async("IOThreadPool.spawn_each", fn)
         return _all_or_none(thread.spawn(fn(*args, **kwargs)) for thread in self.threads)
 
     def map(
@@ -157,6 +159,7 @@ class IOThreadPool:
 
         Called from: any thread.
         """
+        check_async("IOThreadPool.map", fn)
         deadline = Deadline(timeout)
         calls = zip(*iterables, strict=False)
         return _results(deque(_all_or_none(self.spawn(fn(*items)) for items in calls)), deadline)
