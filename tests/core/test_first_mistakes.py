@@ -89,7 +89,7 @@ TASKS: list[Row] = [
     (
         "AioContext.attach(None)",
         TypeError,
-        "AioContext.attach takes or makes an asyncio event loop",
+        "AioContext.attach takes an asyncio event loop, got None",
     ),
 ]
 
@@ -109,7 +109,11 @@ THREADS: list[Row] = [
         TypeError,
         "is called to make the loop, as asyncio.n",
     ),
-    ("IOThread(loop_factory=plain).start()", TypeError, "makes an asyncio event loop, got None"),
+    (
+        "IOThread(loop_factory=plain).start()",
+        TypeError,
+        "must return an asyncio event loop, got None",
+    ),
     (
         "Background(loop_factory=io.context.loop)",
         TypeError,
@@ -161,7 +165,11 @@ LOCKS: list[Row] = [
     ("Lock().release()", RuntimeError, "`await lock.acquire()` in a task, lock.acquire_sync() in"),
     ("Lock().acquire(timeout=1)", TypeError, "acquire() got an unexpected keyword argument"),
     ("lock = Lock(); lock.acquire_sync(); lock.acquire_sync('5')", TypeError, TIMEOUT),
-    ("Condition(threading.Lock())", TypeError, "it must be a homebound.Lock"),
+    (
+        "Condition(threading.Lock())",
+        TypeError,
+        "the lock is a _thread.lock; it must be a homebound.Lock",
+    ),
     ("Condition().notify()", RuntimeError, "in `async with condition:`, or in a thread"),
     ("Semaphore(-1)", ValueError, "Semaphore: the initial value is -1; it must be at least 0"),
     ("Barrier('2')", TypeError, "Barrier: parties is '2'; it must be a whole number"),

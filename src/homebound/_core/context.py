@@ -130,7 +130,7 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
-            check_loop("AioContext.attach", loop)
+            check_loop("AioContext.attach takes", loop)
             context = context_of(loop, cls.guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"

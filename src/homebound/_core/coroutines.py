@@ -154,7 +154,8 @@ def as_coroutine(coro: Any) -> Any:
 def _instead(thing: Any) -> str:
     """Return what to do in place of passing `thing` as a coroutine, for a message."""
     if inspect.iscoroutinefunction(thing) or inspect.isfunction(thing):
-        return f": call it, {name_of(thing)}()"
+        name = name_of(thing)
+        return ": call it" if name == "<lambda>" else f": call it, {name}()"
     if inspect.isasyncgen(thing):
         return "; `async for` in an `async def` of yours takes its items"
     if thing is None:

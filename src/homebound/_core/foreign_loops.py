@@ -123,7 +123,7 @@ def known_context(loop: asyncio.AbstractEventLoop) -> AioContext | None:
 
 
 def check_loop(what: str, loop: object) -> None:
-    """Raise TypeError for what is clearly no asyncio loop; `what` is the call that was given it.
+    """Raise TypeError for what is clearly no asyncio loop; `what` begins the message.
 
     Called from: any thread.
     """
@@ -134,7 +134,7 @@ def check_loop(what: str, loop: object) -> None:
         loop.close()  # it is not awaited
     else:
         text = shown(loop)
-    message = f"{what} takes or makes an asyncio event loop, got {text}"
+    message = f"{what} an asyncio event loop, got {text}"
     raise TypeError(message)
 
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 def _check_lock(lock: Any) -> None:
     """Raise TypeError for a lock that cannot be awaited."""
     if not iscoroutinefunction(getattr(lock, "acquire", None)):
-        message = f"Condition: the lock is a {type(lock).__name__}; it must be a homebound.Lock"
+        kind = f"{type(lock).__module__}.{type(lock).__name__}"
+        message = f"Condition: the lock is a {kind}; it must be a homebound.Lock"
         raise TypeError(message)
 
 

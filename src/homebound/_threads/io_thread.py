@@ -383,7 +383,7 @@ class IOThread:
     def _home(self) -> Iterator[AioContext]:
         loop = self._loop_factory()
         if not isinstance(loop, asyncio.AbstractEventLoop):
-            check_loop(f"IOThread {self.name!r}: loop_factory", loop)
+            check_loop(f"IOThread {self.name!r}: loop_factory must return", loop)
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)
