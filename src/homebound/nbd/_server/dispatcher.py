@@ -164,7 +164,7 @@ class Dispatcher:
             self.disconnecting = self._halt = True
             return at
         error = self._verdict(head, offset, length)
-        if error or (command == Command.FLUSH and self._disk.volatile):
+        if error or (command == Command.FLUSH and self._disk.try_flush()):
             self._lane.errors += error != Error.OK
             return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
         data: memoryview | bytes = b""

@@ -33,10 +33,10 @@ MAX_STARTED = 16
 class InFlight:
     """The pending requests of one connection. Home thread only; `done` gets replies there.
 
-    A request that changes a range claims it when it is added, so that none that comes after it, even
-    one that could be carried out at once, overtakes it. If another request is changing the range, it
-    is held until that has ended. Otherwise it is `waiting` for `start`; then in a slice of the queue;
-    then at the disk.
+    A request that changes a range claims it when it is added, so that none that comes after it,
+    even one that could be carried out at once, overtakes it. If another request is changing the
+    range, it is held until that has ended. Otherwise it is `waiting` for `start`; then in a slice
+    of the queue; then at the disk.
 
     A slice in a worker is a future, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
