@@ -12,7 +12,8 @@ from ..._os.clock import perf_counter
 from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
 from .._protocol.lookups import Wanted
 from .client_info import describe_client
-from .connection import TURN_SECONDS, Connection
+from .connection import Connection
+from .dispatcher import TURN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
