@@ -88,17 +88,20 @@ def noise(size: int) -> bytes:
     return b"".join(pieces)
 
 
-def prepare_mount(place: Path) -> None:
+def prepare_mount(place: Path) -> list[str]:
+    """Make a directory; return the command that unmounts it."""
     need("nbdfuse", "umount")
     if not Path("/dev/fuse").exists():
         pytest.skip("there is no /dev/fuse")
     place.mkdir()
+    helper = shutil.which("fusermount3")  # which root can do without
+    return ["umount", str(place)] if helper is None else [helper, "-u", str(place)]
 
 
 @contextlib.asynccontextmanager
 async def mounted(uri: str, place: Path) -> AsyncIterator[Path]:
     """Have nbdfuse make a file of an export."""
-    prepare_mount(place)
+    unmount = prepare_mount(place)
     pid = place.with_suffix(".pid")
     process = await asyncio.create_subprocess_exec(
         "nbdfuse", "-P", pid, place / "disk", uri, stderr=subprocess.PIPE
@@ -112,5 +115,5 @@ async def mounted(uri: str, place: Path) -> AsyncIterator[Path]:
         yield place / "disk"
     finally:
         if process.returncode is None:
-            await peer("umount", place)  # which ends it, once all is written
+            await peer(*unmount)  # which ends it, once all is written
             assert await process.wait() == 0

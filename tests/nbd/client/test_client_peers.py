@@ -285,8 +285,10 @@ def test_tls_is_not_left_out(program: Any, image: Path, certificates: Path):
     uri = program.uri().replace("nbd+", "nbds+") + f"&tls-certificates={certificates}"
 
     async def main() -> None:
+        with await NBDDisk.connect(program.uri(), open_timeout=20):  # it has started
+            pass
         with pytest.raises(ConnectError, match="STARTTLS"):
-            await NBDDisk.connect(uri, open_timeout=3)
+            await NBDDisk.connect(uri)
 
     homebound.run(main())
 
