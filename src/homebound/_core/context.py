@@ -27,10 +27,10 @@ from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
-from .coroutines import shown
+from .coroutines import check_callback, shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
-from .foreign_loops import abandon, context_of
+from .foreign_loops import abandon, check_loop, context_of
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
+            check_loop("AioContext.attach", loop)
             context = context_of(loop, cls.guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
@@ -320,6 +321,8 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
+        if not callable(callback):
+            check_callback("call_soon", callback)
         if args:
             entry: Posted = PostedWithArgs()
             entry._args = args  # type: ignore[attr-defined]

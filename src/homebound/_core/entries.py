@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
+from .coroutines import check_callback
 from .pursuit import Pursuer
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class BottomHalf:
     _cancelled = False  # never skipped in a mailbox: it has to note that it left the queue
 
     def __init__(self, context: AioContext, callback: Callable[[], object]) -> None:
+        check_callback("bottom_half", callback)
         self._context = context
         self._callback = callback
         self._closed = False  # set once, by any thread

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import _thread
 import weakref
+from asyncio import iscoroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
 from .._os.process import AtFork, at_fork
+from .coroutines import shown
 from .current import here, hooks, set_home
 
 if TYPE_CHECKING:
@@ -118,6 +120,22 @@ def known_context(loop: asyncio.AbstractEventLoop) -> AioContext | None:
     """Return the loop's context, if it has one. Called from: any thread."""
     end: LoopEnd | None = getattr(loop, _NAME, None)
     return None if end is None or end.closed else end.context
+
+
+def check_loop(what: str, loop: object) -> None:
+    """Raise TypeError for what is clearly no asyncio loop; `what` is the call that was given it.
+
+    Called from: any thread.
+    """
+    if hasattr(loop, "call_soon_threadsafe") and hasattr(loop, "is_closed"):
+        return  # one that does not derive from asyncio's
+    if iscoroutine(loop):
+        text = shown(loop)
+        loop.close()  # it is not awaited
+    else:
+        text = shown(loop)
+    message = f"{what} takes or makes an asyncio event loop, got {text}"
+    raise TypeError(message)
 
 
 def context_of(
