@@ -19,8 +19,9 @@ PROGRAMS = {
     "agent_tools": ["agent_tools/agent_tools.py"],
     "c_callback": ["c_callback/c_callback.py"],
     "cross_loop_lock": ["cross_loop_lock/cross_loop_lock.py"],
+    "tinyvm": ["tinyvm/tinyvm.py"],
 }
-NEEDS = {"asgi_threads": ["uvicorn", "websockets"]}
+NEEDS = {"asgi_threads": ["uvicorn", "websockets"], "tinyvm": ["unicorn"]}
 OUTPUT = re.compile(r"^```text\n(?P<output>.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"sdk_both_ways"}  # tests/core/test_examples.py runs it
 
@@ -49,5 +50,6 @@ def test_program(folder: str):
 
 
 def test_each_folder_has_a_readme_and_a_test():
-    folders = {each.name for each in EXAMPLES.iterdir() if (each / "README.md").exists()}
+    folders = {each.name for each in EXAMPLES.iterdir() if each.is_dir()} - {"__pycache__"}
     assert folders == {*PROGRAMS, *ELSEWHERE}
+    assert all((EXAMPLES / each / "README.md").exists() for each in folders)
