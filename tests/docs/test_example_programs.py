@@ -20,11 +20,13 @@ PROGRAMS = {
     "agent_tools": ["agent_tools/agent_tools.py"],
     "c_callback": ["c_callback/c_callback.py"],
     "cross_loop_lock": ["cross_loop_lock/cross_loop_lock.py"],
+    "dask_offload": ["dask_offload/dask_offload.py"],
     "qt_monitor": ["qt_monitor/qt_monitor.py", "--screenshot", "{tmp_path}/window.png"],
     "tinyvm": ["tinyvm/tinyvm.py"],
 }
 NEEDS = {
     "asgi_threads": ["uvicorn", "websockets"],
+    "dask_offload": ["distributed"],
     "qt_monitor": ["PySide6", "qasync"],
     "tinyvm": ["unicorn"],
 }
