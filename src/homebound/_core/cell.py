@@ -33,6 +33,7 @@ from .big_lock import thread_name
 from .context import whereabouts
 from .coroutines import waited_for
 from .current import here
+from .resting import keep
 from .task_interface import TaskFuture
 
 if TYPE_CHECKING:
@@ -162,7 +163,9 @@ class Enterable(TaskFuture[T]):
             raise
         if cell[0] is SUSPENDED:
             if cell[1] is token:
-                self._home = target
+                if self._home is not target:
+                    self._home = target  # then keep: pairs with `rest`
+                    keep(self)
                 return True
         elif cell[0] is token and not self.done():
             return False  # early: the home does it when the task has suspended

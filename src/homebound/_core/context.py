@@ -19,6 +19,7 @@ from .._aio.tasks import (
     leave_task,
     running_here,
     running_loop,
+    strike_out,
     unfinished,
 )
 from .._errors import ContextClosed, ContextError
@@ -94,6 +95,9 @@ class AioContext(Chain):
         # a task that waits for one as busy. Written at home; other threads only look whether it is
         # empty.
         self._away: set[Any] = set()
+        # The tasks at home that this context keeps alive while no thread runs its loop, and some
+        # that are done or have left; see resting.py. Written by a thread that keeps others out.
+        self._resting: set[Any] = set()
         # Parkers of threads that wait for progress of this context; list operations are atomic.
         self._watchers: list[Parker] = []
         self._iterations = self._skipped = 0  # home only
@@ -442,9 +446,8 @@ class AioContext(Chain):
         """Return the unfinished tasks at home in this context."""
         # A task that is done leaves asyncio's records a moment later, when its result may already
         # be known.
-        return [
-            task for task in unfinished(self.task_type) if task._home is self and not task.done()
-        ]
+        found = {*unfinished(self.task_type), *self._resting.copy()}
+        return [task for task in found if task._home is self and not task.done()]
 
     def _close(self) -> None:
         """Refuse every post from now on, and abandon what is left; nothing runs here any more."""
@@ -456,6 +459,7 @@ class AioContext(Chain):
             # neither is suspended nor waits is on its way here: refused, it goes on where it was.
             if task._claimed_by_closer() if task._suspended else task._fut_waiter is not None:
                 task._abandon("ended with it")
+        self._resting.clear()
         abandon(self._far_waits)
         self._notice = None
         if self.workers is not None:  # the home has waited for them, unless another thread closes
@@ -468,6 +472,7 @@ class AioContext(Chain):
         self._home_ident = None
         self._watchers = []
         self._far_waits = set()
+        strike_out(list(self._resting))
         self._leave_task = leave_if_entered
         self._stand_in.lent = False
 

@@ -33,6 +33,7 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
+from .resting import lose
 from .served import made_for, runs_threads
 from .shared_handle import SharedHandle
 
@@ -282,6 +283,15 @@ class Loop(InheritedLoop):
         super().close()
         self._ready = mailbox
         self.home = home._epitaph()  # type: ignore[assignment]
+
+    def __del__(self, _lose: Any = lose) -> None:
+        """Do as asyncio's for an unclosed loop, and report the pending tasks that are lost.
+
+        At the end of the interpreter the names of this module may be gone.
+        """
+        if not self._closed:
+            _lose(self)
+        super().__del__()
 
     async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
         """Do as asyncio's shutdown_default_executor, then end the context's own workers."""
