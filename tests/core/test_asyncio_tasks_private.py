@@ -24,6 +24,7 @@ from homebound._aio.tasks import (
     leave_if_entered,
     leave_task,
     let_die,
+    let_rest,
     print_task_stack,
     running_task,
     set_running_loop,
@@ -131,6 +132,22 @@ def test_what_is_kept_alive_is_seen_by_all_tasks(running: Any):
     del task
     gc.collect()
     assert watch() is None
+
+
+def test_what_rests_is_seen_by_all_tasks_and_not_kept_alive(running: Any):
+    task = Registered(running)
+    watch = ref(task)
+    keep_alive(task)
+    for _ in range(2):
+        let_rest(task)
+        assert asyncio.all_tasks() == {task}
+        keep_alive(task)
+        assert asyncio.all_tasks() == {task}
+    let_rest(task)
+    del task
+    gc.collect()
+    assert watch() is None
+    assert asyncio.all_tasks() == set()
 
 
 def test_all_tasks_reads_what_other_threads_change():

@@ -230,3 +230,32 @@ def test_a_fork_of_multiprocessing():
         return process.exitcode
     assert homebound.run(main()) == 0
     """)
+
+
+def test_the_tasks_of_a_stopped_loop_are_the_parents():
+    """They are kept, so that their cleanup does not run in the child, and belong to no loop."""
+    run("""
+    import gc
+    steps = []
+    async def sleeper():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            steps.append("cleanup")
+    loop = homebound.new_event_loop()
+    tasks = {loop.create_task(sleeper())}
+    loop.run_until_complete(value(0))
+    def body():
+        global loop, tasks
+        assert not asyncio.all_tasks(loop)
+        loop = tasks = None
+        gc.collect()
+        assert not steps
+        fresh()
+    child(body)
+    assert asyncio.all_tasks(loop) == tasks
+    tasks.pop().cancel()
+    loop.run_until_complete(value(0))
+    assert steps == ["cleanup"]
+    loop.close()
+    """)

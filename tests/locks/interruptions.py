@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import homebound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 PACKAGE = str(Path(homebound.__file__).parent)
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Have no thread start, as if there were no room for its stack."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 class Interruption:

@@ -68,6 +68,15 @@ def be_lost_quietly(task: Any) -> None:
     task._log_destroy_pending = False
 
 
+def report_lost(task: Any, loop: Any) -> None:
+    """Report a task that is collected with its loop before it is done, as asyncio's own does."""
+    if getattr(task, "_log_destroy_pending", True):
+        about = {"task": task, "message": "Task was destroyed but it is pending!"}
+        if task._source_traceback:
+            about["source_traceback"] = task._source_traceback
+        loop.call_exception_handler(about)
+
+
 describe_task: Callable[[Any], str] = base_tasks._task_repr
 task_stack: Callable[[Any, int | None], list[Any]] = base_tasks._task_get_stack
 print_task_stack: Callable[[Any, int | None, Any], None] = base_tasks._task_print_stack
@@ -82,6 +91,9 @@ def context_in_use(error: RuntimeError) -> bool:
 
 keep_alive: Callable[[Any], None]  # for a task that begins, or is put in a mailbox. Any thread
 let_die: Callable[[Any], None]  # for a task that is done. Any thread
+# For a task that its home keeps alive from now on; `all_tasks` finds it, by a weak reference. Any
+# thread. A task that was kept alive again and is done may stay among these: it is not listed.
+let_rest: Callable[[Any], None]
 _copy: Callable[[], Any]  # returns all that are kept alive, asyncio's too. Any thread
 
 
@@ -144,11 +156,19 @@ else:
 
     _copy = _ours.copy
 
+if sys.version_info < (3, 14) or "t" not in getattr(sys, "abiflags", ""):
+
+    def let_rest(task: Any) -> None:
+        tasks._register_task(task)
+        let_die(task)
+else:
+    let_rest = _ours.discard  # it is in the WeakSet from the beginning
+
 
 def unfinished(kind: type[Any]) -> list[Any]:
     """Return our tasks, instances of `kind`, that are kept alive. Called from: any thread.
 
-    A task that is done may still be among them for a moment.
+    A task that is done may still be among them for a moment; those that rest are, or are not.
     """
     return [task for task in _copy() if isinstance(task, kind)]
 
@@ -158,11 +178,12 @@ def unfinished(kind: type[Any]) -> list[Any]:
 _parents: list[Any] = []
 
 
-def strike_out(kind: type[Any]) -> None:
-    """Remove the unfinished tasks of `kind` in a forked process: they are its parent's."""
-    _parents.extend(unfinished(kind))
-    for task in _parents:
+def strike_out(ours: list[Any]) -> None:
+    """Remove these unfinished tasks in a forked process: they are its parent's."""
+    _parents.extend(ours)
+    for task in ours:
         let_die(task)
+        tasks._unregister_task(task)
 
 
 # The answer to a task's get_loop() depends on the caller. A task can be awaited on any loop, so

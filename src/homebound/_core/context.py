@@ -19,9 +19,10 @@ from .._aio.tasks import (
     leave_task,
     running_here,
     running_loop,
+    strike_out,
     unfinished,
 )
-from .._errors import ContextClosed, ContextError
+from .._errors import ContextClosed
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
@@ -30,7 +31,7 @@ from .chain import Chain
 from .coroutines import check_callback, shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
-from .foreign_loops import abandon, check_loop, context_of
+from .foreign_loops import abandon, check_loop, context_of, make_tasks_of
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class AioContext(Chain):
         # a task that waits for one as busy. Written at home; other threads only look whether it is
         # empty.
         self._away: set[Any] = set()
+        # The tasks at home that this context keeps alive while no thread runs its loop, and some
+        # that are done or have left; see resting.py. Written by a thread that keeps others out.
+        self._resting: set[Any] = set()
         # Parkers of threads that wait for progress of this context; list operations are atomic.
         self._watchers: list[Parker] = []
         self._iterations = self._skipped = 0  # home only
@@ -136,26 +140,13 @@ class AioContext(Chain):
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
         if context._is_guest and tasks:
-            cls._make_tasks_of(loop)
+            make_tasks_of(loop, cls.own_factory)
         if context._is_guest and not context._closed:
             if running_loop() is loop:
                 context._move_in()
             else:
                 loop.call_soon_threadsafe(context._move_in)
         return context
-
-    @classmethod
-    def _make_tasks_of(cls, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a foreign loop make homebound tasks."""
-        factory = loop.get_task_factory()
-        if factory is None:
-            loop.set_task_factory(cls.own_factory)
-        elif factory is not cls.own_factory:
-            message = (
-                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
-                "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
-            )
-            raise ContextError(message)
 
     def _itself(self) -> AioContext | None:
         """Return this context; an epitaph returns the closed context that it stands for."""
@@ -302,16 +293,26 @@ class AioContext(Chain):
             # In a signal handler, in the home's sleep. A stand-in may be at work: run nothing.
             self.schedule(task)
             return
+        cell = task._cell
         if not task._claim_at_home(self):
             return  # it runs in another thread, and is posted here when it suspends
-        running = running_here(self.loop)
-        if type(running) is self.task_type or (running is not None and self._outer is not None):
-            self._woken.append(task)
-        elif running is None:
-            self._more += 1
-            self._run_now(task)
-        else:  # a task of ours cannot run inside a foreign task
-            self._post(task)
+        try:
+            running = running_here(self.loop)
+            if type(running) is self.task_type or (running is not None and self._outer is not None):
+                self._woken.append(task)
+            elif running is None:
+                self._more += 1
+                self._run_now(task)
+            else:  # a task of ours cannot run inside a foreign task
+                self._post(task)
+        except BaseException:
+            # Not begun: a step takes another cell. Nor woken: a chain runs it.
+            if task._cell is cell and task not in self._woken:
+                try:
+                    task._post_resumption(cell)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(task._post_resumption, (cell,))
+            raise
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
         """Have `callback(*args)` called at home in the next iteration; return a handle to cancel.
@@ -442,9 +443,8 @@ class AioContext(Chain):
         """Return the unfinished tasks at home in this context."""
         # A task that is done leaves asyncio's records a moment later, when its result may already
         # be known.
-        return [
-            task for task in unfinished(self.task_type) if task._home is self and not task.done()
-        ]
+        found = {*unfinished(self.task_type), *self._resting.copy()}
+        return [task for task in found if task._home is self and not task.done()]
 
     def _close(self) -> None:
         """Refuse every post from now on, and abandon what is left; nothing runs here any more."""
@@ -456,6 +456,7 @@ class AioContext(Chain):
             # neither is suspended nor waits is on its way here: refused, it goes on where it was.
             if task._claimed_by_closer() if task._suspended else task._fut_waiter is not None:
                 task._abandon("ended with it")
+        self._resting.clear()
         abandon(self._far_waits)
         self._notice = None
         if self.workers is not None:  # the home has waited for them, unless another thread closes
@@ -468,6 +469,7 @@ class AioContext(Chain):
         self._home_ident = None
         self._watchers = []
         self._far_waits = set()
+        strike_out(list(self._resting))
         self._leave_task = leave_if_entered
         self._stand_in.lent = False
 

@@ -215,8 +215,15 @@ class BottomHalf:
         self._wanted = False
 
     def _run(self) -> None:
-        self._token.append(None)
-        self._context._ready.rotate(0)  # pairs with schedule
+        try:
+            self._token.append(None)
+            self._context._ready.rotate(0)  # pairs with schedule
+        except BaseException:  # a signal handler raised: as if it was scheduled meanwhile
+            if not self._token:
+                self._token.append(None)
+            if self._wanted:
+                self.schedule()
+            raise
         if not self._wanted or self._closed:
             self._context._skipped += 1
             return

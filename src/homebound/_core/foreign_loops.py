@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
+from .._errors import ContextError
 from .._os.process import AtFork, at_fork
 from .coroutines import shown
 from .current import here, hooks, set_home
@@ -187,3 +188,16 @@ def _begin_as_child() -> None:
 
 
 at_fork(AtFork.LOOP_ENDS, _begin_as_child)
+
+
+def make_tasks_of(loop: asyncio.AbstractEventLoop, own_factory: Callable[..., Any]) -> None:
+    """Have a foreign loop make homebound tasks, with that task factory."""
+    factory = loop.get_task_factory()
+    if factory is None:
+        loop.set_task_factory(own_factory)
+    elif factory is not own_factory:
+        message = (
+            f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
+            "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
+        )
+        raise ContextError(message)

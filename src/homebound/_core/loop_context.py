@@ -6,6 +6,7 @@ import _thread
 import asyncio
 import threading
 import weakref
+from _thread import start_new_thread as start_thread
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from .._os.greenlets import in_child_greenlet, refusal_in_child
 from .._os.parking import SET, my_parker, write_signal
 from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
-from .context import AioContext, whereabouts
+from .context import AioContext, every_context, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
 from .mailbox import KeptQueue
 from .put_off import PutOff, must_end_waits
+from .resting import rest, rouse
 from .stand_in import StandIn, may_run_here
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class LoopContext(AioContext):
     loop: Loop
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
+        _rest_where_idle()
         super().__init__(loop, name)
         loop.home = self
         self._ready = loop._ready
@@ -109,6 +112,7 @@ class LoopContext(AioContext):
                 if is_main:
                     self._become_main()
                 self._home_ident = _thread.get_ident()
+                rouse(self)
                 yield
             finally:
                 try:
@@ -116,6 +120,8 @@ class LoopContext(AioContext):
                 except BaseException:  # a signal handler raised: go through all steps once more
                     self._move_out(took)
                     raise
+                if not self._closed:
+                    rest(self.task_type, self)
 
     def _move_out(self, took: bool) -> None:  # noqa: FBT001  (it took the big lock)
         """Make the calling thread no home any more; called again if any step was interrupted."""
@@ -162,7 +168,10 @@ class LoopContext(AioContext):
         except (IndexError, AttributeError):
             pass  # another producer rings it, or the home has woken by itself
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
-            write_signal(signal.written_fd, SET)
+            try:
+                write_signal(signal.written_fd, SET)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(signal.set, ())
             raise
 
     def _close(self) -> None:
@@ -348,3 +357,14 @@ class LoopContext(AioContext):
     def _look_again(self) -> None:
         super()._look_again()
         self._stand_in.tell_home()
+
+
+def _rest_where_idle() -> None:
+    """Have tasks rest that were made for loops that do not run. Called from: any thread."""
+    idle = [
+        context
+        for context in every_context()
+        if not (context._closed or context._is_guest or context._is_lived_in())
+    ]
+    if idle:
+        rest(idle[0].task_type, *idle)

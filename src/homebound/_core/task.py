@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextvars import Context, copy_context
-from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of
-from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out
+from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out, unfinished
 from .._errors import AlreadyScheduled, ContextClosed
 from .._os.process import AtFork, at_fork
 from .cell import NEW, PROMISED, SUSPENDED, Enterable
-from .context import AioContext
+from .context import AioContext, every_context
 from .coroutines import as_coroutine, state_of
 from .current import current_context
 from .far import Cancel, FarWait
@@ -72,7 +71,7 @@ class Task(Enterable[T]):
 
     __slots__ = (
         "_far",  # a FarWait while it awaits a future of another loop, else None
-        "_log_destroy_pending",  # set by asyncio's loops; no task of ours is destroyed pending
+        "_log_destroy_pending",  # set by asyncio's loops; unset at first, which means True
         "_wait",  # what it queues for while suspended (_sync/waiters.py) or None; unset at first
     )
 
@@ -462,6 +461,17 @@ def _queued_with_origin(
     return task
 
 
+def every_task() -> set[Task[Any]]:
+    """Return the unfinished tasks that have begun or are about to, at every home.
+
+    A task that is done may still be among them for a moment. Called from: any thread.
+    """
+    found = set(unfinished(Task))
+    for context in every_context():
+        found.update(context._resting.copy())
+    return found
+
+
 Task._queued = _queued
 Task._queued_with_origin = _queued_with_origin
 AioContext.task_type = Task
@@ -479,4 +489,4 @@ def _make_task(
 
 
 AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)
-at_fork(AtFork.TASKS, partial(strike_out, Task))
+at_fork(AtFork.TASKS, lambda: strike_out(unfinished(Task)))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._aio.tasks import unfinished
 from .._core.big_lock import big_lock
-from .._core.task import Task
+from .._core.task import Task, every_task
 from .._os.snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def awaited_by(task: Task[Any]) -> Any:
 
 def blocked_tasks() -> Iterator[Task[Any]]:
     """Return the unfinished tasks that do not just wait for a plain future, as most do."""
-    for task in unfinished(Task):
+    for task in every_task():
         if type(task._fut_waiter) not in _PLAIN_FUTURE or getattr(task, "_wait", None):
             yield task
 

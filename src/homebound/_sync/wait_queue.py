@@ -28,7 +28,8 @@ cancellations and ending homes, and catches the variants that look first.
 
 A finaliser or a signal handler may run at any point, also under the guard, and may give, set or
 release the same object. The guard knows its thread, so such a call sees that it stands on top of a
-half-done one. It leaves its own action to a new thread (`_later`), which waits for the guard.
+half-done one. It leaves its own action to a new thread (`_later`), which waits for the guard; at
+the limit of threads, to a waiter (owed.py).
 
 An exception may come in as well: a signal handler raises, or a call finds no memory or no stack
 left. No waiter may wait forever for that, so each hand-over is done or undone before the exception
@@ -51,7 +52,6 @@ looked before the first of them joined may still get what is given afterwards; i
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import sys
 from _thread import start_new_thread as start_thread
@@ -66,6 +66,7 @@ from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
+from .owed import leave, owed, pay, pay_and
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class WaitQueue:
 
     def _later(self, act: Callable[..., object], *args: Any) -> None:
         """Act once this thread, which holds the guard further up its stack, has released it."""
-        _thread.start_new_thread(act, args)
+        leave(self._waiters, act, args)
 
     def _surely(self, act: Callable[..., object], *args: Any) -> None:
         """Act; after an exception act again, then raise it. `act` continues what it has begun."""
@@ -271,8 +272,8 @@ class WaitQueue:
         try:
             if self._join(waiter):
                 return waiter
-            if joined is not None:
-                joined()
+            if owed or joined is not None:
+                pay_and(joined)
             armed = True  # granted or not: a wake-up is for this suspension
             while True:
                 if armed:
@@ -306,8 +307,8 @@ class WaitQueue:
         try:
             if self._join(waiter):
                 return waiter
-            if joined is not None:
-                joined()
+            if owed or joined is not None:
+                pay_and(joined)
             await waiter.future
         except GeneratorExit:
             self._leave_unseen(waiter)
@@ -366,6 +367,8 @@ class WaitQueue:
                 if joined is not None:
                     joined()
                 while True:  # not `while not waiter.granted`: see BigLock._wait
+                    if owed:
+                        pay()
                     if waiter.granted:
                         return waiter
                     if deadline.over():

@@ -16,11 +16,12 @@ from weakref import ref
 
 from .._aio.tasks import running_loop, running_task
 from .._core.cell import OneSuspension
+from .._errors import ContextClosed
 from .._os.parking import my_parker
-from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from .._core.task import Task
     from .wait_queue import WaitQueue
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # The threads that sleep in a wait queue. Each writes its own entry. A thread finds its entry gone
 # if a signal handler that interrupted it has waited as well.
 parked: dict[int, ThreadWaiter] = {}
-at_fork(AtFork.PARKED, parked.clear)
 
 # The waits of foreign tasks, by task, kept while a watch is on. Any thread writes, by single
 # operations; `drop_ended_waits` drops those that are over.
@@ -68,6 +68,10 @@ class Waiter:
         """Wake it, as it was granted; False if it can never run. Called from: any thread."""
         raise NotImplementedError
 
+    def ask(self, pay: Callable[[], object]) -> None:
+        """Have it call `pay` soon, if it can: see owed.py. Called from: any thread."""
+        raise NotImplementedError
+
     def show(self) -> None:
         """Make it known which task waits, if it is not. Called from: the thread that waits."""
 
@@ -87,6 +91,13 @@ class TaskWaiter(OneSuspension, Waiter):
     def who(self) -> Task[Any]:
         """The task."""
         return self.task
+
+    def ask(self, pay: Callable[[], object]) -> None:
+        """Have the task's home call it. Called from: any thread."""
+        try:
+            self.task.home.call_soon(pay)  # type: ignore[union-attr]
+        except ContextClosed:
+            pass  # it leaves
 
     def abandoned(self) -> None:
         """Leave the queue, as its home has ended. Called from: any thread."""
@@ -119,6 +130,13 @@ class FutureWaiter(Waiter):
             delivery.waiter = None  # the repair makes another
             raise
         return True
+
+    def ask(self, pay: Callable[[], object]) -> None:
+        """Have its loop call it. Called from: any thread."""
+        try:
+            self.loop.call_soon_threadsafe(pay)
+        except RuntimeError:
+            pass  # the loop is closed
 
     def show(self) -> None:
         """Record it in `foreign_waits`."""
@@ -167,3 +185,7 @@ class ThreadWaiter(Waiter):
         """Unpark it. Called from: any thread."""
         self.parker.unpark()
         return True
+
+    def ask(self, _pay: Callable[[], object]) -> None:
+        """Unpark it: it pays before it parks again. Called from: any thread."""
+        self.parker.unpark()

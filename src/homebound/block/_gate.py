@@ -174,7 +174,7 @@ class Gate:
 
     def _let_in(self) -> None:
         if self._guard._is_owned():  # in a finaliser, on top of half a change
-            _thread.start_new_thread(self._let_in, ())
+            self._entrance._later(self._let_in)
             return
         while True:
             self._entrance._serve()

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from .._aio.tasks import unfinished
 from .._core.big_lock import big_lock
 from .._core.context import every_context
 from .._core.loop_context import LoopContext
-from .._core.task import Task
+from .._core.task import Task, every_task
 from .._os.clock import monotonic
 from .._os.parking import my_parker
 
@@ -130,7 +129,7 @@ class no_leaks:  # noqa: N801  (used as a function is: with no_leaks())
 
 
 def _tasks() -> set[Task[Any]]:
-    return set(unfinished(Task))
+    return every_task()
 
 
 def _big_lock_held() -> str:
