@@ -54,11 +54,34 @@ def test_whole_pages_are_written_at_once(disk: FileDisk):
     assert Path(disk.path).read_bytes()[8192 : 8192 + 4097] == PAGE + b"\0"
 
 
-def test_parts_of_pages_and_large_pieces_are_not(disk: FileDisk):
-    assert not disk.try_write(1, PAGE)
-    assert not disk.try_write(0, PAGE[:-1])
+def test_large_pieces_are_not(disk: FileDisk):
     assert not disk.try_write(0, PAGE * 257)
     assert Path(disk.path).read_bytes() == bytes(1 << 22)
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "edges"),
+    [(1, 4095, [0]), (0, 4095, [0]), (5, 10, [0]), (1, 4096, [0, 1]), (4000, 9000, [0, 3])],
+)
+def test_parts_of_pages_are_if_those_are_in_memory(
+    disk: FileDisk, offset: int, length: int, edges: list[int]
+):
+    data = (b"y" * 9000)[:length]
+    fd = disk.blocking.fd
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # read a page, and none after it
+    for missing in edges:
+        os.fdatasync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for page in edges:
+            if page != missing:
+                os.pread(fd, 1, page * 4096)
+        assert not disk.try_write(offset, data)
+    for page in edges:
+        os.pread(fd, 1, page * 4096)
+    assert disk.try_write(offset, data)
+    expected = bytearray(1 << 22)
+    expected[offset : offset + length] = data
+    assert Path(disk.path).read_bytes() == expected
 
 
 def test_not_during_a_flush(

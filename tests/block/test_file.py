@@ -21,7 +21,8 @@ from homebound.block import DiskClosed, DiskError, DiskReadOnly, FileDisk, Image
 from .programs import run_program, without_fallocate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
 SIZE = 1 << 20
@@ -197,6 +198,7 @@ class TestFlush:
             with FileDisk(image) as disk:
                 disk.blocking.volatile = False
                 await disk.flush()
+                await disk.write(0, b"x")
                 with monkeypatch.context() as patched:
                     patched.setattr(os, "fdatasync", fail)
                     with pytest.raises(OSError, match="medium error"):
@@ -207,6 +209,82 @@ class TestFlush:
                     await disk.trim(0, 512, fua=True)
 
         homebound.run(main())
+
+    @pytest.mark.parametrize("change", ["write", "attempt", "trim", "zeroes", "fast zeroes"])
+    def test_with_nothing_to_do_asks_the_kernel_for_nothing(
+        self, image: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    ):
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                disk.blocking.volatile = False
+                assert not disk.try_flush()  # others may have written to the file before
+                for number in (1, 2):
+                    await disk.flush()
+                    assert disk.try_flush()
+                    await disk.flush()
+                    assert len(synced) == number
+                    match change:
+                        case "write":
+                            await disk.write(0, b"x")
+                        case "attempt":
+                            disk.try_write(0, b"x")
+                        case "trim":
+                            await disk.trim(0, 4096)
+                        case "zeroes":
+                            await disk.write_zeroes(0, 4096)
+                        case _:
+                            await disk.fast_zeroes(0, 4096)
+                    assert not disk.try_flush()
+                disk.close()
+                assert not disk.try_flush()  # the operation says that it is closed
+
+        homebound.run(main())
+
+    def test_fua_is_stable_although_others_flush(
+        self, image: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """What it writes is not yet noted as a change when it makes it stable."""
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                disk.blocking.volatile = False
+                await disk.flush()
+                await disk.trim(0, 4096, fua=True)
+                await disk.write_zeroes(0, 4096, fua=True)
+                assert len(synced) == 3
+
+        homebound.run(main())
+
+    def test_does_not_end_before_another_that_covers_the_same(
+        self,
+        image: Path,
+        in_thread: Callable[..., Future[Any]],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        begun, go_on = threading.Semaphore(0), threading.Event()
+
+        def slow(_: int) -> None:
+            begun.release()
+            assert go_on.wait(20)
+
+        monkeypatch.setattr(os, "fdatasync", slow)
+        with FileDisk(image) as disk:
+            disk.blocking.volatile = False
+            disk.blocking.write(0, b"x")
+            flushes = [in_thread(disk.blocking.flush)]
+            assert begun.acquire(timeout=20)
+            assert not disk.try_flush()
+            flushes.append(in_thread(disk.blocking.flush))
+            assert begun.acquire(timeout=20)  # it waits for the kernel too
+            go_on.set()
+            for flush in flushes:
+                flush.result(20)
+            assert disk.try_flush()
 
     def test_fua_where_there_is_no_flag_for_it(self, image: Path):
         run_program(

@@ -92,7 +92,7 @@ def test_what_has_no_face(background: Background, wrong: Any):
 
 def test_a_coroutine_has_none(background: Background):
     coro = asyncio.sleep(0)
-    with pytest.raises(TypeError, match=r"the coroutine sleep\(\); lib.block_on\(x\) waits for"):
+    with pytest.raises(TypeError, match=r"the coroutine sleep\(\); Background.block_on waits"):
         background.sync(coro)  # type: ignore[call-overload]
     coro.close()
 

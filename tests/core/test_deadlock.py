@@ -105,6 +105,7 @@ def test_a_thread_takes_the_lock_it_holds(in_thread: InThread):
     thread = in_thread(twice)
     assert deadlock() == (
         "deadlock: the Lock is held by thread 'plain0'; thread 'plain0' waits for the Lock"
+        " (a Lock is not recursive: its holder must not acquire it again)"
     )
     lock.release()
     thread.result(20)
@@ -120,6 +121,7 @@ def test_a_task_takes_the_lock_it_holds(io: IOThread):
     task = io.spawn(twice(), name="twice")
     assert deadlock() == (
         "deadlock: task 'twice' waits for the Lock; the Lock is held by task 'twice'"
+        " (a Lock is not recursive: its holder must not acquire it again)"
     )
     settle(task)
 
@@ -136,6 +138,7 @@ def test_a_task_takes_the_lock_it_holds_synchronously(io: IOThread):
     told = deadlock()
     assert "the Lock is held by task 'twice'" in told
     assert "task 'twice' waits for task " in told
+    assert "its holder must not acquire it again" in told
     settle(task)
 
 

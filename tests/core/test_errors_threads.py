@@ -128,7 +128,7 @@ def a_pool_of_no_threads(_io: IOThread, _io2: IOThread) -> None:
     IOThreadPool(0)
 
 
-@WRONG.say(ValueError, "max_threads at least 1")
+@WRONG.say(ValueError, "WorkerPool: max_threads is 0; it must be at least 1")
 def a_pool_of_no_workers(_io: IOThread, _io2: IOThread) -> None:
     WorkerPool(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
@@ -168,7 +169,10 @@ def run_in_a_loop_of_asyncio(_io: IOThread, _io2: IOThread) -> None:
     asyncio.run(call(run, work()))
 
 
-@WRONG.say((TypeError, ValueError), "a coroutine")  # type: ignore[arg-type]  # asyncio's: ValueError before 3.14
+@WRONG.say(
+    TypeError if sys.version_info >= (3, 14) else ValueError,  # asyncio.run's
+    "run: a coroutine was expected, got the function work: call it, work()",
+)
 def run_a_function(_io: IOThread, _io2: IOThread) -> None:
     run(work)  # type: ignore[arg-type]
 

@@ -89,16 +89,35 @@ def test_without_a_main_context(name: str):
         assert block_on(outer(), io) == "app"
 
 
-def test_a_foreign_loop_in_an_io_thread():
-    """Its own executor is not ours to ask, and says nothing; to_worker does."""
+def _uvloop() -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
+    return loop
 
+
+FOREIGN = {name: call for name, call in CALLS.items() if name != "a WorkerPool as default"}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, _uvloop])
+def test_a_foreign_loop_in_an_io_thread(name: str, loop_factory: Any):
     async def outer() -> Any:
-        with pytest.raises(ContextError, match="there is no context to run it in"):
-            await asyncio.to_thread(ask)
-        return await to_worker(ask)
+        return await CALLS[name](ask)
+
+    async def main() -> None:
+        async with IOThread("guest", loop_factory=loop_factory) as io:
+            assert await io.spawn(outer()) == "guest"
+
+    homebound.run(main())
+
+
+def test_a_foreign_loop_hands_calls_for_processes_over_as_they_are():
+    async def outer() -> Any:
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return await loop.run_in_executor(pool, os.getpid)
 
     with IOThread("stock", loop_factory=asyncio.new_event_loop) as io:
-        assert block_on(io.spawn(outer())) == "stock"
+        assert block_on(io.spawn(outer())) != os.getpid()
 
 
 def test_it_is_the_home_at_the_time_of_the_call(io: IOThread):

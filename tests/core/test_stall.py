@@ -203,6 +203,7 @@ def test_a_deadlock_is_reported_by_name(in_thread: InThread):
     assert re.sub("0x[0-9a-f]+", "...", stall.message) == (
         "deadlock: the Lock at ... is held by thread 'plain0'; "
         "thread 'plain0' waits for the Lock at ..."
+        " (a Lock is not recursive: its holder must not acquire it again)"
     )
     assert "in takes_it_twice" in stall.stacks
     assert look_twice() == []

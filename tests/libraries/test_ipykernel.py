@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,6 +69,12 @@ def kernel(source: str) -> Iterator[Kernel]:
     spec = jupyter.kernelspec.KernelSpec(argv=command, display_name="test", language="python")
     manager = jupyter.KernelManager(kernel_name="test")
     manager._kernel_spec = spec
+    with started(manager) as made:
+        yield made
+
+
+@contextmanager
+def started(manager: Any) -> Iterator[Kernel]:
     manager.start_kernel()
     client = manager.client()
     client.start_channels()
@@ -93,6 +101,58 @@ def stock() -> Iterator[Kernel]:
     with kernel(STOCK) as made:
         assert made.execute(SYNCHRONOUS_API) == ("", "")
         yield made
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """The kernel that `homebound kernel install` writes, found by its name."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    done = install("--prefix", prefix, "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == prefix / "share" / "jupyter" / "kernels" / "mine"
+    assert "jupyter kernelspec remove mine" in done.stderr
+    specs = jupyter.kernelspec.KernelSpecManager(
+        kernel_dirs=[str(prefix / "share" / "jupyter" / "kernels")], ensure_native_kernel=False
+    )
+    manager = jupyter.KernelManager(kernel_name="mine", kernel_spec_manager=specs)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert manager.kernel_spec.display_name == f"Python {version} (mine)"
+    with started(manager) as made:
+        yield made
+
+
+def install(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("click")
+    command = [sys.executable, "-m", "homebound", "kernel", "install", *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def test_installed_kernel(installed: Kernel):
+    assert installed.execute(SYNCHRONOUS_API) == ("", "")
+    assert installed.execute("api(1), await fetch(2)") == (
+        "((1, 'MainThread'), (2, 'MainThread'))",
+        "",
+    )
+
+
+def test_installed_for_the_user(tmp_path: Path):
+    for _ in range(2):  # the second replaces the first
+        done = install("--user", JUPYTER_DATA_DIR=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert Path(done.stdout.strip()) == tmp_path / "kernels" / "homebound"
+    assert (tmp_path / "kernels" / "homebound" / "kernel.json").exists()
+
+
+def test_wrong_arguments(tmp_path: Path):
+    done = install("--user", "--prefix", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--user and --prefix are two places; choose one" in done.stderr
+    done = install("--prefix", tmp_path, "--name", "a/b")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid kernel name 'a/b'" in done.stderr
+    assert not [*tmp_path.iterdir()]
 
 
 def test_our_loop(ours: Kernel):

@@ -15,7 +15,7 @@ from homebound.block._pace import PIECE, SLICE_BYTES
 from homebound.nbd import Export, ExportTable, NBDServer
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType, request_head
 from homebound.nbd._server.budget import Budget
-from homebound.nbd._server.connection import BATCH, TURN
+from homebound.nbd._server.dispatcher import BATCH, TURN
 from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
 from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.outbox import SEND_AT, SEND_MAX

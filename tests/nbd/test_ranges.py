@@ -295,3 +295,30 @@ def test_a_client_whose_requests_hang_leaves_workers_to_other_clients(
                 await other.close()
 
     homebound.run(main())
+
+
+def test_an_inline_write_does_not_overtake_one_that_came_with_it(in_memory: Any):
+    class Unsure(in_memory.waiting_disk):  # type: ignore[misc]
+        tried = 0
+
+        def try_write(self, offset: int, data: Buffer) -> bool:
+            self.tried += 1
+            return self.tried > 1 and MemoryDisk.try_write(self, offset, data)
+
+        try_read_into = MemoryDisk.try_read_into
+
+    async def main() -> None:
+        with Unsure(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            writes = [(1, 100, b"first"), (2, 100, b"second"), (3, 4096, b"beside it")]
+            peer.send(b"".join(peer.request(WRITE, n, at, payload=data) for n, at, data in writes))
+            await settle()
+            assert peer.replies() == [(3, 0, b"")]
+            for number in (1, 2):
+                disk.go_on()
+                await settle()
+                assert peer.replies() == [(number, 0, b"")]
+            peer.ask(READ, 4, 100, 6)
+            assert peer.replies({4: 6}) == [(4, 0, b"second")]
+
+    homebound.run(main())

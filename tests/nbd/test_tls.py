@@ -250,20 +250,6 @@ class TestServer:
 
         homebound.run(main())
 
-    def test_a_hundred_half_handshakes(self, certificates: Path):
-        async def main() -> None:
-            async with Serving(certificates, handshake_timeout=0.5, max_connections=200) as serving:
-                half = [await serving.plain() for _ in range(100)]
-                for _, writer in half:
-                    writer.write(b"\x16\x03\x01\x02\x00")
-                await run_info(serving, certificates)
-                for reader, writer in half:
-                    await closed(reader, writer)
-                while serving.server.stats().clients:
-                    await asyncio.sleep(0.01)
-
-        homebound.run(main())
-
     def test_a_stop_during_the_handshake(self, certificates: Path):
         async def main() -> None:
             async with Serving(certificates) as serving:

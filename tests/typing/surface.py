@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, assert_type
+from typing import Any, Protocol, Self, assert_type
 
 import homebound
 from homebound import AioContext, Background, IOThread, IOThreadPool, Task, WorkerPool
@@ -135,3 +135,46 @@ class Client:
 
 def a_method_s_face_keeps_types(client: Client) -> None:
     assert_type(client.get("/a"), bytes)
+
+
+class TheirClient:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def get(self, path: str, *, limit: int = 10) -> bytes:
+        return path.encode()[:limit]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+
+class Store:
+    def __init__(self, background: Background) -> None:
+        self.client = background.call(TheirClient, "url")
+        self.get = background.sync(self.client.get)
+
+
+def attributes_are_faces_with_types(store: Store) -> None:
+    assert_type(store.client, TheirClient)
+    assert_type(store.get("/a"), bytes)
+    assert_type(store.get("/a", limit=3), bytes)
+    store.get(1)  # type: ignore[arg-type]
+    store.get("/a", most=3)  # type: ignore[call-arg]
+
+
+class ClientFace(Protocol):
+    def get(self, path: str, *, limit: int = 10) -> bytes: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> bool | None: ...
+
+
+def a_class_s_face_has_the_types_it_is_given(background: Background) -> None:
+    face: Callable[[str], ClientFace] = background.sync(TheirClient)
+    with face("url") as client:
+        assert_type(client, ClientFace)
+        assert_type(client.get("/a", limit=3), bytes)
+        client.get(1)  # type: ignore[arg-type]
+    face(1)  # type: ignore[arg-type]

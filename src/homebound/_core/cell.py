@@ -34,6 +34,7 @@ from .context import whereabouts
 from .coroutines import waited_for
 from .current import here
 from .resting import keep
+from .resumption import Resumption
 from .task_interface import TaskFuture
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Enterable(TaskFuture[T]):
         """Have it entered if it has not run since `cell` promised that. Any thread."""
         home: Any = self._home
         try:
-            home._post(_Resumption(self, cell))
+            home._post(Resumption(self, cell))
         except ContextClosed:
             self._abandon("ended with it")
 
@@ -285,31 +286,6 @@ class Enterable(TaskFuture[T]):
 def _is_completion(token: Any) -> bool:
     """Return whether the token is for one wait only, a Waker's or TaskWaiter's: a negative one."""
     return type(token) is int and token < 0
-
-
-class _Resumption:
-    """A mailbox entry that enters a task, unless it has run since it was promised that.
-
-    For a promise that may have been kept: then the task stands in the mailbox before this entry,
-    and has run when it is this entry's turn, as a step of the task begins by taking another cell.
-    """
-
-    __slots__ = ("_cell", "_task")
-
-    _cancelled = False
-
-    def __init__(self, task: Any, cell: list[Any]) -> None:
-        self._task = task
-        self._cell = cell
-
-    def _run(self) -> None:
-        if self._task._cell is self._cell:
-            self._task._run()
-
-    def _unrun(self) -> None:
-        """Abandon the task: its home has ended."""
-        if self._task._cell is self._cell:
-            self._task._abandon("ended with it")
 
 
 def resume_surely(task: Any, cell: list[Any], token: Any) -> None:

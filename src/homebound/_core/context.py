@@ -22,16 +22,16 @@ from .._aio.tasks import (
     strike_out,
     unfinished,
 )
-from .._errors import ContextClosed, ContextError
+from .._errors import ContextClosed
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
-from .coroutines import shown
+from .coroutines import check_callback, shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
-from .foreign_loops import abandon, context_of
+from .foreign_loops import abandon, check_loop, context_of, make_tasks_of
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -134,31 +134,19 @@ class AioContext(Chain):
         if isinstance(home, AioContext):
             context = home._itself()
         else:
+            check_loop("AioContext.attach", loop)
             context = context_of(loop, cls.guest_type)
         if context is None:
             message = f"AioContext.attach: {loop!r} is closed, and had no context"
             raise ContextClosed(message)
         if context._is_guest and tasks:
-            cls._make_tasks_of(loop)
+            make_tasks_of(loop, cls.own_factory)
         if context._is_guest and not context._closed:
             if running_loop() is loop:
                 context._move_in()
             else:
                 loop.call_soon_threadsafe(context._move_in)
         return context
-
-    @classmethod
-    def _make_tasks_of(cls, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a foreign loop make homebound tasks."""
-        factory = loop.get_task_factory()
-        if factory is None:
-            loop.set_task_factory(cls.own_factory)
-        elif factory is not cls.own_factory:
-            message = (
-                f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
-                "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
-            )
-            raise ContextError(message)
 
     def _itself(self) -> AioContext | None:
         """Return this context; an epitaph returns the closed context that it stands for."""
@@ -305,16 +293,26 @@ class AioContext(Chain):
             # In a signal handler, in the home's sleep. A stand-in may be at work: run nothing.
             self.schedule(task)
             return
+        cell = task._cell
         if not task._claim_at_home(self):
             return  # it runs in another thread, and is posted here when it suspends
-        running = running_here(self.loop)
-        if type(running) is self.task_type or (running is not None and self._outer is not None):
-            self._woken.append(task)
-        elif running is None:
-            self._more += 1
-            self._run_now(task)
-        else:  # a task of ours cannot run inside a foreign task
-            self._post(task)
+        try:
+            running = running_here(self.loop)
+            if type(running) is self.task_type or (running is not None and self._outer is not None):
+                self._woken.append(task)
+            elif running is None:
+                self._more += 1
+                self._run_now(task)
+            else:  # a task of ours cannot run inside a foreign task
+                self._post(task)
+        except BaseException:
+            # Not begun: a step takes another cell. Nor woken: a chain runs it.
+            if task._cell is cell and task not in self._woken:
+                try:
+                    task._post_resumption(cell)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(task._post_resumption, (cell,))
+            raise
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
         """Have `callback(*args)` called at home in the next iteration; return a handle to cancel.
@@ -324,6 +322,8 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
+        if not callable(callback):
+            check_callback("call_soon", callback)
         if args:
             entry: Posted = PostedWithArgs()
             entry._args = args  # type: ignore[attr-defined]

@@ -58,6 +58,38 @@ def not_for_a_worker(what: str, fn: Any) -> TypeError:
     )
 
 
+def check_call(what: str, fn: Any) -> None:
+    """Raise TypeError if `fn` is no function that `what` can call.
+
+    Called from: any thread.
+    """
+    if is_async(fn):
+        raise not_for_a_worker(what, fn)
+    if not callable(fn):
+        message = (
+            f"{what} takes a function and its arguments, and calls it itself; got {shown(fn)}, "
+            "perhaps the result of a call"
+        )
+        raise TypeError(message)
+
+
+def check_callback(what: str, fn: Any) -> None:
+    """Raise TypeError if `fn` is no function that `what` can call at home.
+
+    Called from: any thread.
+    """
+    if is_async(fn):
+        name = name_of(fn)
+        if type(fn) is types.CoroutineType:
+            fn.close()  # it is not awaited
+        message = f"{what} takes a plain function, and {name} is async: spawn({name}()) runs it"
+    elif not callable(fn):
+        message = f"{what} takes a function, not {shown(fn)}"
+    else:
+        return
+    raise TypeError(message)
+
+
 def name_of(fn: Any) -> str:
     """Return the name of a function, for messages; its repr if it has none."""
     name: str = getattr(fn, "__qualname__", None) or repr(fn)
@@ -70,6 +102,8 @@ def shown(thing: Any) -> str:
         return f"the {'class' if inspect.isclass(thing) else 'function'} {name_of(thing)}"
     if asyncio.iscoroutine(thing):
         return f"the coroutine {name_of(thing)}()"
+    if inspect.isasyncgen(thing):
+        return f"the asynchronous generator {name_of(thing)}()"
     text = repr(thing)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
@@ -95,25 +129,31 @@ def as_coroutine(coro: Any) -> Any:
     if isinstance(coro, types.GeneratorType) and inspect.isawaitable(coro):
         return _awaiting(coro)
     if not asyncio.iscoroutine(coro):
-        hint = ""
-        if inspect.iscoroutinefunction(coro):
-            hint = f": call it, {name_of(coro)}()"
-        elif inspect.isawaitable(coro):
+        hint = _instead(coro)
+        if inspect.isawaitable(coro):
             hint = "; `await` it in an `async def` of yours"
         message = f"a coroutine was expected, got {shown(coro)}{hint}"
         raise TypeError(message)
     return coro
 
 
-def coroutine_of(awaitable: Any) -> Any:
+def _instead(thing: Any) -> str:
+    """Return what to do in place of passing `thing` as a coroutine, for a message."""
+    if inspect.iscoroutinefunction(thing) or inspect.isfunction(thing):
+        return f": call it, {name_of(thing)}()"
+    if inspect.isasyncgen(thing):
+        return "; `async for` in an `async def` of yours takes its items"
+    if thing is None:
+        return ", which a plain `def` may have returned: a call of an `async def` is a coroutine"
+    return ""
+
+
+def coroutine_of(awaitable: Any, expected: str = "an awaitable") -> Any:
     """Return a coroutine that awaits `awaitable`, or itself; TypeError for another object."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
     if not inspect.isawaitable(awaitable):
-        hint = ""
-        if inspect.iscoroutinefunction(awaitable):
-            hint = f": call it, {name_of(awaitable)}()"
-        message = f"an awaitable was expected, got {shown(awaitable)}{hint}"
+        message = f"{expected} was expected, got {shown(awaitable)}{_instead(awaitable)}"
         raise TypeError(message)
     return _awaiting(awaitable)
 

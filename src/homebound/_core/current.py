@@ -36,13 +36,14 @@ class _Ending:
     _interpreter_ends = staticmethod(sys.is_finalizing)
 
     def __init__(self) -> None:
-        self._ident = ident = get_ident()
+        ident = get_ident()
         # Looked up now: a thread that ends is no longer listed. None if threading never knew it.
         self._thread = next((each for each in threading.enumerate() if each.ident == ident), None)
+        self._ident = ident  # last: without it, this failed, for lack of stack or memory
 
     def __del__(self) -> None:
         # A forked process drops the objects of its parent's threads; an ending interpreter, all.
-        if not self._interpreter_ends() and self._get_ident() == self._ident:
+        if not self._interpreter_ends() and self._get_ident() == getattr(self, "_ident", None):
             hooks.thread_ends(self._ident, self._thread)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
+from .coroutines import check_callback
 from .pursuit import Pursuer
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class BottomHalf:
     _cancelled = False  # never skipped in a mailbox: it has to note that it left the queue
 
     def __init__(self, context: AioContext, callback: Callable[[], object]) -> None:
+        check_callback("bottom_half", callback)
         self._context = context
         self._callback = callback
         self._closed = False  # set once, by any thread
@@ -213,8 +215,15 @@ class BottomHalf:
         self._wanted = False
 
     def _run(self) -> None:
-        self._token.append(None)
-        self._context._ready.rotate(0)  # pairs with schedule
+        try:
+            self._token.append(None)
+            self._context._ready.rotate(0)  # pairs with schedule
+        except BaseException:  # a signal handler raised: as if it was scheduled meanwhile
+            if not self._token:
+                self._token.append(None)
+            if self._wanted:
+                self.schedule()
+            raise
         if not self._wanted or self._closed:
             self._context._skipped += 1
             return

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import _thread
 import weakref
+from asyncio import iscoroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
+from .._errors import ContextError
 from .._os.process import AtFork, at_fork
+from .coroutines import shown
 from .current import here, hooks, set_home
 
 if TYPE_CHECKING:
@@ -120,6 +123,22 @@ def known_context(loop: asyncio.AbstractEventLoop) -> AioContext | None:
     return None if end is None or end.closed else end.context
 
 
+def check_loop(what: str, loop: object) -> None:
+    """Raise TypeError for what is clearly no asyncio loop; `what` is the call that was given it.
+
+    Called from: any thread.
+    """
+    if hasattr(loop, "call_soon_threadsafe") and hasattr(loop, "is_closed"):
+        return  # one that does not derive from asyncio's
+    if iscoroutine(loop):
+        text = shown(loop)
+        loop.close()  # it is not awaited
+    else:
+        text = shown(loop)
+    message = f"{what} takes or makes an asyncio event loop, got {text}"
+    raise TypeError(message)
+
+
 def context_of(
     loop: asyncio.AbstractEventLoop,
     make: Callable[[asyncio.AbstractEventLoop, LoopEnd], AioContext],
@@ -169,3 +188,16 @@ def _begin_as_child() -> None:
 
 
 at_fork(AtFork.LOOP_ENDS, _begin_as_child)
+
+
+def make_tasks_of(loop: asyncio.AbstractEventLoop, own_factory: Callable[..., Any]) -> None:
+    """Have a foreign loop make homebound tasks, with that task factory."""
+    factory = loop.get_task_factory()
+    if factory is None:
+        loop.set_task_factory(own_factory)
+    elif factory is not own_factory:
+        message = (
+            f"AioContext.attach(tasks=True): {loop!r} has a task factory, {shown(factory)}, "
+            "which makes its tasks; have that one make a homebound.Task(coro, loop=loop)"
+        )
+        raise ContextError(message)

@@ -23,7 +23,9 @@ from .big_lock import big_lock
 from .context import AioContext
 from .current import here, main, main_context, set_home, set_main
 from .foreign_loops import context_of
+from .loop import Loop
 from .mailbox import put_up_bell
+from .served import made_for, runs_threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,6 +59,7 @@ class GuestContext(AioContext):
         assert isinstance(context, GuestContext)
         context.let = True
         context._move_in()
+        _serve_executors(loop, context)
         return context
 
     def _is_lived_in(self) -> bool:
@@ -203,6 +206,37 @@ class GuestContext(AioContext):
                     set_main(None)
         if here.home is self:
             set_home(None)
+        if self.let:
+            for name in _REPLACED:  # a cycle otherwise
+                getattr(self.loop, "__dict__", {}).pop(name, None)
+
+
+_REPLACED = ("run_in_executor", "set_default_executor")
+
+
+def _serve_executors(loop: Any, context: GuestContext) -> None:
+    """Have threads that make calls for this home, asyncio.to_thread's too, work for its context.
+
+    Two methods are replaced on the loop, as `close` is, but only on one that an I/O thread has
+    made. A default executor may be one of processes, whose calls must stay as they are.
+    """
+    run_in_executor, set_default_executor = loop.run_in_executor, loop.set_default_executor
+    default: list[Any] = [None]
+
+    def set_default(executor: Any) -> None:
+        set_default_executor(executor)
+        default[0] = executor
+
+    def run_serving(executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+        chosen = default[0] if executor is None else executor
+        if chosen is None or isinstance(chosen, Loop.thread_pools) or runs_threads(chosen):
+            func = made_for(context, func)
+        return run_in_executor(executor, func, *args)  # type: ignore[no-any-return]
+
+    try:
+        loop.run_in_executor, loop.set_default_executor = run_serving, set_default
+    except AttributeError:
+        pass  # a loop in C without a dictionary
 
 
 AioContext.guest_type = GuestContext

@@ -13,6 +13,7 @@ replaces one iteration (`_run_once`) and `call_soon`:
 from __future__ import annotations
 
 import contextvars
+from _thread import start_new_thread as start_thread
 from itertools import repeat, starmap
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.futures import LoopFuture
 from .._aio.generators import set_hooks
 from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
-from .._aio.loop import (
-    MOST_EVENTS,
-    InheritedLoop,
-    asyncio_run_forever,
-)
+from .._aio.loop import MOST_EVENTS, asyncio_run_forever
 from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
@@ -33,8 +30,9 @@ from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
+from .executors import ExecutorLoop
 from .resting import lose
-from .served import made_for, runs_threads
+from .resumption import continue_surely
 from .shared_handle import SharedHandle
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ MOST_FRUITLESS = 16  # looks in a row without an event, after which the loop cou
 LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
 
 
-class Loop(InheritedLoop):
+class Loop(ExecutorLoop):
     """An asyncio selector loop: re-entrant, woken by one write a burst, fair with the big lock."""
 
     # Set by the LoopContext that is made with the loop, never None after that; an epitaph once the
@@ -80,7 +78,14 @@ class Loop(InheritedLoop):
         """Do as asyncio's call_soon, from any thread."""
         home = self.home
         if type(callback) is self.task_type:  # a future that one of our tasks awaits is done
-            callback._future_done(home)  # type: ignore[attr-defined]
+            try:
+                callback._future_done(home)  # type: ignore[attr-defined]
+            except BaseException:  # it may be queued
+                try:
+                    continue_surely(callback, args[0])
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(continue_surely, (callback, args[0]))
+                raise
             return None
         if type(callback) is MethodType and callback.__func__ in ON_BEHALF:
             errand = self._errand(callback, args, context)
@@ -97,8 +102,11 @@ class Loop(InheritedLoop):
             self._ready.append(handle)
             if home._bell:
                 home._ring(handle)
-        except BaseException:
-            home._ring_for_own()  # it may be queued
+        except BaseException:  # it may be queued
+            try:
+                home._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(home._ring_for_own, ())
             raise
         return handle
 
@@ -146,8 +154,11 @@ class Loop(InheritedLoop):
             self._ready.append(handle)
             if home._bell:
                 home._ring(handle)
-        except BaseException:
-            home._ring_for_own()  # it may be queued
+        except BaseException:  # it may be queued
+            try:
+                home._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(home._ring_for_own, ())
             raise
         return handle
 
@@ -221,22 +232,6 @@ class Loop(InheritedLoop):
         if home._bell and not self._closed:
             home._ring(None)
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Any, func: Any, *args: Any
-    ) -> asyncio.Future[Any]:
-        """Do as asyncio's run_in_executor, and note that the context waits for an executor.
-
-        The executor's thread works for this context meanwhile; see `served.py`.
-        """
-        chosen = self._default_executor if executor is None else executor
-        if chosen is None or isinstance(chosen, self.thread_pools) or runs_threads(chosen):
-            func = made_for(self.home, func)
-        future = super().run_in_executor(executor, func, *args)
-        away = self.home._away
-        away.add(future)
-        future.add_done_callback(away.discard)
-        return future
-
     # The life of the loop.
 
     def run_forever(self) -> None:
@@ -292,15 +287,6 @@ class Loop(InheritedLoop):
         if not self._closed:
             _lose(self)
         super().__del__()
-
-    async def shutdown_default_executor(self, *args: Any, **timeout: Any) -> None:
-        """Do as asyncio's shutdown_default_executor, then end the context's own workers."""
-        self.home._away.add(self)  # asyncio starts a thread that waits for the executor's threads
-        try:
-            await super().shutdown_default_executor(*args, **timeout)
-        finally:  # asyncio's own fails if it cannot start the thread that waits
-            self.home._away.discard(self)
-            await self.home._end_workers()
 
     # One iteration.
 

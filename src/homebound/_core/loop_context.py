@@ -6,6 +6,7 @@ import _thread
 import asyncio
 import threading
 import weakref
+from _thread import start_new_thread as start_thread
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,10 @@ class LoopContext(AioContext):
         except (IndexError, AttributeError):
             pass  # another producer rings it, or the home has woken by itself
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
-            write_signal(signal.written_fd, SET)
+            try:
+                write_signal(signal.written_fd, SET)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(signal.set, ())
             raise
 
     def _close(self) -> None:

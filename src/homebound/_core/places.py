@@ -37,6 +37,10 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
     hint = ""
     if isinstance(place, asyncio.AbstractEventLoop):
         hint = "; AioContext.attach(loop) is the context of a loop"
+    elif hasattr(place, "spawn_each"):
+        hint = (
+            ", which has several: pool.next() is one of them, pool.spawn(coro) takes them in turn"
+        )
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
 
@@ -87,9 +91,9 @@ def running_context() -> AioContext:
     context = current_context()
     if context is None:
         message = (
-            f"no context is current in thread {thread_name(get_ident())}: that is so in a task, in "
-            "a home thread and with the big lock held; AioContext.attach(loop) gives a running "
-            "loop a context"
+            f"no context is current in thread {thread_name(get_ident())}: one is current in a "
+            "task, in a home thread and with the big lock held. Name one, as in io.spawn(coro), or "
+            "give a running loop one by AioContext.attach(loop)"
         )
         raise ContextError(message)
     return context

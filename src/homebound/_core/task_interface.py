@@ -29,6 +29,7 @@ from .._aio.tasks import (
 from .._errors import ContextClosed, ContextError
 from .entries import Errand
 from .loop import Loop
+from .resumption import continue_surely
 
 if TYPE_CHECKING:
     import types
@@ -172,15 +173,35 @@ class TaskFuture(FutureParts[T], Generic[T]):
     def _announce(self) -> None:
         """Notify each listener once: list.pop decides between threads that do so together."""
         listeners = self._listeners
-        while listeners:
-            try:
+        listener: Any = None
+        taken = True
+        try:
+            while True:
+                if not listeners:
+                    return
+                taken = False
+                listener = listeners[0]
                 listener = listeners.pop(0)
-            except IndexError:
-                return
-            if type(listener) is tuple:
-                self._call_listener(*listener)
-            else:
-                listener._heard(None)
+                taken = True
+                if type(listener) is tuple:
+                    self._call_listener(*listener)
+                else:
+                    listener._heard(None)
+                # Last: see BigLock._wait.
+                continue
+        except BaseException as error:
+            if not taken and type(error) is IndexError:
+                return  # another thread has notified the last
+            self._announce_the_rest(listener, taken=taken)
+            raise
+
+    def _announce_the_rest(self, listener: Any, *, taken: bool) -> None:
+        """Notify a listener again, if that may not have happened for an exception, and the rest."""
+        if isinstance(listener, TaskFuture):
+            continue_surely(listener, self)
+        elif not taken and not any(each is listener for each in tuple(self._listeners)):
+            self._listeners.append(listener)  # the exception came as it was taken out
+        self._announce()
 
     def _call_listener(self, fn: Any, context: Context, loop: Any) -> None:
         parent: Any = Errand.task_of(fn) if type(fn) is MethodType else None

@@ -20,6 +20,7 @@ class _State:
 
     guard = _thread.allocate_lock()
     homes = 0
+    watched = False  # there is a watch, or the thread that set this starts it
     watch: StallWatch | None = None
 
 
@@ -31,15 +32,27 @@ def watching() -> Iterator[None]:
     """
     with _State.guard:
         _State.homes += 1
-        if _State.watch is None:
-            try:
-                _State.watch = StallWatch(_THRESHOLD, None)
-            except RuntimeError:
-                pass  # no more threads, or the interpreter ends: run without it
+        start, _State.watched = not _State.watched, True
     try:
+        if start:
+            _start()
         yield
     finally:
         _leave()
+
+
+def _start() -> None:
+    # Outside of the guard: a finaliser that runs meanwhile may run a loop of its own. The home that
+    # starts the watch counts, so no other can have ended it before it is known.
+    watch = None
+    try:
+        watch = StallWatch(_THRESHOLD, None)
+    except RuntimeError:
+        pass  # no more threads, or the interpreter ends: run without it
+    finally:
+        with _State.guard:
+            _State.watch = watch
+            _State.watched = watch is not None
 
 
 def _leave() -> None:
@@ -47,7 +60,7 @@ def _leave() -> None:
         _State.homes = max(0, _State.homes - 1)  # 0: in a forked process
         if _State.homes:
             return
-        watch, _State.watch = _State.watch, None
+        watch, _State.watch, _State.watched = _State.watch, None, False
     if watch is not None:
         watch.stop()
 
@@ -56,6 +69,7 @@ def _begin_as_child() -> None:
     """Forget the parent's watch in a forked process: its thread is not here."""
     _State.guard = _thread.allocate_lock()
     _State.homes = 0
+    _State.watched = False
     _State.watch = None
 
 

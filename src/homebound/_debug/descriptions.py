@@ -43,11 +43,11 @@ def describe_task(task: Task[Any]) -> str:
 def describe_wait(waiter: Waiter) -> str:
     """Describe what a waiter waits for."""
     if waiter.granted:
-        return f"has been granted the {_name(waiter.queue)}, and is about to run"
+        return f"has been granted the {shown_queue(waiter.queue)}, and is about to run"
     return _describe_want(waiter.queue, waiter.want) + _describe_holders(waiter)
 
 
-def _name(queue: WaitQueue) -> str:
+def shown_queue(queue: WaitQueue) -> str:
     """Return the name of a lock, or of the Queue that has the wait queue."""
     if isinstance(queue, (Getters, Slots, Unfinished)):
         kind, where = "Queue", queue.queue_id
@@ -57,7 +57,7 @@ def _name(queue: WaitQueue) -> str:
 
 
 def _describe_want(queue: WaitQueue, want: Any) -> str:
-    named = _name(queue)
+    named = shown_queue(queue)
     if isinstance(queue, RWLock):
         return f"waits to {want} the {named} [{state_of(queue)}]"
     texts: tuple[tuple[type[Any], str], ...] = (

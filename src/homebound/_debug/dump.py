@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from .._aio.shapes import thread_frames
@@ -54,6 +55,9 @@ def dump(file: TextIO | None = None) -> None:
 
     Called from: any thread.
     """
+    if isinstance(file, (str, PathLike)):
+        message = f"dump takes an open file, not the path {file!r}: dump(open(path, 'w'))"
+        raise TypeError(message)
     text = "\n".join(describe()) + "\n"
     (sys.stderr if file is None else file).write(text)
 
@@ -69,6 +73,9 @@ def dump_on(number: int) -> Callable[[], None]:
 
     Called from: any thread.
     """
+    if not isinstance(number, int):
+        message = f"dump_on takes a signal's number, as signal.SIGUSR1 is, not {number!r}"
+        raise TypeError(message)
     before = signal.signal(number, lambda _number, _frame: dump())
 
     def undo() -> None:

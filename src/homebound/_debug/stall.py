@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._aio.shapes import thread_frames
 from .._core.big_lock import thread_name
 from .._core.context import every_context
+from .._core.coroutines import check_callback
 from .._os.clock import monotonic
 from .._os.stacks import stack
 from .._sync.holders import begin, end
@@ -89,6 +90,8 @@ class StallWatch:
         if not threshold > 0:
             message = f"watch_stalls: threshold is {threshold}; it must be above 0 seconds"
             raise ValueError(message)
+        if report is not None:
+            check_callback("watch_stalls: report", report)
         self._threshold = threshold
         self._report = _log if report is None else report
         self._stopped = False  # set once, by any thread, before it releases `_at_rest`

@@ -30,6 +30,7 @@ from .._vcpu.thread import VCPUThread, Work, thread_of, threads_needed
 from .._workers.jobs import Job, Outcome
 from .._workers.pool import WorkerPool
 from .cycles import NOTHING, Edge, Needs
+from .descriptions import shown_queue
 from .private_state import (
     awaited_by,
     big_lock_queue,
@@ -79,7 +80,7 @@ class Held:
     want: Any
 
     def __str__(self) -> str:
-        return f"the {type(self.queue).__name__} at {id(self.queue):#x}"
+        return f"the {shown_queue(self.queue)}"
 
 
 @dataclass(frozen=True, slots=True)

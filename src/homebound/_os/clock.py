@@ -78,18 +78,33 @@ class Clock:
 clock = Clock()
 
 
+def check_timeout(timeout: float | None) -> None:
+    """Raise TypeError or ValueError unless it is a number of seconds, or None."""
+    if timeout is None:
+        return
+    try:
+        is_nan = math.isnan(timeout)
+    except TypeError:
+        message = (
+            f"the timeout is {timeout!r}; it must be a number of seconds, or None for no limit"
+        )
+        raise TypeError(message) from None
+    if is_nan:  # it would never be reached
+        message = "the timeout is NaN; it must be a number of seconds, or None for no limit"
+        raise ValueError(message)
+
+
 class Deadline:
     """The time at which a wait of `timeout` seconds, begun now, is over; None: never.
 
-    Raises ValueError if the timeout is NaN, which would never be reached.
+    Raises as `check_timeout`.
     """
 
     __slots__ = ("when",)
 
     def __init__(self, timeout: float | None) -> None:
-        if timeout is not None and math.isnan(timeout):
-            message = "the timeout is NaN; it must be a number of seconds, or None for no limit"
-            raise ValueError(message)
+        if timeout is not None:
+            check_timeout(timeout)
         self.when: float | None = None if timeout is None else clock.time() + timeout
 
     def timeout(self) -> float | None:

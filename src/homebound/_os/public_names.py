@@ -35,7 +35,7 @@ def publish(namespace: dict[str, Any], names: Iterable[str] | None = None) -> No
             if _is_private(base):
                 owners.setdefault(base, []).append(public.__qualname__)
     for base, its in owners.items():
-        _show(base, package, None if base in classes else _name_for(its))
+        _show(base, package, base.__qualname__ if base in classes else _name_for(its))
 
 
 def _is_private(value: Any) -> bool:
@@ -52,7 +52,10 @@ def _name_for(owners: list[str]) -> str | None:
 
 
 def _show(cls: type, package: str, name: str | None) -> None:
-    """Have a class and its methods say that they are the package's; methods, of class `name`."""
+    """Have a class and its methods say that they are the package's; methods, of class `name`.
+
+    Methods that classes of several kinds have say no class: acquire(), of Lock and Semaphore.
+    """
     cls.__module__ = package
     for each in vars(cls).values():
         if isinstance(each, type) and _is_private(each):
@@ -61,5 +64,10 @@ def _show(cls: type, package: str, name: str | None) -> None:
         if not isinstance(function, FunctionType) or not _is_private(function):
             continue
         function.__module__ = package
-        if name is not None and function.__qualname__ == f"{cls.__name__}.{function.__name__}":
-            function.__qualname__ = f"{name}.{function.__name__}"
+        method = function.__name__
+        if function.__qualname__ != f"{cls.__name__}.{method}":
+            continue
+        if name is not None:
+            function.__qualname__ = f"{name}.{method}"
+        elif not method.startswith("_"):
+            function.__qualname__ = method

@@ -6,6 +6,7 @@ from asyncio import BrokenBarrierError
 from typing import TYPE_CHECKING
 
 from .._os.clock import Deadline
+from .._os.counts import check_count
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ class Barrier(WaitQueue):
     __slots__ = ("_count", "_parties", "_state")
 
     def __init__(self, parties: int, *, name: str | None = None) -> None:
-        if parties < 1:
-            raise ValueError("parties must be > 0")
+        check_count("Barrier: parties", parties, 1)
         super().__init__()
         if name is not None:
             self._name = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.current import current_context
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from .waiters import Waiter
 
 T = TypeVar("T")
+
+
+def _check_lock(lock: Any) -> None:
+    """Raise TypeError for a lock that cannot be awaited."""
+    if not iscoroutinefunction(getattr(lock, "acquire", None)):
+        message = f"Condition: the lock is a {type(lock).__name__}; it must be a homebound.Lock"
+        raise TypeError(message)
 
 
 class Condition(WaitQueue):
@@ -50,6 +58,8 @@ class Condition(WaitQueue):
         super().__init__()
         if name is not None:
             self._name = name
+        if not isinstance(lock, Lock) and lock is not None:
+            _check_lock(lock)
         self._lock: Any = Lock() if lock is None else lock
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
@@ -67,7 +77,11 @@ class Condition(WaitQueue):
 
     def _must_hold(self, what: str) -> None:
         if not self.locked():
-            raise RuntimeError(f"cannot {what} on un-acquired lock")
+            message = (
+                f"cannot {what} on un-acquired lock: in `async with condition:`, or in a thread "
+                "`with condition:`"
+            )
+            raise RuntimeError(message)
 
     async def wait(self) -> bool:
         """Release the lock until notified, and acquire it again; True.

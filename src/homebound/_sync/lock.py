@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from .waiters import Waiter
 
 
+_NOT_ACQUIRED = (
+    "Lock is not acquired, and cannot be released: `await lock.acquire()` in a task, "
+    "lock.acquire_sync() in a thread"
+)
+
+
 class Lock(TokenQueue):
     """asyncio.Lock for tasks of any loop and for threads, all at once.
 
     `async with lock:` in a task, `with lock:` in a thread. Fair: it is handed over to the waiter
     that has waited longest, and a task that releases it and acquires it again queues behind the
-    others. Not recursive. Like asyncio's, it has no owner: any task or thread may release it.
+    others. Like asyncio's, it has no owner: any task or thread may release it. So it is not
+    recursive: a task or thread that holds it and acquires it again waits for a release by another
+    one, in most programs forever. `watch_stalls` reports that, by the `name`.
 
     >>> import homebound
     >>> lock = homebound.Lock()
@@ -58,7 +66,7 @@ class Lock(TokenQueue):
         Called from: any thread.
         """
         if self._free:
-            raise RuntimeError("Lock is not acquired.")
+            raise RuntimeError(_NOT_ACQUIRED)
         if self._waiters and self._hand_over():
             return
         try:

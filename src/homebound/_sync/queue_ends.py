@@ -29,6 +29,11 @@ else:
 MOST = 1024  # how many marks of unfinished work the deque holds before most become a number
 
 
+def shown_queue(name: str | None) -> str:
+    """Return what names a Queue in a message. Called from: any thread."""
+    return "the Queue" if name is None else f"Queue {name!r}"
+
+
 NOTHING = object()
 HELD, FREEING, FREED = range(3)  # how far a get that has its item has come: see Getters._undo
 
@@ -84,7 +89,7 @@ class Getters(WaitQueue):
     def _take(self, waiter: Waiter) -> bool:
         if not self._items:
             if self._closed:
-                waiter.error = QueueShutDown()
+                waiter.error = self._no_more()
                 waiter.granted = True
             return waiter.granted
         waiter.value = parcel = Parcel()
@@ -194,8 +199,11 @@ class Getters(WaitQueue):
                 self._undo(item, stage, error)
             raise
         if item is NOTHING:
-            raise QueueShutDown if closed else asyncio.QueueEmpty
+            raise self._no_more() if closed else asyncio.QueueEmpty
         return item
+
+    def _no_more(self) -> QueueShutDown:
+        return QueueShutDown(f"{shown_queue(self.name)} was shut down, and has no more items")
 
     def retract(self, item: Any) -> bool:
         """Take out an item that was put too late; False if a getter has it."""
@@ -259,7 +267,7 @@ class Slots(Semaphore):
 
     def _take(self, waiter: Waiter) -> bool:
         if self._closed:
-            waiter.error = QueueShutDown()
+            waiter.error = QueueShutDown(f"{shown_queue(self.name)} was shut down")
             waiter.granted = True
             return True
         return super()._take(waiter)

@@ -14,7 +14,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from .._os.snapshot import snapshot
-from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished
+from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
 from .store import Fifo, Ordered
 from .wait_queue import no_copy
 
@@ -70,6 +70,9 @@ class Queue(Generic[T]):
         __class_getitem__ = classmethod(GenericAlias)  # as asyncio's: Queue[int](maxsize=1)
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None) -> None:
+        if not isinstance(maxsize, (int, float)):
+            message = f"Queue: maxsize is {maxsize!r}; it must be a number"
+            raise TypeError(message)
         self._name = name
         self._maxsize = maxsize
         self._is_shutdown = False
@@ -98,6 +101,9 @@ class Queue(Generic[T]):
         self._taken = self._getters_queue._taken
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
+
+    def _shut_down(self) -> QueueShutDown:
+        return QueueShutDown(f"{shown_queue(self._name)} was shut down: it takes no more items")
 
     # Subclasses written for asyncio override these three to have an order of their own.
 
@@ -155,7 +161,7 @@ class Queue(Generic[T]):
         Called from: task.
         """
         if self._is_shutdown:
-            raise QueueShutDown
+            raise self._shut_down()
         marks = self._marks
         if len(marks) > MOST:
             self._unfinished.stow()
@@ -190,7 +196,7 @@ class Queue(Generic[T]):
             except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
-                raise QueueShutDown from None
+                raise self._shut_down() from None
             raise
         if late is not None:
             raise late
@@ -203,7 +209,7 @@ class Queue(Generic[T]):
         Called from: any thread.
         """
         if self._is_shutdown:
-            raise QueueShutDown
+            raise self._shut_down()
         if not self._put_now(item):
             raise asyncio.QueueFull
 
@@ -215,7 +221,7 @@ class Queue(Generic[T]):
         Called from: any thread.
         """
         if self._is_shutdown:
-            raise QueueShutDown
+            raise self._shut_down()
         if self._put_now(item):
             return
         slots: Any = self._slots
@@ -252,7 +258,7 @@ class Queue(Generic[T]):
             except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
-                raise QueueShutDown from None
+                raise self._shut_down() from None
             raise
         if stage is not None:
             raise stage
@@ -281,7 +287,7 @@ class Queue(Generic[T]):
         """Undo a put during which the queue was shut down, unless a getter has the item."""
         if self._getters_queue.retract(item):
             self._unput()
-            raise QueueShutDown
+            raise self._shut_down()
 
     def _unput(self) -> None:
         self._unfinished.done()

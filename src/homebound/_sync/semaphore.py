@@ -7,6 +7,7 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from .._os.counts import check_count
 from .holders import SharedHold, all_known, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE
@@ -45,8 +46,7 @@ class Semaphore(SharedHold, TokenQueue):
     )
 
     def __init__(self, value: int = 1, *, name: str | None = None) -> None:
-        if value < 0:
-            raise ValueError("Semaphore initial value must be >= 0")
+        check_count("Semaphore: the initial value", value, 0)
         if name is not None:
             self._name = name
         self._initial = value  # constant

@@ -15,6 +15,7 @@ from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
 from .faces import face_of
 from .io_thread import IOThread
+from .options import check_options
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -68,6 +69,7 @@ class Background:
         *,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
+        check_options("Background", name, loop_factory)
         self.name: str = f"background{next(_numbers)}" if name is None else name
         self._loop_factory = loop_factory
         # Held while the thread is started. Re-entrant: a signal handler or a finaliser of the
@@ -300,10 +302,11 @@ class Background:
 
         Of a function: one with the same parameters that waits for what the other returns, or that
         returns an iterator or a context manager. It is a decorator, also for methods, and keeps the
-        types. Of a class: a class whose objects have the other's methods, as such faces; a type
-        checker knows their types only if the class has `get = background.sync(aget)` itself. Each
-        iterator and context manager is run by one task from its beginning to its end, so timeouts,
-        cancel scopes and contextvars hold there. TypeError for anything else.
+        types. Of a class: a class whose objects have the other's methods, as such faces. A type
+        checker knows them as Any; `Client: Callable[[str], ClientFace] = background.sync(AClient)`,
+        with a Protocol that has the methods, gives them types (docs/background.md). Each iterator
+        and context manager is run by one task from its beginning to its end, so timeouts, cancel
+        scopes and contextvars hold there. TypeError for anything else.
 
         >>> import homebound
         >>> background = homebound.Background()

@@ -7,7 +7,6 @@ in whatever runs there. In a thread that is no home it is queued, and the thread
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +31,7 @@ from .._core.places import context_at, served_context
 from .._core.put_off import must_end_waits
 from .._core.task import Task
 from .._errors import ContextClosed, ContextError, WouldDeadlock
-from .._os.clock import Deadline, monotonic
+from .._os.clock import Deadline, check_timeout, monotonic
 from .._os.greenlets import awaiter_here, in_child_greenlet, refusal_in_child
 from .._os.parking import Parker, my_parker
 from .wait_while import Waiting, _place_to_wait, end_waits
@@ -127,9 +126,12 @@ def block_on(
     current = current_context()
     place = None if context is None else _place(awaitable, context)
     target = place or _home_of(awaitable) or current or served_context() or main_context()
-    if timeout is not None and math.isnan(timeout):
-        _close(awaitable)
-        Deadline(timeout)  # raises
+    if timeout is not None:
+        try:
+            check_timeout(timeout)
+        except BaseException:
+            _close(awaitable)
+            raise
     try:
         if target is None:
             way = "start a main loop with run(x)"

@@ -25,7 +25,9 @@ def face_of(background: Background, target: Any) -> Any:
     if not callable(target):
         hint = ""
         if inspect.isawaitable(target):
-            hint = f"; {background.name}.block_on(x) waits for a coroutine"
+            hint = "; Background.block_on waits for one, Background.spawn runs it"
+            if inspect.iscoroutine(target):
+                target.close()  # it is not awaited
         message = (
             "Background.sync takes an async function, class, iterator or context manager, got "
             f"{shown(target)}{hint}"

@@ -11,18 +11,21 @@ from weakref import WeakSet
 
 from .._core.context import whereabouts
 from .._core.current import current_context, set_home
+from .._core.foreign_loops import check_loop
 from .._core.guest_context import GuestContext
 from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
 from .._core.wind_down import end_once, wind_down
 from .._errors import ContextError, WouldDeadlock
+from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._os.spin import Spin
 from .block_on import exit_begins
+from .options import check_options
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
 from .wait_while import _place_to_wait, kick
@@ -70,6 +73,7 @@ class IOThread:
         poll_grow: int = 0,
         poll_shrink: int = 0,
     ) -> None:
+        check_options("IOThread", name, loop_factory)
         for what, value in (
             ("poll_max_ns", poll_max_ns),
             ("poll_grow", poll_grow),
@@ -182,6 +186,7 @@ class IOThread:
 
         Called from: any thread.
         """
+        check_timeout(timeout)
         self._check_wait("stop")
         self._ask_to_stop()
         try:
@@ -377,6 +382,8 @@ class IOThread:
     @contextmanager
     def _home(self) -> Iterator[AioContext]:
         loop = self._loop_factory()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            check_loop(f"IOThread {self.name!r}: loop_factory", loop)
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)

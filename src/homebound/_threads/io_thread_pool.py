@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
+from .._os.counts import check_count
 from .block_on import block_on
 from .io_thread import IOThread, _move_back
 
@@ -53,9 +54,7 @@ class IOThreadPool:
         poll_grow: int = 0,
         poll_shrink: int = 0,
     ) -> None:
-        if n < 1:
-            message = f"IOThreadPool: n is {n}; it must be at least 1"
-            raise ValueError(message)
+        check_count("IOThreadPool: n", n, 1)
         self._make: Callable[[], tuple[IOThread, ...]] = lambda: tuple(
             IOThread(
                 f"{name}{index}",
@@ -85,7 +84,8 @@ class IOThreadPool:
                     stack.enter_context(thread)
                 stack.pop_all()
         except ContextError:
-            raise  # the pool was started before
+            message = f"{self!r} was started before; make another one"
+            raise ContextError(message) from None
         except BaseException:
             self.threads = self._make()
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import running_loop
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 T = TypeVar("T")
+
+_NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
 
 
 def new_event_loop(selector: selectors.BaseSelector | None = None) -> asyncio.SelectorEventLoop:
@@ -94,11 +96,12 @@ def run(
     if running_loop() is not None:
         _close(main)
         raise WrongThread(_runs_a_loop())
+    try:
+        coro: Any = coroutine_of(main, "run: a coroutine")
+    except TypeError as error:
+        raise _NOT_A_COROUTINE(str(error)) from None
     context = _home_loop(None, "main")
     bound_end(context, shutdown_timeout)
-    coro: Any = main
-    if inspect.isawaitable(coro):
-        coro = coroutine_of(coro)
     try:
         with context.inhabit(as_main=True):
             runner = asyncio.Runner(debug=debug, loop_factory=lambda: context.loop)

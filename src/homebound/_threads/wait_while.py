@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.tasks import task_here
 from .._core.calls import is_cancelled, run_inline_by, take_cancellation
 from .._core.context import whereabouts
+from .._core.coroutines import check_callback
 from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
 from .._core.loop_context import LoopContext
@@ -157,6 +158,7 @@ def wait_while(
 
     Called from: big lock or home.
     """
+    check_callback("wait_while", predicate)
     heeding = _Heeding(predicate, current_task())
     place = None if context is None else context_at(context, "wait_while")
     return turn_while(("wait_while", predicate), heeding, place, timeout, heeding.cancel)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from .._core.coroutines import check_callback
 from .._errors import ContextError, WouldDeadlock
+from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import new_parker
 from .._os.reports import report
@@ -60,6 +62,8 @@ class VCPU(VCPUThread):
         has_work: Callable[[VCPU], object] | None = None,
         interrupt: Callable[[], object] | None = None,
     ) -> None:
+        check_count("VCPU: index", index, 0)
+        check_callback("VCPU: execute", execute)
         self.index = index
         self.name: str = f"vcpu{index}" if name is None else name
         self._execute = execute

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from .._core.big_lock import big_lock_released
+from .._core.coroutines import check_call
 from .._core.current import here
 from .._core.left_over import threads_left_over
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
+from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
@@ -61,6 +63,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         idle_timeout: float = 10.0,
         name: str | None = None,
     ) -> None:
+        check_count("WorkerPool: max_threads", max_threads, 1)
+        check_count("WorkerPool: min_threads", min_threads, 0)
         if max_threads < 1 or not 0 <= min_threads <= max_threads:
             message = (
                 f"WorkerPool: min_threads={min_threads}, max_threads={max_threads}; "
@@ -83,10 +87,12 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         """Call `fn(*args, **kwargs)` in a worker, in a copy of the caller's contextvars.
 
         Raises RuntimeError after `shutdown`, and if there is no worker and no thread can be
-        started. If the worker dies, out of memory for example, the future raises BrokenExecutor.
+        started; TypeError if `fn` is an `async def` or cannot be called. If the worker dies, out of
+        memory for example, the future raises BrokenExecutor.
 
         Called from: any thread.
         """
+        check_call("WorkerPool.submit", fn)
         job = FutureJob(partial(copy_context().run, fn, *args, **kwargs))
         self._put(job)
         return job.future

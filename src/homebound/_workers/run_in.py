@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core.cell import Waker
-from .._core.coroutines import is_async, not_for_a_worker, shown
+from .._core.coroutines import check_call, shown
 from .._core.current import current_context
 from .._core.served import made_for, runs_threads
 from .._core.traps import current_task, suspend
@@ -70,8 +70,8 @@ async def run_in(
 
     Called from: task.
     """
-    if is_async(fn) and _is_prompt(executor):  # a cluster may well run one
-        raise not_for_a_worker("run_in", fn)
+    if _is_prompt(executor):  # a cluster may well run an `async def`
+        check_call("run_in", fn)
     future = _submit(executor, fn, args, kwargs)
     task = current_task()
     try:
@@ -91,13 +91,15 @@ def _submit(
 ) -> concurrent.futures.Future[T]:
     """Hand the call to the executor; TypeError if it is no Executor."""
     try:
-        submit = executor.submit
+        submit = None if isinstance(executor, type) else executor.submit  # a class: not made yet
     except AttributeError:
+        submit = None
+    if submit is None:
         message = (
             f"run_in takes a concurrent.futures.Executor, got {shown(executor)}; "
             "`to_worker(fn, ...)` has the current context's own pool do it"
         )
-        raise TypeError(message) from None
+        raise TypeError(message)
     context = current_context()
     if context is not None and (isinstance(executor, WorkerPool) or runs_threads(executor)):
         fn = made_for(context, fn)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .._core.cell import Waker
 from .._core.context import whereabouts
-from .._core.coroutines import is_async, not_for_a_worker
+from .._core.coroutines import check_call
 from .._core.current import current_context
 from .._core.traps import current_task, suspend_for
 from .._errors import ContextError
@@ -39,8 +39,8 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     contextvars are carried along. If the task is cancelled while the job waits for a worker, the
     call is not made; if it is cancelled while the job runs, the job goes on and its result is
-    dropped. Raises the exception of `fn`; TypeError if that is an `async def`; ContextError if
-    there is no current context; RuntimeError if no thread can be started;
+    dropped. Raises the exception of `fn`; TypeError if that is an `async def` or no
+    function; ContextError if there is no current context; RuntimeError if no thread can be started;
     concurrent.futures.BrokenExecutor if the worker has died.
 
     >>> import homebound
@@ -51,8 +51,7 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Called from: task.
     """
-    if is_async(fn):
-        raise not_for_a_worker("to_worker", fn)
+    check_call("to_worker", fn)
     context = current_context()
     if context is None:
         message = (

@@ -111,6 +111,13 @@ class Disk(ABC):
         del offset, data
         return False
 
+    def try_flush(self) -> bool:
+        """Return True if a flush would have nothing to do, as nothing has changed since the last.
+
+        Called from: any thread.
+        """
+        return self.volatile
+
     # Operations.
 
     @abstractmethod

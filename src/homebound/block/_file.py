@@ -27,9 +27,10 @@ class FileDisk(BlockingDisk):
 
     What is in the page cache is read at once, without a thread; what is not goes to a worker. On a
     file system that is all memory nothing does. Few file systems can promise not to wait for a
-    write. On the others, if they are local, whole pages are written at once as long as that goes
-    quickly; after a write that took more than 10 ms, and while a flush is under way, writes go to
-    workers, as they always do without `eager_writes`.
+    write. On the others, if they are local, whole pages, and parts of pages that are in the page
+    cache, are written at once as long as that goes quickly; after a write that took more than
+    10 ms, and while a flush is under way, writes go to workers, as they always do without
+    `eager_writes`. A flush with nothing written since the last one ends at once.
 
     The image is locked as QEMU locks images: it has one writer, QEMU or homebound, and while that
     one has it, it can be opened `read_only` only. With `lock=False` it is opened anyway, and the
@@ -109,23 +110,45 @@ class FileDisk(BlockingDisk):
                 self._write_flags = None
                 return False
             raise self._failure(error) from None
+        finally:
+            self.blocking.changed = True
+
+    def try_flush(self) -> bool:
+        """Return whether nothing was written since a flush that has ended.
+
+        Called from: any thread.
+        """
+        return self._fd >= 0 and self.blocking.is_stable()
 
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
-        # A part of a page may have to be read first. Pages that are being flushed may not change.
-        if (
-            (offset | len(data)) & _IN_PAGE
-            or len(data) > _EAGER_MAX
-            or self.blocking.flushing
-            or patience.lost(began)
-        ):
+        # Pages that are being flushed may not change.
+        if len(data) > _EAGER_MAX or self.blocking.flushing or patience.lost(began):
             return False
         try:
+            if (offset | len(data)) & _IN_PAGE and not self._has_edges(offset, len(data)):
+                return False
             written = os.pwrite(self._fd, data, offset)
         except OSError as error:
             raise self._failure(error) from None
+        finally:
+            self.blocking.changed = True
         patience.tried(began, monotonic())
         return written == len(data)
+
+    def _has_edges(self, offset: int, length: int) -> bool:
+        """Return whether the pages are in memory of which only a part would be written.
+
+        Otherwise the write would have to read them first.
+        """
+        end = offset + length
+        edges = {edge & ~_IN_PAGE for edge in (offset, end) if edge & _IN_PAGE}
+        read, byte = self._read_flags, bytearray(1)
+        assert read is not None
+        try:
+            return all(os.preadv(self._fd, (byte,), edge, read) for edge in edges)
+        except BlockingIOError:
+            return False
 
     async def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False

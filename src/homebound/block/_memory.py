@@ -46,6 +46,9 @@ class MemoryDisk(Disk):
     read_only: bool = False
 
     def __init__(self, size: int, *, read_only: bool = False) -> None:
+        if not isinstance(size, int):
+            message = f"MemoryDisk: the size is {size!r}; it must be a number of bytes, as 1 << 30"
+            raise TypeError(message)
         self.size: int = size
         self.read_only = read_only
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE

@@ -47,6 +47,9 @@ class RawFile:
         self.size: int
         fd, self.size = open_image(path, read_only=read_only, lock=lock, unchanging=unchanging)
         self._descriptor = Descriptor(fd)
+        # Whether there may be changes that no fdatasync covers. Set after each change, by the
+        # thread that made it, and unset by `_sync`, which says why that is right.
+        self.changed: bool = True
         # The error that a flush has reported, or None. Written once, by whichever thread meets it
         # (a single assignment, atomic on every build); from then on every flush reports it.
         self._lost: OSError | None = None
@@ -97,16 +100,20 @@ class RawFile:
                     self._lost = error
                 raise
             if sync and not flags:
-                self.flush()
+                self._make_stable(fd)
 
     def flush(self) -> None:
         """Wait until all that was written is on stable storage."""
         with self._use(0, 0) as fd:
-            if self._lost is not None:
-                text = f"a flush of {self.path!r} failed before, so data is lost: {self._lost}"
-                raise DiskError(errno.EIO, text)
-            if not (self.volatile or self.read_only):
-                self._sync(fd)
+            if not self.is_stable():
+                self._make_stable(fd)
+
+    def is_stable(self) -> bool:
+        """Return whether a flush would have nothing to do."""
+        if self._lost is not None:
+            return False
+        # In this order: pairs with _sync.
+        return self.volatile or self.read_only or not (self.changed or self.flushing)
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
         """Make the range a hole, where the file system has holes."""
@@ -114,7 +121,7 @@ class RawFile:
             if length:
                 fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
             if fua:
-                self.flush()
+                self._make_stable(fd)
 
     def write_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
@@ -124,7 +131,7 @@ class RawFile:
             if length and not _zero_range(fd, offset, length, no_hole=no_hole):
                 _write_zeroes(fd, offset, length)
             if fua:
-                self.flush()
+                self._make_stable(fd)
 
     def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
@@ -135,7 +142,7 @@ class RawFile:
                 text = f"the file system of {self.path!r} has no quick way to write zeroes"
                 raise DiskError(errno.ENOTSUP, text)
             if fua:
-                self.flush()
+                self._make_stable(fd)
 
     def cache(self, offset: int, length: int) -> None:
         """Have the kernel read the range ahead, where it can be told to."""
@@ -172,17 +179,35 @@ class RawFile:
                     raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
                 if changes and self.read_only:
                     raise DiskReadOnly(self)
-                yield fd
+                try:
+                    yield fd
+                finally:
+                    if changes:
+                        self.changed = True
         except ClosedDescriptor:
             raise DiskClosed(self) from None
 
+    def _make_stable(self, fd: int) -> None:
+        """Have all that was written put on stable storage, also by the caller just now."""
+        if self._lost is not None:
+            text = f"a flush of {self.path!r} failed before, so data is lost: {self._lost}"
+            raise DiskError(errno.EIO, text)
+        if not (self.volatile or self.read_only):
+            self._sync(fd)
+
     def _sync(self, fd: int) -> None:
+        # A change that is noted before `changed` is unset here is covered by this call; one that is
+        # noted later is the next one's, even if this one covers it. Another flush that finds
+        # `changed` unset looks at `flushing` next, and so does not end before this one.
         with self._lock:
             self.flushing += 1
         try:
+            self.changed = False
             os.fdatasync(fd)
-        except OSError as error:
-            self._lost = error
+        except BaseException as error:
+            self.changed = True
+            if isinstance(error, OSError):
+                self._lost = error
             raise
         finally:
             with self._lock:

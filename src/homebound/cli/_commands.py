@@ -17,6 +17,7 @@ from ._copy_command import copy
 from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
 from ._exports import Choice, open_exports
 from ._info_command import info
+from ._kernel_command import kernel
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
@@ -28,10 +29,13 @@ _DEFAULT_SIZE = 1 << 30
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="homebound")
 def homebound() -> None:
-    """Serve disks over NBD, copy them, show what they are, and measure them."""
+    """Serve disks over NBD, copy them, show what they are, and measure them.
+
+    Install a Jupyter kernel.
+    """
 
 
-for _command in (copy, info, bench):
+for _command in (copy, info, bench, kernel):
     homebound.add_command(_command)
 
 

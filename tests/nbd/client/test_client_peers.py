@@ -43,6 +43,10 @@ def start(program: Any, server: str, image: Path) -> None:
         "qemu-nbd": ("qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, image),
         "nbdkit": ("nbdkit", *unix, "file", image),
         "nbdkit without chunks": ("nbdkit", *unix, "--no-sr", "file", image),
+        "nbdkit with delays": (
+            *("nbdkit", *unix, "--filter=delay", "file", image),
+            *("rdelay=1ms", "wdelay=1ms", "delay-zero=1ms"),
+        ),
         "nbdkit in blocks": (
             *("nbdkit", *unix, "--filter=blocksize-policy", "file", image),
             *("blocksize-minimum=512", "blocksize-maximum=65536", "blocksize-error-policy=error"),
@@ -51,7 +55,7 @@ def start(program: Any, server: str, image: Path) -> None:
     program.start(*commands[server])
 
 
-SERVERS = ["qemu-nbd", "nbdkit", "nbdkit without chunks", "nbdkit in blocks"]
+SERVERS = ["qemu-nbd", "nbdkit", "nbdkit without chunks", "nbdkit with delays", "nbdkit in blocks"]
 
 
 @pytest.mark.parametrize("case", disk_cases(), ids=str)
@@ -65,22 +69,29 @@ def test_it_is_a_disk(case: Case, server: str, program: Any, image: Path):
     case.check(connect)
 
 
-@pytest.fixture
-def nbd_server(tmp_path: Path, image: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def nbd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start nbd-server, which serves more than one client only as a daemon."""
     if shutil.which("nbd-server") is None:
         pytest.skip("nbd-server is not installed")
-    config, pid, unix = tmp_path / "config", tmp_path / "pid", tmp_path / "server"
+    place = tmp_path_factory.mktemp("nbd-server")
+    config, pid, unix, image = (place / name for name in ("config", "pid", "server", "image"))
+    image.write_bytes(bytes(SIZE))
     with socket.create_server(("127.0.0.1", 0)) as sock:  # it must listen on TCP too
         port = sock.getsockname()[1]
     config.write_text(
         f"[generic]\nunixsock = {unix}\nlistenaddr = 127.0.0.1\nport = {port}\n"
-        f"[disk]\nexportname = {image}\n"
+        f"[disk]\nexportname = {image}\nflush = true\nfua = true\ntrim = true\n"
     )
     subprocess.run(["nbd-server", "-C", config, "-p", pid], check=True, capture_output=True)
     yield f"nbd+unix:///disk?socket={unix}"
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("case", disk_cases(), ids=str)
+def test_nbd_server_is_a_disk(case: Case, nbd_server: str):
+    case.check(lambda: NBDDisk.connect(nbd_server, open_timeout=20))
 
 
 def test_on_nbd_server(nbd_server: str):
@@ -274,8 +285,10 @@ def test_tls_is_not_left_out(program: Any, image: Path, certificates: Path):
     uri = program.uri().replace("nbd+", "nbds+") + f"&tls-certificates={certificates}"
 
     async def main() -> None:
+        with await NBDDisk.connect(program.uri(), open_timeout=20):  # it has started
+            pass
         with pytest.raises(ConnectError, match="STARTTLS"):
-            await NBDDisk.connect(uri, open_timeout=3)
+            await NBDDisk.connect(uri)
 
     homebound.run(main())
 

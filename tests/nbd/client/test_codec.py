@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homebound.nbd import (
-    Chosen,
     ExportInfo,
     ExportTable,
     OptionRefused,
     RemoteProtocolError,
-    ServerHandshake,
     TransmissionFlag,
 )
 from homebound.nbd._protocol.client_handshake import ClientHandshake
@@ -24,50 +22,16 @@ from homebound.nbd._protocol.client_request import Request
 from homebound.nbd._protocol.reply_reader import ReplyReader
 from homebound.nbd._protocol.wire import Command, ReplyType
 
+from .ends import Joined, feed
+
 DF = TransmissionFlag.SEND_DF  # which the server adds where it replies in chunks
 INFO = ExportInfo("disk", 12345, TransmissionFlag(1), "a disk", (512, 4096, 1 << 25))
 EXPORTS = ExportTable([INFO, ExportInfo("other", 1, TransmissionFlag(3))])
 
 
-class Joined:
-    """Both ends in memory: what the client sends reaches the server in pieces."""
-
-    def __init__(self, sizes: list[int]) -> None:
-        self.server = ServerHandshake(EXPORTS)
-        self.to_client = bytearray(self.server.greeting())
-        self.sizes = sizes
-        self.chosen: Chosen | None = None
-
-    def run(self, exchange: Any) -> Any:
-        answer: bytes | None = None
-        while True:
-            try:
-                step = next(exchange) if answer is None else exchange.send(answer)
-            except StopIteration as stop:
-                return stop.value
-            answer = self.sent(step) if isinstance(step, bytes) else self.take(step)
-
-    def sent(self, data: bytes) -> bytes:
-        while data:
-            size = self.sizes.pop() if self.sizes else len(data)
-            self.server.receive(data[:size])
-            data = data[size:]
-            while (event := self.server.next_event()) is not None:
-                self.to_client += event.data
-                if isinstance(event, Chosen):
-                    self.chosen = event
-        return b""
-
-    def take(self, size: int) -> bytes:
-        assert len(self.to_client) >= size, "the client waits for what the server has not sent"
-        data = bytes(self.to_client[:size])
-        del self.to_client[:size]
-        return data
-
-
 @given(st.lists(st.integers(1, 40), max_size=40))
 def test_both_ends_of_the_handshake_agree(sizes: list[int]):
-    joined, client = Joined(sizes), ClientHandshake()
+    joined, client = Joined(EXPORTS, sizes), ClientHandshake()
     joined.run(client.greet())
     assert joined.run(client.structured_replies())
     assert joined.run(client.list_exports()) == [("disk", "a disk"), ("other", "")]
@@ -87,7 +51,7 @@ def test_both_ends_of_the_handshake_agree(sizes: list[int]):
 
 @given(st.lists(st.integers(1, 40), max_size=40))
 def test_both_ends_agree_by_the_old_option(sizes: list[int]):
-    joined, client = Joined(sizes), ClientHandshake()
+    joined, client = Joined(EXPORTS, sizes), ClientHandshake()
     joined.run(client.greet())
     export = joined.run(client.export_name("other"))
     assert (export.size, export.flags) == (1, TransmissionFlag(3))
@@ -156,22 +120,6 @@ def chunks_of(draw: Any, cookie: int, data: bytes) -> tuple[list[bytes], bytes]:
         struct.pack(">IHHQI", 0x668E33EF, n == len(pieces) - 1, kind, cookie, len(body)) + body
         for n, (kind, body) in enumerate(pieces)
     ], data
-
-
-def feed(reader: ReplyReader, stream: bytes, sizes: list[int]) -> list[Request]:
-    """Receive a stream in pieces, as a socket would."""
-    ended: list[Request] = []
-    sizes = list(sizes)
-    while stream:
-        buffer = reader.get_buffer()
-        assert len(buffer)
-        size = min(len(buffer), len(stream), sizes.pop() if sizes else len(stream))
-        buffer[:size] = stream[:size]
-        stream = stream[size:]
-        ended += reader.received(buffer, size)
-        if reader.broken is not None:
-            raise reader.broken
-    return ended
 
 
 @given(replies(), st.lists(st.integers(1, 60), max_size=60))

@@ -119,9 +119,13 @@ class ClientHandshake:
     def set_contexts(
         self, name: str, queries: Sequence[str]
     ) -> Generator[bytes | int, bytes, dict[int, str]]:
-        """Select the metadata contexts of the export `name`: those that are there, by their ids."""
+        """Select the metadata contexts of the export `name`: those that are there, by their ids.
+
+        Without queries none is selected, not even those that were before.
+        """
+        before = self.contexts
         self.contexts, self._contexts_of = {}, name
-        if queries and self.structured:
+        if (queries or before) and self.structured:
             try:
                 found = yield from self._contexts(Option.SET_META_CONTEXT, name, queries)
             except OptionRefused:

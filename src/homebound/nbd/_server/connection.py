@@ -1,9 +1,4 @@
-"""The transmission phase of one connection: requests off the transport, replies onto it.
-
-A request that the disk can complete at once is answered in the callback that received it, and all
-such replies go out with one write: without a coroutine, an object or another thread. The others
-become SlowRequests, for a task or a worker.
-"""
+"""The transmission phase of one connection: its turns, its limits, its end or its move."""
 
 from __future__ import annotations
 
@@ -16,49 +11,22 @@ from typing import TYPE_CHECKING
 
 from ..._os.clock import perf_counter
 from .._protocol.errors import RemoteProtocolError
-from .._protocol.requests import ALLOWANCE, RequestStream
-from .._protocol.transmission import (
-    CHUNK_SIZE,
-    REPLY_SIZE,
-    Session,
-    error_of,
-    pack_data_head_into,
-    pack_error,
-    pack_error_into,
-    pack_reply_into,
-    split_head,
-    verdict,
-)
-from .._protocol.wire import (
-    PLAIN_READ,
-    PLAIN_WRITE,
-    SIMPLE_REPLY_OK,
-    Command,
-    CommandFlag,
-    Error,
-    TransmissionFlag,
-)
+from .._protocol.requests import RequestStream
+from .._protocol.transmission import Session
+from .._protocol.wire import TransmissionFlag
 from .budget import Account
-from .faults import pass_on_interrupt
+from .dispatcher import BATCH, TURN, TURN_SECONDS, Dispatcher
 from .in_flight import InFlight
-from .outbox import INLINE_MAX, SEND_AT, Outbox
-from .slow import SlowRequest, room_for
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._protocol.requests import Request, Rest
+    from .._protocol.requests import Rest
     from .lane import Lane
     from .served import Served
     from .slow import Replies
-
-BATCH = 64  # requests served before the state of the connection is checked again
-# A turn is what is served before the home's other connections run: at most TURN requests,
-# TURN_BYTES bytes or, after BATCH requests or their worth of bytes, TURN_SECONDS.
-TURN = 256
-TURN_BYTES = 8 << 20
-TURN_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +57,24 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._encrypted = transport.get_extra_info("ssl_object") is not None
         self._served = served
-        disk, export = served.disk, served.info
-        self._disk = disk
-        self._size = export.size
+        self._negotiated = {"structured": structured, "contexts": contexts}
+        export = served.info
         read_only = bool(export.flags & TransmissionFlag.READ_ONLY)
         fast_zero = bool(export.flags & TransmissionFlag.SEND_FAST_ZERO)
         session = Session(export.size, read_only, fast_zero, structured, contexts)
-        self._verdict = partial(verdict, session)
-        self._negotiated = {"structured": structured, "contexts": contexts}
-        # READs get structured replies; those of the hot loop have one chunk, with or without DF.
-        self._structured = structured
-        # For the hot path: the head of a WRITE that may be carried out at once (-1: none may), and
-        # the bits of a head that matter. FUA does not where there is no stable storage.
-        self._plain_write = -1 if read_only else PLAIN_WRITE
-        self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
-        self._df_read = PLAIN_READ | CommandFlag.DF << 16 if structured else -1
-        # Serve no further request for now.
-        self._halt = False
         account = self._account = Account(served.budget, self._loop, self._go_on)
         self._stream = RequestStream(lane.pool, account)
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
         self._in_flight = InFlight(served, self._replied)
+        self._dispatcher = Dispatcher(
+            lane,
+            served,
+            session,
+            stream=self._stream,
+            outbox=self._outbox,
+            in_flight=self._in_flight,
+            account=account,
+        )
         # Complete requests may be left in the stream. Either a limit is reached, and _go_on is
         # called when there is room again; or the turn is over, and _continue is queued in the loop.
         # It is queued at most once, and no other turn begins while it is, however the client splits
@@ -129,8 +94,8 @@ class Connection(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         state = "lost" if self._lost else "ending" if self._ending else "open"
         return (
-            f"<Connection {state} to {self._disk!r}: {self._in_flight.count} requests in flight, "
-            f"{self._outbox.unsent} bytes unsent>"
+            f"<Connection {state} to {self._served.disk!r}: {self._in_flight.count} requests in "
+            f"flight, {self._outbox.unsent} bytes unsent>"
         )
 
     @property
@@ -194,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._ending:
             return
         self._ending = True
-        self._refuse_rest()
+        self._dispatcher.refuse_rest()
         self._stop_receiving()
         self._end_if_done()
 
@@ -211,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
 
         An encrypted connection stays: the state of its encryption is its transport's.
         """
-        if self._transport.get_extra_info("ssl_object") is not None:
+        if self._encrypted:
             depart(None)
             return
         self._depart = depart
@@ -288,9 +253,9 @@ class Connection(asyncio.BufferedProtocol):
             self._serve()
 
     def _take_turn(self, stream: RequestStream) -> None:
-        outbox, in_flight, cost = self._outbox, self._in_flight, 0
+        outbox, in_flight, dispatcher = self._outbox, self._in_flight, self._dispatcher
         self._stalled = False
-        began = 0.0
+        began, cost = 0.0, 0
         while not (self._ending or stream.empty):
             if self._depart is not None:
                 self._stalled = True
@@ -306,113 +271,12 @@ class Connection(asyncio.BufferedProtocol):
             if not batch:
                 return
             began = began or perf_counter()
-            cost += self._run(batch)
-            if self._short:
+            cost += dispatcher.serve(batch)
+            if dispatcher.disconnecting:
+                self._ending = True
+            elif dispatcher.short:
                 self._stalled = True  # the account calls _go_on
                 return
-
-    def _run(self, batch: list[Request]) -> int:
-        """Serve at least one request, in order until a limit; return the cost, of TURN."""
-        # This is the hot loop, so it keeps in local variables what it uses for each request.
-        try_read, try_write = self._disk.try_read_into, self._disk.try_write
-        size, plain_write, mask = self._size, self._plain_write, self._head_mask
-        payload, outbox = self._stream.payload, self._outbox
-        ranges = self._served.ranges
-        claims = ranges.claims  # seldom any
-        structured, df_read = self._structured, self._df_read
-        read_head = CHUNK_SIZE if structured else REPLY_SIZE
-        out, at = outbox.open()
-        brim = at + SEND_AT
-        inline_max = ALLOWANCE if self._account.budget.tight else INLINE_MAX
-        served = read = written = consumed = 0
-        self._halt = self._short = False
-        for request in batch:
-            head, cookie, offset, length, end = request
-            head &= mask
-            data = at + read_head
-            inline = length <= inline_max and offset + length <= size
-            try:
-                if (
-                    inline
-                    and (head in (PLAIN_READ, df_read))
-                    and try_read(offset, out[data : data + length])
-                ):
-                    if structured:
-                        at = pack_data_head_into(out, at, cookie, offset, length)
-                    else:
-                        pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
-                        at = data + length
-                    read += length
-                elif (
-                    inline
-                    and head == plain_write
-                    and not (claims and ranges.overlaps(offset, length))
-                    and try_write(offset, payload(length, end))
-                ):
-                    pack_reply_into(out, at, SIMPLE_REPLY_OK, cookie)
-                    at += REPLY_SIZE
-                    written += length
-                else:
-                    at = self._run_other(request, out, at)
-                    if self._short:
-                        break
-            except BaseException as failure:  # noqa: BLE001  (each request gets a reply)
-                at = self._fail(failure, request, out, at)
-            served += 1
-            consumed = end
-            if at >= brim or self._halt:
-                at = outbox.send(at)
-                brim = at + SEND_AT
-                if self._halt or outbox.full or read + written >= TURN_BYTES:
-                    break
-        if served:
-            self._stream.consume(consumed)
-        outbox.send(at)
-        lane = self._lane
-        lane.requests += served
-        lane.bytes_read += read
-        lane.bytes_written += written
-        return served + (read + written) * TURN // TURN_BYTES
-
-    def _run_other(self, request: Request, out: memoryview, at: int) -> int:
-        """Serve a request that the hot loop does not; return where to pack the next reply."""
-        head, cookie, offset, length, end = request
-        command, flags = split_head(head)
-        if command == Command.DISC:
-            self._ending = self._halt = True
-            return at
-        error = self._verdict(head, offset, length)
-        if error or (command == Command.FLUSH and self._disk.volatile):
-            self._lane.errors += error != Error.OK
-            return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
-        data: memoryview | bytes = b""
-        room = room_for(command, length)
-        if room:
-            if not self._account.take(room - self._stream.reserved):
-                self._short = True
-                return at
-            self._stream.reserved = 0
-            if command == Command.WRITE:
-                data = self._stream.keep_payload(length, end)
-        self._in_flight.add(
-            SlowRequest(command, flags, cookie, offset, length, data, self._structured)
-        )
-        self._halt = self._in_flight.full
-        return at
-
-    def _fail(self, failure: BaseException, request: Request, out: memoryview, at: int) -> int:
-        """Pack the reply to a request that failed at once; return where to pack the next one."""
-        pass_on_interrupt(failure, self._loop)
-        head, cookie, *_ = request
-        command, _ = split_head(head)
-        self._tell(failure, command)
-        self._lane.errors += 1
-        error = error_of(failure)
-        return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
-
-    def _in_chunks(self, command: int) -> bool:
-        """Return whether a reply to this command must be structured, even an error."""
-        return self._structured and command in {Command.READ, Command.BLOCK_STATUS}
 
     def _replied(self, replies: Replies) -> None:
         """Send the replies to some of the requests in flight."""
@@ -421,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         lane.bytes_written += replies.bytes_written
         lane.errors += replies.errors
         for failure, command in replies.failures:
-            self._tell(failure, command)
+            self._dispatcher.report(failure, command)
         self._account.give_back(replies.room_written)
         if self._lost:
             self._account.give_back(replies.room_read)
@@ -430,26 +294,6 @@ class Connection(asyncio.BufferedProtocol):
             if self._stalled:
                 self._go_on()
         self._end_if_done()
-
-    def _tell(self, failure: BaseException, command: int) -> None:
-        self._lane.disk_errors += 1
-        self._served.faults.tell(failure, command, self._loop)
-
-    def _refuse_rest(self) -> None:
-        """Refuse the received requests that will not be served."""
-        stream, refused = self._stream, []
-        try:
-            while batch := stream.peek(BATCH):
-                for head, cookie, *_, end in batch:
-                    command, _ = split_head(head)
-                    if command != Command.DISC:
-                        chunk = self._in_chunks(command)
-                        refused.append(pack_error(Error.ESHUTDOWN, cookie, chunk=chunk))
-                    stream.consume(end)
-        except RemoteProtocolError:
-            pass  # the rest cannot be parsed
-        if refused:
-            self._outbox.write(b"".join(refused))
 
     def _set_receiving(self, *, wanted: bool) -> None:
         # After the end of file the transport would only report it again.

@@ -12,7 +12,8 @@ from ..._os.clock import perf_counter
 from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
 from .._protocol.lookups import Wanted
 from .client_info import describe_client
-from .connection import TURN_SECONDS, Connection
+from .connection import Connection
+from .dispatcher import TURN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +44,10 @@ class Greeter(asyncio.Protocol):
         # The task of the TLS handshake, while it lasts; and what was received before it was seen.
         self._encrypting: asyncio.Task[None] | None = None
         self._held: list[bytes] = []
-        # The task has not begun: what is received was sent in the clear, perhaps by an attacker.
+        # TLS has not taken over: what is received was sent in the clear, perhaps by an attacker.
         self._in_the_clear = False
+        # The task waits until the reply to NBD_OPT_STARTTLS is sent, or the connection lost.
+        self._sent: asyncio.Future[None] | None = None
         self._has_left = False
         self._begin_visit = visit
         self._time_limit = time_limit
@@ -105,10 +108,12 @@ class Greeter(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on, but not here: the transport must not be closed while it calls this."""
         self._paused = False
+        self._wake()
         self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
         """Leave the lane; no export was chosen."""
+        self._wake()
         self._leave()
 
     def stop(self) -> None:
@@ -197,6 +202,9 @@ class Greeter(asyncio.Protocol):
     async def _start_tls(self, plain: asyncio.Transport) -> asyncio.Transport | None:
         """Return the encrypted transport; None if the client and this server do not agree."""
         assert self._encryption is not None
+        if self._paused:  # a transport that has paused tells TLS only that it goes on: an error
+            self._sent = self._loop.create_future()
+            await self._sent
         self._in_the_clear = False  # the loop's start_tls replaces the protocol before it waits
         if plain.is_closing():
             return None
@@ -210,6 +218,10 @@ class Greeter(asyncio.Protocol):
                 ssl_handshake_timeout=limit,
             )
         return None
+
+    def _wake(self) -> None:
+        if self._sent is not None and not self._sent.done():
+            self._sent.set_result(None)
 
     def _search(self, wanted: Wanted) -> None:
         """Look up an export; a search has a time limit of its own."""

@@ -33,9 +33,10 @@ MAX_STARTED = 16
 class InFlight:
     """The pending requests of one connection. Home thread only; `done` gets replies there.
 
-    A request first is `waiting` for `start`; then, if it changes a range that another request is
-    changing, it is held until that range is free; then it is in a slice of the queue; then at the
-    disk.
+    A request that changes a range claims it when it is added, so that none that comes after it,
+    even one that could be carried out at once, overtakes it. If another request is changing the
+    range, it is held until that has ended. Otherwise it is `waiting` for `start`; then in a slice
+    of the queue; then at the disk.
 
     A slice in a worker is a future, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
@@ -79,8 +80,9 @@ class InFlight:
         self._context = current_context()
 
     def add(self, request: SlowRequest) -> None:
-        """Add a request for the next `start`."""
-        self.waiting.append(request)
+        """Add a request; it begins with the next `start`, if it need not be held."""
+        if self._claim(request):
+            self.waiting.append(request)
         self._count(1, request.carries)
 
     def _count(self, requests: int, size: int) -> None:
@@ -89,9 +91,9 @@ class InFlight:
         self.full = self.count >= MAX_REQUESTS or self._bytes >= MAX_BYTES
 
     def start(self) -> None:
-        """Begin the added requests, as far as claims and limits allow."""
+        """Begin the waiting requests, as far as the limits allow."""
         waiting, self.waiting = self.waiting, []
-        self._enqueue([request for request in waiting if self._claim(request)])
+        self._enqueue(waiting)
 
     def cancel(self) -> None:
         """Stop waiting for the disk, and answer all requests with ESHUTDOWN."""

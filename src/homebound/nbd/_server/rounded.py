@@ -129,6 +129,13 @@ class _Rounded(Disk):
             data = memoryview(data)[:inside]
         return not data or self.inner.try_write(offset, data)
 
+    def try_flush(self) -> bool:
+        """Do as the disk inside does.
+
+        Called from: any thread.
+        """
+        return self.inner.try_flush()
+
     async def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
     ) -> None:

@@ -1,0 +1,21 @@
+"""Arguments that are a number of things."""
+
+from __future__ import annotations
+
+from operator import index
+
+
+def check_count(what: str, value: int, least: int) -> None:
+    """Raise TypeError unless `value` is an integer, ValueError if it is below `least`.
+
+    Called from: any thread.
+    """
+    try:
+        index(value)
+    except TypeError:
+        shown = repr(value) if isinstance(value, (str, float)) else f"a {type(value).__name__}"
+        message = f"{what} is {shown}; it must be a whole number"
+        raise TypeError(message) from None
+    if value < least:
+        message = f"{what} is {value}; it must be at least {least}"
+        raise ValueError(message)

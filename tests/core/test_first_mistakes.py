@@ -1,0 +1,283 @@
+"""Fifty wrong uses that newcomers make: a program as typed, what it raises, what that says."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import homebound
+import homebound.block
+from homebound.nbd import NBDDisk, NBDServer, URIError
+
+from .wrong_uses import LONGEST, PRIVATE
+
+NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
+TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
+Row = tuple[str, type[BaseException], str]
+
+RUNNING: list[Row] = [
+    ("run(work)", NOT_A_COROUTINE, "run: a coroutine was expected, got the function work: call"),
+    ("run(plain())", NOT_A_COROUTINE, "got None, which a plain `def` may have returned"),
+    ("run(numbers())", NOT_A_COROUTINE, "got the asynchronous generator numbers(); `async for`"),
+    ("async def main():\n    run(work())\nrun(main())", homebound.WrongThread, "`await` it; in a"),
+    ("create_task(work())", homebound.ContextError, "Name one, as in io.spawn(coro)"),
+    ("running_context()", homebound.ContextError, "no context is current in thread 'MainThread'"),
+    ("to_worker(work).send(None)", TypeError, "work is async: write `await work(...)`"),
+]
+
+WAITING: list[Row] = [
+    (
+        "block_on(work())",
+        homebound.ContextError,
+        "name one, block_on(x, ctx), or start a main loop",
+    ),
+    ("block_on(work, io)", TypeError, "an awaitable was expected, got the function work: call it"),
+    ("block_on(plain(), io)", TypeError, "got None, which a plain `def` may have returned"),
+    ("block_on(work(), 'io')", TypeError, "block_on takes an AioContext or an IOThread, got 'io'"),
+    ("block_on(work(), IOThreadPool(2))", TypeError, "pool.next() is one of them"),
+    ("block_on(work(), io.context.loop)", TypeError, "AioContext.attach(loop) is the context of a"),
+    ("block_on(work(), io, timeout='5')", TypeError, TIMEOUT),
+    ("block_on(asyncio.sleep(9), io, timeout=-1)", TimeoutError, "was cancelled after its timeout"),
+    ("io.spawn(asyncio.sleep(9)).result()", asyncio.InvalidStateError, "block_on(task) waits for"),
+    (
+        "async def main():\n    return io.spawn(work()).result()\nblock_on(main(), io)",
+        asyncio.InvalidStateError,
+        "`await` it in a coroutine",
+    ),
+    (
+        "async def main():\n    wait_while(True)\nrun(main())",
+        TypeError,
+        "takes a function, not True",
+    ),
+    (
+        "async def main():\n    wait_while(work)\nrun(main())",
+        TypeError,
+        "wait_while takes a plain function, and work is async",
+    ),
+]
+
+TASKS: list[Row] = [
+    ("io.spawn(work)", TypeError, "a coroutine was expected, got the function work: call it, work"),
+    ("io.spawn(lambda: work())", TypeError, "got the function <lambda>: call it"),
+    ("io.spawn(plain())", TypeError, "got None, which a plain `def` may have returned"),
+    (
+        "async def main():\n    me = create_task(work())\n    await me; me.wake()\nrun(main())",
+        homebound.NotSuspended,
+        "is finished, and only a task in suspend() can be entered or woken",
+    ),
+    ("asyncio.run(suspend())", homebound.ContextError, "make the task with homebound.create_task"),
+    (
+        "async def main():\n    await move_to(None)\nrun(main())",
+        TypeError,
+        "move_to() takes an AioContext or an IOThread, got None",
+    ),
+    ("on(IOThreadPool(2))", TypeError, "pool.next() is one of them"),
+    ("io.context.call_soon(work())", TypeError, "work is async: spawn(work()) runs it"),
+    ("io.context.call_soon(plain())", TypeError, "call_soon takes a function, not None"),
+    ("io.context.bottom_half(work)", TypeError, "bottom_half takes a plain function, and work is"),
+    (
+        "AioContext.attach(None)",
+        TypeError,
+        "AioContext.attach takes or makes an asyncio event loop",
+    ),
+]
+
+THREADS: list[Row] = [
+    ("io.start()", homebound.ContextError, "IOThread 'io' was started before; make another one"),
+    ("block_on(work(), IOThread('a'))", homebound.ContextError, "has no context before start()"),
+    ("io.stop(); io.spawn(work())", homebound.ContextClosed, "<AioContext 'io' closed> has ended"),
+    (
+        "async def main():\n    io.stop()\nblock_on(main(), io)",
+        homebound.WouldDeadlock,
+        "the thread that is to end; call it in another thread",
+    ),
+    ("io.stop('5')", TypeError, TIMEOUT),
+    ("IOThread(3)", TypeError, "the name is 3; it must be a str; IOThreadPool(3) makes 3 threads"),
+    (
+        "IOThread(loop_factory=io.context.loop)",
+        TypeError,
+        "is called to make the loop, as asyncio.n",
+    ),
+    ("IOThread(loop_factory=plain).start()", TypeError, "makes an asyncio event loop, got None"),
+    (
+        "Background(loop_factory=io.context.loop)",
+        TypeError,
+        "Background: loop_factory is called to",
+    ),
+    ("IOThreadPool('2')", TypeError, "IOThreadPool: n is '2'; it must be a whole number"),
+    (
+        "pool = IOThreadPool(1, name='web')\nwith pool: pass\nwith pool: pass",
+        homebound.ContextError,
+        "<IOThreadPool 'web' 1 ended> was started before; make another one",
+    ),
+    ("IOThreadPool(1).spawn(work())", homebound.ContextError, "call that, or begin a `with` block"),
+    ("WorkerPool(0)", ValueError, "WorkerPool: max_threads is 0; it must be at least 1"),
+    ("WorkerPool('2')", TypeError, "WorkerPool: max_threads is '2'; it must be a whole number"),
+    ("WorkerPool(1).submit(work)", TypeError, "WorkerPool.submit calls a blocking function, and"),
+    ("WorkerPool(1).submit(plain())", TypeError, "got None, perhaps the result of a call"),
+    (
+        "async def main():\n    await to_worker(plain())\nrun(main())",
+        TypeError,
+        "to_worker takes a function and its arguments, and calls it itself; got None",
+    ),
+    (
+        "async def main():\n    await run_in(ProcessPoolExecutor, plain)\nrun(main())",
+        TypeError,
+        "run_in takes a concurrent.futures.Executor, got the class ProcessPoolExecutor",
+    ),
+    ("VCPU(plain, 0)", TypeError, "VCPU: index is"),
+    ("VCPU(0, None)", TypeError, "VCPU: execute takes a function, not None"),
+    (
+        "Background('b').sync(work())",
+        TypeError,
+        "got the coroutine work(); Background.block_on wai",
+    ),
+    (
+        "with big_lock, big_lock: pass",
+        homebound.WouldDeadlock,
+        "this thread holds the big lock alr",
+    ),
+]
+
+LOCKS: list[Row] = [
+    ("Lock().release()", RuntimeError, "`await lock.acquire()` in a task, lock.acquire_sync() in"),
+    ("Lock().acquire(timeout=1)", TypeError, "acquire() got an unexpected keyword argument"),
+    ("lock = Lock(); lock.acquire_sync(); lock.acquire_sync('5')", TypeError, TIMEOUT),
+    ("Condition(threading.Lock())", TypeError, "it must be a homebound.Lock"),
+    ("Condition().notify()", RuntimeError, "in `async with condition:`, or in a thread"),
+    ("Semaphore(-1)", ValueError, "Semaphore: the initial value is -1; it must be at least 0"),
+    ("Barrier('2')", TypeError, "Barrier: parties is '2'; it must be a whole number"),
+    ("Queue('3')", TypeError, "Queue: maxsize is '3'; it must be a number"),
+    (
+        "queue = Queue(name='jobs')\nqueue.shutdown()\nqueue.put_nowait(1)",
+        homebound.QueueShutDown,
+        "Queue 'jobs' was shut down: it takes no more items",
+    ),
+    (
+        "queue = Queue(name='jobs')\nqueue.shutdown()\nqueue.get_sync()",
+        homebound.QueueShutDown,
+        "Queue 'jobs' was shut down, and has no more items",
+    ),
+    ("import copy; copy.copy(Lock())", TypeError, "share it, or make another Lock"),
+]
+
+REST: list[Row] = [
+    ("watch_stalls('1')", TypeError, "watch_stalls: threshold is a number of seconds, not '1'"),
+    ("watch_stalls(report='x')", TypeError, "watch_stalls: report takes a function, not 'x'"),
+    ("dump('hang.txt')", TypeError, "dump takes an open file, not the path 'hang.txt'"),
+    ("dump_on('SIGUSR1')", TypeError, "takes a signal's number, as signal.SIGUSR1 is, not"),
+    ("block.MemoryDisk('1G')", TypeError, "the size is '1G'; it must be a number of bytes"),
+    ("block.FileDisk('absent.img')", homebound.block.ImageError, "there is no such file"),
+    ("NBDServer('raw.img')", TypeError, "to serve an image, open it: FileDisk('raw.img')"),
+    ("NBDDisk('nbd://localhost')", TypeError, "NBDDisk is made by `await NBDDisk.connect(uri)`"),
+    (
+        "async def main():\n    await NBDDisk.connect('http://localhost')\nrun(main())",
+        URIError,
+        "http:// is not one of nbd://, nbds://, nbd+unix://, nbds+unix://",
+    ),
+]
+
+
+async def work() -> None:
+    await asyncio.sleep(0)
+
+
+def plain(*_args: object) -> None:
+    """Return nothing."""
+
+
+async def numbers() -> Any:
+    yield 1
+
+
+NAMES = {name: getattr(homebound, name) for name in homebound.__all__} | {
+    "NBDDisk": NBDDisk,
+    "NBDServer": NBDServer,
+    "ProcessPoolExecutor": ProcessPoolExecutor,
+    "ThreadPoolExecutor": ThreadPoolExecutor,
+    "asyncio": asyncio,
+    "block": homebound.block,
+    "numbers": numbers,
+    "plain": plain,
+    "threading": threading,
+    "work": work,
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "text"), RUNNING + WAITING + TASKS + THREADS + LOCKS + REST
+)
+@pytest.mark.filterwarnings("ignore:coroutine 'acquire' was never awaited:RuntimeWarning")
+def test_it_says_what_is_wrong_and_what_to_do(
+    program: str, kind: type[BaseException], text: str, io: homebound.IOThread
+):
+    with pytest.raises(kind) as caught:
+        exec(textwrap.dedent(program), NAMES | {"io": io})
+    said = str(caught.value)
+    assert text in said
+    assert len(said) <= LONGEST
+    assert not PRIVATE.search(said)
+    assert homebound.run(asyncio.sleep(0, "went on")) == "went on"
+
+
+def test_there_are_fifty():
+    assert len(RUNNING + WAITING + TASKS + THREADS + LOCKS + REST) >= 50
+
+
+# What hangs, and is reported while `watch_stalls` or asyncio's debug mode watches.
+
+
+async def nested_in_a_task(lock: homebound.Lock) -> None:
+    async with lock, lock:
+        pass
+
+
+async def nested_in_a_call(lock: homebound.Lock) -> None:
+    with lock, lock:
+        pass
+
+
+@pytest.mark.parametrize("wrong", [nested_in_a_task, nested_in_a_call])
+def test_a_lock_acquired_again_is_reported_by_name(wrong: Any, io: homebound.IOThread):
+    told = threading.Event()
+    stalls: list[homebound.Stall] = []
+
+    def report(stall: homebound.Stall) -> None:
+        if stall.kind == "deadlock":
+            stalls.append(stall)
+            told.set()
+
+    with homebound.watch_stalls(0.05, report=report):
+        task = io.spawn(wrong(homebound.Lock(name="db")), name="owner")
+        told.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            homebound.block_on(task)
+    assert "the Lock 'db' is held by task 'owner'" in stalls[0].message
+    assert "a Lock is not recursive: its holder must not acquire it again" in str(stalls[0])
+
+
+async def waits_for_it(lock: Any) -> None:
+    with lock:
+        pass
+
+
+def test_a_lock_of_threading_that_blocks_a_home_is_reported(io: homebound.IOThread):
+    told = threading.Event()
+    stalls: list[homebound.Stall] = []
+    lock = threading.Lock()
+    with (
+        lock,
+        homebound.watch_stalls(0.05, report=lambda stall: (stalls.append(stall), told.set())),
+    ):
+        task = io.spawn(waits_for_it(lock))
+        told.wait()
+    homebound.block_on(task)
+    assert "context 'io': thread 'io' blocks in one iteration" in stalls[0].message
+    assert "with lock:" in stalls[0].stacks
