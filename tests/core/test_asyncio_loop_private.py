@@ -123,6 +123,25 @@ def test_a_closed_loop(loop: Any):
     assert loop._closed is True
 
 
+def test_a_loop_is_closed_although_its_sockets_were_first(loop: Any):
+    """The garbage collector may finalise both before the loop; asyncio's own fails then."""
+    ours: Any = homebound.new_event_loop()
+    selector = ours._selector
+    pair = ours._ssock, ours._csock
+    pair[0].close()
+    ours.close()
+    assert ours.is_closed()
+    assert [end.fileno() for end in pair] == [-1, -1]
+    assert (ours._ssock, ours._csock, ours._selector) == (None, None, None)
+    assert selector.get_map() is None
+
+    loop._remove_reader(loop._ssock.fileno())
+    loop._ssock.close()
+    with pytest.raises(ValueError, match="-1"):
+        loop._close_self_pipe()
+    loop._ssock = loop._csock.dup()  # so that it can be closed
+
+
 def test_a_running_loop(loop: Any):
     loop._check_running()
     loop._thread_id = threading.get_ident()

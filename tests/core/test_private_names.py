@@ -63,6 +63,7 @@ REPLACED_OF_LOOP = {
     "_check_closed",
     "_check_running",
     "_check_thread",
+    "_close_self_pipe",
     "_make_datagram_transport",
     "_make_read_pipe_transport",
     "_make_socket_transport",

@@ -104,6 +104,15 @@ def test_it_is_collected_with_its_tasks(
     assert no_leaks.open_files().keys() <= before.keys()
 
 
+def test_many_are_collected_in_any_order(unclosed: list[str]):
+    """Without a GIL, a loop may be finalised after its sockets, which were collected with it."""
+    before = no_leaks.open_files()
+    dropped = [Dropped(await_future([]), await_sleep([])) for _ in range(20)]
+    until(lambda: gc.collect() >= 0 and all(each.gone() for each in dropped))
+    assert len(unclosed) == 20
+    assert no_leaks.open_files().keys() <= before.keys()
+
+
 def test_one_that_never_ran_is_collected_once_there_is_another(unclosed: list[str]):
     dropped = Dropped(await_future([]), run=False)
     homebound.new_event_loop().close()

@@ -24,6 +24,7 @@ from asyncio.base_events import (  # type: ignore[attr-defined]
 )
 from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
 from asyncio.log import logger
+from contextlib import suppress
 from inspect import signature
 from itertools import filterfalse
 from operator import attrgetter
@@ -146,11 +147,21 @@ class InheritedLoop(HearingLoop, GeneratorLoop, DebuggedLoop):
     def _drop_signal(self) -> None:
         """Drop the signal as the loop closes; a thread about to set it still refers to it."""
         if self._epoll is not None:
-            self._epoll.unregister(self.signal.fd)
+            with suppress(OSError):  # collected together, they are finalised in any order
+                self._epoll.unregister(self.signal.fd)
         else:
             self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
         self.signal = None  # type: ignore[assignment]
         self._look = _see_nothing  # a bound method would be a reference cycle
+
+    def _close_self_pipe(self) -> None:
+        try:
+            super()._close_self_pipe()  # type: ignore[misc]
+        except ValueError:  # collected together, the sockets were finalised before the loop
+            for end in (self._ssock, self._csock):
+                if end is not None:
+                    end.close()
+            self._ssock = self._csock = None
 
     def close_in_child(self, mailbox: deque[Entry]) -> None:
         """Close it in a forked process, without touching what it shares with the parent's loop.

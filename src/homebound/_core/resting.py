@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MANY = 1000  # unfinished tasks in the process: with more, it takes milliseconds to read them all
 _SPARED = 20  # how many times as long as that took none of them is read again
+_MOST_SPARED = 1.0  # seconds; the thread that read them may have had no processor meanwhile
 
 
 class _Pace:
@@ -59,7 +60,7 @@ def rest(kind: type[Any], *contexts: AioContext) -> None:
                 context._vacate()
     if len(record) > _MANY:
         ended = monotonic()
-        _pace.again_at = ended + _SPARED * (ended - begun)
+        _pace.again_at = ended + min(_SPARED * (ended - begun), _MOST_SPARED)
 
 
 def _rest_at(context: AioContext, record: list[Any]) -> None:
