@@ -71,6 +71,25 @@ def test_program(folder: str, tmp_path: Path):
     assert done.stdout == shown["output"]
 
 
+@pytest.mark.slow
+def test_load_test():
+    """Each contender answers; the figures in the README are of longer runs."""
+    skip_unless_it_can_run("asgi_threads")
+    program = ["asgi_threads/load_test.py", "--cores", "2", "--runs", "1", "--seconds", "0.1"]
+    done = subprocess.run(
+        [sys.executable, *program],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    rates = re.findall(r"^(\w+), .*: ([1-9]\d*) messages/s ", done.stdout, re.MULTILINE)
+    assert [kind for kind, _ in rates] == ["echo"] * 4 + ["chat"] * 2
+
+
 def test_each_folder_has_a_readme_and_a_test():
     folders = {each.name for each in EXAMPLES.iterdir() if each.is_dir()} - {"__pycache__"}
     assert folders == {*PROGRAMS, *ELSEWHERE}
