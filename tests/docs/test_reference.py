@@ -105,6 +105,13 @@ def test_functions_say_where_they_may_be_called(name: str):
         assert "Called from: **" in SECTIONS[name]
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_members_say_where_they_may_be_called(name: str):
+    _, *entries = re.split(r"^### ", SECTIONS[name], flags=re.MULTILINE)
+    untagged = [each.partition("\n")[0] for each in entries if "Called from: **" not in each]
+    assert not untagged
+
+
 def test_named_members():
     """Those that readers have missed."""
     wanted = {

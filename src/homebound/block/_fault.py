@@ -147,6 +147,8 @@ class FaultDisk(Filter):
     Traceback (most recent call last):
     ...
     homebound.block.DiskError: No space left on device (on purpose)
+
+    Called from: any thread.
     """
 
     def __init__(self, disk: Disk, rules: Iterable[Fault | Mapping[str, Any]]) -> None:

@@ -49,6 +49,8 @@ class FileDisk(BlockingDisk):
     ...             return await disk.read(4095, 7)
     >>> homebound.run(main())
     bytearray(b'\x00hello\x00')
+
+    Called from: any thread.
     """
 
     shared_cache = True  # all go through one page cache, and fdatasync is about the whole file

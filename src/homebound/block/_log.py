@@ -44,6 +44,8 @@ class LogDisk(Filter):
     >>> line = json.loads(stream.getvalue())
     >>> line["command"], line["offset"], line["length"], line["result"]
     ('write', 4096, 5, 'ok')
+
+    Called from: any thread.
     """
 
     def __init__(self, disk: Disk, stream: _Stream) -> None:

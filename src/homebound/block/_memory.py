@@ -38,6 +38,8 @@ class MemoryDisk(Disk):
     ...         return await disk.read((1 << 39) - 1, 7)
     >>> homebound.run(main())
     bytearray(b'\x00hello\x00')
+
+    Called from: any thread.
     """
 
     shared_cache = True  # there is no cache at all

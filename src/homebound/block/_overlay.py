@@ -70,6 +70,8 @@ class OverlayDisk(Disk):
     ...         return await disk.read(4095, 5), await base.read(4095, 5), disk.info.data
     >>> homebound.run(main())
     (bytearray(b'hello'), bytearray(b'\x00\x00\x00\x00\x00'), 8192)
+
+    Called from: any thread.
     """
 
     shared_cache = True

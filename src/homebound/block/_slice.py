@@ -27,6 +27,8 @@ class SliceDisk(Filter):
     ...         return await disk.read(4097, 5)
     >>> homebound.run(main())
     bytearray(b'hello')
+
+    Called from: any thread.
     """
 
     def __init__(self, disk: Disk, offset: int, size: int) -> None:

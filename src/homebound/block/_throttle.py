@@ -69,6 +69,8 @@ class ThrottleDisk(Filter):
     ...     homebound.run(main())
     ...     clock.now()
     10.0
+
+    Called from: any thread.
     """
 
     def __init__(

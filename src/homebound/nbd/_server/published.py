@@ -44,6 +44,8 @@ class Export:
     >>> from homebound.nbd import Export, NBDServer
     >>> disk = MemoryDisk(1 << 20)
     >>> server = NBDServer({"spare": Export(disk, "nothing on it yet", read_only=True)})
+
+    Called from: any thread.
     """
 
     disk: Disk

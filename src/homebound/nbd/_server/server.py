@@ -89,6 +89,8 @@ class NBDServer:
     ...             return server.stats().clients
     >>> homebound.run(main())
     0
+
+    Called from: any thread.
     """
 
     def __init__(  # noqa: PLR0913  (options, by keyword)
@@ -158,7 +160,10 @@ class NBDServer:
 
     @property
     def uris(self) -> list[str]:
-        """The URIs of the default export, or else of the first one, an address each."""
+        """The URIs of the default export, or else of the first one, an address each.
+
+        Called from: any thread.
+        """
         return list(self._uris)
 
     def stats(self) -> ServerStats:
