@@ -83,8 +83,7 @@ TASKS: list[Row] = [
         "move_to() takes an AioContext or an IOThread, got None",
     ),
     ("on(IOThreadPool(2))", TypeError, "pool.next() is one of them"),
-    ("io.context.call_soon(work())", TypeError, "work is async: spawn(work()) runs it"),
-    ("io.context.call_soon(plain())", TypeError, "call_soon takes a function, not None"),
+    ("io.context.bottom_half(plain())", TypeError, "bottom_half takes a function, not None"),
     ("io.context.bottom_half(work)", TypeError, "bottom_half takes a plain function, and work is"),
     (
         "AioContext.attach(None)",
@@ -245,6 +244,24 @@ def test_it_says_what_is_wrong_and_what_to_do(
     assert len(said) <= LONGEST
     assert not PRIVATE.search(said)
     assert homebound.run(asyncio.sleep(0, "went on")) == "went on"
+
+
+@pytest.mark.parametrize(
+    ("callback", "said"),
+    [
+        (lambda: waits_for_it(None), "waits_for_it is async: spawn(waits_for_it()) runs it"),
+        (lambda: None, "call_soon takes a function, not None"),
+    ],
+)
+def test_what_call_soon_cannot_call_is_reported_by_the_loop(
+    io: homebound.IOThread, callback: Any, said: str
+):
+    told: list[dict[str, Any]] = []
+    io.context.loop.set_exception_handler(lambda _, about: told.append(about))
+    io.context.call_soon(callback())
+    homebound.block_on(asyncio.sleep(0), io)
+    assert isinstance(told[0]["exception"], TypeError)
+    assert said in str(told[0]["exception"])
 
 
 def test_there_are_fifty():

@@ -28,9 +28,9 @@ from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import thread_name
 from .chain import Chain
-from .coroutines import check_callback, shown
+from .coroutines import shown
 from .current import current_context, here
-from .entries import BottomHalf, Posted, PostedWithArgs, was_emptied
+from .entries import BottomHalf, Posted, PostedWithArgs, reason, was_emptied
 from .foreign_loops import abandon, check_loop, context_of, make_tasks_of
 from .stand_in import StandIn
 
@@ -322,8 +322,6 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
-        if not callable(callback):
-            check_callback("call_soon", callback)
         if args:
             entry: Posted = PostedWithArgs()
             entry._args = args  # type: ignore[attr-defined]
@@ -393,9 +391,9 @@ class AioContext(Chain):
         """Pass an exception of an entry to the loop's exception handler, and go on."""
         if was_emptied(error):
             return
-        self.loop.call_exception_handler(
-            {"message": f"Exception in {entry!r} of {self!r}", "exception": error}
-        )
+        error = reason(entry, error)
+        about = {"message": f"Exception in {entry!r} of {self!r}", "exception": error}
+        self.loop.call_exception_handler(about)
 
     def _woken_by_post(self, posts: int) -> None:
         self._wakeups += 1
