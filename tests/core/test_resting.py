@@ -12,6 +12,8 @@ import pytest
 
 import homebound
 from homebound import AioContext, IOThread, block_on
+from homebound._core.resting import _pace
+from homebound._os.clock import monotonic
 from homebound.testing import no_leaks, until
 
 if TYPE_CHECKING:
@@ -67,6 +69,12 @@ def unclosed() -> Iterator[list[str]]:
         yield texts
         # A coroutine may be collected before the task that never began it.
         assert all("unclosed event loop" in text or "never awaited" in text for text in texts)
+
+
+@pytest.fixture(autouse=True)
+def _is_read_at_once() -> None:
+    """Wait until a stop reads the record, also after a test with thousands of tasks."""
+    until(lambda: monotonic() > _pace.again_at)
 
 
 class Dropped:
