@@ -200,6 +200,30 @@ def test_ctrl_c_cancels_the_call_and_waits_for_its_cleanup():
     assert lines == ["cleaned up", "interrupted"]
 
 
+def test_an_exception_of_a_signal_handler_cancels_the_call():
+    """Celery's soft time limit is one."""
+    lines = run("""
+    class Limit(Exception):
+        pass
+
+    def handler(*_):
+        raise Limit
+
+    def limit():
+        began.wait()
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    signal.signal(signal.SIGUSR1, handler)
+    threading.Thread(target=limit).start()
+    try:
+        background.call(slow)
+    except Limit:
+        print("limited")
+    assert background.call(answer) == os.getpid()
+    """)
+    assert lines == ["cleaned up", "limited"]
+
+
 def test_ctrl_c_as_it_starts():
     lines = run("""
     interrupted = threading.Event()

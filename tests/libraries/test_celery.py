@@ -18,6 +18,7 @@ pytest.importorskip("celery")
 APP = """
 import asyncio, os, homebound
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 
 app = Celery(
     "tasks",
@@ -41,11 +42,30 @@ afetch(0)  # as the module is imported, in the parent of the workers
 @app.task
 def fetch(number):
     return afetch(number)
+
+ended = []
+
+@background.sync
+async def astay():
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        ended.append("cancelled")
+
+@app.task(soft_time_limit=1)
+def stay():
+    try:
+        astay()
+    except SoftTimeLimitExceeded:
+        afetch(0)  # this worker's home goes on
+        return ended
 """
 CLIENT = """
 import os, sys
-from tasks import fetch
+from tasks import fetch, stay
 
+left = stay.delay().get(timeout=40, interval=0.05)
+assert left == ["cancelled"], left
 results = [fetch.delay(number).get(timeout=40, interval=0.05) for number in range(4)]
 assert [number for _, number in results] == [0, 1, 2, 3], results
 assert os.getpid() not in {pid for pid, _ in results}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._errors import ContextClosed
 from .task import Task
 from .task_interface import CANCEL
 
@@ -27,14 +28,17 @@ def make_task(coro: Coroutine[Any, Any, Any], home: AioContext) -> Task[Any]:
 def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
     """Post a task of `make_task`; Ctrl-C meanwhile cancels it, and is returned.
 
-    For a thread that will wait for the cleanup. Called from: any thread.
+    So is another exception of a signal handler, unless it could be the post's own, which may have
+    left the task out. For a thread that will wait for the cleanup. Called from: any thread.
     """
     push = home._ready.append
     try:
         push(task)  # the first call in here: an interrupt finds it queued
         if home._bell:
             home._ring(task)
-    except (KeyboardInterrupt, SystemExit) as error:
+    except (ContextClosed, MemoryError, OSError, RuntimeError):
+        raise
+    except BaseException as error:  # noqa: BLE001  (raised by the caller, after the cleanup)
         task.cancel()
         return error
     return None

@@ -110,9 +110,9 @@ def block_on(
     context it is queued, and the thread sleeps. A thread that runs an attached foreign loop sleeps,
     too, for any context but its own, and its loop stands still meanwhile. `timeout` (seconds)
     cancels it, waits for its cleanup (unless no thread runs its loop), and raises TimeoutError;
-    Ctrl-C does the same with KeyboardInterrupt. Raises WouldDeadlock in one I/O thread for another,
-    and for the task that calls it; ContextClosed if the context has ended, ContextError if there is
-    none.
+    Ctrl-C does the same with KeyboardInterrupt, and in a sleeping thread so does any exception of a
+    signal handler. Raises WouldDeadlock in one I/O thread for another, and for the task that calls
+    it; ContextClosed if the context has ended, ContextError if there is none.
 
     >>> import homebound
     >>> async def answer():
@@ -340,12 +340,13 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
         except BaseException:  # refused, or interrupted before
             never_posted(task)
             raise
-    # From now on every call is in the `try`: Ctrl-C finds the task queued, and must cancel it.
+    # From now on every call is in the `try`: Ctrl-C finds the task queued, and must cancel it. So
+    # does any exception of a signal handler, such as the soft time limit of a Celery worker.
     while interrupt is None or not runs_nowhere(task):
         try:
             expired = _sleep_until_done(task, timeout if interrupt is None else None)
             break
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:  # noqa: BLE001  (raised once the task has ended)
             interrupt = error
             task.cancel()
     if interrupt is not None:
