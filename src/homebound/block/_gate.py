@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.context import whereabouts
 from .._errors import WouldDeadlock
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .._sync.waiters import Waiter
+
+
+T = TypeVar("T")
 
 
 class Request:
@@ -363,6 +366,15 @@ def counted_operation(operation: Any) -> Any:
 
     request._homebound_counted = True  # type: ignore[attr-defined]
     return request
+
+
+def self_counted(operation: T) -> T:
+    """Mark an operation that passes the gate itself, so that it is not made a request here.
+
+    It may do so with `enter` and `leave` alone if nothing that it calls is an operation of a disk.
+    """
+    operation._homebound_counted = True  # type: ignore[attr-defined]
+    return operation
 
 
 def counted_attempt(attempt: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...block import DiskError
@@ -13,6 +14,7 @@ from .._protocol.wire import Command, Error
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
 # What a server's error value is here; any other is EINVAL ("Error values").
 _NUMBERS: dict[int, int] = {
@@ -44,28 +46,23 @@ class Place(Enum):
     ENDED = "ended"
 
 
+_ENDED = Place.ENDED
+
+
 class Call(Request):
     """A request of a task. The home writes it, once it is in the inbox, but for the future."""
-
-    __slots__ = ("channel", "failure", "future", "loop", "names", "place", "repeat_until", "since")
 
     # The loop of the task, and what it waits for: replaced by the task when it is cancelled, before
     # the home is told so.
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
     channel: Any  # that it is in: sent, or waiting
-
-    def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Make it ready for the inbox; return the future to await."""
-        self.loop = loop
-        self.future = loop.create_future()
-        self.place = Place.INBOX
-        self.failure: OSError | None = None  # why there is no reply
-        self.names: dict[int, str] = {}  # of the contexts in `extents`
-        # Until when it is sent again; None: it has lost no connection yet. In the home's time.
-        self.repeat_until: float | None = None
-        self.since = 0.0  # when it was sent; 0.0 without a request_timeout
-        return self.future
+    place = Place.INBOX
+    failure: OSError | None = None  # why there is no reply
+    names: Mapping[int, str] = MappingProxyType({})  # of the contexts in `extents`
+    # Until when it is sent again; None: it has lost no connection yet. In the home's time.
+    repeat_until: float | None = None
+    since = 0.0  # when it was sent; 0.0 without a request_timeout
 
     @property
     def changes(self) -> bool:
@@ -74,8 +71,9 @@ class Call(Request):
 
     def end(self, home: asyncio.AbstractEventLoop, failure: OSError | None = None) -> None:
         """Have the task go on, at its home. Home only."""
-        self.place = Place.ENDED
-        self.failure = failure
+        self.place = _ENDED
+        if failure is not None:
+            self.failure = failure
         future = self.future
         if self.loop is home:
             if not future.done():

@@ -38,6 +38,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+_LIVE, _SENT = State.LIVE, Place.SENT
+
+
 class Channel:
     """One connection of a disk, and what becomes of its requests when it breaks. Home only."""
 
@@ -46,6 +49,7 @@ class Channel:
         self.state = State.LIVE
         self.link: Link = link  # the last one
         self._reader = ReplyReader(link.export.contexts, structured=link.export.structured)
+        self.in_flight = self._reader.pending
         self._outgoing = Outgoing()
         self.waiting: dict[Call, None] = {}  # in order, while WAITING
         self._cookie = 0
@@ -67,7 +71,7 @@ class Channel:
     @property
     def load(self) -> int:
         """The requests in flight."""
-        return len(self._reader.pending)
+        return len(self.in_flight)
 
     # The home.
 
@@ -113,9 +117,10 @@ class Channel:
     def take(self, call: Call) -> None:
         """Have a request sent with the next `push`, or wait, or fail, as the state is."""
         call.channel = self
+        if self.state is _LIVE:
+            self._send(call)
+            return
         match self.state:
-            case State.LIVE:
-                self._send(call)
             case State.WAITING:
                 if self._may_repeat(call):
                     self._let_wait(call)
@@ -131,10 +136,10 @@ class Channel:
         if self._changed and (failure := self._refusal(call)) is not None:
             call.end(self._client.loop, failure)
             return
-        self._cookie += 1
-        call.place = Place.SENT
-        self._outgoing.add(call.head(self._cookie), call.data)
-        self._reader.pending[self._cookie] = call
+        self._cookie = cookie = self._cookie + 1
+        call.place = _SENT
+        self._outgoing.add(call.head(cookie), call.data)
+        self._reader.pending[cookie] = call
         if self._client.request_timeout is not None:
             call.since = self._client.loop.time()
 
@@ -208,16 +213,18 @@ class Channel:
     def _end(self, ended: Iterable[object]) -> bool:
         """End requests that were answered; False if the connection is to be given up."""
         loop, broken = self._client.loop, self._reader.broken
-        stopping = False
+        used = stopping = False
         for call in ended:
             assert isinstance(call, Call)
-            if call.error == Error.ESHUTDOWN and self._client.reconnect_delay:
+            if call.error and call.error == Error.ESHUTDOWN and self._client.reconnect_delay:
                 self._reader.pending[call.cookie] = call  # to be repeated
                 stopping = True
                 continue
             if call.extents is not None:
                 call.names = self.link.export.contexts
             call.end(loop)
+            used = True
+        if used:
             self._redial.of_use()
         if broken is not None or stopping:
             self.lose(broken or OSError(errno.ESHUTDOWN, "the server is stopping"))
@@ -339,6 +346,7 @@ class Channel:
             or set(now.contexts.values()) != set(opened.contexts.values())
         )
         self._reader = ReplyReader(now.contexts, structured=now.structured)
+        self.in_flight = self._reader.pending
         self._outgoing = Outgoing()
         self.state = State.LIVE
         if self._over is not None:

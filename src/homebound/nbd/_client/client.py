@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import errno
+from asyncio import get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from .uri import Target
 
 _LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
-# Requests of the home that are sent without waiting for more: the server is to have work while the
-# loop makes the rest of them.
-_TOGETHER = 4
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -52,7 +50,7 @@ class Client:
         self._pool = WorkerPool(connections, idle_timeout=_IDLE, name="nbd-connect")
         # Under the guard, which is held for a few lines: the home, and whether all is over.
         self._guard: Any = _thread.allocate_lock()
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = get_running_loop()
         self.closed = False
         self._inbox: deque[Call] = deque()  # its own lock
         self._told = False  # the home is to look into the inbox; see above
@@ -68,7 +66,7 @@ class Client:
 
     async def open(self, seconds: float) -> Link:
         """Connect, and try again until `seconds` have passed. Raises ConnectError."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         deadline, pause = loop.time() + seconds, 0.1
         longest = 1.0 if self.target.path else 16.0
         failure: ConnectError | None = None
@@ -88,7 +86,7 @@ class Client:
                 raise failure
 
     async def _attempt_here(self, seconds: float) -> Attempt:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         ended = loop.create_future()
 
         def done(_: Attempt) -> None:
@@ -128,14 +126,10 @@ class Client:
         """Have a request sent; wait for its reply. Raises OSError if it has failed."""
         if self.closed:
             raise DiskClosed(self)
-        loop = asyncio.get_running_loop()
-        future = call.begin(loop)
+        call.loop = loop = get_running_loop()
+        call.future = future = loop.create_future()
         self._inbox.append(call)
-        if (
-            loop is self.loop
-            and self._attached
-            and (len(self._inbox) >= _TOGETHER or not any(map(_load, self.channels)))
-        ):
+        if loop is self.loop and self._attached and len(self._inbox) > self._held_back():
             self._look()
         elif not self._told:
             self._told = True
@@ -150,9 +144,20 @@ class Client:
             raise
         call.check()
 
+    def _held_back(self) -> int:
+        """Return how many requests of the home wait for more before they are sent together.
+
+        As many as a connection has in flight at least: the server has that to do meanwhile, and
+        each system call costs more than a request does. Home only.
+        """
+        channels = self.channels
+        if len(channels) == 1:
+            return len(channels[0].in_flight)
+        return min(map(_load, channels)) * len(channels)
+
     async def _give_up(self, call: Call) -> None:
         """Forget a request whose task is cancelled, or wait for its end; it frees its buffer."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         future = call.future = loop.create_future()
         if loop is self.loop:
             self._forget(call)
@@ -169,7 +174,7 @@ class Client:
         while not (await asyncio.wait([future], timeout=_LOOK_AFTER_HOME))[0]:
             home = self.loop
             if home.is_closed():
-                self._adopt(home, asyncio.get_running_loop())
+                self._adopt(home, get_running_loop())
 
     def _forget(self, call: Call) -> None:
         """End a cancelled request, if it need not be waited for. Home only."""
@@ -188,7 +193,7 @@ class Client:
         while True:
             home = self.loop
             try:
-                running = asyncio.get_running_loop()
+                running = get_running_loop()
             except RuntimeError:
                 running = None
             try:
@@ -207,7 +212,7 @@ class Client:
 
     def _at_home(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Make a call that was posted; post it again if the home has moved meanwhile."""
-        if asyncio.get_running_loop() is self.loop:
+        if get_running_loop() is self.loop:
             callback(*args)
         else:
             self.post(callback, *args)
@@ -278,7 +283,7 @@ class Client:
 
     async def move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make `loop` the home. Requests go on: in flight, and in the inbox, in their order."""
-        here = asyncio.get_running_loop()
+        here = get_running_loop()
         moved: asyncio.Future[BaseException | None] = here.create_future()
 
         def tell(error: BaseException | None) -> None:
@@ -318,7 +323,7 @@ class Client:
             self.closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         try:
-            running = asyncio.get_running_loop()
+            running = get_running_loop()
         except RuntimeError:
             running = None
         if running is self.loop or self.loop.is_closed():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..._core.places import context_at
 from ...block import DiskClosed, DiskError, DiskReadOnly, Extent
 from ...block._extent import merged
+from ...block._gate import self_counted
 from .._protocol.chunks import extents_in
 from .._protocol.wire import (
     MAX_PAYLOAD,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 1 << 30  # bytes that one request without a payload is about
 _ZEROES = bytes(1 << 20)
+_READ = int(Command.READ)
 
 
 class NBDDisk(RemoteDisk):
@@ -148,16 +150,33 @@ class NBDDisk(RemoteDisk):
 
     # Operations.
 
+    @self_counted
     async def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` on. Raises OSError when that fails.
 
         Called from: task.
         """
-        length = len(buffer)
-        self._check(offset, length, payload=True)
-        if length:
-            target = buffer if buffer.format == "B" else buffer.cast("B")
-            await self._client.carry_out(Call(Command.READ, offset, length, target=target))
+        gate = self._gate
+        if not gate.enter():
+            await self._read_later(offset, buffer)
+            return
+        try:
+            length = len(buffer)
+            self._check(offset, length, payload=True)
+            if length:
+                target = buffer if buffer.format == "B" else buffer.cast("B")
+                await self._client.carry_out(Call(_READ, offset, length, target=target))
+        finally:
+            gate.leave()
+
+    async def _read_later(self, offset: int, buffer: memoryview) -> None:
+        """Read at a closed gate, which a request lets pass what is part of it."""
+        async with self.request():
+            length = len(buffer)
+            self._check(offset, length, payload=True)
+            if length:
+                target = buffer if buffer.format == "B" else buffer.cast("B")
+                await self._client.carry_out(Call(_READ, offset, length, target=target))
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`; with `fua` it is on stable storage on return. Raises OSError.

@@ -33,7 +33,10 @@ class Outgoing:
     def add(self, head: bytes, data: Data = b"") -> None:
         """Add a request, and its payload, which must stay as it is until it has been sent."""
         self._packed += head
-        if len(data) <= _COPIED:
+        size = len(data)
+        if not size:
+            return
+        if size <= _COPIED:
             self._packed += data
         else:
             self._close_packed()

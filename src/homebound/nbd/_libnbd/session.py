@@ -35,8 +35,6 @@ class ErrorValue:
 class Order(Request):
     """A request, and the callbacks that are told of its end."""
 
-    __slots__ = ("cause", "chunk", "completion", "extent", "number")
-
     def __init__(self, *args: Any, **fields: Any) -> None:
         super().__init__(*args, **fields)
         self.number = -1  # 0, or an errno, once it has ended

@@ -6,32 +6,28 @@ from bisect import bisect
 from typing import TYPE_CHECKING
 
 from .errors import RemoteProtocolError
-from .wire import REQUEST, Command, CommandFlag, request_head
+from .wire import REQUEST, REQUEST_MAGIC, Command, CommandFlag
 
 if TYPE_CHECKING:
     Data = bytes | bytearray | memoryview
 
+_HEAD = REQUEST_MAGIC << 32
+_pack = REQUEST.pack
 MAX_PIECES = 4096  # separate pieces of a read that may be there before the rest
 
 
 class Request:
     """One request, and what its reply has said so far."""
 
-    __slots__ = (
-        "_pieces",
-        "begun",
-        "command",
-        "cookie",
-        "data",
-        "error",
-        "error_text",
-        "extents",
-        "filled",
-        "flags",
-        "length",
-        "offset",
-        "target",
-    )
+    # Defaults, which are set for the few requests that differ: there are no slots, for these would
+    # all have to be filled, for each request.
+    begun = False  # a chunk of a structured reply has come
+    error = 0  # the first that a reply named
+    error_text = ""
+    filled = 0  # bytes at the beginning of the target that have come
+    _pieces: list[tuple[int, int]] | None = None  # what has come beyond those, in order
+    extents: dict[int, bytearray] | None = None  # by context id, as they came
+    cookie = 0
 
     def __init__(  # noqa: PLR0913  (the fields of a request)
         self,
@@ -49,24 +45,19 @@ class Request:
         self.flags = flags
         self.data: Data = data  # of a WRITE
         self.target = target  # of a READ: `length` bytes; None: its data is dropped
-        self.cookie = 0
-        self.reset()
 
     def reset(self) -> None:
         """Forget what has come of a reply: the request is to be sent again."""
-        self.begun = False  # a chunk of a structured reply has come
-        self.error = 0  # the first that a reply named
+        self.begun = False
+        self.error = self.filled = 0
         self.error_text = ""
-        self.filled = 0  # bytes at the beginning of the target that have come
-        self._pieces: list[tuple[int, int]] | None = None  # what has come beyond those, in order
-        self.extents: dict[int, bytearray] | None = None  # by context id, as they came
+        self._pieces = self.extents = None
 
     def head(self, cookie: int) -> bytes:
         """Pack it, without its payload."""
         self.cookie = cookie
-        return REQUEST.pack(
-            request_head(self.command, self.flags), cookie, self.offset, self.length
-        )
+        head = _HEAD | self.flags << 16 | self.command
+        return _pack(head, cookie, self.offset, self.length)
 
     def fail(self, error: int, text: str) -> None:
         """Take an error; the first one counts."""

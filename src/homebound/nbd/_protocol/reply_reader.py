@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RECEIVE = 128 << 10  # bytes of the receive buffer
 DIRECT = 16 << 10  # the rest of a payload that is received into its target
+_READ = int(Command.READ)
 _SIMPLE = SIMPLE_REPLY.size
 _CHUNK = CHUNK.size
 _DATA = DATA_CHUNK.size
@@ -125,6 +126,8 @@ class ReplyReader:
             if rest < _SIMPLE:
                 return
             head, cookie = unpack(buffer, start)
+            if head == _DATA_LAST and rest >= _DATA and self._take_whole(cookie, rest, ended):
+                continue
             magic = head >> 32
             if magic == STRUCTURED_REPLY_MAGIC and self._structured:
                 if rest < _CHUNK or not self._begin_chunk(head, cookie, rest, ended):
@@ -159,6 +162,31 @@ class ReplyReader:
         ended.append(request)
 
     # Structured replies.
+
+    def _take_whole(self, cookie: int, rest: int, ended: list[Request]) -> bool:
+        """Take the whole reply to a READ, in one chunk that is all there: most are."""
+        start, request = self._start, self.pending.get(cookie)
+        _, _, length, offset = DATA_CHUNK.unpack_from(self._buffer, start)
+        if (
+            request is None
+            or request.command != _READ
+            or request.begun
+            or request.offset != offset
+            or request.length != length - 8
+            or rest < _CHUNK + length
+            or not self._structured
+        ):
+            return False
+        begin = start + _DATA
+        self._start = end = start + _CHUNK + length
+        target = request.target
+        if target is not None:  # else the request was given up
+            target[:] = self._buffer[begin:end]
+        request.begun = True
+        request.filled = request.length
+        del self.pending[cookie]
+        ended.append(request)
+        return True
 
     def _begin_chunk(self, head: int, cookie: int, rest: int, ended: list[Request]) -> bool:
         """Take a chunk, or the beginning of one; False if more bytes are needed."""
