@@ -12,11 +12,11 @@ from ._facts import CAPABILITIES
 from ._info import InfoJob
 from ._map import ALLOCATION
 from ._places import is_uri
-from ._types import PLACE, TEXT
+from ._types import DISK, TEXT
 
 
 @click.command()
-@click.argument("spec", metavar="DISK", type=PLACE, required=False)
+@click.argument("spec", metavar="DISK", type=DISK, required=False)
 @click.option(
     "--map",
     "context",
@@ -55,7 +55,7 @@ def info(  # noqa: PLR0913  (one parameter an option)
     if spec is None:  # `--map DISK`: the context is optional, and click has taken DISK for it
         if context is None:
             raise click.UsageError("DISK is missing")
-        spec, context = context, ALLOCATION
+        spec, context = DISK.convert(context, None, ctx), ALLOCATION
     if sum((context is not None, lists, can is not None)) > 1:
         raise click.UsageError("--map, --list and --can are three questions; ask one")
     if lists and not is_uri(spec):

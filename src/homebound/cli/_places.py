@@ -44,6 +44,14 @@ def check_place(spec: str) -> str:
     return check_spec(spec)
 
 
+def check_disk(spec: str) -> str:
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk, or is a stream."""
+    if spec == STREAM:
+        text = f"{STREAM!r} is a stream, not a disk; store it first: homebound copy {STREAM} IMAGE"
+        raise ValueError(text)
+    return check_place(spec)
+
+
 def is_plain_file(spec: str) -> bool:
     """Return whether `spec` is the path of a regular file, or of nothing yet."""
     if _PREFIX.match(spec):
@@ -97,8 +105,16 @@ def _make_file(path: str, size: int, source: str) -> None:
     except DiskError:
         raise
     except OSError as error:
-        number = error.errno or errno.EIO
-        raise ImageError(number, f"cannot create {path!r}: {error.strerror or error}") from error
+        raise not_created(path, error) from error
+
+
+def not_created(path: str, error: OSError) -> ImageError:
+    """Return the error for a file that cannot be made."""
+    words = error.strerror or str(error)
+    directory = os.path.dirname(path)  # noqa: PTH120  (a Path would not keep bytes)
+    if error.errno == errno.ENOENT and not os.path.isdir(directory):  # noqa: PTH112
+        words = f"there is no directory {directory!r}"
+    return ImageError(error.errno or errno.EIO, f"cannot create {path!r}: {words}")
 
 
 def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
