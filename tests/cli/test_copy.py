@@ -260,3 +260,16 @@ def read(offset, length):
     assert process.returncode == 130
     assert "interrupted; a request that does not end was given up" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_target_of_another_format_is_kept(source: Path, tmp_path: Path, *, stream: bool):
+    target = tmp_path / "disk.qcow2"
+    old = b"QFI\xfb\0\0\0\x03" + bytes(1000)
+    target.write_bytes(old)
+    text = f"DST '{target}' is a qcow2 image, and would become a raw one"
+    assert text in fail("copy", "-" if stream else source, target)
+    assert target.read_bytes() == old
+    if not stream:
+        succeed("copy", source, target, "--format", "raw", "--json")
+        assert target.read_bytes() == source.read_bytes()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
+from ..block._probe import RAW, probe
 from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ..nbd._client.uri import parse_uri
@@ -90,6 +91,19 @@ def check_different(source: str, target: str) -> None:
         return
     if same:
         raise CommandError(f"SRC and DST are the same file, {target!r}")
+
+
+def check_replaced(path: str) -> None:
+    """Raise CommandError if a copy would replace an image of another format by a raw one."""
+    try:
+        found = probe(path)
+    except OSError:
+        return  # there is none, or opening it tells what is wrong
+    if found != RAW:
+        raise CommandError(
+            f"DST {path!r} is a {found} image, and would become a raw one; "
+            "write to another file, or replace it: --format raw"
+        )
 
 
 def _make_file(path: str, size: int, source: str) -> None:
