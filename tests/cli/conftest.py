@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TIMEOUT = 30
 SERVE = [sys.executable, "-m", "homebound", "serve"]
+
+
+_NBD = Path(__file__).parents[1] / "nbd" / "certificates.py"
+
+
+@pytest.fixture(scope="session")
+def make_certificates() -> Callable[..., Path]:
+    """Return the function of tests/nbd that makes a directory of certificates."""
+    spec = importlib.util.spec_from_file_location("certificates", _NBD)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[..., Path] = module.make_certificates
+    return made
+
+
+@pytest.fixture(scope="session")
+def certificates(
+    tmp_path_factory: pytest.TempPathFactory, make_certificates: Callable[..., Path]
+) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("pki"))
 
 
 class Served:

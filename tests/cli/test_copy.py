@@ -119,7 +119,7 @@ def test_json(source: Path, tmp_path: Path):
         (["{source}", "memory:1M"], "'memory' is too small: it has 1048576 bytes, of 8400953 to"),
         (["{source}", "/dev/null"], "'/dev/null': it is neither a file nor a block device"),
         (["{source}", "{tmp}"], "it is a directory"),
-        (["{source}", "{tmp}/no/where"], "/no/where': No such file or directory"),
+        (["{source}", "{tmp}/no/where"], "/no/where': there is no directory"),
         (["{tmp}/nothing", "{tmp}/target"], "nothing': there is no such file"),
         (["{source}", "{tmp}/target", "--resume", "{tmp}/no/state"], "cannot write the state file"),
     ],
@@ -260,3 +260,16 @@ def read(offset, length):
     assert process.returncode == 130
     assert "interrupted; a request that does not end was given up" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_target_of_another_format_is_kept(source: Path, tmp_path: Path, *, stream: bool):
+    target = tmp_path / "disk.qcow2"
+    old = b"QFI\xfb\0\0\0\x03" + bytes(1000)
+    target.write_bytes(old)
+    text = f"DST '{target}' is a qcow2 image, and would become a raw one"
+    assert text in fail("copy", "-" if stream else source, target)
+    assert target.read_bytes() == old
+    if not stream:
+        succeed("copy", source, target, "--format", "raw", "--json")
+        assert target.read_bytes() == source.read_bytes()

@@ -57,6 +57,16 @@ def test_a_map(holed: Path, arguments: list[str]):
     assert succeed("info", holed, *arguments) == text
 
 
+@pytest.mark.parametrize("arguments", [["--map", "--totals"], ["--totals"]])
+def test_totals(holed: Path, arguments: list[str]):
+    text = "     65536   6.2%   0 data\n    983040  93.8%   3 hole,zero\n"
+    assert succeed("info", holed, *arguments) == text
+    assert json.loads(succeed("info", holed, *arguments, "--json")) == [
+        {"size": 65536, "percent": 6.25, "type": 0, "description": "data"},
+        {"size": 983040, "percent": 93.75, "type": 3, "description": "hole,zero"},
+    ]
+
+
 def test_a_map_in_json(holed: Path):
     extents = json.loads(succeed("info", holed, "--map", "--json"))
     assert extents[1] == {"offset": 262144, "length": 65536, "type": 0, "description": "data"}
@@ -74,6 +84,7 @@ def test_can(holed: Path):
         ([], 2, "DISK is missing"),
         (["{file}", "--can", "fly"], 2, "'fly' is not one of 'connect'"),
         (["{file}", "--list"], 2, "--list needs the NBD URI of a server"),
+        (["{file}", "--totals", "--can", "fua"], 2, "three questions; ask one"),
         (["{file}", "--map", "--can", "fua"], 2, "three questions; ask one"),
         (["{file}", "--map", "qemu:dirty-bitmap:b0"], 1, "has no context 'qemu:dirty-bitmap:b0'"),
         (["nothing"], 1, "cannot open image 'nothing': there is no such file"),

@@ -20,7 +20,7 @@ authorityKeyIdentifier=keyid
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
-def make_certificates(place: Path) -> Path:
+def make_certificates(place: Path, *, days: int = 2) -> Path:
     """Make ca-cert.pem, and a certificate and key of a server and of a client."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
@@ -33,7 +33,7 @@ def make_certificates(place: Path) -> Path:
         own, certificate = place / f"{name}-key.pem", place / f"{name}-cert.pem"
         extra.write_text(_EXTENSIONS)
         _openssl("req", *_KEY, "-subj", subject, "-keyout", own, "-out", request)
-        signing = ("-CA", authority, "-CAkey", key, "-CAcreateserial", "-days", "2")
+        signing = ("-CA", authority, "-CAkey", key, "-CAcreateserial", "-days", days)
         files = ("-in", request, "-out", certificate, "-extfile", extra)
         _openssl("x509", "-req", *signing, *files)
     return place

@@ -112,6 +112,36 @@ def test_what_was_found_is_closed_after_a_move(in_memory: Any, tmp_path: Path):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("when", ["after", "before"])
+def test_disconnected_where_it_lives_now(
+    in_memory: Any, tmp_path: Path, when: str, *, force: bool
+) -> None:
+    clients: list[ClientInfo] = []
+
+    class Shelf:
+        async def find(self, name: str, client: ClientInfo) -> Disk:
+            del name
+            clients.append(client)
+            return MemoryDisk(SIZE)
+
+    async def main() -> None:
+        with homebound.IOThreadPool(2) as pool:
+            server = await started(tmp_path, Shelf(), pool.threads[:1])
+            client = await in_memory.client.ready(server.uris[0], b"x")
+            if when == "before":
+                clients[0].disconnect(force=force)
+            await server.move("x", pool.threads[1])
+            if when == "after":
+                clients[0].disconnect(force=force)
+            async with asyncio.timeout(20):
+                assert await client.at_end()
+            await client.close()
+            await server.stop()
+
+    homebound.run(main())
+
+
 def test_wrong_uses(tmp_path: Path):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk, homebound.IOThread() as io:

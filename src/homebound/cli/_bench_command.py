@@ -10,13 +10,13 @@ from .._threads.run import run
 from ._began import Progress
 from ._bench import MIXED, READ, READS_OF_MIXED, WRITE, BenchJob
 from ._sizes import show_size
-from ._types import PLACE, SIZE
+from ._types import DISK, SIZE
 
 _MOST = 1 << 30  # bytes in flight
 
 
 @click.command()
-@click.argument("spec", metavar="DISK", type=PLACE)
+@click.argument("spec", metavar="DISK", type=DISK)
 @click.option("--read", "mode", flag_value=READ, default=True, help="Read.  [default]")
 @click.option("--write", "mode", flag_value=WRITE, help="Write. DESTROYS what DISK contains.")
 @click.option(

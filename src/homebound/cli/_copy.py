@@ -25,6 +25,7 @@ from ._map import DIRTY_BITMAP
 from ._places import (
     STREAM,
     check_different,
+    check_replaced,
     identity,
     is_plain_file,
     make_file,
@@ -61,9 +62,12 @@ class CopyJob:
     resume: str | None = None  # the path of the state file
     verify: bool = False
     as_json: bool = False
+    raw: bool = False  # DST becomes raw, whatever it is
 
     async def run(self) -> None:
         """Copy. Raises CommandError, DiskError or NBDError."""
+        if not self.raw and is_plain_file(self.target):
+            await to_end(partial(check_replaced, self.target))
         try:
             async with AsyncExitStack() as stack:
                 if self.target == STREAM:

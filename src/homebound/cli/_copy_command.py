@@ -39,6 +39,13 @@ from ._types import PATH, PLACE, TEXT
     help="Keep in this file how far the copy has come, and go on from there if it exists. It is "
     "removed at the end.",
 )
+@click.option(
+    "--format",
+    "raw",
+    type=click.Choice(["raw"]),
+    help="Replace DST by a raw image if it is an image of another format, such as qcow2; without "
+    "this it is refused.",
+)
 @click.option("--verify", is_flag=True, help="Read both back afterwards, and compare.")
 @click.option(
     "--json",
@@ -55,6 +62,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     connections: int,
     bitmap: str | None,
     resume: str | None,
+    raw: str | None,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +85,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError(f"--json and DST {STREAM} both write to standard output")
     if bitmap is not None:
         bitmap = bitmap.removeprefix(DIRTY_BITMAP)
-    job = CopyJob(source, target, connections, bitmap, resume, verify, as_json)
+    job = CopyJob(source, target, connections, bitmap, resume, verify, as_json, bool(raw))
     with closing(job.run()) as work:  # for the case that no loop can be made
         run(work)
 

@@ -13,7 +13,7 @@ from ..block._to_end import to_end
 from ._copy_report import Report
 from ._errors import CommandError
 from ._interrupt import ending_with
-from ._places import is_plain_file, open_place
+from ._places import is_plain_file, not_created, open_place
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -40,8 +40,7 @@ class GrowingFile(Disk):
             self.close()
             raise
         except OSError as error:
-            words = f"cannot create {path!r}: {error.strerror or error}"
-            raise ImageError(error.errno or 0, words) from error
+            raise not_created(path, error) from error
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from what was written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING
 
 from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
@@ -38,6 +39,7 @@ _READERS: dict[str, Callable[..., Disk]] = {RAW: _read_raw, QCOW2: _read_qcow2}
 FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
 SCRIPT = ".py"
+_URL = re.compile(r"(nbds?(?:\+\w+)?(?=:)|[a-z][a-z0-9+.-]+(?=://))", re.IGNORECASE)
 _LONGEST_OPENING = 3.0  # seconds after the signal; nothing is served yet
 
 
@@ -47,7 +49,31 @@ def check_spec(spec: str) -> str:
         raise ValueError("it is empty")
     if spec.startswith(MEMORY):
         parse_size(spec.removeprefix(MEMORY))
+    scheme = _URL.match(spec)
+    if scheme is not None:
+        raise ValueError(f"{spec!r} {_advice(scheme[0].lower(), spec)}")
     return spec
+
+
+def check_image(spec: str) -> str:
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk to serve."""
+    if spec == "-":
+        raise ValueError("'-' is a stream, not an image; store it first: homebound copy - IMAGE")
+    return check_spec(spec)
+
+
+def _advice(scheme: str, spec: str) -> str:
+    """Return why a URL is no image, and what to do."""
+    if scheme == "file":
+        return "is a URL; write the path alone"
+    if scheme in {"nbd", "nbds", "nbd+unix", "nbds+unix"}:
+        return "is an NBD server's disk; only images are served, and clients connect to it directly"
+    if scheme in {"http", "https", "ftp"}:
+        return (
+            f"is a URL, not a disk; fetch it first (curl -O {spec}), or read it in place "
+            "through a script whose disk is a homebound.block.FsspecDisk"
+        )
+    return f"is a URL, and {scheme}:// is no scheme of disks; they are paths and NBD URIs"
 
 
 class Opener:

@@ -14,7 +14,7 @@ from ..block._scripts.open import open_script
 from ..block._scripts.plugin import Plugin
 from ._announce import NamedDisk, NamedSource
 from ._directory import Directory
-from ._disks import MEMORY, check_spec, label_of
+from ._disks import MEMORY, check_image, label_of
 from ._found import FoundExports, PluginExports
 from ._stdio import tell
 
@@ -38,7 +38,7 @@ def split_export(text: str) -> tuple[str, str]:
     name, _, spec = text.partition("=")
     if not spec:
         raise ValueError(f"{text!r} is not an export; write NAME=IMAGE or NAME={MEMORY}SIZE")
-    return name, check_spec(spec)
+    return name, check_image(spec)
 
 
 @dataclass(frozen=True)

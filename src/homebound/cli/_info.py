@@ -15,7 +15,7 @@ from ._content import content_of
 from ._disks import label_of
 from ._errors import CommandError
 from ._facts import Facts, facts_of, facts_of_export
-from ._map import ALLOCATION, put_map, spans
+from ._map import ALLOCATION, put_map, put_totals, spans
 from ._places import is_uri, open_place
 from ._stdio import put, tell
 
@@ -36,6 +36,7 @@ class InfoJob:
     lists: bool = False
     can: str | None = None
     as_json: bool = False
+    totals: bool = False  # of --map
 
     async def run(self) -> int:
         """Answer; return the exit status. Raises CommandError, DiskError or NBDError."""
@@ -86,7 +87,8 @@ class InfoJob:
                 known = ", ".join(has) or "none"
                 words = f"{label_of(self.spec)!r} has no context {context!r}; it has {known}"
                 raise CommandError(words)
-            await put_map(context, _extents(disk, context), as_json=self.as_json)
+            show = put_totals if self.totals else put_map
+            await show(context, _extents(disk, context), as_json=self.as_json)
 
     def _show(self, server: dict[str, Any], exports: list[Facts]) -> None:
         if self.as_json:

@@ -12,11 +12,11 @@ from ._facts import CAPABILITIES
 from ._info import InfoJob
 from ._map import ALLOCATION
 from ._places import is_uri
-from ._types import PLACE, TEXT
+from ._types import DISK, TEXT
 
 
 @click.command()
-@click.argument("spec", metavar="DISK", type=PLACE, required=False)
+@click.argument("spec", metavar="DISK", type=DISK, required=False)
 @click.option(
     "--map",
     "context",
@@ -26,6 +26,12 @@ from ._types import PLACE, TEXT
     flag_value=ALLOCATION,
     help="Show the extents of the disk: its data and holes, or what another metadata context of "
     "the export has, such as qemu:dirty-bitmap:NAME.",
+)
+@click.option(
+    "--totals",
+    is_flag=True,
+    help="With --map, show the sum of each kind of extent instead; by itself, that of data and "
+    "holes.",
 )
 @click.option("--list", "lists", is_flag=True, help="Show all exports of the server.")
 @click.option(
@@ -43,6 +49,7 @@ def info(  # noqa: PLR0913  (one parameter an option)
     *,
     spec: str | None,
     context: str | None,
+    totals: bool,
     lists: bool,
     can: str | None,
     as_json: bool,
@@ -52,15 +59,17 @@ def info(  # noqa: PLR0913  (one parameter an option)
     DISK is an NBD URI, an image or a block device, or a disk written in Python (`disk.py`).
     """
     ctx.ensure_object(Progress).began = True
+    if totals and context is None:
+        context = ALLOCATION
     if spec is None:  # `--map DISK`: the context is optional, and click has taken DISK for it
         if context is None:
             raise click.UsageError("DISK is missing")
-        spec, context = context, ALLOCATION
+        spec, context = DISK.convert(context, None, ctx), ALLOCATION
     if sum((context is not None, lists, can is not None)) > 1:
         raise click.UsageError("--map, --list and --can are three questions; ask one")
     if lists and not is_uri(spec):
         raise click.UsageError("--list needs the NBD URI of a server")
-    job = InfoJob(spec, context, lists, can, as_json)
+    job = InfoJob(spec, context, lists, can, as_json, totals)
     with closing(job.run()) as work:  # for the case that no loop can be made
         status = run(work)
     ctx.exit(status)

@@ -63,6 +63,25 @@ async def put_map(context: str, extents: AsyncIterable[tuple[int, int]], *, as_j
         put("]" if offset else "[]")
 
 
+async def put_totals(
+    context: str, extents: AsyncIterable[tuple[int, int]], *, as_json: bool
+) -> None:
+    """Write how many bytes have each flags, as `nbdinfo --map --totals`. Raises OutputError."""
+    totals: dict[int, int] = {}
+    async for length, flags in extents:
+        totals[flags] = totals.get(flags, 0) + length
+    size = sum(totals.values())
+    entries = []
+    for flags, total in sorted(totals.items()):
+        words, percent = describe(context, flags), 100 * total / size
+        entry = {"size": total, "percent": percent, "type": flags}
+        entries.append(entry if words is None else {**entry, "description": words})
+        if not as_json:
+            put(f"{total:10} {percent:5.1f}% {flags:3} {words or ''}".rstrip())
+    if as_json:
+        put(json.dumps(entries, indent=2))
+
+
 async def _joined(extents: AsyncIterable[tuple[int, int]]) -> AsyncIterable[tuple[int, int]]:
     total, last = 0, 0
     async for length, flags in extents:

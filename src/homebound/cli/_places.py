@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
+from ..block._probe import RAW, probe
 from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ..nbd._client.uri import parse_uri
@@ -42,6 +43,14 @@ def check_place(spec: str) -> str:
         parse_uri(spec)
         return spec
     return check_spec(spec)
+
+
+def check_disk(spec: str) -> str:
+    """Return `spec` unchanged. Raises ValueError if it cannot name a disk, or is a stream."""
+    if spec == STREAM:
+        text = f"{STREAM!r} is a stream, not a disk; store it first: homebound copy {STREAM} IMAGE"
+        raise ValueError(text)
+    return check_place(spec)
 
 
 def is_plain_file(spec: str) -> bool:
@@ -84,6 +93,19 @@ def check_different(source: str, target: str) -> None:
         raise CommandError(f"SRC and DST are the same file, {target!r}")
 
 
+def check_replaced(path: str) -> None:
+    """Raise CommandError if a copy would replace an image of another format by a raw one."""
+    try:
+        found = probe(path)
+    except OSError:
+        return  # there is none, or opening it tells what is wrong
+    if found != RAW:
+        raise CommandError(
+            f"DST {path!r} is a {found} image, and would become a raw one; "
+            "write to another file, or replace it: --format raw"
+        )
+
+
 def _make_file(path: str, size: int, source: str) -> None:
     check_different(source, path)
     try:
@@ -97,8 +119,16 @@ def _make_file(path: str, size: int, source: str) -> None:
     except DiskError:
         raise
     except OSError as error:
-        number = error.errno or errno.EIO
-        raise ImageError(number, f"cannot create {path!r}: {error.strerror or error}") from error
+        raise not_created(path, error) from error
+
+
+def not_created(path: str, error: OSError) -> ImageError:
+    """Return the error for a file that cannot be made."""
+    words = error.strerror or str(error)
+    directory = os.path.dirname(path)  # noqa: PTH120  (a Path would not keep bytes)
+    if error.errno == errno.ENOENT and not os.path.isdir(directory):  # noqa: PTH112
+        words = f"there is no directory {directory!r}"
+    return ImageError(error.errno or errno.EIO, f"cannot create {path!r}: {words}")
 
 
 def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:

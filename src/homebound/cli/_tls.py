@@ -32,7 +32,7 @@ def tls_context(
     except NotImplementedError as error:
         raise ServeError(f"--tls-psk: {error}") from error
     except OSError as error:
-        where = repr(error.filename or certificates)
-        raise ServeError(f"cannot use TLS: {where}: {error.strerror or error}") from error
+        where = f"{error.filename!r}: " if error.filename is not None else ""
+        raise ServeError(f"cannot use TLS: {where}{error.strerror or error}") from error
     except ValueError as error:
         raise ServeError(f"cannot use TLS: {error}") from error

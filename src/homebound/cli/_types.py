@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._disks import check_spec
+from ._disks import check_image
 from ._exports import split_export
-from ._places import check_place
+from ._places import check_disk, check_place
 from ._sizes import parse_size
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ HOST = Parsed("host", not_empty)
 COMMAND = Parsed("command", not_empty)
 TEXT = Parsed("name", not_empty)
 PLACE = Parsed("disk", check_place)
-SPEC = Parsed("image", check_spec)
+DISK = Parsed("disk", check_disk)
+SPEC = Parsed("image", check_image)
 SIZE = Parsed("size", parse_size)
 EXPORT = Parsed("name=spec", split_export)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..._os.clock import monotonic
 from .._protocol.client_handshake import ClientHandshake, RemoteExport
 from .errors import ConnectError, connect_error
+from .reasons import silent_end
 from .tls import context_for, server_name
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Attempt:
         try:
             link = self._dial()
         except Exception as error:  # noqa: BLE001  (all is reported at home)
-            self.error = connect_error(self._target.label, error)
+            self.error = connect_error(self._target, error)
             link = None
         with self._guard:
             self._sock = None
@@ -169,7 +171,7 @@ class Attempt:
 class Shell:
     """Does what the generators of a handshake ask for, on a blocking socket, until a deadline."""
 
-    __slots__ = ("_deadline", "_use", "sock")
+    __slots__ = ("_deadline", "_tls_began", "_use", "sock")
 
     def __init__(
         self, sock: socket.socket, deadline: float, use: Callable[[socket.socket], object]
@@ -177,6 +179,9 @@ class Shell:
         self.sock = sock
         self._deadline = deadline
         self._use = use
+        # Set until the first reply that is encrypted: before it, TLS 1.3 does not say whether the
+        # server accepts this client.
+        self._tls_began: Target | None = None
 
     def run(self, exchange: Generator[bytes | int, bytes, T]) -> T:
         """Carry out an exchange; return what it returns. Blocks."""
@@ -197,11 +202,15 @@ class Shell:
             self.sock, server_hostname=server_name(target), do_handshake_on_connect=False
         )
         self._use(sock)
+        self._tls_began = target
         sock.do_handshake()
 
     def _send(self, data: bytes) -> bytes:
         self.sock.settimeout(left(self._deadline))
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except (ssl.SSLEOFError, ConnectionError) as error:
+            raise self._lost() from error
         return b""
 
     def _receive(self, size: int) -> bytes:
@@ -210,12 +219,19 @@ class Shell:
             self.sock.settimeout(left(self._deadline))
             try:
                 received = self.sock.recv(size - len(data))
-            except ssl.SSLEOFError:
-                received = b""
+            except (ssl.SSLEOFError, ConnectionError) as error:
+                raise self._lost() from error
             if not received:
-                raise ConnectionResetError(104, "the server disconnected during the handshake")
+                raise self._lost()
             data += received
+            self._tls_began = None
         return bytes(data)
+
+    def _lost(self) -> ConnectionResetError:
+        words = "the server disconnected during the handshake"
+        if self._tls_began is not None:
+            words = silent_end(self._tls_began)
+        return ConnectionResetError(errno.ECONNRESET, words)
 
 
 def left(deadline: float) -> float:

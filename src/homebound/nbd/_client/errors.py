@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import errno
+import ssl
+from typing import TYPE_CHECKING
 
 from ...block import DiskError
 from .._protocol.errors import NBDError, OptionRefused, RemoteProtocolError
 from .._protocol.wire import ReplyType
+from .reasons import reason_of
+
+if TYPE_CHECKING:
+    from .uri import Target
 
 
 class ConnectError(NBDError, DiskError):
@@ -30,20 +36,25 @@ _REFUSALS = {
 }
 
 
-def connect_error(where: str, error: Exception) -> ConnectError:
-    """Return the error of a failed attempt to connect to `where`."""
+def connect_error(target: Target, error: Exception) -> ConnectError:
+    """Return the error of a failed attempt to connect to `target`. May look at files."""
     if isinstance(error, ConnectError):
         return error
-    start = f"cannot connect to {where}: "
+    text = f"cannot connect to {target.label}: {reason_of(target, error)}"
     if isinstance(error, RemoteProtocolError):
-        return ServerViolation(errno.EPROTO, f"{start}{error}")
+        return ServerViolation(errno.EPROTO, text)
+    return ConnectError(number_of(error), text)
+
+
+def number_of(error: Exception) -> int:
+    """Return the errno for a failure to connect."""
+    if isinstance(error, RemoteProtocolError):
+        return errno.EPROTO
     if isinstance(error, OptionRefused):
-        number = _REFUSALS.get(error.kind, errno.EINVAL)  # type: ignore[call-overload]
-        return ConnectError(number, f"{start}{error}")
+        return _REFUSALS.get(error.kind, errno.EINVAL)  # type: ignore[call-overload, no-any-return]
     if isinstance(error, TimeoutError):
-        return ConnectError(errno.ETIMEDOUT, f"{start}it does not answer in time")
+        return errno.ETIMEDOUT
+    if isinstance(error, ssl.SSLError):
+        return errno.EPROTO  # its own number is OpenSSL's
     number = getattr(error, "errno", None)
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ConnectError(
-        number if isinstance(number, int) and number > 0 else errno.EIO, start + text
-    )
+    return number if isinstance(number, int) and number > 0 else errno.EIO

@@ -58,7 +58,7 @@ class Survey(Attempt):
             finally:
                 self._forget(shell.sock)
         except Exception as error:
-            raise connect_error(target.label, error) from error
+            raise connect_error(target, error) from error
 
     def _ask(self, shell: Shell, handshake: ClientHandshake) -> Answer:
         target = self._target

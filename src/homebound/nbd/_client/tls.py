@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._pem import FileError, check_directory, load_authority, load_pair
 from .uri import URIError
 
 if TYPE_CHECKING:
@@ -25,14 +27,21 @@ def context_for(target: Target) -> ssl.SSLContext:
     if not target.verify:
         context.verify_mode = ssl.CERT_NONE
     if target.certificates:
-        directory = Path(target.certificates)
-        authority = directory / "ca-cert.pem"
-        if authority.exists():
-            context.load_verify_locations(authority)
-        certificate = directory / "client-cert.pem"
-        if certificate.exists():
-            context.load_cert_chain(certificate, directory / "client-key.pem")
+        _load_files(context, Path(target.certificates))
     return context
+
+
+def _load_files(context: ssl.SSLContext, directory: Path) -> None:
+    """Load the files in a directory. Raises FileError, which says what is wrong there."""
+    check_directory(directory)
+    authority, certificate = directory / "ca-cert.pem", directory / "client-cert.pem"
+    if not authority.exists() and not certificate.exists():
+        text = f"{str(directory)!r} has neither ca-cert.pem nor client-cert.pem"
+        raise FileError(errno.ENOENT, text)
+    if authority.exists():
+        load_authority(context, authority)
+    if certificate.exists():
+        load_pair(context, certificate, directory / "client-key.pem")
 
 
 def server_name(target: Target) -> str | None:
@@ -57,7 +66,12 @@ def _psk_context(target: Target) -> ssl.SSLContext:
 
 def _psk(target: Target) -> tuple[str, bytes]:
     """Return the identity and the key: those of the user the URI names, else the first."""
-    for line in Path(target.psk_file).read_text(encoding="utf-8").splitlines():
+    try:
+        text = Path(target.psk_file).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        words = f"{target.psk_file!r}: {error.strerror or error}"
+        raise FileError(error.errno or errno.EIO, words) from error
+    for line in text.splitlines():
         identity, colon, key = line.strip().rpartition(":")
         if colon and not identity.startswith("#") and target.username in ("", identity):
             try:
@@ -65,4 +79,4 @@ def _psk(target: Target) -> tuple[str, bytes]:
             except ValueError:
                 continue
     user = f" for {target.username!r}" if target.username else ""
-    raise URIError(f"{target.psk_file!r} has no key{user}")
+    raise URIError(f"{target.psk_file!r} has no line user:key{user}, the key in hexadecimal")

@@ -41,6 +41,11 @@ class Target:
     verify: bool = True
 
     @property
+    def is_uri(self) -> bool:
+        """Whether `label` is a URI."""
+        return _URI.match(self.label) is not None
+
+    @property
     def can_repeat(self) -> bool:
         """Whether there can be another connection after the first."""
         return self.sock is None

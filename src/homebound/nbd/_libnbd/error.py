@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .._client.errors import connect_error
+from .._client.errors import number_of
 from .._protocol.errors import NBDError
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ def told_as(call: str) -> Iterator[None]:
     except Error:
         raise
     except (OSError, NBDError) as error:
-        number = connect_error("", error).errno or errno.EIO
+        number = number_of(error)
         text = getattr(error, "strerror", None) or str(error)
         raise Error(f"nbd_{call}: {text}", number) from error

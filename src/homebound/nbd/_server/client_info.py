@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,46 @@ class ClientInfo:
             self._disconnect(force)
 
 
-def describe_client(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> ClientInfo:
-    """Describe the client at the other end of a transport of `loop`."""
+class Reach:
+    """Where a client is served now, so that any thread can disconnect it there."""
+
+    __slots__ = ("_force", "_lock", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        # Under the lock: the place, and with what `force` the client is to be disconnected, if it
+        # is. A client that is between two homes has no transport to end; its arrival asks.
+        self._lock = threading.Lock()
+        self._transport = transport
+        self._loop = loop
+        self._force: bool | None = None
+
+    def disconnect(self, force: bool) -> None:  # noqa: FBT001  (called by position)
+        """Disconnect the client where it is, or where it arrives.
+
+        Called from: any thread.
+        """
+        with self._lock:
+            self._force = bool(self._force) or force
+            loop, transport = self._loop, self._transport
+        try:
+            loop.call_soon_threadsafe(_end, transport, force)
+        except RuntimeError:
+            pass  # the loop is closed, and its connections with it; or the client has left it
+
+    def arrive(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that the client is served elsewhere from now on.
+
+        Called from: home thread.
+        """
+        with self._lock:
+            self._transport, self._loop = transport, loop
+            force = self._force
+        if force is not None:
+            loop.call_soon(_end, transport, force)
+
+
+def describe_client(transport: asyncio.Transport, reach: Reach) -> ClientInfo:
+    """Describe the client at the other end of a transport."""
     address = transport.get_extra_info("peername")
     process, user, group = _credentials(transport.get_extra_info("socket"))
     if process is not None:
@@ -54,15 +93,9 @@ def describe_client(transport: asyncio.Transport, loop: asyncio.AbstractEventLoo
     else:
         name = str(address or "unknown")
 
-    def disconnect(force: bool) -> None:  # noqa: FBT001  (called by position, above)
-        try:
-            loop.call_soon_threadsafe(_end, transport, force)
-        except RuntimeError:
-            pass  # the loop is closed, and its connections with it
-
     tls = transport.get_extra_info("ssl_object") is not None
     subject = _subject(transport.get_extra_info("peercert") or {})
-    return ClientInfo(name, address, process, user, group, tls, subject, disconnect)
+    return ClientInfo(name, address, process, user, group, tls, subject, reach.disconnect)
 
 
 def _end(transport: asyncio.Transport, force: bool) -> None:  # noqa: FBT001

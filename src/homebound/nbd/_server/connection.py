@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._protocol.requests import Rest
+    from .client_info import Reach
     from .lane import Lane
     from .served import Served
     from .slow import Replies
@@ -38,6 +39,7 @@ class Quiet:
     session: dict[str, Any]  # what was negotiated
     rest: Rest  # received and not served
     end_visit: Callable[[Callable[[], None]], None]
+    reach: Reach | None
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -90,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self._depart: Callable[[Quiet | None], None] | None = None
         # Closes what was opened for this connection, then calls its argument.
         self.end_visit: Callable[[Callable[[], None]], None] = _call
+        self.reach: Reach | None = None  # told of each home
 
     def __repr__(self) -> str:
         state = "lost" if self._lost else "ending" if self._ending else "open"
@@ -224,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
             self.end_visit = _ignore
             self._lane.depart(self)
             taken = take_socket(self._transport)
-            depart(Quiet(taken, self._served, self._negotiated, rest, end_visit))
+            depart(Quiet(taken, self._served, self._negotiated, rest, end_visit, self.reach))
 
     def _settle(self) -> None:
         """Pause or resume receiving, or end, as the state requires."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ..._os.clock import perf_counter
 from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
 from .._protocol.lookups import Wanted
-from .client_info import describe_client
+from .client_info import Reach, describe_client
 from .connection import Connection
 from .dispatcher import TURN_SECONDS
 
@@ -73,7 +73,8 @@ class Greeter(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         # With this limit paused means that something is unsent, in the transmission phase too.
         transport.set_write_buffer_limits(0)
-        self._visit = self._begin_visit(describe_client(transport, self._loop))
+        self._reach = Reach(transport, self._loop)
+        self._visit = self._begin_visit(describe_client(transport, self._reach))
         tls = Tls.NONE if self._encryption is None else self._encryption.policy
         self._handshake = ServerHandshake(self._visit.table, tls)
         # It includes the time after an error reply: a client that does not read is disconnected.
@@ -190,7 +191,8 @@ class Greeter(asyncio.Protocol):
         self._timer.cancel()
         self._timer = self._loop.call_later(left, transport.abort)
         self._visit.end(_nothing)
-        self._visit = self._begin_visit(describe_client(transport, self._loop))
+        self._reach = Reach(transport, self._loop)
+        self._visit = self._begin_visit(describe_client(transport, self._reach))
         self._paused = False
         self._receiving = True
         self._handshake.encrypted(self._visit.table)
@@ -274,7 +276,7 @@ class Greeter(asyncio.Protocol):
             structured=chosen.structured,
             contexts=chosen.contexts,
         )
-        connection.end_visit = self._visit.end
+        connection.end_visit, connection.reach = self._visit.end, self._reach
         transport.set_protocol(connection)
         transport.write(chosen.data)
         self._lane.replace(self, connection)

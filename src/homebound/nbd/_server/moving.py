@@ -41,11 +41,13 @@ class Arrival(asyncio.Protocol):
         transport.set_write_buffer_limits(0)
         quiet = self._quiet
         connection = Connection(self._lane, transport, quiet.served, **quiet.session)
-        connection.end_visit = quiet.end_visit
+        connection.end_visit, connection.reach = quiet.end_visit, quiet.reach
         transport.set_protocol(connection)
         connection.unpack(quiet.rest)
         self._lane.join(connection)
         connection.resume()
+        if quiet.reach is not None:
+            quiet.reach.arrive(transport, asyncio.get_running_loop())
 
 
 @dataclass(eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._pem import check_directory, load_authority, load_pair
 from .._protocol.handshake import Tls
 
 PSK_CIPHERS = "PSK"
@@ -41,20 +42,16 @@ def encryption(context: object, *, required: bool) -> Encryption | None:
 def certificate_context(directory: str, *, verify_peer: bool) -> ssl.SSLContext:
     """Return a context from server-cert.pem and server-key.pem in a directory. Reads files.
 
-    With `verify_peer`, clients need a certificate that ca-cert.pem has signed. Raises OSError
-    (ssl.SSLError is one) with the name of the file that is missing or wrong.
+    With `verify_peer`, clients need a certificate that ca-cert.pem has signed. Raises OSError,
+    which names the file that is missing or wrong.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     place = Path(directory)
-    certificate, key = place / "server-cert.pem", place / "server-key.pem"
-    for file in (certificate, key):
-        file.open("rb").close()  # for an error that names it
-    context.load_cert_chain(certificate, key)
+    check_directory(place)
+    load_pair(context, place / "server-cert.pem", place / "server-key.pem")
     if verify_peer:
-        authority = place / "ca-cert.pem"
-        authority.open("rb").close()
-        context.load_verify_locations(authority)
+        load_authority(context, place / "ca-cert.pem")
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -81,7 +78,8 @@ def psk_context(path: str) -> ssl.SSLContext:
 def read_keys(path: str) -> dict[str, bytes]:
     """Return the keys by user. Raises OSError; ValueError for a line that is not one."""
     keys: dict[str, bytes] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
