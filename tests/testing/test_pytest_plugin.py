@@ -140,7 +140,7 @@ kept = [Node()]
 kept[0].me = kept[0]
 gone = weakref.ref(kept[0])
 
-@pytest.mark.parametrize("number", range(100))
+@pytest.mark.parametrize("number", range(300))
 def test(number):
     if number == 50:
         assert gc.get_freeze_count()

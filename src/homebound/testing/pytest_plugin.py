@@ -32,7 +32,8 @@ __all__: list[str] = []  # pytest finds what is here; nothing is to be imported
 _STRESS_ASKED_FOR = "HOMEBOUND_STRESS_SECONDS" in os.environ
 _STRESS_SECONDS = float(os.environ.get("HOMEBOUND_STRESS_SECONDS", "0.3"))
 _SEED = int(os.environ.get("HOMEBOUND_SEED") or random.SystemRandom().getrandbits(32))
-_TESTS_BETWEEN_THAWS = 32
+_TESTS_BETWEEN_FREEZES = 16
+_TESTS_BETWEEN_THAWS = 16 * _TESTS_BETWEEN_FREEZES
 
 _races = pytest.StashKey[list[str]]()  # a line for each race that was run
 
@@ -101,9 +102,11 @@ def _steady_process(_test_numbers: Iterator[int]) -> None:
     tests, looking at them all takes longer than most tests do. What is frozen is never freed as
     garbage, so now and then it is thawed and looked at as a whole.
     """
-    if next(_test_numbers) % _TESTS_BETWEEN_THAWS == 0:
+    number = next(_test_numbers)
+    if number % _TESTS_BETWEEN_THAWS == 0:
         gc.unfreeze()
         gc.collect()
+    if number % _TESTS_BETWEEN_FREEZES == 0:
         gc.freeze()
 
 
