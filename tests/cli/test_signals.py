@@ -100,6 +100,22 @@ def test_a_terminal_that_goes_away(serve: Serve, tmp_path: Path):
     assert served.stop(signal.SIGHUP) == (0, "", "")
 
 
+def freeze(process: subprocess.Popen[str]) -> None:
+    """Stop a process, and wait until each of its threads has stopped.
+
+    One that is still on its way could take a request along, and what waits for a request that a
+    daemon of FUSE has taken cannot even be killed.
+    """
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: states(process.pid) == {"T"})
+
+
+def states(pid: int) -> set[str]:
+    """Return the states of a process's threads, as letters."""
+    stats = [(thread / "stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
 @contextmanager
 def fuse_disk(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """Make a file on FUSE, whose daemon can be stopped with SIGSTOP."""
@@ -142,7 +158,7 @@ def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: in
     with fuse_disk(tmp_path) as (disk, daemon):
         served = serve(disk, "--unix", tmp_path / "s", "--iothreads", iothreads)
         served.hear()
-        daemon.send_signal(signal.SIGSTOP)
+        freeze(daemon)
         command = ["qemu-io", "-f", "raw", "-c", "read 64k 4k", served.uri]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
             until(lambda: is_in(READ_CALLS, served.process.pid))
@@ -159,7 +175,7 @@ def test_a_disk_that_does_not_answer(serve: Serve, tmp_path: Path, iothreads: in
 @pytest.mark.peers
 def test_a_disk_that_does_not_open(tmp_path: Path):
     with fuse_disk(tmp_path) as (disk, daemon):
-        daemon.send_signal(signal.SIGSTOP)
+        freeze(daemon)
         command = [*SERVE, str(disk), "--unix", str(tmp_path / "s")]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             until(lambda: is_in(SIGNAL_CALLS, process.pid) and is_in(OPEN_CALLS, process.pid))
