@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
-from .wait_queue import DONE
+from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -52,6 +52,7 @@ class Lock(TokenQueue):
     )
 
     _holder: Record | None
+    _shows_holders = True
 
     def __init__(self, *, name: str | None = None) -> None:
         if name is not None:
@@ -173,6 +174,10 @@ class Lock(TokenQueue):
         if record is None or self._free:
             return ()
         return (record,) if all_known((record,), 1) else ()
+
+    def _held_inside(self, manager: object, _want: Any) -> bool:
+        condition = manager if isinstance(manager, WaitQueue) else None
+        return manager is self or getattr(condition, "_lock", None) is self
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"
