@@ -69,11 +69,10 @@ from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
 from .owed import leave, owed, pay, pay_and
-from .own_loop import looks
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from .holders import Record
 
@@ -370,8 +369,7 @@ class WaitQueue:
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
     ) -> Waiter | None:
         deadline = Deadline(timeout)
-        stands = running_loop() if timeout is None and self._shows_holders else None
-        look = None if stands is None else looks(self, want, stands)
+        look = self._looks(want) if timeout is None and self._shows_holders else None
         waiter = ThreadWaiter(self, want, timed=timeout is not None)
         try:
             parked[waiter.who] = waiter
@@ -402,6 +400,15 @@ class WaitQueue:
             except BaseException:  # noqa: BLE001  (the first one is raised)
                 start_thread(self._leave, (waiter,))
             raise
+
+    def _looks(self, want: Any) -> Iterator[float] | None:
+        """Return the looks for a task of this thread's foreign loop that holds the lock."""
+        loop = running_loop()
+        if loop is None:
+            return None
+        from .own_loop import looks  # noqa: PLC0415  (few programs come here)
+
+        return looks(self, want, loop)
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
