@@ -9,10 +9,9 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from homebound._aio.entered import awaited_coroutines, entered
 from homebound._aio.shapes import (
-    awaited_coroutines,
     cancelled_along,
-    entered,
     gathered,
     loop_kept_by,
     sleeps_until,

@@ -8,17 +8,14 @@ too.
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from collections.abc import Collection
 from functools import partial
-from itertools import pairwise
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import CoroutineType, FrameType
+    from types import FrameType
 
 # Returns the innermost frame of each thread, keyed by the thread's ident.
 thread_frames: Callable[[], dict[int, FrameType]] = sys._current_frames
@@ -30,29 +27,6 @@ _WAITS = "_wait.<locals>._on_completion"
 def waits_for(task: Any) -> Any:
     """Return the future that an asyncio task awaits; None if it awaits none, or hides it."""
     return getattr(task, "_fut_waiter", None)
-
-
-def awaited_coroutines(task: Any) -> Iterator[CoroutineType[Any, Any, Any]]:
-    """Yield a suspended task's coroutine, and each one that it awaits in turn."""
-    coroutine = task.get_coro()
-    while getattr(coroutine, "cr_frame", None) is not None:
-        yield coroutine
-        coroutine = coroutine.cr_await
-
-
-def entered(coroutine: object) -> Iterator[object]:
-    """Yield the objects whose `async with` blocks a suspended coroutine is in, or about to enter.
-
-    It refers to the `__aexit__` that it will call: a bound method, or from Python 3.14 on the
-    function and, right after it, the object.
-    """
-    for each, following in pairwise([*gc.get_referents(coroutine), None]):
-        if getattr(each, "__name__", None) != "__aexit__":
-            continue
-        if isinstance(each, MethodType):
-            yield each.__self__
-        elif getattr(type(following), "__aexit__", None) is each:
-            yield following
 
 
 def loop_kept_by(future: Any) -> Any:

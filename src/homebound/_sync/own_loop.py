@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from .._aio.shapes import awaited_coroutines, entered
+from .._aio.entered import awaited_coroutines, entered
 from .._core.context import whereabouts
 from .._errors import WouldDeadlock
 from .waiters import FutureWaiter
