@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, Protocol, Self, assert_type
 
 import homebound
@@ -68,6 +68,23 @@ def places() -> None:
     assert_type(homebound.current_task(), Task[Any] | None)
     assert_type(homebound.current_context(), AioContext | None)
     assert_type(homebound.running_context(), AioContext)
+
+
+async def locks_are_context_managers(io: IOThread) -> None:
+    async with AsyncExitStack() as stack:
+        assert_type(await stack.enter_async_context(homebound.Lock()), None)
+        assert_type(await stack.enter_async_context(homebound.Semaphore()), None)
+        assert_type(await stack.enter_async_context(homebound.BoundedSemaphore()), None)
+        assert_type(await stack.enter_async_context(homebound.Condition()), None)
+        assert_type(await stack.enter_async_context(homebound.RWLock().read()), None)
+        assert_type(await stack.enter_async_context(homebound.Barrier(1)), int)
+        assert_type(await stack.enter_async_context(homebound.on(io)), None)
+        assert_type(await stack.enter_async_context(io), IOThread)
+        assert_type(await stack.enter_async_context(homebound.TaskGroup()), homebound.TaskGroup)
+        assert_type(stack.push_async_exit(homebound.Lock()), homebound.Lock)
+    with ExitStack() as threads:
+        assert_type(threads.enter_context(homebound.Lock()), None)
+        assert_type(threads.enter_context(homebound.RWLock().write()), None)
 
 
 async def threads_are_places(io: IOThread) -> None:

@@ -14,6 +14,7 @@ from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import CoroutineType
 
     from .waiters import Waiter
 
@@ -224,10 +225,12 @@ class Condition(WaitQueue):
                     waiter.left = True
             self._wake_all(woken)
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         return self._lock.__aenter__()  # type: ignore[no-any-return]
 
-    def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
+    def __aexit__(
+        self, kind: type[BaseException] | None, *_error: object
+    ) -> CoroutineType[Any, Any, None]:
         if kind is GeneratorExit and self._unheld:
             self._unheld.pop()
         else:

@@ -11,7 +11,7 @@ from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .holders import Record
     from .waiters import Waiter
@@ -149,7 +149,7 @@ class Lock(TokenQueue):
         self._free += TOKEN  # not by a call: see WaitQueue._take
         waiter.left = True
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         if self._free and not self._waiters:  # as _acquire_now, without the call
             try:
                 del self._free[0]  # not pop: after a call, a signal handler could raise
@@ -157,12 +157,12 @@ class Lock(TokenQueue):
                 pass
             else:
                 return DONE
-        return self._enter_waiting()
+        return self._enter_waiting()  # type: ignore[return-value]
 
     @watched(__aenter__)
-    def _watched_aenter(self) -> Awaitable[Any]:
+    def _watched_aenter(self) -> CoroutineType[Any, Any, None]:
         if not self._plain_acquire_now():
-            return self._enter_waiting()
+            return self._enter_waiting()  # type: ignore[return-value]
         self._note_holder(scoped=True)
         return DONE
 

@@ -12,7 +12,7 @@ from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .holders import Record
     from .waiters import Waiter
@@ -336,14 +336,14 @@ class Side:
         self._lock = lock
         self._want = want
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         lock = self._lock
-        return DONE if lock._acquire_now(self._want) else lock._wait(self._want)
+        return DONE if lock._acquire_now(self._want) else lock._wait(self._want)  # type: ignore[return-value]
 
     @watched(__aenter__)
-    def _watched_aenter(self) -> Awaitable[Any]:
+    def _watched_aenter(self) -> CoroutineType[Any, Any, None]:
         if not self._lock._acquire_now(self._want):
-            return self._watched_enter_waiting()
+            return self._watched_enter_waiting()  # type: ignore[return-value]
         self._lock._note_scoped_holder()
         return DONE
 
@@ -351,7 +351,9 @@ class Side:
         await self._lock._wait(self._want)
         self._lock._note_scoped_holder()
 
-    def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
+    def __aexit__(
+        self, kind: type[BaseException] | None, *_error: object
+    ) -> CoroutineType[Any, Any, None]:
         if kind is GeneratorExit and self._lock._unheld:
             self._lock._unheld.pop()
         else:

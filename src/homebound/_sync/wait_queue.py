@@ -72,7 +72,8 @@ from .owed import leave, owed, pay, pay_and
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
+    from types import CoroutineType
 
     from .holders import Record
 
@@ -85,7 +86,8 @@ class _Done(tuple[()]):
     __await__ = tuple.__iter__
 
 
-DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is C, and has no type
+# To type checkers what an `async def` returns: AbstractAsyncContextManager wants no less.
+DONE: CoroutineType[Any, Any, None] = _Done()  # type: ignore[assignment]
 
 
 ONCE = ((),)  # the arguments of one call, for starmap
