@@ -188,6 +188,14 @@ class ClientFace(Protocol):
     def __exit__(self, *error: object) -> bool | None: ...
 
 
+class Lines:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        return ""
+
+
 def a_class_s_face_has_the_types_it_is_given(background: Background) -> None:
     face: Callable[[str], ClientFace] = background.sync(TheirClient)
     with face("url") as client:
@@ -195,3 +203,8 @@ def a_class_s_face_has_the_types_it_is_given(background: Background) -> None:
         assert_type(client.get("/a", limit=3), bytes)
         client.get(1)  # type: ignore[arg-type]
     face(1)  # type: ignore[arg-type]
+    background.sync(TheirClient)(1)  # type: ignore[arg-type]  # mypy alone sees it
+    assert_type(background.sync(TheirClient)("url"), Any)
+    assert_type(background.sync(Lines)(), Any)  # a class, although it makes iterators
+    wrong: Callable[[int], ClientFace] = background.sync(TheirClient)  # type: ignore[arg-type]
+    wrong(1)
