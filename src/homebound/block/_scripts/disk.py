@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..._sync.lock import Lock
-from .._disk import BlockingDisk, Disk
+from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
 from .._to_end import to_end
 from .base import Scripted, shown
@@ -20,6 +20,7 @@ from .patience import Patience
 if TYPE_CHECKING:
     from typing import Any
 
+    from .._disk import Disk
     from .._operations import Buffer, Operations
     from .functions import Functions
 
