@@ -29,12 +29,11 @@ class Request:
     extents: dict[int, bytearray] | None = None  # by context id, as they came
     cookie = 0
 
-    def __init__(  # noqa: PLR0913  (the fields of a request)
+    def __init__(  # noqa: PLR0913, PLR0917  (the fields of a request)
         self,
         command: int,
         offset: int = 0,
         length: int = 0,
-        *,
         flags: int = 0,
         data: Data = b"",
         target: memoryview | None = None,

@@ -117,17 +117,16 @@ class ReplyReader:
 
     def _read(self, ended: list[Request]) -> None:
         buffer = self._buffer
-        unpack = SIMPLE_REPLY.unpack_from
         while True:
             if self._left and not self._take_payload(ended):
                 return
+            if self._structured:
+                self._take_whole(ended)
             start = self._start
             rest = self._end - start
             if rest < _SIMPLE:
                 return
-            head, cookie = unpack(buffer, start)
-            if head == _DATA_LAST and rest >= _DATA and self._take_whole(cookie, rest, ended):
-                continue
+            head, cookie = SIMPLE_REPLY.unpack_from(buffer, start)
             magic = head >> 32
             if magic == STRUCTURED_REPLY_MAGIC and self._structured:
                 if rest < _CHUNK or not self._begin_chunk(head, cookie, rest, ended):
@@ -163,30 +162,32 @@ class ReplyReader:
 
     # Structured replies.
 
-    def _take_whole(self, cookie: int, rest: int, ended: list[Request]) -> bool:
-        """Take the whole reply to a READ, in one chunk that is all there: most are."""
-        start, request = self._start, self.pending.get(cookie)
-        _, _, length, offset = DATA_CHUNK.unpack_from(self._buffer, start)
-        if (
-            request is None
-            or request.command != _READ
-            or request.begun
-            or request.offset != offset
-            or request.length != length - 8
-            or rest < _CHUNK + length
-            or not self._structured
-        ):
-            return False
-        begin = start + _DATA
-        self._start = end = start + _CHUNK + length
-        target = request.target
-        if target is not None:  # else the request was given up
-            target[:] = self._buffer[begin:end]
-        request.begun = True
-        request.filled = request.length
-        del self.pending[cookie]
-        ended.append(request)
-        return True
+    def _take_whole(self, ended: list[Request]) -> None:
+        """Take replies to READs, each in one chunk that is all there: most are."""
+        buffer, pending = self._buffer, self.pending
+        unpack = DATA_CHUNK.unpack_from
+        start, end = self._start, self._end
+        while end - start >= _DATA:
+            head, cookie, length, offset = unpack(buffer, start)
+            stop = start + _CHUNK + length
+            if head != _DATA_LAST or stop > end:
+                break
+            request = pending.get(cookie)
+            if (
+                request is None
+                or request.offset != offset
+                or request.length != length - 8
+                or request.command != _READ
+                or request.begun
+            ):
+                break  # a mistake of the server's perhaps, which the general case tells
+            target = request.target
+            if target is not None:  # else the request was given up
+                target[:] = buffer[start + _DATA : stop]
+            del pending[cookie]
+            ended.append(request)
+            start = stop
+        self._start = start
 
     def _begin_chunk(self, head: int, cookie: int, rest: int, ended: list[Request]) -> bool:
         """Take a chunk, or the beginning of one; False if more bytes are needed."""
