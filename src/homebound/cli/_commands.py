@@ -13,11 +13,11 @@ from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
 from ._began import Progress
 from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
-from ._exports import Choice, open_exports
+from ._exports import Choice, open_exports, split_export
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
-from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
+from ._types import COMMAND, HOST, PATH, SIZE, SPEC, Parsed
 
 _DEFAULT_SIZE = 1 << 30
 
@@ -34,7 +34,7 @@ _DEFAULT_SIZE = 1 << 30
 @click.option(
     "--export",
     "exports",
-    type=EXPORT,
+    type=Parsed("name=spec", split_export),
     multiple=True,
     help="Export SPEC, an image or `memory:SIZE`, under this name. May be given several times.",
 )

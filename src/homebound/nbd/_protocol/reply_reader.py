@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RECEIVE = 128 << 10  # bytes of the receive buffer
 DIRECT = 16 << 10  # the rest of a payload that is received into its target
+_BEGINNING = 1024  # bytes of a payload that are copied, when they are likely to be many
 _READ = int(Command.READ)
 _SIMPLE = SIMPLE_REPLY.size
 _CHUNK = CHUNK.size
@@ -46,6 +47,7 @@ class ReplyReader:
         "_end",
         "_last",
         "_left",
+        "_long",
         "_rules",
         "_sink",
         "_start",
@@ -72,6 +74,9 @@ class ReplyReader:
         self._to = 0
         self._last = False
         self._sink: bytearray | None = None
+        # The last payload was received directly. So the next one probably is: the less of it comes
+        # with its header, the less is copied.
+        self._long = False
 
     def get_buffer(self) -> memoryview:
         """Return the memory for the next bytes, which is never empty."""
@@ -81,7 +86,10 @@ class ReplyReader:
             if self._left >= DIRECT and current is not None and self._sink is None:
                 target = current.target
                 if target is not None:
+                    self._long = True
                     return target[self._to : self._to + self._left]
+            elif self._long:
+                return self._buffer[:_BEGINNING]
         elif self._end == len(self._whole) or self._start > len(self._whole) // 2:
             rest = self._end - self._start
             self._whole[:rest] = self._buffer[self._start : self._end]
@@ -187,6 +195,8 @@ class ReplyReader:
             del pending[cookie]
             ended.append(request)
             start = stop
+        if ended:
+            self._long = False
         self._start = start
 
     def _begin_chunk(self, head: int, cookie: int, rest: int, ended: list[Request]) -> bool:
