@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -100,7 +99,7 @@ class ScriptDisk(_Own, BlockingDisk):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         parallel = bool(functions.attribute("parallel", False))
         super().__init__(functions, read_only=read_only, parallel=parallel)
-        self._calls = _Calls(self, nullcontext() if parallel else threading.Lock())
+        self._calls = _Calls(self, parallel=parallel)
         self.blocking: Operations[None] = self._calls
 
     async def cache(self, offset: int, length: int) -> None:
@@ -127,21 +126,23 @@ class ScriptDisk(_Own, BlockingDisk):
 class _Calls:
     """The operations, for workers."""
 
-    def __init__(self, disk: ScriptDisk, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, disk: ScriptDisk, *, parallel: bool) -> None:
         self._disk = disk
         self._functions = disk.functions
-        self._lock = lock
+        self._lock = None if parallel else threading.Lock()
 
     def call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         """Call a function of the script. Raises ScriptError."""
-        patience = self._disk.patience
-        began = patience.begin()
-        with self._lock:
-            try:
-                result = function(*arguments, **keywords)
-            except (Exception, SystemExit) as error:
-                raise failure_in(self._functions.path, error) from error
-        patience.end(began)
+        try:
+            if self._lock is not None:
+                with self._lock:
+                    return function(*arguments, **keywords)
+            patience = self._disk.patience
+            began = patience.begin()
+            result = function(*arguments, **keywords)
+            patience.end(began)
+        except (Exception, SystemExit) as error:
+            raise failure_in(self._functions.path, error) from error
         return result
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:

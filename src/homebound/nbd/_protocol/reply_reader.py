@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RECEIVE = 128 << 10  # bytes of the receive buffer
 DIRECT = 16 << 10  # the rest of a payload that is received into its target
 _BEGINNING = 1024  # bytes of a payload that are copied, when they are likely to be many
-_READ = int(Command.READ)
+_READ, _BLOCK_STATUS = int(Command.READ), int(Command.BLOCK_STATUS)
 _SIMPLE = SIMPLE_REPLY.size
 _CHUNK = CHUNK.size
 _DATA = DATA_CHUNK.size
@@ -153,7 +153,7 @@ class ReplyReader:
         self._start += _SIMPLE
         if request.begun:
             raise RemoteProtocolError("a simple reply in the middle of a structured one")
-        if request.command == Command.READ:
+        if request.command == _READ:
             if self._structured:
                 text = "a simple reply to READ after structured replies were agreed"
                 raise RemoteProtocolError(text)
@@ -161,7 +161,7 @@ class ReplyReader:
                 self._current, self._left, self._to, self._last = request, request.length, 0, True
                 request.filled = request.length
                 return
-        elif request.command == Command.BLOCK_STATUS and not error:
+        elif request.command == _BLOCK_STATUS and not error:
             raise RemoteProtocolError("a simple reply to BLOCK_STATUS that says nothing")
         if error:
             request.fail(error, "")
@@ -277,10 +277,10 @@ class ReplyReader:
 
     def _finish(self, request: Request, ended: list[Request]) -> None:
         if not request.error:
-            if request.command == Command.READ and request.filled != request.length:
+            if request.command == _READ and request.filled != request.length:
                 text = f"a READ of {request.length} bytes has ended after {request.filled}"
                 raise RemoteProtocolError(text)
-            if request.command == Command.BLOCK_STATUS:
+            if request.command == _BLOCK_STATUS:
                 self._rules.check_contexts(request)
         del self.pending[request.cookie]
         ended.append(request)
