@@ -193,22 +193,14 @@ class _Calls:
 class AsyncScriptDisk(_Own):
     """A disk with `async def` functions, called in the request's home; plain ones in a worker.
 
-    They overlap where they wait, unless `parallel` is False.
+    They overlap where they wait.
     """
 
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         super().__init__(functions, read_only=read_only, parallel=False)
-        parallel = bool(functions.attribute("parallel", True))
-        self._lock = None if parallel else Lock()
         self._async = frozenset(filter(inspect.iscoroutinefunction, functions.defined))
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
-        if self._lock is None:
-            return await self._call_now(function, *arguments, **keywords)
-        async with self._lock:
-            return await self._call_now(function, *arguments, **keywords)
-
-    async def _call_now(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         try:
             if function in self._async:
                 return await function(*arguments, **keywords)
@@ -301,7 +293,22 @@ class AsyncScriptDisk(_Own):
             await self.flush()
 
 
+class _SerialScriptDisk(AsyncScriptDisk):
+    """A disk with `async def` functions, called one at a time: those of a script that asks so."""
+
+    def __init__(self, functions: Functions, *, read_only: bool) -> None:
+        super().__init__(functions, read_only=read_only)
+        self._lock = Lock()
+
+    async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        async with self._lock:
+            return await super()._call(function, *arguments, **keywords)
+
+
 def disk_of(functions: Functions, *, read_only: bool) -> Disk:
     """Return the disk of a script's functions."""
-    kind = AsyncScriptDisk if functions.is_async else ScriptDisk
+    if not functions.is_async:
+        return ScriptDisk(functions, read_only=read_only)
+    parallel = functions.attribute("parallel", True)
+    kind = AsyncScriptDisk if parallel else _SerialScriptDisk
     return kind(functions, read_only=read_only)

@@ -137,9 +137,14 @@ class Replies:
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
         # The charges of the requests: for data in the replies, and for payloads.
-        self.room_read = sum(request.reads for request in requests)
-        self.room_written = sum(request.carries for request in requests) - self.room_read
-        room = sum(request.head_size for request in requests) + self.room_read
+        reads = carries = heads = 0
+        for request in requests:
+            reads += request.reads
+            carries += request.carries
+            heads += request.head_size
+        self.room_read = reads
+        self.room_written = carries - reads
+        room = heads + reads
         # A new bytearray is zeroed, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
@@ -186,7 +191,7 @@ class Replies:
         """Add a reply: success, with the data that `room` was filled with, or a failure."""
         if failure is not None:
             self.failures.append((failure, request.command))
-            fast_zero = bool(request.flags & CommandFlag.FAST_ZERO)
+            fast_zero = bool(request.flags & _FAST_ZERO)
             self.refuse(request, error_of(failure, fast_zero=fast_zero))
             return
         at, memory = self._end, self._memory
@@ -306,7 +311,11 @@ class Slice:
         self._take()
         failure: BaseException | None = None
         try:
-            await _answer(disk, request, replies)
+            if request.command in CARRIES and not request.awaited:
+                await carry_out(disk, request, replies.room(request))
+                replies.add(request)
+            else:
+                await _answer(disk, request, replies)
         except GeneratorExit:
             raise  # this coroutine is being closed; or the disk raised it, which ends the task
         except BaseException as error:
@@ -349,7 +358,7 @@ async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
         return
     if request.command == Command.CACHE:
         await disk.cache(offset, length)
-    elif request.flags & CommandFlag.FAST_ZERO:
+    elif request.flags & _FAST_ZERO:
         fua = bool(request.flags & CommandFlag.FUA)
         no_hole = bool(request.flags & CommandFlag.NO_HOLE)
         await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
