@@ -60,6 +60,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._core.big_lock import big_lock_released
 from .._core.current import current_context, here
+from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
@@ -323,6 +324,10 @@ class WaitQueue:
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
         """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
+        if isinstance(current_context(), GuestContext):  # cannot wait, but can take what there is
+            waiter = self._wait_parked(0, want)
+            if waiter is not None or (timeout is not None and timeout <= 0):
+                return waiter
         if timeout is None and self._guard._is_owned():
             message = (
                 f"{self!r} was waited for in a finaliser that has interrupted an operation on it, "
