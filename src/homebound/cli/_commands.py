@@ -18,6 +18,7 @@ from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
 from ._exports import Choice, open_exports
 from ._info_command import info
 from ._kernel_command import kernel
+from ._ps_command import ps, pstree, top
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
@@ -31,11 +32,11 @@ _DEFAULT_SIZE = 1 << 30
 def homebound() -> None:
     """Serve disks over NBD, copy them, show what they are, and measure them.
 
-    Install a Jupyter kernel.
+    Look at a running program. Install a Jupyter kernel.
     """
 
 
-for _command in (copy, info, bench, kernel):
+for _command in (copy, info, bench, ps, pstree, top, kernel):
     homebound.add_command(_command)
 
 
