@@ -43,7 +43,7 @@ def test_lines_for_people(image: Path):
     ("arguments", "code", "text"),
     [
         (["memory:4K", "--block-size", "8K"], 1, "has 4096 bytes, less than one block of 8192"),
-        (["nothing"], 1, "there is no such file"),
+        (["nothing"], 1, "No such file or directory"),
         (["memory:1M", "--depth", "4096", "--block-size", "1M"], 2, "more than 1 GiB of memory"),
         (["memory:1M", "--depth", "0"], 2, "0 is not in the range"),
         (["memory:1M", "--block-size", "no"], 2, "'no' is not a size"),

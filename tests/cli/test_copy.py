@@ -118,9 +118,9 @@ def test_json(source: Path, tmp_path: Path):
         (["{source}", "{source}"], "SRC and DST are the same file"),
         (["{source}", "memory:1M"], "'memory' is too small: it has 1048576 bytes, of 8400953 to"),
         (["{source}", "/dev/null"], "'/dev/null': it is neither a file nor a block device"),
-        (["{source}", "{tmp}"], "it is a directory"),
+        (["{source}", "{tmp}"], "Is a directory"),
         (["{source}", "{tmp}/no/where"], "/no/where': there is no directory"),
-        (["{tmp}/nothing", "{tmp}/target"], "nothing': there is no such file"),
+        (["{tmp}/nothing", "{tmp}/target"], "nothing': No such file or directory"),
         (["{source}", "{tmp}/target", "--resume", "{tmp}/no/state"], "cannot write the state file"),
     ],
 )

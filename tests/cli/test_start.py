@@ -49,12 +49,13 @@ def test_about_the_program(arguments: list[str]):
         ("info", "_info"),
         ("kernel", "_kernel_command"),
         ("serve", "_serve"),
+        ("top", "_ps_command"),
     ],
 )
 def test_a_command_loads_itself_only(command: str, module: str):
     modules = loaded(command, "--help")
     assert not modules & ALWAYS_LATER
-    others = {"_bench", "_copy", "_info", "_kernel_command", "_serve"} - {module}
+    others = {"_bench", "_copy", "_info", "_kernel_command", "_serve", "_ps_command"} - {module}
     assert f"homebound.cli.{module}" in modules
     assert not {f"homebound.cli.{each}" for each in others} & modules
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -67,7 +69,8 @@ def test_a_server_without_tls(serve: Serve, image: Path):
 
 
 def test_a_directory_without_what_is_needed(socket: Path, tmp_path: Path):
-    assert refusal_with(socket, tmp_path / "none") == f"there is no directory '{tmp_path}/none'"
+    missing = f"there is no directory '{tmp_path}/none': {os.strerror(errno.ENOENT)}"
+    assert refusal_with(socket, tmp_path / "none") == missing
     file = tmp_path / "file"
     file.touch()
     assert refusal_with(socket, file) == f"'{file}' is not a directory"

@@ -192,7 +192,7 @@ REST: list[Row] = [
     ("dump('hang.txt')", TypeError, "dump takes an open file, not the path 'hang.txt'"),
     ("dump_on('SIGUSR1')", TypeError, "takes a signal's number, as signal.SIGUSR1 is, not"),
     ("block.MemoryDisk('1G')", TypeError, "the size is '1G'; it must be a number of bytes"),
-    ("block.FileDisk('absent.img')", homebound.block.ImageError, "there is no such file"),
+    ("block.FileDisk('absent.img')", homebound.block.ImageError, "No such file or directory"),
     ("NBDServer('raw.img')", TypeError, "to serve an image, open it: FileDisk('raw.img')"),
     ("NBDDisk('nbd://localhost')", TypeError, "NBDDisk is made by `await NBDDisk.connect(uri)`"),
     (

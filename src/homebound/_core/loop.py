@@ -53,19 +53,23 @@ LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
 class Loop(ExecutorLoop):
     """An asyncio selector loop: re-entrant, woken by one write a burst, fair with the big lock."""
 
-    # Set by the LoopContext that is made with the loop, never None after that; an epitaph once the
-    # loop is closed. Any thread reads it.
+    # Set by the LoopContext that each loop makes for itself, never None after that; an epitaph once
+    # the loop is closed. Any thread reads it.
     home: LoopContext
-    # The class whose instances stand in the mailbox themselves; set where Task is defined.
+    # Set one layer up: the class of its context, and that whose instances stand in the mailbox.
+    context_type: Callable[[Loop, str | None], LoopContext]
     task_type: type[Any]
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector | None = None, *, name: str | None = None
+    ) -> None:
         super().__init__(selector)
         self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
         self.is_main = False  # written by the home's thread as it moves in and out
         # A stop that waits until nested waits have ended, else None. Home only.
         self.put_off: PutOff | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if the user has chosen it
+        self.context_type(self, name)
 
     # Called from any thread.
 

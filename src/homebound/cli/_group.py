@@ -17,7 +17,10 @@ _COMMANDS = {
     "copy": ("_copy_command", "Copy the disk SRC to DST."),
     "info": ("_info_command", "Show what DISK is: its size, what it can do, its block sizes."),
     "kernel": ("_kernel_command", "Install a Jupyter kernel whose loop is homebound's."),
+    "ps": ("_ps_command", "Show the tasks of a running program."),
+    "pstree": ("_ps_command", "Show the tasks of a running program as a tree."),
     "serve": ("_commands", "Serve IMAGE over NBD until Ctrl-C or SIGTERM."),
+    "top": ("_ps_command", "Show the homes of a running program and what they do."),
 }
 
 
@@ -51,5 +54,5 @@ class Commands(click.Group):
 def homebound() -> None:
     """Serve disks over NBD, copy them, show what they are, and measure them.
 
-    Install a Jupyter kernel.
+    Look at a running program. Install a Jupyter kernel.
     """
