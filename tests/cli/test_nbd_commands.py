@@ -284,8 +284,7 @@ def test_what_a_server_refuses(serve: Serve, tmp_path: Path):
 
 def test_a_measurement_over_the_net(serve: Serve, tmp_path: Path):
     served = serve("--size", "1M", "--unix", tmp_path / "s")
-    out = succeed(
-        "bench", served.uri, "--mixed", "--seconds", "0.3", "--connections", "2", "--json"
-    )
+    options = ["--mixed", "--seconds", "0.3", "--depth", "128", "--connections", "2"]
+    out = succeed("bench", served.uri, *options, "--json")
     figures = json.loads(out)
     assert figures["read"]["requests"] > figures["write"]["requests"] > 0
