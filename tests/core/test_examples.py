@@ -26,7 +26,7 @@ def test_example(example: Path, tmp_path: Path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def test_program(name: str):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

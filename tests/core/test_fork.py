@@ -50,7 +50,7 @@ def run(program: str) -> None:
         # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
          "-c", PRELUDE + textwrap.dedent(program) + "\nprint('done')"],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 

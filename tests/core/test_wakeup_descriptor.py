@@ -46,7 +46,7 @@ def run(program: str, *options: str) -> list[str]:
         [sys.executable, "-W", "error", *options, "-c", HEAD + textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

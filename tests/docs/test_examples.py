@@ -52,7 +52,7 @@ def test_block_runs(block: tuple[str, str, str | None], tmp_path: Path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr

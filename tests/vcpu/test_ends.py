@@ -61,7 +61,7 @@ def run(program: str) -> list[str]:
         # From 3.12 on Python warns of each fork in a process with threads: that is the test.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-X", "faulthandler",
          "-c", PRELUDE + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split("\n")[:-1]

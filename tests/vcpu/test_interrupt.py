@@ -126,7 +126,7 @@ def test_it_ends_the_wait(call: str, where: str):
         [sys.executable, "-W", "error", "-X", "faulthandler", "-c", program],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
