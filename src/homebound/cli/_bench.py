@@ -140,12 +140,13 @@ class Load:
         self.seconds = monotonic() - began
 
     async def _work(self) -> None:
+        """Make requests, one at least, however late this task begins."""
         size = self._job.block_size
         buffer = memoryview(bytearray(os.urandom(size)))
         data = bytes(buffer)
         at_once = 0  # requests since this task has waited
         now = monotonic()
-        while now < self._end:
+        while True:
             kind = self._choose()
             offset = self._random.randrange(self._blocks) * size
             try:
@@ -156,6 +157,8 @@ class Load:
                 raise CommandError(words) from error
             then, now = now, monotonic()
             self.results[kind].latencies.add(now - then)
+            if now >= self._end:
+                return
             at_once = 0 if waited else at_once + 1
             if at_once == _IN_A_ROW:
                 await asyncio.sleep(0)
