@@ -125,9 +125,12 @@ def test_a_lock_that_was_handed_over_to_a_task_of_this_loop_is_refused(threads: 
     assert not lock.locked()
 
 
-def test_a_lock_of_another_thread_is_waited_for(threads: Threads):
-    """Also while tasks of this loop wait behind it, or wait for a notification."""
-    condition = Condition()
+@pytest.mark.parametrize("by", ["condition", "lock"])
+def test_a_lock_of_another_thread_is_waited_for(by: str, threads: Threads):
+    """Also while a task of this loop waits for a notification, inside an `async with`."""
+    lock = Lock()
+    condition = Condition(lock)
+    inside: Any = condition if by == "condition" else lock
     held = threading.Event()
 
     def hold() -> None:
@@ -137,7 +140,7 @@ def test_a_lock_of_another_thread_is_waited_for(threads: Threads):
             threading.Event().wait(0.3)  # longer than until the first look
 
     async def wait() -> None:
-        async with condition:
+        async with inside:
             await condition.wait()
 
     async def main() -> bool:

@@ -51,8 +51,8 @@ def _holds(task: asyncio.Task[Any], queue: WaitQueue, want: Any) -> bool:
         if isinstance(waiter, FutureWaiter):  # it is in WaitQueue._wait_elsewhere
             if waiter.queue is queue:  # if granted, the task has not run since
                 return waiter.granted and queue._keeps_out(waiter.want, want)
-            if any(waiter.queue is each for each in managers):
-                return False  # Condition.wait has released the lock
+            if getattr(waiter.queue, "_lock", None) is queue:
+                return False  # Condition.wait has released it
         managers += entered(coroutine)
     return any(queue._held_inside(each, want) for each in managers)
 
