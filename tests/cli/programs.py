@@ -11,7 +11,7 @@ from unittest import mock
 
 from homebound.cli._main import run_command
 
-TIMEOUT = 30
+TIMEOUT = 50
 
 
 def homebound(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:

@@ -7,14 +7,16 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+
+from homebound.testing import until
 
 from .conftest import Served
 from .programs import TIMEOUT, fail, homebound, inside, succeed
@@ -44,17 +46,20 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+def listens(place: Path) -> bool:
+    """Return whether a client can connect: the socket is there from its binding on."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(place)) == 0
+
+
 @contextmanager
-def running(socket: Path, *command: object) -> Iterator[str]:
+def running(place: Path, *command: object) -> Iterator[str]:
     """Run a server until the end of the block; the URI of its socket, without an export."""
     process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + TIMEOUT
-        while not socket.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield f"nbd+unix:///?socket={socket}"
+        until(lambda: listens(place) or process.poll() is not None, patience=TIMEOUT)
+        assert process.poll() is None
+        yield f"nbd+unix:///?socket={place}"
     finally:
         process.terminate()
         process.wait(TIMEOUT)
@@ -206,10 +211,7 @@ def test_ctrl_c_while_a_server_does_not_answer(serve: Serve, tmp_path: Path, *, 
     if stream:
         command[-2] = "-"
     with source.open("rb") as file, subprocess.Popen(command, stdin=file) as copying:
-        deadline = time.monotonic() + TIMEOUT
-        while not (tmp_path / "writing").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until((tmp_path / "writing").exists, patience=TIMEOUT)
         copying.send_signal(signal.SIGINT)
         assert copying.wait(TIMEOUT) == 130
     served.process.kill()
@@ -282,8 +284,7 @@ def test_what_a_server_refuses(serve: Serve, tmp_path: Path):
 
 def test_a_measurement_over_the_net(serve: Serve, tmp_path: Path):
     served = serve("--size", "1M", "--unix", tmp_path / "s")
-    out = succeed(
-        "bench", served.uri, "--mixed", "--seconds", "0.3", "--connections", "2", "--json"
-    )
+    options = ["--mixed", "--seconds", "0.3", "--depth", "128", "--connections", "2"]
+    out = succeed("bench", served.uri, *options, "--json")
     figures = json.loads(out)
     assert figures["read"]["requests"] > figures["write"]["requests"] > 0

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.peers
 
 
 def info(uri: str) -> int:
-    done = subprocess.run(["nbdinfo", uri], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(["nbdinfo", uri], capture_output=True, timeout=50, check=False)
     return done.returncode
 
 

@@ -115,7 +115,7 @@ def test_a_key_with_a_passphrase(socket: Path, place: Path):
     openssl = shutil.which("openssl")
     assert openssl is not None
     encrypt = f"pkey -in {key} -aes256 -passout pass:secret -out {place}/new.pem"
-    subprocess.run([openssl, *encrypt.split()], check=True, timeout=30)
+    subprocess.run([openssl, *encrypt.split()], check=True, timeout=50)
     (place / "new.pem").rename(key)
     assert f"'{key}' needs a passphrase" in refusal_with(socket, place)
 

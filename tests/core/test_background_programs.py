@@ -49,7 +49,7 @@ def run(program: str) -> list[str]:
         # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
          "-c", HEAD + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -98,7 +98,7 @@ def test_calls_after_the_threads_have_ended():
     """
     lines = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program) + HEAD],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=50, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert lines == [
         "<Background 'lib' not started> is not started any more, as the interpreter ends"

@@ -14,6 +14,7 @@ import pytest
 import homebound
 import homebound.block
 from homebound.nbd import NBDDisk, NBDServer, URIError
+from homebound.testing import until
 
 from .wrong_uses import LONGEST, PRIVATE, call
 
@@ -310,12 +311,25 @@ def test_a_lock_of_threading_that_blocks_a_home_is_reported(io: homebound.IOThre
     told = threading.Event()
     stalls: list[homebound.Stall] = []
     lock = threading.Lock()
-    with (
-        lock,
-        homebound.watch_stalls(0.05, report=lambda stall: (stalls.append(stall), told.set())),
-    ):
+
+    async def ident() -> int:
+        return threading.get_ident()
+
+    def at_the_lock() -> bool:
+        frame = sys._current_frames()[home]
+        code = waits_for_it.__code__
+        return frame.f_code is code and frame.f_lineno > code.co_firstlineno
+
+    def report(stall: homebound.Stall) -> None:
+        stalls.append(stall)
+        told.set()
+
+    home = homebound.block_on(ident(), io)
+    with lock:
         task = io.spawn(waits_for_it(lock))
-        told.wait()
+        until(at_the_lock)  # watched from then on: on its way there it may get no core for a while
+        with homebound.watch_stalls(0.05, report=report):
+            told.wait()
     homebound.block_on(task)
     assert "context 'io': thread 'io' blocks in one iteration" in stalls[0].message
     assert "with lock:" in stalls[0].stacks

@@ -254,7 +254,7 @@ def test_a_loop_made_but_never_run_leaves_nothing():
     loop = homebound.new_event_loop()
     assert descriptors() > before
     loop.close()
-    assert descriptors() == before
+    assert descriptors() <= before  # a finaliser may have closed others
     assert current_context() is main_context() is None
 
 

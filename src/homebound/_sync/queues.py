@@ -1,4 +1,4 @@
-"""Queue, PriorityQueue, LifoQueue: a store of items, and the waiters at its two ends.
+"""Queue: a store of items, and the waiters at its two ends.
 
 A put acquires a slot if there is a limit, marks the work as unfinished, pushes the item, and then
 looks whether a getter waits. A get takes the next item, and then releases its slot. Where neither
@@ -13,8 +13,8 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from .._os.snapshot import snapshot
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
+from .queue_state import ShownQueue
 from .store import Fifo, Ordered
 from .wait_queue import no_copy
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 MARKING, PUSHING = range(2)  # how far a put has come: see Queue._put_failed
 
 
-class Queue(Generic[T]):
+class Queue(ShownQueue, Generic[T]):
     """asyncio.Queue for tasks of any loop and for threads, all at once.
 
     `await queue.put(item)` and `await queue.get()` in a task, `put_sync` and `get_sync` in a
@@ -434,41 +434,6 @@ class Queue(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
-
-    # For repr, with asyncio's names. Copies: code written for asyncio may add futures to its own.
-
-    @property
-    def _getters(self) -> tuple[Waiter, ...]:
-        return snapshot(self._getters_queue._waiters)
-
-    @property
-    def _putters(self) -> tuple[Waiter, ...]:
-        return () if self._slots is None else snapshot(self._slots._waiters)
-
-    @property
-    def _unfinished_tasks(self) -> int:
-        return len(self._unfinished)
-
-    def _format(self) -> str:
-        result = f"maxsize={self._maxsize!r}"
-        if self._queue:
-            result += f" _queue={list(self._queue)!r}"
-        if self._getters:
-            result += f" _getters[{len(self._getters)}]"
-        if self._putters:
-            result += f" _putters[{len(self._putters)}]"
-        if self._unfinished:
-            result += f" tasks={len(self._unfinished)}"
-        if self._is_shutdown:
-            result += " shutdown"
-        return result
-
-    def __repr__(self) -> str:
-        where = f"at {id(self):#x}" if self._name is None else repr(self._name)
-        return f"<{type(self).__name__} {where} {self._format()}>"
-
-    def __str__(self) -> str:
-        return f"<{type(self).__name__} {self._format()}>"
 
 
 def _raise_error_of(waiter: Waiter) -> None:
