@@ -168,6 +168,34 @@ def test_clients_that_go_without_a_word(tmp_path: Path):
         assert ask(listener.path)["pid"] == os.getpid()
 
 
+def test_it_closes_though_a_client_asks_nothing(tmp_path: Path):
+    with listen(tmp_path / "top") as listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(listener.path)
+        assert client.recv(100) == GREETING
+        listener.close()
+        assert client.recv(100) == b""
+
+
+def test_it_survives_without_descriptors(tmp_path: Path):
+    program = f"""
+import homebound.debug, os, resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+with homebound.debug.listen({str(tmp_path / "top")!r}) as listener:
+    with socket.socket(socket.AF_UNIX) as client:
+        full = []
+        try:
+            while True:
+                full.append(os.dup(client.fileno()))
+        except OSError:
+            client.connect(listener.path)
+        os.closerange(min(full), max(full) + 1)
+        print(client.recv(9))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == ("b'homebound'\n", "")
+
+
 def test_a_forked_process_leaves_it_to_its_parent(tmp_path: Path):
     program = f"""
 import homebound.debug, os, socket

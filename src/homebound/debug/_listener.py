@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("homebound")
 _PATIENCE = 5.0  # seconds for a client to ask, and to take its snapshot
+_PAUSE = 0.1  # seconds before it tries to accept again
 GREETING = b"homebound top\n"
 HOMES, ALL = b"homes\n", b"tasks\n"  # what a client asks for: a snapshot without its tasks, or all
 _listeners: set[Listener] = set()  # those that are open; single operations are atomic
@@ -31,7 +32,8 @@ class Listener:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100  (it may be bytes that are not UTF-8)
-        self._closing = False  # written by the thread that closes it, which may be any
+        self._closing = threading.Event()
+        self._client: socket.socket | None = None  # the one being answered. Its thread's
         self._socket = _bind(self.path)
         self._thread = threading.Thread(target=self._serve, name="homebound-top", daemon=True)
         _listeners.add(self)
@@ -46,17 +48,19 @@ class Listener:
 
         Called from: any thread.
         """
-        if not self._closing:
+        if not self._closing.is_set():
             self._leave()
             self._thread.join()
 
     def _leave(self) -> None:
-        self._closing = True
+        self._closing.set()
         _listeners.discard(self)
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # ends accept() in the thread
-        except OSError:
-            pass
+        for each in (self._socket, self._client):  # ends what its thread waits for
+            try:
+                if each is not None:
+                    each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
         self._socket.close()
         try:
             os.unlink(self.path)  # noqa: PTH108  (see __init__)
@@ -64,22 +68,23 @@ class Listener:
             pass
 
     def _serve(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             try:
-                client, _ = self._socket.accept()
-            except OSError as error:
-                if error.errno in _PASSING:
-                    continue
-                return
-            with client:
+                self._client, _ = self._socket.accept()
+            except OSError:  # it is closed, or the process is out of descriptors
+                self._closing.wait(_PAUSE)
+                continue
+            with self._client as client:
                 try:
                     _answer(client)
                 except Exception:
                     _logger.exception("a snapshot for homebound top failed")
+            self._client = None
 
     def _forget(self) -> None:
         """Leave it to the parent, in a forked process."""
-        self._closing = True
+        self._closing = threading.Event()  # the lock of the other may be held
+        self._closing.set()
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -94,10 +99,7 @@ class Listener:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Listener at {self.path!r}{' closed' if self._closing else ''}>"
-
-
-_PASSING = {errno.ECONNABORTED, errno.EINTR}
+        return f"<Listener at {self.path!r}{' closed' if self._closing.is_set() else ''}>"
 
 
 def listen(path: str | os.PathLike[str]) -> Listener:
