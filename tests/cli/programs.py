@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Any
+import time
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import pytest
+
 from homebound.cli._main import run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 TIMEOUT = 30
 
@@ -51,3 +59,26 @@ def fail(*arguments: object, code: int = 1) -> str:
     assert err.count("\n") == 1, err
     assert err.startswith("homebound")
     return err.strip()
+
+
+def need(*programs: str) -> None:
+    """Skip the test if a program is missing."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+@contextmanager
+def running(socket: Path, *command: object) -> Iterator[str]:
+    """Run a server until the end of the block; the URI of its socket, without an export."""
+    process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while not socket.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield f"nbd+unix:///?socket={socket}"
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .conftest import Served
-from .programs import TIMEOUT, fail, homebound, inside, succeed
+from .programs import TIMEOUT, fail, homebound, inside, need, running, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,28 +34,6 @@ def write(offset, new):
     threading.Event().wait()
 """
 pytestmark = pytest.mark.peers
-
-
-def need(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-
-
-@contextmanager
-def running(socket: Path, *command: object) -> Iterator[str]:
-    """Run a server until the end of the block; the URI of its socket, without an export."""
-    process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + TIMEOUT
-        while not socket.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield f"nbd+unix:///?socket={socket}"
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
 
 
 @pytest.fixture

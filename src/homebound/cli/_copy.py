@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from ._places import (
     make_file,
     open_place,
 )
+from ._remote import Link
 from ._sizes import show_size
 from ._stdio import tell
 
@@ -57,7 +58,7 @@ class CopyJob:
 
     source: str
     target: str
-    connections: int = 1
+    link: Link = field(default_factory=Link)  # to NBD servers
     bitmap: str | None = None
     resume: str | None = None  # the path of the state file
     verify: bool = False
@@ -75,7 +76,7 @@ class CopyJob:
                     report = Report(source.size, as_json=self.as_json)
                     await copy_out(source, report)
                 elif self.source == STREAM:
-                    await copy_in(stack, self.target, self.connections, as_json=self.as_json)
+                    await copy_in(stack, self.target, self.link, as_json=self.as_json)
                 else:
                     await self._copy(stack)
         except CopyError as error:
@@ -116,9 +117,7 @@ class CopyJob:
 
     async def _open_source(self, stack: AsyncExitStack) -> Disk:
         meta = (f"{DIRTY_BITMAP}{self.bitmap}",) if self.bitmap is not None else ()
-        source = await open_place(
-            self.source, read_only=True, connections=self.connections, meta=meta
-        )
+        source = await open_place(self.source, read_only=True, link=self.link, meta=meta)
         return stack.enter_context(source)
 
     async def _open_target(
@@ -136,7 +135,7 @@ class CopyJob:
             fresh = self.bitmap is None or not exists
             if fresh:
                 await make_file(self.target, size, self.source)
-        disk = await open_place(self.target, read_only=False, connections=self.connections)
+        disk = await open_place(self.target, read_only=False, link=self.link)
         target = stack.enter_context(disk)
         check_target(self.target, target, size)
         return target, fresh

@@ -12,7 +12,8 @@ from ._began import Progress
 from ._copy import CopyJob
 from ._disks import MEMORY
 from ._map import DIRTY_BITMAP
-from ._places import STREAM, is_uri
+from ._places import STREAM
+from ._remote import Link, is_uri
 from ._types import PATH, PLACE, TEXT
 
 
@@ -85,7 +86,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError(f"--json and DST {STREAM} both write to standard output")
     if bitmap is not None:
         bitmap = bitmap.removeprefix(DIRTY_BITMAP)
-    job = CopyJob(source, target, connections, bitmap, resume, verify, as_json, bool(raw))
+    job = CopyJob(source, target, Link(connections), bitmap, resume, verify, as_json, bool(raw))
     with closing(job.run()) as work:  # for the case that no loop can be made
         run(work)
 

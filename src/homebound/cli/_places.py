@@ -14,35 +14,21 @@ from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
 from ..block._probe import RAW, probe
 from ..block._to_end import to_end
-from ..nbd import NBDDisk
-from ..nbd._client.uri import parse_uri
 from ._disks import check_spec
 from ._errors import CommandError
+from ._remote import Link, check_uri, is_uri
 
 if TYPE_CHECKING:
     from ..block import Disk
 
 STREAM = "-"
-_URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
+_ONCE = Link()
 _PREFIX = re.compile(r"(memory|overlay|nbds?(\+\w+)?):", re.IGNORECASE)
-
-
-def is_uri(spec: str) -> bool:
-    """Return whether `spec` is an NBD URI.
-
-    >>> from homebound.cli._places import is_uri
-    >>> is_uri("nbd+unix:///?socket=/run/nbd"), is_uri("disk.img")
-    (True, False)
-    """
-    return _URI.match(spec) is not None
 
 
 def check_place(spec: str) -> str:
     """Return `spec` unchanged. Raises ValueError if it cannot name a disk."""
-    if is_uri(spec):
-        parse_uri(spec)
-        return spec
-    return check_spec(spec)
+    return check_uri(spec) if is_uri(spec) else check_spec(spec)
 
 
 def check_disk(spec: str) -> str:
@@ -67,12 +53,12 @@ def is_plain_file(spec: str) -> bool:
 
 
 async def open_place(
-    spec: str, *, read_only: bool, connections: int = 1, meta: tuple[str, ...] = ()
+    spec: str, *, read_only: bool, link: Link = _ONCE, meta: tuple[str, ...] = ()
 ) -> Disk:
     """Open the disk that `spec` names. Raises DiskError or NBDError."""
     if not is_uri(spec):
         return await open_disk(spec, read_only=read_only)
-    return await NBDDisk.connect(spec, connections=connections, meta=meta, read_only=read_only)
+    return await link.connect(spec, meta=meta, read_only=read_only)
 
 
 async def make_file(path: str, size: int, source: str) -> None:

@@ -136,7 +136,12 @@ class NBDDisk(RemoteDisk):
         # If the size is not a multiple of the minimum block, nothing can reach the last part.
         self.size: int = export.size // minimum * minimum
         self.read_only: bool = read_only or bool(flags & TransmissionFlag.READ_ONLY)
-        self.shared_cache: bool = bool(flags & TransmissionFlag.CAN_MULTI_CONN)
+        # Its connections are one, or several that share what is flushed.
+        self.shared_cache: bool = True
+        self.can_flush: bool = bool(flags & TransmissionFlag.SEND_FLUSH)
+        self.can_fua: bool = self.can_flush or bool(flags & TransmissionFlag.SEND_FUA)
+        self.can_trim: bool = bool(flags & TransmissionFlag.SEND_TRIM)
+        self.rotational: bool = bool(flags & TransmissionFlag.ROTATIONAL)
         self.minimum_block: int = minimum
         self.preferred_block: int = max(512, preferred)
         self.maximum_transfer: int | None = largest if export.sizes_told else MAX_PAYLOAD
