@@ -18,7 +18,7 @@ from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ._copy_report import Report
 from ._copy_streams import copy_in, copy_out
-from ._disks import MEMORY, label_of
+from ._disks import AUTO, MEMORY, label_of
 from ._errors import CommandError
 from ._interrupt import ending_with
 from ._map import DIRTY_BITMAP
@@ -29,6 +29,7 @@ from ._places import (
     identity,
     is_plain_file,
     make_file,
+    open_image,
     open_place,
 )
 from ._remote import Link
@@ -64,6 +65,7 @@ class CopyJob:
     verify: bool = False
     as_json: bool = False
     raw: bool = False  # DST becomes raw, whatever it is
+    source_format: str = AUTO
 
     async def run(self) -> None:
         """Copy. Raises CommandError, DiskError or NBDError."""
@@ -117,7 +119,10 @@ class CopyJob:
 
     async def _open_source(self, stack: AsyncExitStack) -> Disk:
         meta = (f"{DIRTY_BITMAP}{self.bitmap}",) if self.bitmap is not None else ()
-        source = await open_place(self.source, read_only=True, link=self.link, meta=meta)
+        if self.source_format != AUTO:
+            source = await open_image(self.source, self.source_format)
+        else:
+            source = await open_place(self.source, read_only=True, link=self.link, meta=meta)
         return stack.enter_context(source)
 
     async def _open_target(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -10,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..block import DiskError, ImageError, open_disk
+from ..block import DiskError, ImageError, Qcow2Disk, open_disk
 from ..block._locks import lock_image
 from ..block._probe import RAW, probe
 from ..block._to_end import to_end
-from ._disks import check_spec
+from ._disks import Opener, check_spec, is_script
 from ._errors import CommandError
 from ._remote import Link, check_uri, is_uri
 
@@ -59,6 +60,29 @@ async def open_place(
     if not is_uri(spec):
         return await open_disk(spec, read_only=read_only)
     return await link.connect(spec, meta=meta, read_only=read_only)
+
+
+async def open_image(path: str, image_format: str) -> Disk:
+    """Open an image of a format that the user has named, to read it. Raises DiskError."""
+    opened: list[Disk] = []
+    opener = Opener(image_format, read_only=True, lock=True)
+    try:
+        await to_end(lambda: opened.append(opener.open(path)))
+    except asyncio.CancelledError:
+        for disk in opened:
+            disk.close()
+        raise
+    return opened[0]
+
+
+def is_image(spec: str) -> bool:
+    """Return whether `spec` is the path of an image, whose format may be named.
+
+    >>> from homebound.cli._places import is_image
+    >>> is_image("disk.img"), is_image("disk.py"), is_image("-")
+    (True, False, False)
+    """
+    return spec != STREAM and not _PREFIX.match(spec) and not is_script(spec)
 
 
 async def make_file(path: str, size: int, source: str) -> None:
@@ -131,4 +155,6 @@ def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
     except OSError:
         return {**about, "name": spec}
     about |= {"path": path, "inode": status.st_ino}
+    if isinstance(disk, Qcow2Disk) and len(disk.paths) > 1:
+        about["backing"] = [[each, os.stat(each).st_mtime_ns] for each in disk.paths[1:]]  # noqa: PTH116
     return about if changes else {**about, "mtime_ns": status.st_mtime_ns}
