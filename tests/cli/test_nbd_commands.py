@@ -159,7 +159,8 @@ def test_a_server_that_is_killed(serve: Serve, tmp_path: Path):
         for part in range(64):
             file.write(bytes([part + 1]) * 4 * MIB)
     served = serve(image, "--unix", tmp_path / "a", "--read-only")
-    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-"]
+    options = ["--reconnect-delay", "0"]
+    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
         assert copying.stdout is not None
         copying.stdout.read(1)  # it has begun, and waits for its reader

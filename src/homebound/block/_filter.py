@@ -40,6 +40,14 @@ class Filter(Disk):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.disk!r}>"
 
+    @property
+    def interruptions(self) -> int:
+        """Those of the disk below.
+
+        Called from: any thread.
+        """
+        return self.disk.interruptions
+
     async def _carry_out(
         self, command: str, offset: int, length: int, go_on: Callable[[int], Awaitable[T]]
     ) -> T:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..block._copying.checkpoints import Checkpoints
+from ..block._copying.checkpoints import Checkpoints, keep_stable
 from ..block._copying.compare import Comparison
 from ..block._copying.engine import Copy
 from ..block._copying.errors import CopyError, Differs
@@ -108,6 +108,8 @@ class CopyJob:
             if self.resume:
                 checkpoints = Checkpoints(copy, self.resume, state)
                 work = self._with_checkpoints(copy, checkpoints)
+            elif isinstance(target, NBDDisk) and self.link.reconnect_delay:
+                work = _until_done(copy.run(), keep_stable(copy))
             else:
                 work = copy.run()
             await ending_with(work, source, target)

@@ -13,8 +13,8 @@ from ._copy import CopyJob
 from ._disks import AUTO, FORMATS, MEMORY
 from ._map import DIRTY_BITMAP
 from ._places import STREAM, is_image
-from ._remote import Link, is_uri
-from ._types import PATH, PLACE, TEXT
+from ._remote import RECONNECT_DELAY, Link, is_uri
+from ._types import PATH, PLACE, SECONDS, TEXT
 
 
 @click.command()
@@ -26,6 +26,15 @@ from ._types import PATH, PLACE, TEXT
     default=1,
     show_default=True,
     help="Make this many connections to each NBD server that allows several.",
+)
+@click.option(
+    "--reconnect-delay",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=RECONNECT_DELAY,
+    show_default=True,
+    help="Wait this long for an NBD server whose connection is lost, and go on there; then the "
+    "copy fails.",
 )
 @click.option(
     "--bitmap",
@@ -69,6 +78,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     source: str,
     target: str,
     connections: int,
+    reconnect_delay: float,
     bitmap: str | None,
     resume: str | None,
     source_format: str,
@@ -102,7 +112,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     job = CopyJob(
         source,
         target,
-        Link(connections),
+        Link(connections, reconnect_delay),
         bitmap,
         resume,
         verify,

@@ -10,6 +10,7 @@ from ..block import Disk, ImageError
 from ..block._copying.streams import CopyIn, CopyOut
 from ..block._locks import lock_image
 from ..block._to_end import to_end
+from ..nbd import NBDDisk
 from ._copy_report import Report
 from ._errors import CommandError
 from ._interrupt import ending_with
@@ -108,7 +109,8 @@ async def copy_in(stack: AsyncExitStack, spec: str, link: Link, *, as_json: bool
     stack.enter_context(target)
     if target.read_only:
         raise CommandError(f"cannot write to {spec!r}: it is read-only")
-    copy = CopyIn(_STDIN, target, fresh=isinstance(target, GrowingFile))
+    keeps = isinstance(target, NBDDisk) and link.reconnect_delay > 0
+    copy = CopyIn(_STDIN, target, fresh=isinstance(target, GrowingFile), keeps=keeps)
     report = Report(None, as_json=as_json)
     async with report.showing("copying", copy):
         await ending_with(copy.run(), target)

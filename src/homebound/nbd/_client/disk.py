@@ -91,7 +91,8 @@ class NBDDisk(RemoteDisk):
         - `open_timeout`: how long connecting is tried again when it fails.
         - `reconnect_delay`: how long requests wait for a new connection when theirs is lost. They
           are sent again, so a write may be made twice. 0: they fail, and so do those until the
-          connection is there again.
+          connection is there again. What a server had acknowledged, and lost as it ended because it
+          was not flushed, is not written again: `interruptions` tells of that, a flush does not.
         - `request_timeout`: how long a server may take for a reply. After it the request fails, and
           the connection is replaced.
         - `meta`: metadata contexts for `status`, beside base:allocation.
