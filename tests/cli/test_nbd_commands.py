@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +16,7 @@ import pytest
 from homebound.testing import until
 
 from .conftest import Served
-from .programs import TIMEOUT, fail, homebound, inside, succeed
+from .programs import TIMEOUT, fail, homebound, inside, need, running, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,31 +35,6 @@ def write(offset, new):
     threading.Event().wait()
 """
 pytestmark = pytest.mark.peers
-
-
-def need(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-
-
-def listens(place: Path) -> bool:
-    """Return whether a client can connect: the socket is there from its binding on."""
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(place)) == 0
-
-
-@contextmanager
-def running(place: Path, *command: object) -> Iterator[str]:
-    """Run a server until the end of the block; the URI of its socket, without an export."""
-    process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: listens(place) or process.poll() is not None, patience=TIMEOUT)
-        assert process.poll() is None
-        yield f"nbd+unix:///?socket={place}"
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -188,7 +160,8 @@ def test_a_server_that_is_killed(serve: Serve, tmp_path: Path):
         for part in range(64):
             file.write(bytes([part + 1]) * 4 * MIB)
     served = serve(image, "--unix", tmp_path / "a", "--read-only")
-    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-"]
+    options = ["--reconnect-delay", "0"]
+    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
         assert copying.stdout is not None
         copying.stdout.read(1)  # it has begun, and waits for its reader

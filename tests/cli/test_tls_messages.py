@@ -168,8 +168,9 @@ def test_a_server_that_wants_a_certificate(
     assert "not accept the client's certificate" in fail("info", uri)
     for name in ("client-cert.pem", "client-key.pem"):
         (place / name).unlink()
+    demand = "the server demands a client's certificate"
     advice = f"put client-cert.pem and client-key.pem into '{place}'"
-    assert fail("info", uri).endswith(advice)
+    assert fail("info", uri).endswith(f"{demand}; {advice}")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="keys need Python 3.13")

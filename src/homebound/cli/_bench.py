@@ -17,6 +17,7 @@ from ._errors import CommandError
 from ._interrupt import ending_with
 from ._latency import Latencies
 from ._places import open_place
+from ._remote import Link
 from ._sizes import show_size
 from ._stdio import discard_output, has_terminal, put
 
@@ -71,7 +72,7 @@ class BenchJob:
     async def run(self) -> None:
         """Measure, and write the figures. Raises CommandError, DiskError or NBDError."""
         reads_only = self.mode == READ
-        disk = await open_place(self.spec, read_only=reads_only, connections=self.connections)
+        disk = await open_place(self.spec, read_only=reads_only, link=Link(self.connections))
         with disk:
             self._check(disk)
             load = Load(self, disk)

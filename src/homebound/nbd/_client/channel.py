@@ -249,6 +249,7 @@ class Channel:
     def lose(self, error: Exception | None) -> None:
         """Give the connection up, because of `error`, or because the server has disconnected."""
         self._drop_link()
+        self._client.interruptions += 1
         self._last_error = error
         pending = self._reader.pending
         calls = [

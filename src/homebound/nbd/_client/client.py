@@ -59,6 +59,7 @@ class Client:
         self._attached = False  # the channels are served. Home only
         self.channels: list[Channel] = []  # home only, once it is attached
         self._push: set[Channel] = set()  # home only
+        self.interruptions = 0  # connections that were lost; written by the home
         self.export: RemoteExport  # as it was at first; set by `begin`
 
     def __repr__(self) -> str:

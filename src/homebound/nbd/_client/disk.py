@@ -91,7 +91,8 @@ class NBDDisk(RemoteDisk):
         - `open_timeout`: how long connecting is tried again when it fails.
         - `reconnect_delay`: how long requests wait for a new connection when theirs is lost. They
           are sent again, so a write may be made twice. 0: they fail, and so do those until the
-          connection is there again.
+          connection is there again. What a server had acknowledged, and lost as it ended because it
+          was not flushed, is not written again: `interruptions` tells of that, a flush does not.
         - `request_timeout`: how long a server may take for a reply. After it the request fails, and
           the connection is replaced.
         - `meta`: metadata contexts for `status`, beside base:allocation.
@@ -136,7 +137,12 @@ class NBDDisk(RemoteDisk):
         # If the size is not a multiple of the minimum block, nothing can reach the last part.
         self.size: int = export.size // minimum * minimum
         self.read_only: bool = read_only or bool(flags & TransmissionFlag.READ_ONLY)
-        self.shared_cache: bool = bool(flags & TransmissionFlag.CAN_MULTI_CONN)
+        # Its connections are one, or several that share what is flushed.
+        self.shared_cache: bool = True
+        self.can_flush: bool = bool(flags & TransmissionFlag.SEND_FLUSH)
+        self.can_fua: bool = self.can_flush or bool(flags & TransmissionFlag.SEND_FUA)
+        self.can_trim: bool = bool(flags & TransmissionFlag.SEND_TRIM)
+        self.rotational: bool = bool(flags & TransmissionFlag.ROTATIONAL)
         self.minimum_block: int = minimum
         self.preferred_block: int = max(512, preferred)
         self.maximum_transfer: int | None = largest if export.sizes_told else MAX_PAYLOAD
