@@ -7,6 +7,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.current import current_context
+from .._errors import ContextError
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .lock import Lock
@@ -159,7 +160,9 @@ class Condition(WaitQueue):
             try:
                 self.acquire_sync()
                 break
-            except KeyboardInterrupt as error:
+            except (ContextError, MemoryError, RecursionError):  # they would come again
+                raise
+            except BaseException as error:  # noqa: BLE001  (raised once the lock is acquired)
                 interrupt = error
         if interrupt is not None:
             raise interrupt
