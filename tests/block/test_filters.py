@@ -50,6 +50,10 @@ def test_passes_on_what_the_disk_is_and_leaves_it_open(make: Any):
         minimum_block = 512
         maximum_transfer = 1 << 20
         can_fast_zero = False
+        can_flush = False
+        can_fua = False
+        can_trim = False
+        rotational = True
 
     with Special(SIZE, read_only=True) as disk:
         with make(disk) as on_top:
@@ -62,6 +66,10 @@ def test_passes_on_what_the_disk_is_and_leaves_it_open(make: Any):
                 "minimum_block",
                 "maximum_transfer",
                 "can_fast_zero",
+                "can_flush",
+                "can_fua",
+                "can_trim",
+                "rotational",
             ):
                 assert getattr(on_top, name) == getattr(disk, name), name
             assert repr(disk) in repr(on_top)

@@ -135,6 +135,51 @@ class TestReading:
 
         run(main)
 
+    def test_base_that_takes_whole_large_blocks_and_little_at_once(self):
+        """As an export of a server may be: each request is of whole blocks, and none too large."""
+        granule, most = 4 * BLOCK, 8 * BLOCK
+
+        class Narrow(MemoryDisk):
+            minimum_block = granule
+            maximum_transfer = most + 1
+
+            def try_read_into(self, offset: int, buffer: memoryview) -> bool:
+                del offset, buffer
+                return False
+
+            async def read_into(self, offset: int, buffer: memoryview) -> None:
+                assert not (offset | len(buffer)) % granule
+                assert len(buffer) <= most
+                assert super().try_read_into(offset, buffer)
+
+            async def block_status(self, offset: int, length: int) -> list[Extent]:
+                assert not (offset | length) % granule
+                return await super().block_status(offset, length)
+
+            async def cache(self, offset: int, length: int) -> None:
+                assert not (offset | length) % granule
+                await super().cache(offset, length)
+
+        async def main() -> None:
+            size = 8 * most
+            data = random.Random(2).randbytes(size - most) + bytes(most)
+            with Narrow(size) as base, OverlayDisk(base) as disk:
+                await base.write(0, data)
+                await base.write_zeroes(size - most, most)
+                assert await disk.read(0, size) == data
+                assert await disk.read(most - 1, 2 * most) == data[most - 1 : 3 * most - 1]
+                await disk.cache(BLOCK, BLOCK)
+                for start, stop in ((BLOCK, 2 * BLOCK), (most + 5, size - 7), (0, size)):
+                    told = await disk.block_status(start, stop - start)
+                    zero = max(0, stop - (size - most))
+                    assert [each for each in told if each.length] == [
+                        Extent(length, hole=hole, zero=hole)
+                        for length, hole in ((stop - start - zero, False), (zero, True))
+                        if length
+                    ]
+
+        run(main)
+
     def test_extents(self):
         async def main() -> None:
             with MemoryDisk(8 * BLOCK) as base, OverlayDisk(base, size=10 * BLOCK) as disk:

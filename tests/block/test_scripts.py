@@ -194,14 +194,16 @@ def test_plain_functions_are_called_one_at_a_time(script: Any):
         size = 512
         parallel = False
         inside = most = 0
-        entered = threading.Barrier(2)
+        entered, guard = threading.Barrier(2), threading.Lock()
         def read(offset, length):
             global inside, most
-            inside += 1
-            most = max(most, inside)
+            with guard:
+                inside += 1
+                most = max(most, inside)
             if parallel:
                 entered.wait()
-            inside -= 1
+            with guard:
+                inside -= 1
             return bytes(length)
     """)
     for parallel in (False, True):

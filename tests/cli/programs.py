@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
+import shutil
+import socket
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Any
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from homebound.cli._main import run_command
+import pytest
 
-TIMEOUT = 30
+from homebound.cli._main import run_command
+from homebound.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TIMEOUT = 50
 
 
 def homebound(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -51,3 +60,29 @@ def fail(*arguments: object, code: int = 1) -> str:
     assert err.count("\n") == 1, err
     assert err.startswith("homebound")
     return err.strip()
+
+
+def need(*programs: str) -> None:
+    """Skip the test if a program is missing."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def listens(place: Path) -> bool:
+    """Return whether a client can connect: the socket is there from its binding on."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(place)) == 0
+
+
+@contextmanager
+def running(place: Path, *command: object) -> Iterator[str]:
+    """Run a server until the end of the block; the URI of its socket, without an export."""
+    process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: listens(place) or process.poll() is not None, patience=TIMEOUT)
+        assert process.poll() is None
+        yield f"nbd+unix:///?socket={place}"
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)

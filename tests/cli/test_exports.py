@@ -118,7 +118,7 @@ def test_named_ones(serve: Serve, image: Path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--export", "a"], "'a' is not an export; write NAME=IMAGE or NAME=memory:SIZE"),
+        (["--export", "a"], "'a' is not an export; write NAME=IMAGE, NAME=URI or NAME=memory:SIZE"),
         (["--export", "a="], "'a=' is not an export"),
         (["--export", "a=memory:1M", "--export", "a=memory:2M"], "two exports are named 'a'"),
         (["--export", "a=memory:1M", "--size", "1G"], "IMAGE has its own size"),

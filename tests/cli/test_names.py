@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 STREAM = "'-' is a stream, not a"
 ADDRESS = "'http://x/y' is a URL, not a disk; fetch it first (curl -O http://x/y)"
-SERVER = "is an NBD server's disk; only images are served"
+QEMU_FORM = "is QEMU's own form; write nbd+unix:///?socket=s"
 
 
 @pytest.mark.parametrize(
@@ -32,10 +34,8 @@ SERVER = "is an NBD server's disk; only images are served"
         ("copy s3://x/y DST", "s3:// is no scheme of disks; they are paths and NBD URIs"),
         ("info nbdx://x", "nbdx:// is no scheme of disks"),
         ("info file:///x", "write the path alone"),
-        ("serve nbd://localhost/", SERVER),
-        ("serve nbds+unix:///?socket=s", SERVER),
-        ("serve nbd:unix:s", SERVER),
-        ("serve --export a=nbd://localhost/", f"'--export': 'nbd://localhost/' {SERVER}"),
+        ("serve nbd:unix:s", QEMU_FORM),
+        ("serve --export a=nbd:unix:s", f"'--export': 'nbd:unix:s' {QEMU_FORM}"),
         ("serve --export a=-", STREAM),
     ],
 )
@@ -53,7 +53,7 @@ def test_no_server():
 def test_no_directory(tmp_path: Path):
     target = tmp_path / "none" / "disk.img"
     words = f"homebound: cannot create '{target}': there is no directory '{target.parent}'"
-    assert fail("copy", "memory:1M", target) == words
+    assert fail("copy", "memory:1M", target) == f"{words}: {os.strerror(errno.ENOENT)}"
 
 
 def test_a_path_like_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from homebound.testing import until
+
 from .conftest import Served
-from .programs import TIMEOUT, fail, homebound, inside, succeed
+from .programs import TIMEOUT, fail, homebound, inside, need, running, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,28 +35,6 @@ def write(offset, new):
     threading.Event().wait()
 """
 pytestmark = pytest.mark.peers
-
-
-def need(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-
-
-@contextmanager
-def running(socket: Path, *command: object) -> Iterator[str]:
-    """Run a server until the end of the block; the URI of its socket, without an export."""
-    process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + TIMEOUT
-        while not socket.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield f"nbd+unix:///?socket={socket}"
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -183,7 +160,8 @@ def test_a_server_that_is_killed(serve: Serve, tmp_path: Path):
         for part in range(64):
             file.write(bytes([part + 1]) * 4 * MIB)
     served = serve(image, "--unix", tmp_path / "a", "--read-only")
-    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-"]
+    options = ["--reconnect-delay", "0"]
+    command = [sys.executable, "-m", "homebound", "copy", served.uri, "-", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
         assert copying.stdout is not None
         copying.stdout.read(1)  # it has begun, and waits for its reader
@@ -206,10 +184,7 @@ def test_ctrl_c_while_a_server_does_not_answer(serve: Serve, tmp_path: Path, *, 
     if stream:
         command[-2] = "-"
     with source.open("rb") as file, subprocess.Popen(command, stdin=file) as copying:
-        deadline = time.monotonic() + TIMEOUT
-        while not (tmp_path / "writing").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until((tmp_path / "writing").exists, patience=TIMEOUT)
         copying.send_signal(signal.SIGINT)
         assert copying.wait(TIMEOUT) == 130
     served.process.kill()
@@ -282,8 +257,7 @@ def test_what_a_server_refuses(serve: Serve, tmp_path: Path):
 
 def test_a_measurement_over_the_net(serve: Serve, tmp_path: Path):
     served = serve("--size", "1M", "--unix", tmp_path / "s")
-    out = succeed(
-        "bench", served.uri, "--mixed", "--seconds", "0.3", "--connections", "2", "--json"
-    )
+    options = ["--mixed", "--seconds", "0.3", "--depth", "128", "--connections", "2"]
+    out = succeed("bench", served.uri, *options, "--json")
     figures = json.loads(out)
     assert figures["read"]["requests"] > figures["write"]["requests"] > 0

@@ -30,7 +30,7 @@ def printed_by_forking(program: str, *options: str) -> str:
         # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", *options,
          "-c", _CHILD + program],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

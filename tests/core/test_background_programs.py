@@ -81,7 +81,7 @@ def test_calls_after_the_threads_have_ended():
     """
     lines = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program) + HEAD],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=50, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert lines == [
         "<Background 'lib' not started> is not started any more, as the interpreter ends"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
+import socket
 import ssl
 import struct
 import sys
@@ -151,6 +153,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("pki"))
 
 
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of another authority."""
+    return make_certificates(tmp_path_factory.mktemp("strangers"))
+
+
 class Serving:
     """A server on TCP whose disk holds noise."""
 
@@ -209,6 +217,17 @@ async def closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             pass
 
 
+def talk_in_tls(port: int, context: ssl.SSLContext) -> bytes:
+    """Begin TLS, and send an option, as a client does at once; return a reply. Blocks."""
+    with socket.create_connection(("127.0.0.1", port), 30) as sock:
+        sock.recv(18, socket.MSG_WAITALL)
+        sock.sendall(b"\0\0\0\3" + option(Option.STARTTLS))
+        sock.recv(20, socket.MSG_WAITALL)
+        with context.wrap_socket(sock, server_hostname="localhost") as secured:
+            secured.sendall(option(Option.STRUCTURED_REPLY))
+            return secured.recv(20)
+
+
 class TestServer:
     @pytest.mark.parametrize("threads", [0, 2])
     def test_a_read_of_everything(self, certificates: Path, threads: int):
@@ -247,6 +266,57 @@ class TestServer:
                 assert b"NBD" not in answer
                 assert not answer or answer[0] == 21  # a TLS alert at most
                 assert serving.server.stats().clients == 0
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("loop", ["homebound", "uvloop"])
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    @pytest.mark.parametrize("own", ["none", "another authority's"])
+    def test_a_refused_client_is_told_why(
+        self,
+        certificates: Path,
+        strangers: Path,
+        version: ssl.TLSVersion,
+        own: str,
+        loop: str,
+    ):
+        """In the alert of TLS; before, it saw the end of the connection only."""
+        context = client_context(certificates)
+        context.minimum_version = context.maximum_version = version
+        if own != "none":
+            context.load_cert_chain(strangers / "client-cert.pem", strangers / "client-key.pem")
+        reason = "UNKNOWN_CA" if own != "none" else "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE"
+
+        async def main() -> None:
+            async with Serving(certificates, verify_peer=True) as serving:
+                with pytest.raises(ssl.SSLError, match=f"(?i){reason.replace('_', '.')}"):
+                    await asyncio.to_thread(talk_in_tls, serving.port, context)
+
+        if loop == "uvloop":
+            uvloop = pytest.importorskip("uvloop")
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(main())
+        else:
+            homebound.run(main())
+
+    def test_a_refused_client_that_goes_on_sending_is_not_listened_to_for_long(
+        self, certificates: Path
+    ):
+        """The alert is sent, what comes is discarded, and the connection ends."""
+
+        async def main() -> None:
+            async with Serving(certificates) as serving:
+                reader, writer = await serving.plain()
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        writer.write(bytes(64 << 10))
+                        await writer.drain()
+                received = await closed(reader, writer)
+                # If the client's system has not dropped it with the reset that came later.
+                assert received[:1] in {b"", b"\x15"}
+                async with asyncio.timeout(30):
+                    while serving.server.stats().clients:
+                        await asyncio.sleep(0.01)
 
         homebound.run(main())
 

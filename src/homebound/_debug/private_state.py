@@ -89,6 +89,14 @@ def tasks_at(context: AioContext) -> Sequence[Task[Any]]:
     return context._tasks()
 
 
+def plain_tasks_at(context: AioContext) -> list[asyncio.Task[Any]]:
+    """Return the unfinished tasks of a context's loop that are not homebound's."""
+    if context.loop.is_closed():
+        return []
+    found = asyncio.all_tasks(context.loop)
+    return [task for task in found if not isinstance(task, Task)]
+
+
 def ready_entries(context: AioContext) -> int:
     """Return the number of entries in a context's mailbox."""
     return len(context._ready)

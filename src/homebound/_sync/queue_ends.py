@@ -38,6 +38,12 @@ NOTHING = object()
 HELD, FREEING, FREED = range(3)  # how far a get that has its item has come: see Getters._undo
 
 
+def _shown_end(what: str, end: Getters | Slots | Unfinished) -> str:
+    """Return the repr of an end of a Queue, for messages: users know the Queue, not its ends."""
+    named = f"at {end.queue_id:#x}" if end.name is None else repr(end.name)
+    return f"<{what} Queue {named}, waiters:{len(end._waiters)}>"
+
+
 class Getters(WaitQueue):
     """The waiters for an item. A waiter owns an item handed over to it before it runs.
 
@@ -74,7 +80,7 @@ class Getters(WaitQueue):
         self, queue_id: int, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None
     ) -> None:
         super().__init__(items)  # type: ignore[arg-type]  # both have what it needs of a stock
-        self.queue_id = queue_id  # the id of the Queue that it is a part of, for dump()
+        self.queue_id = queue_id  # the id of the Queue that it is a part of
         self._items = items
         self._taken = items.taker()
         self._unfinished = unfinished
@@ -85,6 +91,9 @@ class Getters(WaitQueue):
         # How many items were dropped and are not counted as done yet, and how many have not had
         # their slots freed. Under the guard
         self._undone = self._unfreed = 0
+
+    def __repr__(self) -> str:
+        return _shown_end("items of", self)
 
     def _take(self, waiter: Waiter) -> bool:
         if not self._items:
@@ -265,6 +274,9 @@ class Slots(Semaphore):
         self.queue_id = queue_id
         self._closed = False  # under the guard
 
+    def __repr__(self) -> str:
+        return _shown_end("room in", self)
+
     def _take(self, waiter: Waiter) -> bool:
         if self._closed:
             waiter.error = QueueShutDown(f"{shown_queue(self.name)} was shut down")
@@ -328,6 +340,9 @@ class Unfinished(WaitQueue):
         self._more = 0  # items counted here instead of by a mark. Under the guard
         super().__init__(self._marks)
         self.queue_id = queue_id
+
+    def __repr__(self) -> str:
+        return _shown_end("work of", self)
 
     def __len__(self) -> int:
         return len(self._marks) + self._more

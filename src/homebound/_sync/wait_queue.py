@@ -328,6 +328,10 @@ class WaitQueue:
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
         """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
+        if isinstance(current_context(), GuestContext):  # cannot wait, but can take what there is
+            waiter = self._wait_parked(0, want)
+            if waiter is not None or (timeout is not None and timeout <= 0):
+                return waiter
         if timeout is None and self._guard._is_owned():
             message = (
                 f"{self!r} was waited for in a finaliser that has interrupted an operation on it, "

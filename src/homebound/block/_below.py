@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ._extent import Extent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._disk import Disk
 
 
@@ -36,29 +38,57 @@ class Below:
         """Fill `part`."""
         if len(part) <= _AT_ONCE and self.try_read_into(offset, part):
             return
-        disk = self.disk
-        inside = max(0, min(len(part), disk.size - offset))
+        inside = max(0, min(len(part), self.disk.size - offset))
         part[inside:] = bytes(len(part) - inside)
         if not inside:
             return
-        granule = disk.minimum_block
-        start = offset // granule * granule
-        stop = min(disk.size, -(-(offset + inside) // granule) * granule)
+        start, stop = self._whole(offset, inside)
         if (start, stop) == (offset, offset + inside):
-            await disk.read_into(offset, part[:inside])
+            await self._read(offset, part[:inside])
         else:
-            data = await disk.read(start, stop - start)
+            data = bytearray(stop - start)
+            await self._read(start, memoryview(data))
             part[:inside] = data[offset - start : offset - start + inside]
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
         """Extents; what is past the end is a hole."""
-        disk = self.disk
-        inside = max(0, min(length, disk.size - offset))
-        found = await disk.block_status(offset, inside) if inside else []
-        return [*found, Extent(length - inside, hole=True, zero=True)]
+        inside = max(0, min(length, self.disk.size - offset))
+        hole = Extent(length - inside, hole=True, zero=True)
+        if not inside:
+            return [hole]
+        start, stop = self._whole(offset, inside)
+        found = await self.disk.block_status(start, stop - start)
+        return [*_cut(found, offset - start, inside), hole]
 
     async def cache(self, offset: int, length: int) -> None:
         """Have the disk read ahead what it has."""
         inside = min(length, self.disk.size - offset)
         if inside > 0:
-            await self.disk.cache(offset, inside)
+            start, stop = self._whole(offset, inside)
+            await self.disk.cache(start, stop - start)
+
+    def _whole(self, offset: int, length: int) -> tuple[int, int]:
+        """Return where the blocks of a range begin and end; the disk takes whole blocks only."""
+        granule = self.disk.minimum_block
+        end = -(-(offset + length) // granule) * granule
+        return offset // granule * granule, min(self.disk.size, end)
+
+    async def _read(self, offset: int, part: memoryview) -> None:
+        """Fill `part` with requests that are not too large for the disk."""
+        disk = self.disk
+        most = disk.maximum_transfer or len(part)
+        most = max(disk.minimum_block, most // disk.minimum_block * disk.minimum_block)
+        for at in range(0, len(part), most):
+            await disk.read_into(offset + at, part[at : at + most])
+
+
+def _cut(extents: Iterable[Extent], skip: int, length: int) -> list[Extent]:
+    """Return what the extents say of `length` bytes after the first `skip`."""
+    found: list[Extent] = []
+    for extent in extents:
+        taken = min(extent.length - skip, length)
+        skip = max(0, skip - extent.length)
+        if taken > 0:
+            found.append(Extent(taken, extent.hole, extent.zero))
+            length -= taken
+    return found

@@ -89,6 +89,18 @@ class Disk(ABC):
         self._gate = Gate()
         return self
 
+    @property
+    def interruptions(self) -> int:
+        """How often what was written, and not flushed yet, may have been lost; 0 for most disks.
+
+        One on a server has it rise as it loses a connection: the server may have been restarted,
+        and a flush says nothing of what it was sent before. If the number is the same before the
+        first of some writes and after a flush, they are on stable storage.
+
+        Called from: any thread.
+        """
+        return 0
+
     # Attempts.
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:

@@ -32,11 +32,23 @@ class Filter(Disk):
         self.minimum_block: int = disk.minimum_block
         self.maximum_transfer: int | None = disk.maximum_transfer
         self.can_fast_zero: bool = disk.can_fast_zero
+        self.can_flush: bool = disk.can_flush
+        self.can_fua: bool = disk.can_fua
+        self.can_trim: bool = disk.can_trim
+        self.rotational: bool = disk.rotational
         self._start = start  # where it begins on `disk`
         self._closed = False  # written once, by `close`
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.disk!r}>"
+
+    @property
+    def interruptions(self) -> int:
+        """Those of the disk below.
+
+        Called from: any thread.
+        """
+        return self.disk.interruptions
 
     async def _carry_out(
         self, command: str, offset: int, length: int, go_on: Callable[[int], Awaitable[T]]

@@ -1,4 +1,4 @@
-"""The commands and their options."""
+"""The options of `homebound serve`."""
 
 from __future__ import annotations
 
@@ -12,34 +12,18 @@ from .._threads.run import run
 from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
 from ._began import Progress
-from ._bench_command import bench
-from ._copy_command import copy
-from ._disks import AUTO, FORMATS, MEMORY, SCRIPT, Opener
-from ._exports import Choice, open_exports
-from ._info_command import info
-from ._kernel_command import kernel
+from ._disks import AUTO, FORMATS, MEMORY, Opener, is_script
+from ._exports import Choice, open_exports, split_export
+from ._remote import RECONNECT_DELAY, Link
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
-from ._types import COMMAND, EXPORT, HOST, PATH, SIZE, SPEC
+from ._types import COMMAND, HOST, PATH, SECONDS, SIZE, SPEC, Parsed
 
 _DEFAULT_SIZE = 1 << 30
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="homebound")
-def homebound() -> None:
-    """Serve disks over NBD, copy them, show what they are, and measure them.
-
-    Install a Jupyter kernel.
-    """
-
-
-for _command in (copy, info, bench, kernel):
-    homebound.add_command(_command)
-
-
-@homebound.command()
+@click.command()
 @click.argument("image", required=False, type=SPEC)
 @click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
@@ -51,9 +35,10 @@ for _command in (copy, info, bench, kernel):
 @click.option(
     "--export",
     "exports",
-    type=EXPORT,
+    type=Parsed("name=spec", split_export),
     multiple=True,
-    help="Export SPEC, an image or `memory:SIZE`, under this name. May be given several times.",
+    help="Export SPEC, an image, an NBD URI or `memory:SIZE`, under this name. May be given "
+    "several times.",
 )
 @click.option(
     "--dir",
@@ -86,6 +71,22 @@ for _command in (copy, info, bench, kernel):
     show_default=True,
     help="Take images for this format. `raw` serves their bytes as they are, `qcow2` follows the "
     "backing files that they name.",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Make this many connections to each other NBD server that allows several.",
+)
+@click.option(
+    "--reconnect-delay",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=RECONNECT_DELAY,
+    show_default=True,
+    help="Have requests wait this long for another NBD server whose connection is lost; then they "
+    "fail.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")
@@ -163,6 +164,8 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     overlay: str | None,
     overlay_per_client: bool,
     image_format: str,
+    connections: int,
+    reconnect_delay: float,
     read_only: bool,
     no_lock: bool,
     unix: str | None,
@@ -181,7 +184,8 @@ def serve(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Serve IMAGE, a raw disk image or block device, over NBD until Ctrl-C or SIGTERM.
 
-    IMAGE may be a Python script, too: `disk.py KEY=VALUE...` is the same as --script.
+    IMAGE may be an NBD URI, too: then the export of another server is served. It may be a Python
+    script: `disk.py KEY=VALUE...` is the same as --script.
 
     Without IMAGE, --export, --dir and --script, serve a disk in memory, which takes room only where
     it is written.
@@ -204,8 +208,13 @@ def serve(  # noqa: PLR0913  (one parameter an option)
         "tls": tls,
         "tls_required": tls_required,
     }
-    lock = not no_lock
-    opener = Opener(image_format, read_only=read_only, lock=lock, overlay=choice.has_overlay)
+    opener = Opener(
+        image_format,
+        read_only=read_only,
+        lock=not no_lock,
+        overlay=choice.has_overlay,
+        link=Link(connections, reconnect_delay),
+    )
     with Signals() as signals, ExitStack() as stack:
         address = _address(unix, host, port, descriptors)
         if address is None and command is not None:
@@ -232,7 +241,7 @@ def choose(  # noqa: PLR0913, PLR0917  (one parameter an option)
     if script is not None and image is not None:
         parameters = (image, *parameters)
         image = None
-    elif image is not None and image.endswith(SCRIPT):
+    elif image is not None and is_script(image):
         image, script = None, image
     if parameters and script is None:
         raise click.UsageError(f"Got unexpected extra argument ({parameters[0]})")

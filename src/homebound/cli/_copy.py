@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..block._copying.checkpoints import Checkpoints
+from ..block._copying.checkpoints import Checkpoints, keep_stable
 from ..block._copying.compare import Comparison
 from ..block._copying.engine import Copy
 from ..block._copying.errors import CopyError, Differs
@@ -18,7 +18,7 @@ from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ._copy_report import Report
 from ._copy_streams import copy_in, copy_out
-from ._disks import MEMORY, label_of
+from ._disks import AUTO, MEMORY, label_of
 from ._errors import CommandError
 from ._interrupt import ending_with
 from ._map import DIRTY_BITMAP
@@ -29,8 +29,10 @@ from ._places import (
     identity,
     is_plain_file,
     make_file,
+    open_image,
     open_place,
 )
+from ._remote import Link
 from ._sizes import show_size
 from ._stdio import tell
 
@@ -57,12 +59,13 @@ class CopyJob:
 
     source: str
     target: str
-    connections: int = 1
+    link: Link = field(default_factory=Link)  # to NBD servers
     bitmap: str | None = None
     resume: str | None = None  # the path of the state file
     verify: bool = False
     as_json: bool = False
     raw: bool = False  # DST becomes raw, whatever it is
+    source_format: str = AUTO
 
     async def run(self) -> None:
         """Copy. Raises CommandError, DiskError or NBDError."""
@@ -75,7 +78,7 @@ class CopyJob:
                     report = Report(source.size, as_json=self.as_json)
                     await copy_out(source, report)
                 elif self.source == STREAM:
-                    await copy_in(stack, self.target, self.connections, as_json=self.as_json)
+                    await copy_in(stack, self.target, self.link, as_json=self.as_json)
                 else:
                     await self._copy(stack)
         except CopyError as error:
@@ -105,6 +108,8 @@ class CopyJob:
             if self.resume:
                 checkpoints = Checkpoints(copy, self.resume, state)
                 work = self._with_checkpoints(copy, checkpoints)
+            elif isinstance(target, NBDDisk) and self.link.reconnect_delay:
+                work = _until_done(copy.run(), keep_stable(copy))
             else:
                 work = copy.run()
             await ending_with(work, source, target)
@@ -116,9 +121,10 @@ class CopyJob:
 
     async def _open_source(self, stack: AsyncExitStack) -> Disk:
         meta = (f"{DIRTY_BITMAP}{self.bitmap}",) if self.bitmap is not None else ()
-        source = await open_place(
-            self.source, read_only=True, connections=self.connections, meta=meta
-        )
+        if self.source_format != AUTO:
+            source = await open_image(self.source, self.source_format)
+        else:
+            source = await open_place(self.source, read_only=True, link=self.link, meta=meta)
         return stack.enter_context(source)
 
     async def _open_target(
@@ -136,7 +142,7 @@ class CopyJob:
             fresh = self.bitmap is None or not exists
             if fresh:
                 await make_file(self.target, size, self.source)
-        disk = await open_place(self.target, read_only=False, connections=self.connections)
+        disk = await open_place(self.target, read_only=False, link=self.link)
         target = stack.enter_context(disk)
         check_target(self.target, target, size)
         return target, fresh

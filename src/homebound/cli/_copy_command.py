@@ -10,10 +10,11 @@ import click
 from .._threads.run import run
 from ._began import Progress
 from ._copy import CopyJob
-from ._disks import MEMORY
+from ._disks import AUTO, FORMATS, MEMORY
 from ._map import DIRTY_BITMAP
-from ._places import STREAM, is_uri
-from ._types import PATH, PLACE, TEXT
+from ._places import STREAM, is_image
+from ._remote import RECONNECT_DELAY, Link, is_uri
+from ._types import PATH, PLACE, SECONDS, TEXT
 
 
 @click.command()
@@ -27,6 +28,15 @@ from ._types import PATH, PLACE, TEXT
     help="Make this many connections to each NBD server that allows several.",
 )
 @click.option(
+    "--reconnect-delay",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=RECONNECT_DELAY,
+    show_default=True,
+    help="Wait this long for an NBD server whose connection is lost, and go on there; then the "
+    "copy fails.",
+)
+@click.option(
     "--bitmap",
     type=TEXT,
     help="Copy only what QEMU's dirty bitmap of this name says has changed. SRC is an NBD URI; "
@@ -38,6 +48,14 @@ from ._types import PATH, PLACE, TEXT
     type=PATH,
     help="Keep in this file how far the copy has come, and go on from there if it exists. It is "
     "removed at the end.",
+)
+@click.option(
+    "--source-format",
+    type=click.Choice(FORMATS),
+    default=AUTO,
+    show_default=True,
+    help="Take SRC, an image, for this format. `raw` copies its bytes as they are, `qcow2` follows "
+    "the backing files that it names.",
 )
 @click.option(
     "--format",
@@ -60,8 +78,10 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     source: str,
     target: str,
     connections: int,
+    reconnect_delay: float,
     bitmap: str | None,
     resume: str | None,
+    source_format: str,
     raw: str | None,
     verify: bool,
     as_json: bool,
@@ -69,7 +89,8 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     """Copy the disk SRC to DST.
 
     Each is an image or a block device, an NBD URI, `memory:SIZE`, a disk written in Python
-    (`disk.py`), or `-` for standard input or output. A qcow2 image can be SRC.
+    (`disk.py`), or `-` for standard input or output. A qcow2 image can be SRC; one with a backing
+    file takes `--source-format qcow2`.
 
     If DST is a file, or does not exist, it is made anew with the size of SRC. Anything else must be
     large enough; what it has beyond the size of SRC is kept. Holes and zeroes are neither read, if
@@ -79,13 +100,26 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     """
     ctx.ensure_object(Progress).began = True
     _check_use(source, target, bitmap=bitmap, resume=resume)
+    if source_format != AUTO and not is_image(source):
+        text = f"--source-format {source_format} is for an image; {source!r} is none"
+        raise click.UsageError(text)
     if STREAM in (source, target) and verify:
         raise click.UsageError(f"--verify cannot read {STREAM} again")
     if target == STREAM and as_json:
         raise click.UsageError(f"--json and DST {STREAM} both write to standard output")
     if bitmap is not None:
         bitmap = bitmap.removeprefix(DIRTY_BITMAP)
-    job = CopyJob(source, target, connections, bitmap, resume, verify, as_json, bool(raw))
+    job = CopyJob(
+        source,
+        target,
+        Link(connections, reconnect_delay),
+        bitmap,
+        resume,
+        verify,
+        as_json,
+        raw=raw is not None,
+        source_format=source_format,
+    )
     with closing(job.run()) as work:  # for the case that no loop can be made
         run(work)
 

@@ -10,6 +10,7 @@ from ..block import Disk, ImageError
 from ..block._copying.streams import CopyIn, CopyOut
 from ..block._locks import lock_image
 from ..block._to_end import to_end
+from ..nbd import NBDDisk
 from ._copy_report import Report
 from ._errors import CommandError
 from ._interrupt import ending_with
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from ..block._operations import Buffer
+    from ._remote import Link
 
 _STDIN, _STDOUT = 0, 1
 _LARGEST = (1 << 63) - 1  # the largest offset in a file
@@ -94,7 +96,7 @@ async def copy_out(source: Disk, report: Report) -> None:
     report.finish(copy, verified=False, began_at=0)
 
 
-async def copy_in(stack: AsyncExitStack, spec: str, connections: int, *, as_json: bool) -> None:
+async def copy_in(stack: AsyncExitStack, spec: str, link: Link, *, as_json: bool) -> None:
     """Copy standard input to the disk that `spec` names, or to a new file of its length.
 
     Raises CopyError, CommandError, DiskError or NBDError.
@@ -103,11 +105,12 @@ async def copy_in(stack: AsyncExitStack, spec: str, connections: int, *, as_json
     if is_plain_file(spec):
         target = await to_end(partial(GrowingFile, spec))
     else:
-        target = await open_place(spec, read_only=False, connections=connections)
+        target = await open_place(spec, read_only=False, link=link)
     stack.enter_context(target)
     if target.read_only:
         raise CommandError(f"cannot write to {spec!r}: it is read-only")
-    copy = CopyIn(_STDIN, target, fresh=isinstance(target, GrowingFile))
+    keeps = isinstance(target, NBDDisk) and link.reconnect_delay > 0
+    copy = CopyIn(_STDIN, target, fresh=isinstance(target, GrowingFile), keeps=keeps)
     report = Report(None, as_json=as_json)
     async with report.showing("copying", copy):
         await ending_with(copy.run(), target)

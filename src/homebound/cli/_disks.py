@@ -6,15 +6,18 @@ import errno
 import re
 from typing import TYPE_CHECKING
 
+from .._threads.run import run
 from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
 from ..block._probe import QCOW2, RAW, probe
 from ..block._scripts.open import open_script_disk
+from ._remote import Link, check_uri, is_uri
 from ._sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..block import Disk
+    from ..nbd import NBDDisk
 
 AUTO = "auto"
 
@@ -40,6 +43,7 @@ FORMATS = (AUTO, *_READERS)
 MEMORY = "memory:"
 SCRIPT = ".py"
 _URL = re.compile(r"(nbds?(?:\+\w+)?(?=:)|[a-z][a-z0-9+.-]+(?=://))", re.IGNORECASE)
+_ONCE = Link()
 _LONGEST_OPENING = 3.0  # seconds after the signal; nothing is served yet
 
 
@@ -59,15 +63,18 @@ def check_image(spec: str) -> str:
     """Return `spec` unchanged. Raises ValueError if it cannot name a disk to serve."""
     if spec == "-":
         raise ValueError("'-' is a stream, not an image; store it first: homebound copy - IMAGE")
-    return check_spec(spec)
+    return check_uri(spec) if is_uri(spec) else check_spec(spec)
+
+
+def is_script(spec: str) -> bool:
+    """Return whether `spec` is the path of a Python script."""
+    return spec.endswith(SCRIPT) and not is_uri(spec)
 
 
 def _advice(scheme: str, spec: str) -> str:
     """Return why a URL is no image, and what to do."""
     if scheme == "file":
         return "is a URL; write the path alone"
-    if scheme in {"nbd", "nbds", "nbd+unix", "nbds+unix"}:
-        return "is an NBD server's disk; only images are served, and clients connect to it directly"
     if scheme in {"http", "https", "ftp"}:
         return (
             f"is a URL, not a disk; fetch it first (curl -O {spec}), or read it in place "
@@ -80,24 +87,34 @@ class Opener:
     """Opens disks as the options say."""
 
     def __init__(
-        self, image_format: str, *, read_only: bool, lock: bool, overlay: bool = False
+        self,
+        image_format: str,
+        *,
+        read_only: bool,
+        lock: bool,
+        overlay: bool = False,
+        link: Link = _ONCE,
     ) -> None:
         self._format = image_format
         # Below an overlay, disks are only read; the overlay itself is as the option says.
         self.read_only = read_only or overlay
         self.overlay_read_only = read_only
         self._lock = lock
+        self._link = link
+        self.remotes: list[NBDDisk] = []  # those that were opened
         self._opening = ""  # read by another thread
 
     def open(self, spec: str) -> Disk:
-        """Open the disk that a checked `spec` names: `memory:SIZE`, a script, or an image.
+        """Open the disk that a checked `spec` names: `memory:SIZE`, a URI, a script, or an image.
 
         Raises DiskError.
         """
         if spec.startswith(MEMORY):
             return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self.read_only)
         self._opening = spec
-        if spec.endswith(SCRIPT):
+        if is_uri(spec):
+            return self._connect(spec)
+        if is_script(spec):
             return open_script_disk(spec, read_only=self.read_only)
         name = _format_of(spec) if self._format == AUTO else self._format
         if name not in _READERS:
@@ -110,6 +127,15 @@ class Opener:
             if name == RAW:
                 advice = f"--read-only shares it, {advice}"
             raise ImageLocked(error.errno, f"{error}; {advice}") from error
+
+    def _connect(self, uri: str) -> Disk:
+        """Connect to another server, in a loop that ends then; the next one serves the sockets."""
+        if self._format not in (AUTO, RAW):
+            text = f"{uri!r} is an NBD server's disk, whose bytes are served as they are"
+            raise ImageError(errno.EINVAL, f"{text}; --format {self._format} is for images")
+        disk = run(self._link.connect(uri, read_only=self.read_only))
+        self.remotes.append(disk)
+        return disk
 
     def overdue(self, seconds: float) -> str | None:
         """Return why the program has not ended `seconds` after a signal, while it opens disks."""

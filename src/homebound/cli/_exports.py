@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from ..block import Disk
-    from ..nbd import Exports
+    from ..nbd import Exports, NBDDisk
     from ._announce import Announced
     from ._disks import Opener
 
@@ -37,7 +37,9 @@ def split_export(text: str) -> tuple[str, str]:
     """
     name, _, spec = text.partition("=")
     if not spec:
-        raise ValueError(f"{text!r} is not an export; write NAME=IMAGE or NAME={MEMORY}SIZE")
+        raise ValueError(
+            f"{text!r} is not an export; write NAME=IMAGE, NAME=URI or NAME={MEMORY}SIZE"
+        )
     return name, check_image(spec)
 
 
@@ -75,6 +77,7 @@ class Opened:
 
     exports: Mapping[str, Disk] | Exports
     shown: Sequence[Announced]
+    remotes: Sequence[NBDDisk] = ()  # those of the disks whose sockets want a home
     find_timeout: float | None = 10.0
 
 
@@ -108,10 +111,10 @@ def open_exports(choice: Choice, opener: Opener, disks: ExitStack, *, round_size
     if plugin is not None:
         shown.append(NamedSource("", plugin.plugin.path))
     if directory is None and plugin is None and not choice.overlay_per_client:
-        return Opened(by_name, shown)
+        return Opened(by_name, shown, opener.remotes)
     exports = FoundExports(by_name, directory, plugin, overlay=choice.overlay_per_client)
     # A plugin may make a client wait until another one has gone.
-    return Opened(exports, shown, None if plugin is not None else 10.0)
+    return Opened(exports, shown, opener.remotes, None if plugin is not None else 10.0)
 
 
 def _run(path: str, parameters: Sequence[tuple[str, str]], opener: Opener) -> Disk | Plugin:

@@ -16,7 +16,8 @@ from ._disks import label_of
 from ._errors import CommandError
 from ._facts import Facts, facts_of, facts_of_export
 from ._map import ALLOCATION, put_map, put_totals, spans
-from ._places import is_uri, open_place
+from ._places import open_place
+from ._remote import is_uri
 from ._stdio import put, tell
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ._began import Progress
 from ._facts import CAPABILITIES
 from ._info import InfoJob
 from ._map import ALLOCATION
-from ._places import is_uri
+from ._remote import is_uri
 from ._types import DISK, TEXT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -10,39 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..block import DiskError, ImageError, open_disk
+from ..block import DiskError, ImageError, Qcow2Disk, open_disk
 from ..block._locks import lock_image
 from ..block._probe import RAW, probe
 from ..block._to_end import to_end
-from ..nbd import NBDDisk
-from ..nbd._client.uri import parse_uri
-from ._disks import check_spec
+from ._disks import Opener, check_spec, is_script
 from ._errors import CommandError
+from ._remote import Link, check_uri, is_uri
 
 if TYPE_CHECKING:
     from ..block import Disk
 
 STREAM = "-"
-_URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
+_ONCE = Link()
 _PREFIX = re.compile(r"(memory|overlay|nbds?(\+\w+)?):", re.IGNORECASE)
-
-
-def is_uri(spec: str) -> bool:
-    """Return whether `spec` is an NBD URI.
-
-    >>> from homebound.cli._places import is_uri
-    >>> is_uri("nbd+unix:///?socket=/run/nbd"), is_uri("disk.img")
-    (True, False)
-    """
-    return _URI.match(spec) is not None
 
 
 def check_place(spec: str) -> str:
     """Return `spec` unchanged. Raises ValueError if it cannot name a disk."""
-    if is_uri(spec):
-        parse_uri(spec)
-        return spec
-    return check_spec(spec)
+    return check_uri(spec) if is_uri(spec) else check_spec(spec)
 
 
 def check_disk(spec: str) -> str:
@@ -67,12 +54,35 @@ def is_plain_file(spec: str) -> bool:
 
 
 async def open_place(
-    spec: str, *, read_only: bool, connections: int = 1, meta: tuple[str, ...] = ()
+    spec: str, *, read_only: bool, link: Link = _ONCE, meta: tuple[str, ...] = ()
 ) -> Disk:
     """Open the disk that `spec` names. Raises DiskError or NBDError."""
     if not is_uri(spec):
         return await open_disk(spec, read_only=read_only)
-    return await NBDDisk.connect(spec, connections=connections, meta=meta, read_only=read_only)
+    return await link.connect(spec, meta=meta, read_only=read_only)
+
+
+async def open_image(path: str, image_format: str) -> Disk:
+    """Open an image of a format that the user has named, to read it. Raises DiskError."""
+    opened: list[Disk] = []
+    opener = Opener(image_format, read_only=True, lock=True)
+    try:
+        await to_end(lambda: opened.append(opener.open(path)))
+    except asyncio.CancelledError:
+        for disk in opened:
+            disk.close()
+        raise
+    return opened[0]
+
+
+def is_image(spec: str) -> bool:
+    """Return whether `spec` is the path of an image, whose format may be named.
+
+    >>> from homebound.cli._places import is_image
+    >>> is_image("disk.img"), is_image("disk.py"), is_image("-")
+    (True, False, False)
+    """
+    return spec != STREAM and not _PREFIX.match(spec) and not is_script(spec)
 
 
 async def make_file(path: str, size: int, source: str) -> None:
@@ -127,7 +137,7 @@ def not_created(path: str, error: OSError) -> ImageError:
     words = error.strerror or str(error)
     directory = os.path.dirname(path)  # noqa: PTH120  (a Path would not keep bytes)
     if error.errno == errno.ENOENT and not os.path.isdir(directory):  # noqa: PTH112
-        words = f"there is no directory {directory!r}"
+        words = f"there is no directory {directory!r}: {words}"
     return ImageError(error.errno or errno.EIO, f"cannot create {path!r}: {words}")
 
 
@@ -145,4 +155,6 @@ def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
     except OSError:
         return {**about, "name": spec}
     about |= {"path": path, "inode": status.st_ino}
+    if isinstance(disk, Qcow2Disk) and len(disk.paths) > 1:
+        about["backing"] = [[each, os.stat(each).st_mtime_ns] for each in disk.paths[1:]]  # noqa: PTH116
     return about if changes else {**about, "mtime_ns": status.st_mtime_ns}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from .._threads.io_thread_pool import IOThreadPool
@@ -65,6 +66,9 @@ class Service:
     async def _start(self, stack: AsyncExitStack, signals: Signals) -> NBDServer:
         """Start a server; the stack stops it."""
         pool = await self._start_threads(stack) if self.iothreads else None
+        if pool is not None:  # else this loop serves them from their first request on
+            for disk, io in zip(self.opened.remotes, cycle(pool.threads)):
+                await disk.move_to(io)
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
         limits["find_timeout"] = self.opened.find_timeout
         server = NBDServer(self.opened.exports, io_threads=pool or (), **limits)

@@ -1,4 +1,4 @@
-"""Sizes as people write them: 512, 64K, 1.5G, 1Gi, 2TiB."""
+"""Sizes as people write them: 512, 64K, 1.5G, 1Gi, 2TiB; and times in seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 _UNITS = "KMGTPE"
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*(?:([KMGTPE])(?:iB?|B)?|B)?", re.IGNORECASE)
 _STEP = 1024
+_LONGEST = 1e9  # seconds
 _LARGEST = (1 << 63) - 1  # the largest file offset, and NBD's
 
 
@@ -28,6 +29,22 @@ def parse_size(text: str) -> int:
     if size > _LARGEST:
         raise ValueError(f"{text!r} is {size:g} bytes; a disk has less than 8E")
     return int(size)
+
+
+def parse_seconds(text: str) -> float:
+    """Parse a time in seconds, 0 or more. Raises ValueError.
+
+    >>> from homebound.cli._sizes import parse_seconds
+    >>> parse_seconds("1.5")
+    1.5
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"{text!r} is not a time; write a number of seconds, 0 or more")
+    return seconds
 
 
 def show_size(size: float) -> str:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._disks import check_image
-from ._exports import split_export
 from ._places import check_disk, check_place
-from ._sizes import parse_size
+from ._sizes import parse_seconds, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,4 +50,4 @@ PLACE = Parsed("disk", check_place)
 DISK = Parsed("disk", check_disk)
 SPEC = Parsed("image", check_image)
 SIZE = Parsed("size", parse_size)
-EXPORT = Parsed("name=spec", split_export)
+SECONDS = Parsed("seconds", parse_seconds)

@@ -72,6 +72,29 @@ def test_on_every_loop(run: Any):
     run(main())
 
 
+def test_a_server_whose_machine_has_vanished_is_noticed_within_two_minutes():
+    """As a client's is: both ends of a connection have the same options."""
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    if not all(hasattr(socket, name) for name in names):
+        pytest.skip("this system does not tell when it looks")
+
+    async def main() -> None:
+        with MemoryDisk(SIZE) as served:
+            async with NBDServer(served) as server:
+                await server.listen_tcp("127.0.0.1", 0)
+                async with await NBDDisk.connect(server.uris[0]) as disk:
+                    sock = disk._client.channels[0].link.sock
+                    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    idle, interval, count = (
+                        sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+                    )
+                    assert count >= 3
+                    assert idle + interval * count <= 120
+
+    homebound.run(main())
+
+
 def test_used_by_another_loop_and_by_threads():
     def use(disk: NBDDisk) -> bytearray:
         disk.write_sync(0, b"sync")

@@ -38,6 +38,24 @@ async def lost(disk: NBDDisk) -> None:
         await asyncio.sleep(0)
 
 
+def test_losses_are_counted(rude: Any):
+    async def main() -> None:
+        memory = bytearray(SIZE)
+        await rude.start(serving(memory))
+        with await NBDDisk.connect(rude.uri, reconnect_delay=30) as disk:
+            await disk.write(0, b"x")
+            assert disk.interruptions == 0
+            for count in (1, 2):
+                await rude.stop()
+                read = asyncio.create_task(disk.read(0, 1))
+                await rude.start(serving(memory))
+                assert await read == b"x"
+                assert disk.interruptions == count
+        await rude.stop()
+
+    homebound.run(main())
+
+
 class TestWithoutDelay:
     def test_a_request_fails_at_once(self, rude: Any):
         async def main() -> None:
@@ -367,7 +385,7 @@ def test_a_stopped_server(tmp_path: Path, program: Any):
             "qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, tmp_path / "image"
         )
         with await NBDDisk.connect(program.uri(), open_timeout=20, request_timeout=1.5) as disk:
-            program.process.send_signal(signal.SIGSTOP)
+            await homebound.to_worker(program.freeze)
             with pytest.raises(ConnectionLost, match=r"has not answered for 1[.]5 s") as caught:
                 await disk.read(0, 1)
             assert caught.value.errno == errno.ETIMEDOUT

@@ -12,11 +12,14 @@ from .._to_end import to_end
 from .state import save_state
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .engine import Copy
     from .state import CopyState
 
 _SHORTEST = 0.25  # seconds between two checkpoints
-_SHARE = 10  # a checkpoint takes at most about one part in ten of the time
+_STABLE = 2.0  # seconds between two flushes without a state file
+_SHARE = 10  # it takes at most about one part in ten of the time
 
 
 class Checkpoints:
@@ -36,19 +39,33 @@ class Checkpoints:
 
     async def keep(self) -> None:
         """Save again and again, until cancelled. Raises CopyError or StateError."""
-        pause = _SHORTEST
-        while True:
-            await asyncio.sleep(pause)
-            began = monotonic()
-            await self.save()
-            pause = max(_SHORTEST, (monotonic() - began) * _SHARE)
+        await _repeat(self.save, _SHORTEST)
 
     async def save(self) -> None:
         """Flush what has been copied, and then save that. Raises CopyError or StateError."""
-        done = self._copy.done_until  # before the flush, which covers it
+        if self._copy.done_until == self._state.done:
+            return
+        done = await self._copy.flush()
         if done == self._state.done:
             return
-        await self._copy.flush()
         state = replace(self._state, done=done)
         await to_end(partial(save_state, self._path, state))
         self._state = state
+
+
+async def keep_stable(copy: Copy) -> None:
+    """Flush what has been copied again and again, until cancelled. Raises CopyError.
+
+    For a target whose connection may be lost: then no more than what was written since has to be
+    copied again.
+    """
+    await _repeat(copy.flush, _STABLE)
+
+
+async def _repeat(work: Callable[[], Awaitable[object]], shortest: float) -> None:
+    pause = shortest
+    while True:
+        await asyncio.sleep(pause)
+        began = monotonic()
+        await work()
+        pause = max(shortest, (monotonic() - began) * _SHARE)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING
 
 from ..._core.task_group import TaskGroup
+from .._errors import DiskError
 from .errors import CopyError, first_failure
 from .plan import Plan
 from .writer import Writer
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .plan import Changed, Piece
 
-WINDOW = 64  # pieces in flight
-PIECE = 256 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
+WINDOW = 32  # pieces in flight
+PIECE = 512 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
+_FUTILE = 10
+_NEVER_STABLE = f"its connection was lost {_FUTILE} times before what was written could be flushed"
 _FINEST = 4096  # bytes; the precision of the offset that a read error names
 
 
@@ -40,11 +44,20 @@ class Copy:
         self.source: Disk = source
         self.target: Disk = target
         self.read: int = 0  # bytes read from the source
+        # Everything before this offset is on stable storage, or was there from the start.
+        self.stable: int = start
         self._piece = piece_size(source, target)
         self._writer = Writer(target, fresh=fresh)
+        self._changed = changed
+        self._begin_leg()
+
+    def _begin_leg(self) -> None:
+        """Plan to copy what is not stable: all of it, or what the target may have lost."""
+        source, target = self.source, self.target
+        self._interruptions = target.interruptions  # when nothing of this leg was written yet
         align = max(source.minimum_block, target.minimum_block)
-        where = range(start, source.size)
-        self._plan = Plan(source, where, piece=self._piece, align=align, changed=changed)
+        where = range(self.stable, source.size)
+        self._plan = Plan(source, where, piece=self._piece, align=align, changed=self._changed)
 
     @property
     def done_until(self) -> int:
@@ -62,7 +75,22 @@ class Copy:
         return self._writer.zeroes
 
     async def run(self) -> None:
-        """Copy, then flush the target. Raises CopyError, for the lowest offset that failed."""
+        """Copy, then flush the target. Raises CopyError, for the lowest offset that failed.
+
+        What an interruption of the target may have lost is copied again.
+        """
+        futile = 0  # legs in a row after which no more was stable than before
+        while True:
+            stable = self.stable
+            await self._copy_leg()
+            if await self.flush() == self.source.size:
+                return
+            futile = futile + 1 if self.stable == stable else 0
+            if futile == _FUTILE:
+                raise CopyError("flush", stable, DiskError(errno.EIO, _NEVER_STABLE), target=True)
+            self._begin_leg()
+
+    async def _copy_leg(self) -> None:
         workers = max(1, min(WINDOW, -(-self.source.size // self._piece)))
         try:
             async with TaskGroup() as group:
@@ -70,15 +98,21 @@ class Copy:
                     group.create_task(self._work())
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
-        await self.flush()
 
-    async def flush(self) -> None:
-        """Put what was copied on stable storage. Raises CopyError."""
+    async def flush(self) -> int:
+        """Put what was copied on stable storage; return up to where that was. Raises CopyError."""
+        done, interruptions = self._plan.done_until, self._interruptions
         await self._writer.flush()
+        if self.target.interruptions != interruptions:
+            return self.stable
+        self.stable = max(self.stable, done)
+        return done
 
     async def _work(self) -> None:
         buffer = bytearray(self._piece)
         while (piece := await self._plan.take()) is not None:
+            if self.target.interruptions != self._interruptions:
+                return  # the rest of this leg is copied again in any case
             if piece.zero:
                 await self._writer.zero(piece.offset, piece.length)
             else:

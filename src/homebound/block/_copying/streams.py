@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .plan import Piece
 
 _ZEROES = bytes(1 << 20)
+_KEPT = 2 * WINDOW  # pieces of a stream
+_TRIES = 10
+_NEVER_STABLE = f"its connection was lost {_TRIES} times before what was written could be flushed"
 
 
 class CopyOut:
@@ -114,16 +117,23 @@ class CopyOut:
 class CopyIn:
     """A copy of the stream `fd` to the start of `target`, as far as the stream goes.
 
+    With `keeps` the last of the stream's data is kept until it is stable, and written again if an
+    interruption of the target may have lost it.
+
     Called from: home thread.
     """
 
-    def __init__(self, fd: int, target: Disk, *, fresh: bool = False) -> None:
+    def __init__(self, fd: int, target: Disk, *, fresh: bool = False, keeps: bool = False) -> None:
         self.done_until: int = 0  # bytes that were read from the stream
         self._fd = fd
         self._target = target
         self._piece = piece_size(target)
         self._writer = Writer(target, fresh=fresh)
         self._slots = Semaphore(WINDOW)
+        self._keeps = keeps
+        self._kept: list[tuple[int, bytearray, int]] = []  # arguments of `_store`
+        self._storing: set[asyncio.Task[None]] = set()
+        self._interruptions = target.interruptions  # when nothing in `_kept` was written yet
 
     @property
     def read(self) -> int:
@@ -147,26 +157,55 @@ class CopyIn:
                 await self._run(group)
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
-        await self._writer.flush()
+        if not self._keeps:
+            await self._writer.flush()
 
     async def _run(self, group: TaskGroup) -> None:
-        while True:
-            await self._slots.acquire()
-            buffer = bytearray(self._piece)
-            try:
-                length = await _read_full(self._fd, memoryview(buffer))
-            except OSError as error:
-                raise CopyError("read", self.done_until, error, target=False) from error
-            if self.done_until + length > self._target.size:
-                words = f"it has {self._target.size} bytes, and the stream has more"
-                raise CopyError(
-                    "write", self._target.size, DiskError(errno.ENOSPC, words), target=True
-                )
-            if length:
-                group.create_task(self._store(self.done_until, buffer, length))
-                self.done_until += length
-            if length < self._piece:
+        while await self._take_piece(group):
+            if len(self._kept) >= _KEPT:
+                await self._make_stable(group)
+        if self._keeps:
+            await self._make_stable(group)
+
+    async def _make_stable(self, group: TaskGroup) -> None:
+        """Flush what is kept, after writing it again as often as it may have been lost."""
+        for _ in range(_TRIES):
+            while self._storing:
+                await asyncio.wait(self._storing)
+            await self._writer.flush()
+            interruptions = self._target.interruptions
+            if interruptions == self._interruptions:
+                self._kept.clear()
                 return
+            self._interruptions = interruptions
+            for offset, buffer, length in self._kept:
+                await self._slots.acquire()
+                self._start(group, offset, buffer, length)
+        raise CopyError("flush", 0, DiskError(errno.EIO, _NEVER_STABLE), target=True)
+
+    def _start(self, group: TaskGroup, offset: int, buffer: bytearray, length: int) -> None:
+        task = group.create_task(self._store(offset, buffer, length))
+        if self._keeps:
+            self._storing.add(task)
+            task.add_done_callback(self._storing.discard)
+
+    async def _take_piece(self, group: TaskGroup) -> bool:
+        """Read a piece from the stream, and begin to write it; False at the end of the stream."""
+        await self._slots.acquire()
+        buffer = bytearray(self._piece)
+        try:
+            length = await _read_full(self._fd, memoryview(buffer))
+        except OSError as error:
+            raise CopyError("read", self.done_until, error, target=False) from error
+        if self.done_until + length > self._target.size:
+            words = f"it has {self._target.size} bytes, and the stream has more"
+            raise CopyError("write", self._target.size, DiskError(errno.ENOSPC, words), target=True)
+        if length:
+            if self._keeps:
+                self._kept.append((self.done_until, buffer, length))
+            self._start(group, self.done_until, buffer, length)
+            self.done_until += length
+        return length == self._piece
 
     async def _store(self, offset: int, buffer: bytearray, length: int) -> None:
         try:

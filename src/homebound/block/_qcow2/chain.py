@@ -69,7 +69,8 @@ class Chain:
         if not self._backing:
             text = (
                 f"it names a backing file, {below!r}, which is followed only if it is asked for as "
-                "qcow2: Qcow2Disk(path), or homebound serve --format qcow2"
+                "qcow2: Qcow2Disk(path), homebound serve --format qcow2, or homebound copy "
+                "--source-format qcow2"
             )
             raise Refused(text)
         if kind is None:

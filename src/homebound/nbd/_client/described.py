@@ -90,6 +90,14 @@ class RemoteDisk(Disk):
         """
         return len(self._client.channels)
 
+    @property
+    def interruptions(self) -> int:
+        """The number of connections that were lost. See `Disk.interruptions`.
+
+        Called from: any thread.
+        """
+        return self._client.interruptions
+
     def contexts(self) -> tuple[str, ...]:
         """Return the metadata contexts that `status` knows, of those asked for.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._os.clock import monotonic
 from .._protocol.client_handshake import ClientHandshake, RemoteExport
+from .._tcp import prepare_tcp
 from .errors import ConnectError, connect_error
 from .reasons import silent_end
 from .tls import context_for, server_name
@@ -143,9 +144,7 @@ class Attempt:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._use(sock)
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            prepare_tcp(sock)
             sock.settimeout(left(deadline))
             sock.connect(address)
         except BaseException:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 1 << 30  # bytes that one request without a payload is about
 _ZEROES = bytes(1 << 20)
-_READ = int(Command.READ)
+_READ, _WRITE = int(Command.READ), int(Command.WRITE)
 
 
 class NBDDisk(RemoteDisk):
@@ -91,7 +91,8 @@ class NBDDisk(RemoteDisk):
         - `open_timeout`: how long connecting is tried again when it fails.
         - `reconnect_delay`: how long requests wait for a new connection when theirs is lost. They
           are sent again, so a write may be made twice. 0: they fail, and so do those until the
-          connection is there again.
+          connection is there again. What a server had acknowledged, and lost as it ended because it
+          was not flushed, is not written again: `interruptions` tells of that, a flush does not.
         - `request_timeout`: how long a server may take for a reply. After it the request fails, and
           the connection is replaced.
         - `meta`: metadata contexts for `status`, beside base:allocation.
@@ -136,7 +137,12 @@ class NBDDisk(RemoteDisk):
         # If the size is not a multiple of the minimum block, nothing can reach the last part.
         self.size: int = export.size // minimum * minimum
         self.read_only: bool = read_only or bool(flags & TransmissionFlag.READ_ONLY)
-        self.shared_cache: bool = bool(flags & TransmissionFlag.CAN_MULTI_CONN)
+        # Its connections are one, or several that share what is flushed.
+        self.shared_cache: bool = True
+        self.can_flush: bool = bool(flags & TransmissionFlag.SEND_FLUSH)
+        self.can_fua: bool = self.can_flush or bool(flags & TransmissionFlag.SEND_FUA)
+        self.can_trim: bool = bool(flags & TransmissionFlag.SEND_TRIM)
+        self.rotational: bool = bool(flags & TransmissionFlag.ROTATIONAL)
         self.minimum_block: int = minimum
         self.preferred_block: int = max(512, preferred)
         self.maximum_transfer: int | None = largest if export.sizes_told else MAX_PAYLOAD
@@ -157,38 +163,46 @@ class NBDDisk(RemoteDisk):
         Called from: task.
         """
         gate = self._gate
-        if not gate.enter():
-            await self._read_later(offset, buffer)
+        if not gate.enter():  # nor without waiting, unless this is part of another request
+            async with self.request():
+                await self._client.carry_out(self._to_read(offset, buffer))
             return
         try:
-            length = len(buffer)
-            self._check(offset, length, payload=True)
-            if length:
-                target = buffer if buffer.format == "B" else buffer.cast("B")
-                await self._client.carry_out(Call(_READ, offset, length, target=target))
+            await self._client.carry_out(self._to_read(offset, buffer))
         finally:
             gate.leave()
 
-    async def _read_later(self, offset: int, buffer: memoryview) -> None:
-        """Read at a closed gate, which a request lets pass what is part of it."""
-        async with self.request():
-            length = len(buffer)
-            self._check(offset, length, payload=True)
-            if length:
-                target = buffer if buffer.format == "B" else buffer.cast("B")
-                await self._client.carry_out(Call(_READ, offset, length, target=target))
+    def _to_read(self, offset: int, buffer: memoryview) -> Call:
+        """Return the request that fills a buffer. Raises DiskError if it cannot be made."""
+        length = len(buffer)
+        self._check(offset, length, payload=True)
+        target = buffer if buffer.format == "B" else buffer.cast("B")
+        return Call(_READ, offset, length, 0, b"", target)
 
+    @self_counted
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`; with `fua` it is on stable storage on return. Raises OSError.
 
         Called from: task.
         """
+        gate = self._gate
+        flushes = fua and not self._flags & TransmissionFlag.SEND_FUA
+        if flushes or not gate.enter():
+            async with self.request():
+                await self._client.carry_out(self._to_write(offset, data, fua=fua))
+                if flushes:
+                    await self.flush()
+            return
+        try:
+            await self._client.carry_out(self._to_write(offset, data, fua=fua))
+        finally:
+            gate.leave()
+
+    def _to_write(self, offset: int, data: Buffer, *, fua: bool) -> Call:
+        """Return the request that writes data. Raises DiskError if it cannot be made."""
         length = len(data)
         self._check(offset, length, payload=True, changes=True)
-        if length:
-            call = Call(Command.WRITE, offset, length, flags=self._fua(fua), data=data)
-            await self._client.carry_out(call)
-        await self._after(fua=fua)
+        return Call(_WRITE, offset, length, self._fua(fua), data)
 
     async def flush(self) -> None:
         """Put on stable storage what was written before this call. Raises OSError.

@@ -19,6 +19,7 @@ from .._client.dial import Shell
 from .._client.uri import Target, URIError, parse_uri
 from .._protocol.client_handshake import ClientHandshake, RemoteExport
 from .._protocol.errors import OptionRefused
+from .._tcp import prepare_tcp
 from .constants import (
     ALLOW_TRANSPORT_TCP,
     ALLOW_TRANSPORT_UNIX,
@@ -324,7 +325,7 @@ def _connected(target: Target) -> socket.socket:
             raise
         return sock
     sock = socket.create_connection((target.host, target.port))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare_tcp(sock)
     return sock
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from ..._os.clock import perf_counter
 from .._protocol.handshake import Chosen, Closed, ServerHandshake, StartTLS, Tls
 from .._protocol.lookups import Wanted
+from .alert import AlertSender
 from .client_info import Reach, describe_client
 from .connection import Connection
 from .dispatcher import TURN_SECONDS
@@ -211,14 +211,15 @@ class Greeter(asyncio.Protocol):
         if plain.is_closing():
             return None
         limit = max(0.1, self._timer.when() - self._loop.time())
-        with contextlib.suppress(ssl.SSLError, OSError, TimeoutError):
-            return await self._loop.start_tls(
-                plain,
-                self,
-                self._encryption.context,
-                server_side=True,
-                ssl_handshake_timeout=limit,
-            )
+        with AlertSender(self._encryption.context, plain) as alert:
+            try:
+                return await self._loop.start_tls(
+                    plain, self, alert.context, server_side=True, ssl_handshake_timeout=limit
+                )
+            except ssl.SSLError:
+                await alert.send()
+            except (OSError, TimeoutError):
+                pass
         return None
 
     def _wake(self) -> None:

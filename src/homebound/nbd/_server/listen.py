@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._protocol.errors import AddressInUse, ListenError
+from .._tcp import prepare_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 _BACKLOG = 1024
-# Seconds before the first probe and between probes, and their number. Not TCP_USER_TIMEOUT: Linux
-# ends a connection by it whose client answers, but has not read for so long.
-_KEEP_ALIVE = {
-    "TCP_KEEPIDLE": 60,
-    "TCP_KEEPINTVL": 10,
-    "TCP_KEEPCNT": 5,
-}
 _UNIX_SEND_BUFFER = 1 << 20  # bytes; the system's limit may be less
 
 
@@ -127,21 +121,7 @@ def prepare(connection: socket.socket) -> None:
     if connection.family == socket.AF_UNIX:
         # By default a Unix socket buffers less than one large reply.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER)
-    if connection.family in (socket.AF_INET, socket.AF_INET6):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _keep_alive(connection)
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    """Have a client whose machine has vanished noticed within 2 minutes, if nothing is unsent.
-
-    Otherwise the system notices that it acknowledges nothing, which takes longer.
-    """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE.items():
-        number = getattr(socket, name, None)  # not every system has each
-        if number is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, number, value)
+    prepare_tcp(connection)
 
 
 def _in_use(where: str) -> AddressInUse:

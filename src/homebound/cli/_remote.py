@@ -1,0 +1,46 @@
+"""Disks on other NBD servers, as the commands connect to them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..nbd import NBDDisk
+from ..nbd._client.uri import parse_uri
+
+RECONNECT_DELAY: float = 30  # seconds
+_URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
+
+
+def is_uri(spec: str) -> bool:
+    """Return whether `spec` is an NBD URI.
+
+    >>> from homebound.cli._remote import is_uri
+    >>> is_uri("nbd+unix:///?socket=/run/nbd"), is_uri("disk.img")
+    (True, False)
+    """
+    return _URI.match(spec) is not None
+
+
+def check_uri(uri: str) -> str:
+    """Return `uri` unchanged. Raises ValueError, which says what is wrong with it."""
+    parse_uri(uri)
+    return uri
+
+
+@dataclass(frozen=True)
+class Link:
+    """The options of connections to other servers."""
+
+    connections: int = 1
+    reconnect_delay: float = 0.0
+
+    async def connect(self, uri: str, *, read_only: bool, meta: tuple[str, ...] = ()) -> NBDDisk:
+        """Connect to the export that `uri` names. Raises NBDError."""
+        return await NBDDisk.connect(
+            uri,
+            connections=self.connections,
+            reconnect_delay=self.reconnect_delay,
+            read_only=read_only,
+            meta=meta,
+        )
