@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 CFuture = Future  # asyncio.Future, unless nest_asyncio has replaced that by the pure Python one
 
+# Makes an instance of a subclass, without calling its __init__.
+new_future: Callable[[type[Any]], Any] = CFuture.__new__
+
 # Returns a future's loop, also where the future has no get_loop().
 loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
 

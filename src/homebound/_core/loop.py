@@ -18,10 +18,10 @@ from itertools import repeat, starmap
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from .._aio.futures import LoopFuture
+from .._aio.futures import LoopFuture, new_future
 from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
 from .._aio.loop import MOST_EVENTS, asyncio_run_forever
-from .._aio.tasks import ON_BEHALF, task_here
+from .._aio.tasks import ON_BEHALF, keep_alive, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
@@ -181,8 +181,10 @@ class Loop(NestingLoop, ExecutorLoop):
         if options or self._task_factory is not None or self._closed or self._debug:
             return self._create_otherwise(coro, name, context, options)
         home = self.home  # from here on the steps of AioContext.spawn, without a call for each
-        task = self.task_type._queued(coro, home, name, context)
+        task = new_future(self.task_type)
+        task._set_up(coro, home, name, context, False)
         try:
+            keep_alive(task)
             self._ready.append(task)
             if home._bell:
                 home._ring(task)
@@ -284,10 +286,8 @@ class Loop(NestingLoop, ExecutorLoop):
         self.home = home._epitaph()  # type: ignore[assignment]
 
     def __del__(self, _lose: Any = lose) -> None:
-        """Do as asyncio's for an unclosed loop, and report the pending tasks that are lost.
-
-        At the end of the interpreter the names of this module may be gone.
-        """
+        """Do as asyncio's for an unclosed loop, and report the pending tasks that are lost."""
+        # _lose: at the end of the interpreter the names of this module may be gone.
         if not self._closed:
             _lose(self)
         super().__del__()
@@ -438,8 +438,7 @@ class Loop(NestingLoop, ExecutorLoop):
             else:
                 self._collect_until(until)
         finally:
-            # Otherwise an interrupt came before the lock was reacquired: see `come_back`.
-            # Only a main home looks: `here` is thread-local, which costs as much as a call.
+            # Else interrupted too early: see `come_back`. Only a main home asks: `here` is slow.
             if not held or here.has_big_lock:
                 stand_in.awake()
         if ready:  # _woken_by_post, without the call

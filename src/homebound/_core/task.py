@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of
+from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of, new_future
 from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out, unfinished
 from .._errors import AlreadyScheduled, ContextClosed
 from .._os.process import AtFork, at_fork
@@ -34,7 +34,6 @@ if RECORDS_AWAITS:
 
 T = TypeVar("T")
 
-_new: Any = CFuture.__new__
 _future_init = CFuture.__init__
 _future_cancel = CFuture.cancel
 _set_result = CFuture.set_result
@@ -92,11 +91,10 @@ class Task(Enterable[T]):
         elif eager_start and home is None:
             home = current_context()
         inside = eager_start and home is not None and home._may_begin_inside(context)
-        if loop is not None and loop.get_debug():
-            self._set_up(coro, home, name, context, at_home_in_debug)
-            del self._source_traceback[-2:]
-        else:
-            self._set_up(coro, home, name, context)
+        debug = loop is not None and loop.get_debug()
+        self._set_up(coro, home, name, context, debug)
+        if debug:
+            self._hide_maker(2)
         if home is None or not (eager_start or loop is not None):
             self._cell = [SUSPENDED]
             self._suspended = NEW
@@ -104,8 +102,6 @@ class Task(Enterable[T]):
         self._begin(home, inside=inside)
 
     def _begin(self, home: AioContext, *, inside: bool) -> None:
-        self._cell = PROMISED
-        self._suspended = True
         keep_alive(self)
         try:
             if inside:
@@ -127,9 +123,10 @@ class Task(Enterable[T]):
         home: AioContext | None,
         name: str | None,
         context: Context | None,
-        reports_to: Any = at_home,
+        debug: bool,  # noqa: FBT001  (no default: a call that leaves arguments out costs more)
     ) -> None:
-        _future_init(self, loop=reports_to)
+        """Set all fields, as those of a task that the caller puts into a mailbox."""
+        _future_init(self, loop=at_home_in_debug if debug else at_home)
         if type(coro) is not CoroutineType:
             coro = as_coroutine(coro)
         self._body = coro
@@ -148,10 +145,12 @@ class Task(Enterable[T]):
         self._far: FarWait | None = None
         self._throw: BaseException | None = None
         self._num_cancels_requested = 0
+        self._cell = PROMISED
+        self._suspended = True
 
     # Running. Home only.
 
-    def _run(self) -> None:  # noqa: C901, PLR0912  (every step of every task: no calls to spare)
+    def _run(self) -> None:  # noqa: C901, PLR0912, PLR0915  (every step of every task: no calls to spare)
         """Run one step, then the tasks that it has woken."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
@@ -200,6 +199,13 @@ class Task(Enterable[T]):
                 cell.append(SUSPENDED)
                 if cell[0] is not SUSPENDED:  # the wake came first
                     self._queue_early(cell[0])
+            elif type(yielded) is Task and yielded is not self:  # _wait_for, without the call
+                self._fut_waiter = yielded
+                yielded._listeners.append(self)  # then look: pairs with the end, then _announce
+                if yielded.done():
+                    yielded._announce()
+                if self._throw is CANCEL:
+                    self._cancel_awaited()
             else:
                 self._wait_for(yielded, home)
         if home._woken and not home._chained:
@@ -232,29 +238,26 @@ class Task(Enterable[T]):
         self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
-        """Wait for what the coroutine yielded: a future, a suspension, or a context to move to."""
-        is_task = type(yielded) is Task
-        blocking = is_task or begins_wait(yielded, self)
+        """Wait for what the coroutine yielded: a future, a suspension, or a context to move to.
+
+        `_run` itself waits for another task.
+        """
+        if yielded is self:
+            self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
+            return
+        blocking = begins_wait(yielded, self)
         if blocking:
-            if yielded is self:
-                self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
-                return
             self._fut_waiter = yielded
-            if is_task:
-                yielded._listeners.append(self)  # then look: pairs with the end, then _announce
-                if yielded.done():
-                    yielded._announce()
+            try:
+                loop = yielded.get_loop()
+            except AttributeError:
+                loop = loop_of(yielded)
+            if loop is home.loop:
+                yielded.add_done_callback(self, context=self._vars)
             else:
-                try:
-                    loop = yielded.get_loop()
-                except AttributeError:
-                    loop = loop_of(yielded)
-                if loop is home.loop:
-                    yielded.add_done_callback(self, context=self._vars)
-                else:
-                    self._far = FarWait(self, yielded)
-            if self._throw is CANCEL and self._cancel_waiter(self._cancel_message):
-                self._throw = None
+                self._far = FarWait(self, yielded)
+            if self._throw is CANCEL:
+                self._cancel_awaited()
         elif yielded is SUSPENDED:
             if self._throw is CANCEL:  # before it suspended
                 self._throw = CANCEL_SURELY
@@ -413,6 +416,11 @@ class Task(Enterable[T]):
             self._throw = error
         self._run()
 
+    def _cancel_awaited(self) -> None:
+        """Pass a cancellation that came before the wait on to what it now awaits."""
+        if self._cancel_waiter(self._cancel_message):
+            self._throw = None
+
     def _cancel_waiter(self, msg: Any) -> bool:
         """Cancel what it awaits; False if that is already done."""
         waiter = self._fut_waiter
@@ -434,16 +442,15 @@ def _queued(
     home: AioContext,
     name: str | None,
     context: Context | None,
-    reports_to: Any = at_home,
+    *,
+    debug: bool = False,
 ) -> Task[Any]:
     """Make a task that the caller puts into its home's mailbox.
 
     Calling the class would cost two thirds more, as that passes a dict to __init__.
     """
-    task: Task[Any] = _new(Task)
-    task._set_up(coro, home, name, context, reports_to)
-    task._cell = PROMISED
-    task._suspended = True
+    task: Task[Any] = new_future(Task)
+    task._set_up(coro, home, name, context, debug)
     try:
         keep_alive(task)
     except BaseException:  # a signal handler raised: nothing is to wait for this task
@@ -456,7 +463,7 @@ def _queued_with_origin(
     coro: Coroutine[Any, Any, Any], home: AioContext, name: str | None, context: Context | None
 ) -> Task[Any]:
     """Make a task that knows where it was made, for debug mode."""
-    task = _queued(coro, home, name, context, at_home_in_debug)
+    task = _queued(coro, home, name, context, debug=True)
     task._hide_maker(5)  # down to the loop's caller
     return task
 
