@@ -97,7 +97,6 @@ def main() -> None:
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,

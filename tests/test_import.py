@@ -19,6 +19,7 @@ import pytest
 
 import homebound
 import homebound.block
+import homebound.debug
 import homebound.nbd
 import homebound.nbd.libnbd
 import homebound.testing
@@ -34,7 +35,7 @@ STANDARD = {"__future__", "_typing", "importlib", "importlib._abc", "importlib.u
 NOT_LOADED = {
     "concurrent.futures.process", "concurrent.futures.thread", "ctypes", "dataclasses",
     "homebound._core.context_stats", "homebound._debug", "homebound.block", "homebound.cli",
-    "homebound.nbd", "homebound.testing",
+    "homebound.debug", "homebound.nbd", "homebound.testing",
     "multiprocessing", "pickle", "queue", "random", "shutil", "tempfile",
 }  # fmt: skip
 
@@ -43,7 +44,7 @@ def run(program: str) -> str:
     """Return what a program prints in a Python of its own."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -165,7 +166,14 @@ def test_modules_loaded_late_extend_the_lower_rooms(program: str):
     run("import asyncio, concurrent.futures, homebound\n" + textwrap.dedent(program))
 
 
-PUBLIC = [homebound, homebound.block, homebound.nbd, homebound.nbd.libnbd, homebound.testing]
+PUBLIC = [
+    homebound,
+    homebound.block,
+    homebound.debug,
+    homebound.nbd,
+    homebound.nbd.libnbd,
+    homebound.testing,
+]
 
 
 def exported(package: ModuleType) -> dict[str, Any]:
@@ -205,7 +213,7 @@ def test_help_names_no_private_module(package: ModuleType):
 def test_completion_offers_what_is_public():
     names = {name for name in dir(homebound) if not re.fullmatch(r"__\w+__", name)}
     assert not {name for name in names if name.startswith("_")}
-    assert names - set(homebound.__all__) <= {"block", "cli", "nbd", "testing"}
+    assert names - set(homebound.__all__) <= {"block", "cli", "debug", "nbd", "testing"}
 
 
 def test_methods_say_which_class_they_are_of():

@@ -115,7 +115,6 @@ if __name__ == "__main__":
             LocalCluster(
                 n_workers=2,
                 threads_per_worker=1,
-                host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )

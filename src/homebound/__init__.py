@@ -6,6 +6,7 @@ descriptors, in a signal handler or in a finaliser, where an import can fail or 
 """
 
 from importlib import import_module as _import_module
+from os import environ as _environ
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
@@ -160,3 +161,6 @@ def _watch_in_debug_mode() -> object:
 
 _Loop.debug_watch = staticmethod(_watch_in_debug_mode)  # type: ignore[assignment]
 _publish(globals(), __all__)
+
+if _environ.get("HOMEBOUND_TOP"):
+    _import_module(".debug._listener", __name__).listen_as_told(_environ["HOMEBOUND_TOP"])

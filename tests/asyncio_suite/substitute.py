@@ -47,10 +47,6 @@ class HomeLoop(Loop, metaclass=_AnyHomeLoop):
             return homebound.new_event_loop(*args, **kwargs)
         return super().__new__(cls)
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(selector)
-        LoopContext(self)
-
 
 class MockableLoop(HomeLoop):
     """A loop that asks `_selector` at each iteration, so that a test may put a mock there.

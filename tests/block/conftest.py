@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import tempfile
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ from homebound.block import FileDisk, OverlayDisk
 from .overlays import SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PLACES = {"memory": "/dev/shm", "disk": "/var/tmp"}
 
@@ -48,3 +50,20 @@ def overlay(request: pytest.FixtureRequest, base: FileDisk, place: Path) -> Iter
     path = place / "overlay" if request.param == "file" else None
     with OverlayDisk(base, path) as disk:
         yield disk
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Write a script; return its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "disk.py"
+        path.write_text(dedent(text))
+        return str(path)
+
+    before, path = set(sys.modules), list(sys.path)
+    yield write
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if name.startswith("homebound_script"):
+            del sys.modules[name]

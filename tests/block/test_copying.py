@@ -214,7 +214,7 @@ def test_what_has_changed_must_be_known():
         with MemoryDisk(PIECE) as source, MemoryDisk(PIECE) as target:
             await Copy(source, target, changed=changed).run()
 
-    with pytest.raises(CopyError, match="no bitmap at 0, 262144"):
+    with pytest.raises(CopyError, match=f"no bitmap at 0, {PIECE}"):
         homebound.run(main())
 
 

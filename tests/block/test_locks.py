@@ -134,7 +134,7 @@ class TestQEMU:
             pytest.skip("qemu-io (Debian: qemu-utils) is not installed")
         command = ["qemu-io", "-f", "raw", "-c", "write 0 512", str(image)]
         with FileDisk(image, read_only=how == "r"):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
         if how == "r":
             assert "wrote 512/512" in done.stdout
         else:
@@ -146,7 +146,7 @@ class TestQEMU:
             pytest.skip("qemu-io (Debian: qemu-utils) is not installed")
         command = ["qemu-io", "-r", "-f", "raw", "-c", "read 0 512", str(image)]
         with FileDisk(image):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
         assert "read 512/512" in done.stdout
 
 

@@ -7,9 +7,8 @@ import logging
 import sys
 import threading
 from pathlib import Path
-from textwrap import dedent
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -21,10 +20,7 @@ from homebound.block._scripts.plugin import Plugin
 from homebound.block._scripts.plugin_disk import PluginDisk
 from homebound.testing import check_disk
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-T = TypeVar("T")
+from .scripts import do
 
 RAM = """
     import nbdkit
@@ -93,28 +89,6 @@ FULL = (
         calls.append("close")
 """
 )
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Write a plugin; return its path."""
-
-    def write(text: str) -> str:
-        path = tmp_path / "plugin.py"
-        path.write_text(dedent(text))
-        return str(path)
-
-    before, path = set(sys.modules), list(sys.path)
-    yield write
-    sys.path[:] = path
-    for name in set(sys.modules) - before:
-        if name.startswith("homebound_script"):
-            del sys.modules[name]
-
-
-def do(operation: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
-    """Carry out a request in a loop of its own."""
-    return homebound.run(operation(*arguments, **options))
 
 
 def started(path: str, *parameters: tuple[str, str], read_only: bool = False) -> Plugin:
@@ -312,7 +286,7 @@ def test_extents(script: Any):
 def test_extents_that_tell_nothing(script: Any, told: str):
     path = script(RAM + f"\n    def extents(h, count, offset, flags): return {told}\n")
     disk, _ = connected(path)
-    with disk, pytest.raises(ScriptError, match=r"plugin\.py, line \d+: extents\(\) returned"):
+    with disk, pytest.raises(ScriptError, match=r"disk\.py, line \d+: extents\(\) returned"):
         do(disk.block_status, 0, 100)
 
 
@@ -441,7 +415,7 @@ class TestExports:
     @pytest.mark.parametrize("listed", ["None", "[1]", "[('a', 'b', 'c')]", "[('a', 1)]"])
     def test_wrong_ones(self, script: Any, listed: str):
         plugin = started(script(f"{RAM}\n    def list_exports(r, t): return {listed}\n"))
-        with pytest.raises(ScriptError, match=r"plugin\.py, line \d+: list_exports\(\) returned"):
+        with pytest.raises(ScriptError, match=r"disk\.py, line \d+: list_exports\(\) returned"):
             plugin.exports(Session())
 
 
@@ -524,7 +498,7 @@ def test_what_does_not_open(script: Any, text: str, says: str):
     """The handle is closed if there was one."""
     path = script(FULL + f"\n    {text}\n")
     plugin = started(path)
-    with pytest.raises(ScriptError, match=r"plugin\.py, line \d+") as caught:
+    with pytest.raises(ScriptError, match=r"disk\.py, line \d+") as caught:
         PluginDisk(plugin, Session())
     assert says in str(caught.value)
     assert plugin.module.calls == ([] if "open" in text or "preconnect" in text else ["close"])

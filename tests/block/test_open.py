@@ -86,8 +86,8 @@ class TestRefused:
             homebound.run(open_disk("memory:0"))
 
     def test_missing(self, tmp_path: Path):
-        refused(tmp_path / "none", "there is no such file", errno.ENOENT)
-        refused(f"overlay:{tmp_path}/none", "No such file", errno.ENOENT)
+        refused(tmp_path / "none", "No such file or directory", errno.ENOENT)
+        refused(f"overlay:{tmp_path}/none", "No such file or directory", errno.ENOENT)
 
     def test_another_format(self, tmp_path: Path):
         (tmp_path / "q").write_bytes(b"QED\0" + bytes(1000))
@@ -109,7 +109,7 @@ class TestRefused:
         with FileDisk(image, read_only=True) as base:
             OverlayDisk(base, tmp_path / "o").close()
         image.rename(tmp_path / "elsewhere")
-        refused(f"overlay:{tmp_path}/o", "there is no such file", errno.ENOENT)
+        refused(f"overlay:{tmp_path}/o", "No such file or directory", errno.ENOENT)
         image.write_bytes(b"r" * SIZE)
         refused(f"overlay:{tmp_path}/o", "its time of change differs")
         page = bytearray((tmp_path / "o").read_bytes())

@@ -22,7 +22,7 @@ def test_what_qemu_makes(tmp_path: Path, name: str):
     if shutil.which("qemu-img") is None:
         pytest.skip("qemu-img (Debian: qemu-utils) is not installed")
     image = tmp_path / "image"
-    subprocess.run(["qemu-img", "create", "-q", "-f", name, image, "1M"], check=True, timeout=30)
+    subprocess.run(["qemu-img", "create", "-q", "-f", name, image, "1M"], check=True, timeout=50)
     assert probe(image) == name
 
 
@@ -33,7 +33,7 @@ def test_both_versions_of_qcow2(tmp_path: Path, options: list[str]):
         pytest.skip("qemu-img (Debian: qemu-utils) is not installed")
     image = tmp_path / "image"
     command = ["qemu-img", "create", "-q", "-f", "qcow2", *options, str(image), "1M"]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=50)
     assert probe(image) == "qcow2"
 
 

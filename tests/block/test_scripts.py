@@ -8,8 +8,7 @@ import re
 import sys
 import threading
 from pathlib import Path
-from textwrap import dedent
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -19,10 +18,7 @@ from homebound.block._scripts.disk import ScriptDisk
 from homebound.block._scripts.open import open_script
 from homebound.testing import check_disk
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-T = TypeVar("T")
+from .scripts import do
 
 PLAIN = """
     data = bytearray(100_001)
@@ -90,28 +86,6 @@ SUBCLASS = """
             super().__init__(int(size))
 """
 ALL = {"plain": PLAIN, "into": INTO, "async": ASYNC, "one": ONE_BY_ONE, "subclass": SUBCLASS}
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Write a script; return its path."""
-
-    def write(text: str) -> str:
-        path = tmp_path / "disk.py"
-        path.write_text(dedent(text))
-        return str(path)
-
-    before, path = set(sys.modules), list(sys.path)
-    yield write
-    sys.path[:] = path
-    for name in set(sys.modules) - before:
-        if name.startswith("homebound_script"):
-            del sys.modules[name]
-
-
-def do(operation: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
-    """Carry out a request in a loop of its own."""
-    return homebound.run(operation(*arguments, **options))
 
 
 def opened(path: str, **parameters: str) -> Disk:
@@ -220,14 +194,16 @@ def test_plain_functions_are_called_one_at_a_time(script: Any):
         size = 512
         parallel = False
         inside = most = 0
-        entered = threading.Barrier(2)
+        entered, guard = threading.Barrier(2), threading.Lock()
         def read(offset, length):
             global inside, most
-            inside += 1
-            most = max(most, inside)
+            with guard:
+                inside += 1
+                most = max(most, inside)
             if parallel:
                 entered.wait()
-            inside -= 1
+            with guard:
+                inside -= 1
             return bytes(length)
     """)
     for parallel in (False, True):

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TIMEOUT = 30
+TIMEOUT = 50
 SERVE = [sys.executable, "-m", "homebound", "serve"]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -14,12 +14,13 @@ from unittest import mock
 import pytest
 
 from homebound.cli._main import run_command
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TIMEOUT = 30
+TIMEOUT = 50
 
 
 def homebound(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -68,17 +69,20 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+def listens(place: Path) -> bool:
+    """Return whether a client can connect: the socket is there from its binding on."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(place)) == 0
+
+
 @contextmanager
-def running(socket: Path, *command: object) -> Iterator[str]:
+def running(place: Path, *command: object) -> Iterator[str]:
     """Run a server until the end of the block; the URI of its socket, without an export."""
     process = subprocess.Popen([str(each) for each in command], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + TIMEOUT
-        while not socket.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield f"nbd+unix:///?socket={socket}"
+        until(lambda: listens(place) or process.poll() is not None, patience=TIMEOUT)
+        assert process.poll() is None
+        yield f"nbd+unix:///?socket={place}"
     finally:
         process.terminate()
         process.wait(TIMEOUT)

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import homebound
+from homebound.block import MemoryDisk
+from homebound.cli._bench import BenchJob, Load
 from homebound.cli._latency import Latencies
 
 from .programs import fail, succeed
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("mode", ["read", "write", "mixed"])
 def test_figures_in_json(image: Path, mode: str):
     before = image.read_bytes()
-    out = succeed("bench", image, f"--{mode}", "--seconds", "0.2", "--json", "--depth", "4")
+    # As deep as this, requests of both kinds are made even if there is time for one of each task.
+    out = succeed("bench", image, f"--{mode}", "--seconds", "0.2", "--json", "--depth", "64")
     figures = json.loads(out)
-    assert (figures["mode"], figures["depth"], figures["block_size"]) == (mode, 4, 4096)
+    assert (figures["mode"], figures["depth"], figures["block_size"]) == (mode, 64, 4096)
     kinds = ["read", "write"] if mode == "mixed" else [mode]
     for kind in kinds:
         taken = figures[kind]["latency_us"]
@@ -31,6 +35,16 @@ def test_figures_in_json(image: Path, mode: str):
         assert 0 < taken["p50"] <= taken["p90"] <= taken["p99"] <= taken["p99.9"] <= taken["max"]
     assert ("write" in figures, "read" in figures) == (mode != "read", mode != "write")
     assert (image.read_bytes() == before) == (mode == "read")
+
+
+def test_each_task_makes_a_request_even_if_its_time_is_over():
+    async def main() -> int:
+        with MemoryDisk(1 << 20) as disk:
+            load = Load(BenchJob("memory:1M", depth=7, seconds=0.0), disk)
+            await load.run()
+        return load.results["read"].latencies.count
+
+    assert homebound.run(main()) == 7
 
 
 def test_lines_for_people(image: Path):
@@ -43,7 +57,7 @@ def test_lines_for_people(image: Path):
     ("arguments", "code", "text"),
     [
         (["memory:4K", "--block-size", "8K"], 1, "has 4096 bytes, less than one block of 8192"),
-        (["nothing"], 1, "there is no such file"),
+        (["nothing"], 1, "No such file or directory"),
         (["memory:1M", "--depth", "4096", "--block-size", "1M"], 2, "more than 1 GiB of memory"),
         (["memory:1M", "--depth", "0"], 2, "0 is not in the range"),
         (["memory:1M", "--block-size", "no"], 2, "'no' is not a size"),

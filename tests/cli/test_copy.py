@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from homebound.block._copying.state import load_state
+from homebound.testing import until
 
 from .programs import TIMEOUT, fail, homebound, succeed
 
@@ -118,9 +119,9 @@ def test_json(source: Path, tmp_path: Path):
         (["{source}", "{source}"], "SRC and DST are the same file"),
         (["{source}", "memory:1M"], "'memory' is too small: it has 1048576 bytes, of 8400953 to"),
         (["{source}", "/dev/null"], "'/dev/null': it is neither a file nor a block device"),
-        (["{source}", "{tmp}"], "it is a directory"),
+        (["{source}", "{tmp}"], "Is a directory"),
         (["{source}", "{tmp}/no/where"], "/no/where': there is no directory"),
-        (["{tmp}/nothing", "{tmp}/target"], "nothing': there is no such file"),
+        (["{tmp}/nothing", "{tmp}/target"], "nothing': No such file or directory"),
         (["{source}", "{tmp}/target", "--resume", "{tmp}/no/state"], "cannot write the state file"),
     ],
 )
@@ -203,29 +204,54 @@ def test_a_source_that_becomes_shorter(tmp_path: Path):
     )
 
 
+HALF_WAITS = """
+import asyncio, pathlib
+here = pathlib.Path(__file__).parent
+source = here / "source"
+def size():
+    return source.stat().st_size
+async def read(offset, length):
+    while offset >= size() // 2 and not (here / "go on").exists():
+        await asyncio.sleep(0.01)
+    with source.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+"""
+
+
 def test_ctrl_c_keeps_the_state(tmp_path: Path):
+    """It comes in the middle: the second half of the source waits."""
     source, target, state = (tmp_path / name for name in ("source", "target", "state"))
-    with source.open("wb") as file:
-        for part in range(64):
-            file.write(bytes([part + 1]) * 4 * MIB)
-    words = ["copy", str(source), str(target), "--resume", str(state)]
+    source.write_bytes(b"".join(bytes([part + 1]) * MIB for part in range(64)))
+    script = tmp_path / "script.py"
+    script.write_text(HALF_WAITS)
+    words = ["copy", str(script), str(target), "--resume", str(state)]
     command = [sys.executable, "-m", "homebound", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + TIMEOUT
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=TIMEOUT)
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            until(lambda: state.exists() and done_in(state) == 32 * MIB, patience=TIMEOUT)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert b"the same command goes on there" in err
+    assert done_in(state) == 32 * MIB
+    with source.open("rb") as ours, target.open("rb") as theirs:
+        assert ours.read(32 * MIB) == theirs.read(32 * MIB)
+    (tmp_path / "go on").touch()
+    succeed("copy", script, target, "--resume", state, "--verify")
+    assert not state.exists()
+    assert target.read_bytes() == source.read_bytes()
+    done = homebound("copy", script, target, "--resume", state)
+    assert done.returncode == 0
+
+
+def done_in(state: Path) -> int:
+    """Return how far a copy came that left this state."""
     saved = load_state(str(state))
     assert saved is not None
-    with source.open("rb") as ours, target.open("rb") as theirs:
-        assert ours.read(saved.done) == theirs.read(saved.done)
-    succeed("copy", source, target, "--resume", state, "--verify")
-    assert not state.exists()
-    done = homebound("copy", source, target, "--resume", state)
-    assert done.returncode == 0
+    return saved.done
 
 
 def test_a_state_of_another_copy_is_refused(source: Path, tmp_path: Path):

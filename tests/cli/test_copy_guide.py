@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from homebound.cli._commands import homebound
+from homebound.cli._bench_command import bench
+from homebound.cli._commands import serve
+from homebound.cli._copy_command import copy
+from homebound.cli._info_command import info
 
 from .programs import TIMEOUT
 
@@ -24,7 +27,7 @@ BLOCK = re.compile(
 BLOCKS = [(block["code"], block["needs"]) for block in BLOCK.finditer(PAGE.read_text())]
 OPTIONS = {
     option
-    for command in homebound.commands.values()
+    for command in (bench, copy, info, serve)
     for parameter in command.params
     for option in parameter.opts
 }

@@ -47,6 +47,17 @@ def test_ctrl_c_while_the_output_waits(tmp_path: Path):
         assert process.wait(TIMEOUT) == 130
 
 
+def shown_until(terminal: int, word: bytes) -> str:
+    """Read what a terminal shows, up to the end of the line that has the word.
+
+    The kernel passes on in parts, and a moment later, what was written to the other end.
+    """
+    shown = b""
+    while word not in shown or not shown.endswith(b"\n"):
+        shown += os.read(terminal, MIB)
+    return shown.decode()
+
+
 @pytest.mark.parametrize("options", [[], ["--verify"]])
 def test_a_bar_and_a_summary(tmp_path: Path, options: list[str]):
     source, target = tmp_path / "source", tmp_path / "target"
@@ -57,7 +68,7 @@ def test_a_bar_and_a_summary(tmp_path: Path, options: list[str]):
     try:
         command = [*COPY, str(source), str(target), *options]
         subprocess.run(command, stderr=theirs, check=True, timeout=TIMEOUT)
-        shown = os.read(ours, MIB).decode()
+        shown = shown_until(ours, b" in ")
     finally:
         os.close(ours)
         os.close(theirs)

@@ -21,17 +21,17 @@ Refused = Callable[..., str]
 
 def test_one_that_is_not_there(refused: Refused, tmp_path: Path):
     image = tmp_path / "none.img"
-    assert refused(image) == f"homebound: cannot open image '{image}': there is no such file"
+    assert refused(image) == f"homebound: cannot open image '{image}': No such file or directory"
 
 
 def test_a_directory(refused: Refused, tmp_path: Path):
-    assert "it is a directory" in refused(tmp_path)
+    assert "Is a directory" in refused(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_one_that_may_not_be_read(refused: Refused, image: Path):
     with without_reading(image):
-        assert "permission" in refused(image)
+        assert "Permission denied" in refused(image)
 
 
 def test_an_empty_one(refused: Refused, tmp_path: Path):
@@ -78,7 +78,7 @@ class TestLocks:
             pytest.skip("qemu-nbd (Debian: qemu-utils) is not installed")
         path = image.with_suffix(".pid")
         command = ["qemu-nbd", "-f", "raw", "-t", "-k", str(image.with_suffix(".sock")), str(image)]
-        subprocess.run([*command, "--fork", "--pid-file", str(path)], check=True, timeout=30)
+        subprocess.run([*command, "--fork", "--pid-file", str(path)], check=True, timeout=50)
         pid = int(path.read_text())
         try:
             assert f"QEMU (qemu-nbd, process {pid}) has it open for writing" in refused(image)
@@ -92,7 +92,7 @@ class TestLocks:
         served = serve(image, "--port", "0")
         assert served.uri
         command = ["qemu-nbd", "-f", "raw", "-t", "-k", str(image.with_suffix(".sock")), str(image)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
         assert done.returncode == 1
         assert 'Failed to get "write" lock' in done.stderr
         assert served.stop()[0] == 0
@@ -115,7 +115,7 @@ class TestFormats:
         self.make(image, "qcow2")
         served = serve(image, "--port", "0", "--format", "raw")
         command = ["qemu-img", "info", "-f", "qcow2", f"json:{self.qcow2_over(served.uri)}"]
-        info = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        info = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
         assert "virtual size: 1 MiB" in info.stdout
         assert served.stop()[0] == 0
 
@@ -146,14 +146,14 @@ class TestFormats:
         if shutil.which(str(command[0])) is None:
             pytest.skip(f"{command[0]} (Debian: qemu-utils) is not installed")
         words = list(map(str, command))
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=50, check=True)
         return done.stdout
 
     def make(self, image: Path, name: str) -> None:
         if shutil.which("qemu-img") is None:
             pytest.skip("qemu-img (Debian: qemu-utils) is not installed")
         command = ["qemu-img", "create", "-q", "-f", name, str(image), "1M"]
-        subprocess.run(command, check=True, timeout=30)
+        subprocess.run(command, check=True, timeout=50)
 
     def qcow2_over(self, uri: str) -> str:
         host, port = uri.split("/")[2].split(":")

@@ -87,7 +87,7 @@ def test_can(holed: Path):
         (["{file}", "--totals", "--can", "fua"], 2, "three questions; ask one"),
         (["{file}", "--map", "--can", "fua"], 2, "three questions; ask one"),
         (["{file}", "--map", "qemu:dirty-bitmap:b0"], 1, "has no context 'qemu:dirty-bitmap:b0'"),
-        (["nothing"], 1, "cannot open image 'nothing': there is no such file"),
+        (["nothing"], 1, "cannot open image 'nothing': No such file or directory"),
     ],
 )
 def test_what_cannot_be_told(holed: Path, arguments: list[str], code: int, text: str):

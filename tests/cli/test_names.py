@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,7 +53,7 @@ def test_no_server():
 def test_no_directory(tmp_path: Path):
     target = tmp_path / "none" / "disk.img"
     words = f"homebound: cannot create '{target}': there is no directory '{target.parent}'"
-    assert fail("copy", "memory:1M", target) == words
+    assert fail("copy", "memory:1M", target) == f"{words}: {os.strerror(errno.ENOENT)}"
 
 
 def test_a_path_like_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

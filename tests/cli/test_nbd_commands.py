@@ -8,11 +8,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+
+from homebound.testing import until
 
 from .conftest import Served
 from .programs import TIMEOUT, fail, homebound, inside, need, running, succeed
@@ -183,10 +184,7 @@ def test_ctrl_c_while_a_server_does_not_answer(serve: Serve, tmp_path: Path, *, 
     if stream:
         command[-2] = "-"
     with source.open("rb") as file, subprocess.Popen(command, stdin=file) as copying:
-        deadline = time.monotonic() + TIMEOUT
-        while not (tmp_path / "writing").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until((tmp_path / "writing").exists, patience=TIMEOUT)
         copying.send_signal(signal.SIGINT)
         assert copying.wait(TIMEOUT) == 130
     served.process.kill()
@@ -259,8 +257,7 @@ def test_what_a_server_refuses(serve: Serve, tmp_path: Path):
 
 def test_a_measurement_over_the_net(serve: Serve, tmp_path: Path):
     served = serve("--size", "1M", "--unix", tmp_path / "s")
-    out = succeed(
-        "bench", served.uri, "--mixed", "--seconds", "0.3", "--connections", "2", "--json"
-    )
+    options = ["--mixed", "--seconds", "0.3", "--depth", "128", "--connections", "2"]
+    out = succeed("bench", served.uri, *options, "--json")
     figures = json.loads(out)
     assert figures["read"]["requests"] > figures["write"]["requests"] > 0

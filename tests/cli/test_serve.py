@@ -56,7 +56,7 @@ def test_a_real_client_reads_and_writes(serve: Serve, image: Path, iothreads: in
     served = serve(image, "--unix", image.with_suffix(".sock"), "--iothreads", iothreads)
     commands = ["write -P 0x5a 4096 8192", "read -P 0x5a 4096 8192", "flush", "read -P 0 0 1"]
     arguments = [part for command in commands for part in ("-c", command)]
-    subprocess.run(["qemu-io", "-f", "raw", *arguments, served.uri], check=True, timeout=30)
+    subprocess.run(["qemu-io", "-f", "raw", *arguments, served.uri], check=True, timeout=50)
     assert served.stop()[0] == 0
     assert image.read_bytes()[4096:12288] == b"\x5a" * 8192
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.peers
 
 
 def info(uri: str) -> int:
-    done = subprocess.run(["nbdinfo", uri], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(["nbdinfo", uri], capture_output=True, timeout=50, check=False)
     return done.returncode
 
 
@@ -55,7 +57,7 @@ def test_files_that_are_missing_or_wrong(serve: Callable[..., Any], tmp_path: Pa
     where = f"'{tmp_path}/server-cert.pem' has no certificate in PEM format"
     assert (code, err) == (1, f"homebound: cannot use TLS: {where}\n")
     code, _, err = serve("--tls-certificates", tmp_path / "none").finish()
-    where = f"there is no directory '{tmp_path}/none'"
+    where = f"there is no directory '{tmp_path}/none': {os.strerror(errno.ENOENT)}"
     assert (code, err) == (1, f"homebound: cannot use TLS: {where}\n")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -67,7 +69,8 @@ def test_a_server_without_tls(serve: Serve, image: Path):
 
 
 def test_a_directory_without_what_is_needed(socket: Path, tmp_path: Path):
-    assert refusal_with(socket, tmp_path / "none") == f"there is no directory '{tmp_path}/none'"
+    missing = f"there is no directory '{tmp_path}/none': {os.strerror(errno.ENOENT)}"
+    assert refusal_with(socket, tmp_path / "none") == missing
     file = tmp_path / "file"
     file.touch()
     assert refusal_with(socket, file) == f"'{file}' is not a directory"
@@ -112,7 +115,7 @@ def test_a_key_with_a_passphrase(socket: Path, place: Path):
     openssl = shutil.which("openssl")
     assert openssl is not None
     encrypt = f"pkey -in {key} -aes256 -passout pass:secret -out {place}/new.pem"
-    subprocess.run([openssl, *encrypt.split()], check=True, timeout=30)
+    subprocess.run([openssl, *encrypt.split()], check=True, timeout=50)
     (place / "new.pem").rename(key)
     assert f"'{key}' needs a passphrase" in refusal_with(socket, place)
 

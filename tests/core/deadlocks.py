@@ -99,7 +99,7 @@ def told_by(program: str) -> str:
     """)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", text + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (5, "")
     return done.stdout.strip()

@@ -24,7 +24,7 @@ from weakref import ref
 import pytest
 
 import homebound
-from homebound._aio.loop import LONGEST_SLEEP
+from homebound._aio.timers import LONGEST_SLEEP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator

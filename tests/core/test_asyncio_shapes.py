@@ -9,12 +9,14 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from homebound._aio.entered import awaited_coroutines, entered
 from homebound._aio.shapes import (
     cancelled_along,
     gathered,
     loop_kept_by,
     sleeps_until,
     thread_frames,
+    thread_that_runs,
     timers_of,
     touched_by,
     waits_for,
@@ -46,6 +48,17 @@ def test_a_thread_stands_where_its_innermost_frame_is(threads: Threads):
         frame = frame.f_back
     assert stand.__code__ in stack
     leave.set()
+
+
+def test_the_thread_that_runs_a_loop():
+    async def main() -> int | None:
+        return thread_that_runs(asyncio.get_running_loop())
+
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(main()) == threading.get_ident()
+    assert thread_that_runs(loop) is None
+    assert thread_that_runs(None) is None
+    loop.close()
 
 
 def test_timers():
@@ -138,3 +151,46 @@ def test_an_rlock_knows_whether_the_calling_thread_holds_it(in_thread: Any):
         assert lock._is_owned()
         assert not in_thread(lock._is_owned).result(10)
     assert not lock._is_owned()
+
+
+def test_a_suspended_coroutine_refers_to_what_it_has_entered():
+    class Slow(asyncio.Lock):
+        async def __aenter__(self) -> None:
+            await asyncio.sleep(0)
+
+    async def inside(lock: asyncio.Lock, mutex: Any) -> None:
+        async with lock:
+            with mutex:  # not an `async with`
+                async with Slow(), given:
+                    await asyncio.sleep(3600)
+
+    async def outside(lock: asyncio.Lock) -> None:
+        other = asyncio.Lock()
+        async with other:
+            pass
+        await inside(lock, threading.Lock())
+
+    given = asyncio.Lock()
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+        task = asyncio.create_task(outside(lock))
+        await asyncio.sleep(0)
+        outer, inner, slow, *_ = [
+            (each.__name__, list(entered(each))) for each in awaited_coroutines(task)
+        ]
+        assert outer == ("outside", [])
+        assert (inner[0], slow) == ("inside", ("__aenter__", []))
+        assert inner[1][0] is lock
+        assert isinstance(inner[1][1], Slow)  # it is about to enter that
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        managers = list(entered(list(awaited_coroutines(task))[1]))
+        assert managers[::2] == [lock, given]
+        assert len(managers) == 3
+        task.cancel()
+        await asyncio.wait([task])
+        assert list(awaited_coroutines(task)) == []
+
+    asyncio.run(main())
+    assert list(entered(object())) == []

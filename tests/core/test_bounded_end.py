@@ -36,7 +36,7 @@ async def stubborn(began):
 def run(program: str) -> tuple[str, str, int]:
     done = subprocess.run(
         [sys.executable, "-c", HEAD + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     return done.stdout, done.stderr, done.returncode
 

@@ -111,6 +111,44 @@ def test_the_big_lock_is_kept_by_a_home_that_waits_for_a_job():
     )
 
 
+def test_a_foreign_loop_stands_still_for_a_lock_of_its_running_task():
+    assert told_by("""
+    import asyncio
+    lock = homebound.Lock(name="accounts")
+    async def main():
+        asyncio.current_task().set_name("main")
+        async with lock:
+            with lock:
+                pass
+    asyncio.run(main())
+    """) == (
+        "deadlock: task 'main' runs in the loop of thread 'MainThread'; "
+        "thread 'MainThread' waits for the Lock 'accounts'; "
+        "the Lock 'accounts' is held by task 'main'"
+    )
+
+
+def test_a_foreign_loop_stands_still_for_a_home_that_needs_its_task():
+    assert told_by("""
+    import asyncio
+    lock = homebound.Lock(name="accounts")
+    io = homebound.IOThread("io")
+    io.start()
+    async def take():
+        async with lock:
+            pass
+    async def main():
+        asyncio.current_task().set_name("main")
+        async with lock:
+            homebound.block_on(io.spawn(take(), name="take"))
+    asyncio.run(main())
+    """) == (
+        "deadlock: task 'main' runs in the loop of thread 'MainThread'; "
+        "thread 'MainThread' waits in block_on for task 'take'; "
+        "task 'take' waits for the Lock 'accounts'; the Lock 'accounts' is held by task 'main'"
+    )
+
+
 def test_a_home_shuts_down_workers_that_need_it(io: IOThread):
     pool = homebound.WorkerPool(name="pool")
     began, lock = threading.Event(), Lock()

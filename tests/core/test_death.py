@@ -243,7 +243,7 @@ def run(program: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import asyncio, threading, time, homebound\n"
          "from homebound import block_on\n" + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -104,7 +104,7 @@ def test_the_switches_of_python(switch: list[str]):
     env = dict(os.environ) if switch else {**os.environ, "PYTHONASYNCIODEBUG": "1"}
     done = subprocess.run(
         [sys.executable, *switch, "-c", textwrap.dedent(program)],
-        env=env, capture_output=True, text=True, timeout=30, check=True,
+        env=env, capture_output=True, text=True, timeout=50, check=True,
     )  # fmt: skip
     assert done.stdout == "True\nTrue\n"
 
@@ -138,7 +138,7 @@ def test_a_forked_process_has_no_watch():
     """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "['MainThread']\n", "")
 

@@ -97,7 +97,7 @@ homebound.run(main())
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=True,
         env={**os.environ},
     )

@@ -14,6 +14,7 @@ import pytest
 import homebound
 import homebound.block
 from homebound.nbd import NBDDisk, NBDServer, URIError
+from homebound.testing import until
 
 from .wrong_uses import LONGEST, PRIVATE, call
 
@@ -192,7 +193,7 @@ REST: list[Row] = [
     ("dump('hang.txt')", TypeError, "dump takes an open file, not the path 'hang.txt'"),
     ("dump_on('SIGUSR1')", TypeError, "takes a signal's number, as signal.SIGUSR1 is, not"),
     ("block.MemoryDisk('1G')", TypeError, "the size is '1G'; it must be a number of bytes"),
-    ("block.FileDisk('absent.img')", homebound.block.ImageError, "there is no such file"),
+    ("block.FileDisk('absent.img')", homebound.block.ImageError, "No such file or directory"),
     ("NBDServer('raw.img')", TypeError, "to serve an image, open it: FileDisk('raw.img')"),
     ("NBDDisk('nbd://localhost')", TypeError, "NBDDisk is made by `await NBDDisk.connect(uri)`"),
     (
@@ -310,12 +311,25 @@ def test_a_lock_of_threading_that_blocks_a_home_is_reported(io: homebound.IOThre
     told = threading.Event()
     stalls: list[homebound.Stall] = []
     lock = threading.Lock()
-    with (
-        lock,
-        homebound.watch_stalls(0.05, report=lambda stall: (stalls.append(stall), told.set())),
-    ):
+
+    async def ident() -> int:
+        return threading.get_ident()
+
+    def at_the_lock() -> bool:
+        frame = sys._current_frames()[home]
+        code = waits_for_it.__code__
+        return frame.f_code is code and frame.f_lineno > code.co_firstlineno
+
+    def report(stall: homebound.Stall) -> None:
+        stalls.append(stall)
+        told.set()
+
+    home = homebound.block_on(ident(), io)
+    with lock:
         task = io.spawn(waits_for_it(lock))
-        told.wait()
+        until(at_the_lock)  # watched from then on: on its way there it may get no core for a while
+        with homebound.watch_stalls(0.05, report=report):
+            told.wait()
     homebound.block_on(task)
     assert "context 'io': thread 'io' blocks in one iteration" in stalls[0].message
     assert "with lock:" in stalls[0].stacks

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from .forks import printed_by_forking
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, homebound
 from homebound import ContextClosed, big_lock, block_on
-
-def child(body, leave=os._exit):
-    # Fork, call `body` in the child, and wait for it; it must leave with 0.
-    pid = os.fork()
-    if pid == 0:
-        try:
-            body()
-        except BaseException as error:
-            sys.stderr.write(f"in the child: {error!r}\\n")
-            os._exit(1)
-        leave(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == 0, status
 
 async def value(number):
     await asyncio.sleep(0)
@@ -46,13 +33,8 @@ def fresh():
 
 
 def run(program: str) -> None:
-    done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
-         "-c", PRELUDE + textwrap.dedent(program) + "\nprint('done')"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+    text = PRELUDE + textwrap.dedent(program)
+    assert printed_by_forking(text + "\nprint('done')") == "done\n"
 
 
 def test_what_was_there_has_ended():

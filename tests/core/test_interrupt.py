@@ -38,7 +38,7 @@ def run(program: str) -> list[str]:
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr

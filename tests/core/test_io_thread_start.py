@@ -152,6 +152,6 @@ def test_ctrl_c_during_start():
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("interrupted\ncleaned up\n", "")

@@ -61,7 +61,7 @@ def run_in_subinterpreters(*bodies: str) -> None:
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("ran\n", "")
@@ -102,7 +102,7 @@ def test_in_a_thread_that_threading_takes_for_the_main_one():
         [sys.executable, "-I", "-S", "-c", program],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
         env={**os.environ, "PYTHONPATH": ""},
     )

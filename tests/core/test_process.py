@@ -44,7 +44,7 @@ def run(program: str) -> tuple[list[str], str]:
     """Run a program; return the lines that it prints, and its stderr."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=50, check=True,
     )  # fmt: skip
     return done.stdout.split(), done.stderr
 

@@ -176,6 +176,25 @@ def test_it_takes_a_selector(name: str, in_thread: InThread):
     loop.close()
 
 
+def test_its_class_makes_loops_as_asyncios_does():
+    """As libraries do that make another loop like the one they find, or a subclass of it."""
+    found = homebound.new_event_loop()
+    found.close()
+    kind = type(found)
+
+    class Mine(kind):  # type: ignore[misc, valid-type]
+        pass
+
+    async def where() -> tuple[object, object]:
+        return current_context(), asyncio.get_running_loop()
+
+    selector = selectors.SelectSelector()
+    for make in (kind, lambda: kind(selector), lambda: kind(selector=None), Mine):
+        with asyncio.Runner(loop_factory=make) as runner:
+            loop = runner.get_loop()
+            assert runner.run(where()) == (AioContext.attach(loop), loop)
+
+
 def test_a_runner_keeps_its_loop():
     with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
         loops = {runner.run(get_loop()) for _ in range(3)}
@@ -235,7 +254,7 @@ def test_a_loop_made_but_never_run_leaves_nothing():
     loop = homebound.new_event_loop()
     assert descriptors() > before
     loop.close()
-    assert descriptors() == before
+    assert descriptors() <= before  # a finaliser may have closed others
     assert current_context() is main_context() is None
 
 

@@ -173,7 +173,7 @@ def test_a_function_of_the_main_script():
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=40, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     *_, last = done.stderr.splitlines()

@@ -177,6 +177,6 @@ def test_processes_forked_from_a_home():
         # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
          "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=40, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

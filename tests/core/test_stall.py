@@ -231,7 +231,7 @@ def test_a_deadlock_through_the_big_lock():
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     threads, message = done.stdout.splitlines()
@@ -265,7 +265,7 @@ def test_a_task_below_the_nested_wait_for_it():
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     told = "deadlock: task 'lower' cannot go on before a nested block_on for task 'lower'\n"
     assert (done.returncode, done.stdout, done.stderr) == (5, told, "")

@@ -233,7 +233,7 @@ def test_exit_after_ctrl_c():
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("interrupted\ncleaned up\n", "")
     assert done.returncode in (0, -signal.SIGINT)

@@ -70,7 +70,7 @@ CLEAN = ["cancelled", "cleaned up"]
 def run(program: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()

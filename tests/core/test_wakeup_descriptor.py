@@ -46,7 +46,7 @@ def run(program: str, *options: str) -> list[str]:
         [sys.executable, "-W", "error", *options, "-c", HEAD + textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -334,9 +334,24 @@ def test_what_a_signal_handler_raises_in_a_nested_wait():
 
         async def wait():
             try:
-                await asyncio.sleep(0.06)
+                await long_sleep()
             except asyncio.CancelledError:
-                await asyncio.sleep(0.06)
+                await long_sleep()
+
+        async def long_sleep():
+            # Until another thread has seen it, by its record of the program's descriptor.
+            loop = asyncio.get_running_loop()
+            before, woken, over = loop._lender, loop.create_future(), []
+            def wake():
+                until(lambda: (loop._lenders and loop._lender is not before) or over)
+                over or loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+            thread = threading.Thread(target=wake)
+            thread.start()
+            try:
+                await woken
+            finally:
+                over.append(True)
+                thread.join()
 
         def interrupted(count):
             global left

@@ -9,7 +9,6 @@ import select
 import sys
 import threading
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,8 +19,10 @@ from homebound._os.parking import Parker
 from homebound._workers import threads as under_test
 from homebound.testing import until
 
+from ..locks.interruptions import no_more_threads
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
     from types import FrameType
 
@@ -35,16 +36,6 @@ CALLS: dict[str, Callable[[WorkerPool], Any]] = {
     "run_in_executor": lambda pool: asyncio.get_running_loop().run_in_executor(pool, str, "done"),
 }
 calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-
-
-@contextmanager
-def no_more_threads() -> Iterator[None]:
-    """Have no thread start, as if there were no room for its stack."""
-    before = threading.stack_size(1 << 47)
-    try:
-        yield
-    finally:
-        threading.stack_size(before)
 
 
 @pytest.fixture

@@ -205,16 +205,16 @@ def test_a_thread_that_stays_is_idle_all_the_time():
 
 
 @pytest.mark.parametrize(
-    "limits",
+    ("limits", "says"),
     [
-        {"max_threads": 0},
-        {"min_threads": -1},
-        {"min_threads": 3, "max_threads": 2},
-        {"idle_timeout": -1},
+        ({"max_threads": 0}, "max_threads is 0; it must be at least 1"),
+        ({"min_threads": -1}, "min_threads is -1; it must be at least 0"),
+        ({"min_threads": 3, "max_threads": 2}, "min_threads is 3; it must be at most 2"),
+        ({"idle_timeout": -1}, "idle_timeout is -1; it must be 0 or more seconds"),
     ],
 )
-def test_invalid_limits(limits: dict[str, Any]):
-    with pytest.raises(ValueError, match="WorkerPool"):
+def test_invalid_limits(limits: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=f"^WorkerPool: {says}"):
         WorkerPool(**limits)
 
 
@@ -381,7 +381,7 @@ def test_many_submitters(in_thread: InThread):
 def at_exit(program: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -9,15 +9,13 @@ One that needs an extra names the module, and is skipped without it: ```python n
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from .programs import run_program
+
 ROOT = Path(__file__).parents[2]
-# qasync 0.28 calls it in call_later; Python 3.14 and later warn that it is deprecated.
-QASYNC = "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning"
 BLOCK = re.compile(
     r"^```python(?: needs (?P<needs>[\w.]+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -47,12 +45,4 @@ def test_block_runs(block: tuple[str, str, str | None], tmp_path: Path):
         pytest.importorskip(block[2])
     program = tmp_path / "example.py"
     program.write_text(block[1])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", QASYNC, program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(program, cwd=tmp_path)

@@ -12,12 +12,20 @@ import pytest
 
 import homebound
 import homebound.block
+import homebound.debug
 import homebound.nbd
 import homebound.nbd.libnbd
 import homebound.testing
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (homebound, homebound.block, homebound.nbd, homebound.nbd.libnbd, homebound.testing)
+PACKAGES = (
+    homebound,
+    homebound.block,
+    homebound.debug,
+    homebound.nbd,
+    homebound.nbd.libnbd,
+    homebound.testing,
+)
 PLAN = tomllib.loads((ROOT / "docs" / "reference.toml").read_text())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from homebound.cli._commands import homebound
+from homebound.cli._commands import serve
 
 PAGE = Path(__file__).parents[2] / "docs" / "serve.md"
 UNITS = dict(
@@ -28,7 +28,6 @@ def start_command() -> list[str]:
 def test_the_command_takes_the_options():
     program, name, *arguments = start_command()
     assert (Path(program).name, name) == ("homebound", "serve")
-    serve = homebound.commands[name]
     context = serve.make_context(name, list(arguments))
     assert context.params["tls_required"]
     assert arguments[-1] in str(context.params)

@@ -211,6 +211,21 @@ def test_a_wait_without_end_in_a_finaliser_is_refused():
     assert lock.acquire_sync(timeout=0)
 
 
+def test_a_refused_wait_at_either_end_of_a_queue_names_the_queue():
+    queue = homebound.Queue[int](1, name="jobs")
+    for end, wait in (
+        (queue._getters_queue, queue.get_sync),
+        (queue._slots, lambda: queue.put_sync(2)),
+        (queue._unfinished, queue.join_sync),
+    ):
+        assert end is not None
+        with end._guard, pytest.raises(homebound.WouldDeadlock, match="Queue 'jobs'"):
+            wait()
+        if queue.empty():
+            queue.put_nowait(1)
+    assert queue.get_nowait() == 1
+
+
 # At the limit of threads.
 
 

@@ -137,6 +137,40 @@ def test_a_loop_of_others_cannot_be_turned():
     assert not lock._waiters
 
 
+def test_a_loop_of_others_takes_what_there_is():
+    """In its thread, only what would have to wait is refused."""
+    lock, semaphore, event = homebound.Lock(), homebound.Semaphore(1), homebound.Event()
+    rw, queue, barrier = homebound.RWLock(), homebound.Queue[int](1), homebound.Barrier(2)
+
+    async def main() -> None:
+        homebound.AioContext.attach(asyncio.get_running_loop())
+        assert lock.acquire_sync()
+        assert not lock.acquire_sync(timeout=0)
+        assert semaphore.acquire_sync()
+        assert not semaphore.acquire_sync(timeout=0)
+        assert not event.wait_sync(0)
+        assert rw.acquire_read_sync()
+        assert not rw.acquire_write_sync(timeout=0)
+        queue.put_sync(1)
+        with pytest.raises(asyncio.QueueFull):
+            queue.put_sync(2, timeout=0)
+        assert queue.get_sync() == 1
+        with pytest.raises(asyncio.QueueEmpty):
+            queue.get_sync(timeout=0)
+        assert not queue.join_sync(timeout=0)
+        assert homebound.Barrier(1).wait_sync() == 0
+        with pytest.raises(TimeoutError):
+            barrier.wait_sync(timeout=0)
+        with pytest.raises(homebound.ContextError):
+            queue.get_sync(timeout=1)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+    assert barrier.n_waiting == 0
+    queue.put_nowait(2)
+    assert queue.get_nowait() == 2  # no waiter that has gone takes it
+
+
 def test_a_wait_that_is_collected_leaves():
     """Its coroutine is closed, as when a loop forgets it."""
     lock = homebound.Lock()

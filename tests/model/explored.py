@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homebound._sync import barrier, queue_ends, queues, rw_lock, semaphore, wait_queue
 
+from . import explorer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
-assert _spec is not None
-assert _spec.loader is not None
-explorer: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(explorer)
 
 LOCKS = {wait_queue.__file__, rw_lock.__file__, barrier.__file__}
 QUEUES = {wait_queue.__file__, queues.__file__, queue_ends.__file__, semaphore.__file__}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +11,13 @@ from homebound._sync import wait_queue, waiters
 from homebound.block import _gate
 from homebound.block._gate import Gate
 
+from . import explorer
+from .explored import World
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.exhaustive
-
-_spec = importlib.util.spec_from_file_location("explorer", Path(__file__).with_name("explorer.py"))
-assert _spec is not None
-assert _spec.loader is not None
-explorer: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(explorer)
-
-
-class World:
-    """The run that is under way: what the code under test has in place of locks and parkers."""
-
-    run: Any = None
-
-    @classmethod
-    def allocate_lock(cls) -> Any:
-        return cls.run.allocate_lock()
-
-    @classmethod
-    def my_parker(cls) -> Any:
-        return cls.run.my_parker()
 
 
 @pytest.fixture(autouse=True)

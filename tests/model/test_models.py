@@ -35,6 +35,8 @@ Check = verifier.Check
 
 pytestmark = [
     pytest.mark.exhaustive,
+    # A check takes seconds of a core, and minutes where the cores are shared.
+    pytest.mark.timeout(600),
     pytest.mark.skipif(verifier.SPIN is None, reason="the model checker spin is not installed"),
     pytest.mark.skipif(verifier.CC is None, reason="no C compiler to build spin's verifier with"),
 ]

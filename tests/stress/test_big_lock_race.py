@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,8 +52,15 @@ def test_mutual_exclusion_and_fairness(
     got = [0] * threads
     gave_up = [0] * threads
 
+    def is_fair() -> bool:
+        return min(got) > 0 and max(got) < 20 * min(got)
+
+    def over() -> bool:
+        """Go on for a while if a thread had no core: a fair lock makes up for that."""
+        return stress.over() and (is_fair() or stress.failed() or monotonic() > hopeless)
+
     def work(who: int, rng: random.Random) -> None:
-        while not stress.over():
+        while not over():
             timeout = rng.choice([-1, -1, -1, 0, 0.0001, 0.01])
             if big_lock.acquire(timeout=timeout):
                 guarded.use()
@@ -69,6 +77,7 @@ def test_mutual_exclusion_and_fairness(
             await asyncio.sleep(0 if own[0] % 8 else 0.0002)
 
     own = [0]
+    hopeless = monotonic() + stress.seconds + 10
     for who in range(threads):
         stress.thread(work, who, stress.rng())
     if main_loop:
@@ -77,6 +86,5 @@ def test_mutual_exclusion_and_fairness(
     print(f"got {got}, gave up {gave_up}, main loop {own[0]}")  # noqa: T201
     assert guarded.wrong == 0
     assert guarded.total == sum(got) + own[0]
-    assert min(got) > 0
-    assert max(got) < 20 * min(got)
+    assert is_fair()
     assert repr(big_lock) == "<homebound.big_lock, free, 0 waiting>"

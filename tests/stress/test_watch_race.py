@@ -27,7 +27,7 @@ class Crowd:
 
     async def in_task(self, seed: float) -> None:
         rng = random.Random(seed)
-        while not self.over():
+        while not (self.over() and self.turns):  # a late one has its turn, too
             first, second = sorted(rng.sample(range(4), 2))
             try:
                 async with asyncio.timeout(rng.choice([None, 0.001])):

@@ -270,7 +270,7 @@ def test_the_first_callback_of_ctypes_is_no_leak():
         "with homebound.testing.no_leaks():\n"
         "    ctypes.CFUNCTYPE(None)(print)\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=50)
 
 
 def test_the_kit_needs_no_pytest():
@@ -280,4 +280,4 @@ def test_the_kit_needs_no_pytest():
         "with homebound.testing.virtual_clock(), homebound.testing.no_leaks():\n"
         "    pass\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=50)

@@ -58,10 +58,10 @@ class Barging(homebound.Lock):
     def locked(self) -> bool:
         return self.held
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> None:  # type: ignore[override]
         await self.acquire()
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:  # type: ignore[override]
         self.release()
 
 

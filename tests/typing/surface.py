@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, Protocol, Self, assert_type
 
 import homebound
@@ -68,6 +68,23 @@ def places() -> None:
     assert_type(homebound.current_task(), Task[Any] | None)
     assert_type(homebound.current_context(), AioContext | None)
     assert_type(homebound.running_context(), AioContext)
+
+
+async def locks_are_context_managers(io: IOThread) -> None:
+    async with AsyncExitStack() as stack:
+        assert_type(await stack.enter_async_context(homebound.Lock()), None)
+        assert_type(await stack.enter_async_context(homebound.Semaphore()), None)
+        assert_type(await stack.enter_async_context(homebound.BoundedSemaphore()), None)
+        assert_type(await stack.enter_async_context(homebound.Condition()), None)
+        assert_type(await stack.enter_async_context(homebound.RWLock().read()), None)
+        assert_type(await stack.enter_async_context(homebound.Barrier(1)), int)
+        assert_type(await stack.enter_async_context(homebound.on(io)), None)
+        assert_type(await stack.enter_async_context(io), IOThread)
+        assert_type(await stack.enter_async_context(homebound.TaskGroup()), homebound.TaskGroup)
+        assert_type(stack.push_async_exit(homebound.Lock()), homebound.Lock)
+    with ExitStack() as threads:
+        assert_type(threads.enter_context(homebound.Lock()), None)
+        assert_type(threads.enter_context(homebound.RWLock().write()), None)
 
 
 async def threads_are_places(io: IOThread) -> None:
@@ -171,6 +188,14 @@ class ClientFace(Protocol):
     def __exit__(self, *error: object) -> bool | None: ...
 
 
+class Lines:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        return ""
+
+
 def a_class_s_face_has_the_types_it_is_given(background: Background) -> None:
     face: Callable[[str], ClientFace] = background.sync(TheirClient)
     with face("url") as client:
@@ -178,3 +203,8 @@ def a_class_s_face_has_the_types_it_is_given(background: Background) -> None:
         assert_type(client.get("/a", limit=3), bytes)
         client.get(1)  # type: ignore[arg-type]
     face(1)  # type: ignore[arg-type]
+    background.sync(TheirClient)(1)  # type: ignore[arg-type]  # mypy alone sees it
+    assert_type(background.sync(TheirClient)("url"), Any)
+    assert_type(background.sync(Lines)(), Any)  # a class, although it makes iterators
+    wrong: Callable[[int], ClientFace] = background.sync(TheirClient)  # type: ignore[arg-type]
+    wrong(1)

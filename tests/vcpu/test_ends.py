@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from ..core.forks import printed_by_forking
 
 PRELUDE = """
 import os, sys, threading, homebound
@@ -29,19 +29,6 @@ def started(index=0):
     assert guest.began.wait(20)
     return cpu
 
-def child(body, leave=os._exit):
-    # Fork, call `body` in the child, and wait for it; it must leave with 0.
-    pid = os.fork()
-    if pid == 0:
-        try:
-            body()
-        except BaseException as error:
-            sys.stderr.write(f"in the child: {error!r}\\n")
-            os._exit(1)
-        leave(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == 0, status
-
 def fresh():
     # All that vCPUs can do, in the child.
     with started(0) as first, started(1) as second:
@@ -57,14 +44,8 @@ VCPU.__enter__ = start  # the tests' are in guest code when they are entered
 
 
 def run(program: str) -> list[str]:
-    done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads: that is the test.
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-X", "faulthandler",
-         "-c", PRELUDE + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split("\n")[:-1]
+    text = PRELUDE + textwrap.dedent(program)
+    return printed_by_forking(text, "-X", "faulthandler").split("\n")[:-1]
 
 
 class TestInterpreterExit:

@@ -26,13 +26,25 @@ cpu = VCPU(0, execute)
 cpu.start()
 inside.wait(20)
 
+def asleep():
+    # Where the main thread sleeps; nothing if it has a core, or wants one.
+    main = threading.main_thread()
+    with open(f"/proc/self/task/{main.native_id}/stat") as file:
+        state = file.read().rpartition(")")[2].split()[0]
+    frame = sys._current_frames()[main.ident]
+    return state == "S" and (id(frame), frame.f_lasti)
+
 def interrupt_who_waits():
     def interrupt():
         while not waits():  # the main thread is about to sleep
             pass
-        # It does; between two lines of ours, anything may be half done. Nor is it the moment at
-        # which a sleeping main thread looks round for signals: it does that every 0.1 seconds.
-        time.sleep(0.05)
+        # It does; between two lines of ours, anything may be half done. A moment later it sleeps at
+        # the same place: it did not wait for the interpreter there, nor look round for signals,
+        # which a sleeping main thread does every 0.1 seconds.
+        before = None
+        while not (place := asleep()) or place != before:
+            before = place
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
 
@@ -126,7 +138,7 @@ def test_it_ends_the_wait(call: str, where: str):
         [sys.executable, "-W", "error", "-X", "faulthandler", "-c", program],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

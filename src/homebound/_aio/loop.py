@@ -1,44 +1,35 @@
 """asyncio's selector loop: the private parts that `Loop` inherits, declared and replaced.
 
 This room holds every private name of asyncio's that homebound uses: those of the loop are here, of
-signals in signals.py, of handles in handles.py, of tasks in tasks.py, of futures in futures.py, of
-asynchronous generators in generators.py, and fields that are only read, to see what a task waits
-for and where a thread is, in shapes.py; uses.py has what debug mode adds.
+timers in timers.py, of signals in signals.py, of handles in handles.py, of tasks in tasks.py, of
+futures in futures.py, of asynchronous generators in generators.py, and fields that are only read,
+to see what a task waits for and where a thread is, in shapes.py and entered.py; uses.py has what
+debug mode adds.
 tests/core/test_private_names.py checks that. `Loop` gets its private parts from `InheritedLoop`,
-`HearingLoop`, `GeneratorLoop` and `DebuggedLoop`. The tests in tests/core that are named after
-these files pin what each name means, on every supported Python.
+`TimedLoop`, `HearingLoop`, `GeneratorLoop` and `DebuggedLoop`. The tests in tests/core that are
+named after these files pin what each name means, on every supported Python.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import heapq
-import math
 import selectors
 from asyncio import events
-from asyncio.base_events import (  # type: ignore[attr-defined]
-    _MIN_CANCELLED_TIMER_HANDLES_FRACTION,
-    _MIN_SCHEDULED_TIMER_HANDLES,
-    _format_handle,
-)
-from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT as _LONGEST  # type: ignore[attr-defined]
+from asyncio.base_events import _format_handle  # type: ignore[attr-defined]
 from asyncio.log import logger
 from contextlib import suppress
 from inspect import signature
-from itertools import filterfalse
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from .._os.clock import clock
 from .._os.parking import Signal
 from .generators import GeneratorLoop
-from .handles import ErrandTimer
 from .signals import SHORT, HearingLoop
 from .tasks import running_loop, set_running_loop
+from .timers import TimedLoop
 from .uses import DebuggedLoop
 
 if TYPE_CHECKING:
+    import contextvars
     from collections import deque
     from collections.abc import Callable, Coroutine, Iterator
 
@@ -55,7 +46,6 @@ asyncio_run_forever: Callable[[Any], None] = asyncio.BaseEventLoop.run_forever
 _run_until_complete = asyncio.BaseEventLoop.run_until_complete
 _check_running: Any = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
 
-LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
 
 
@@ -74,18 +64,15 @@ def _say_nothing(_context: dict[str, Any]) -> None:
     pass
 
 
-class InheritedLoop(HearingLoop, GeneratorLoop, DebuggedLoop):
+class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
     """asyncio's selector loop, with its private parts made fit for an iteration of our own."""
 
     # The mailbox: entries in the order in which they are to run. asyncio only ever appends.
     _ready: deque[Entry]
-    # Timers, as a heap; asyncio pushes them and counts the cancelled ones in the next field.
-    _scheduled: list[Any]
-    _timer_cancelled_count: int
-    _clock_resolution: float
     _selector: selectors.BaseSelector
     _stopping: bool  # set by stop(); run_forever ends after the iteration that sees it
     _closed: bool
+    _check_closed: Callable[[], None]
     _debug: bool
     _thread_id: int | None  # of the thread that runs it; None while no thread does
     _task_factory: Any
@@ -273,82 +260,6 @@ class InheritedLoop(HearingLoop, GeneratorLoop, DebuggedLoop):
         """Return the keys of the descriptors in the selector."""
         return list(self._selector.get_map().values())
 
-    # Time.
-
-    def time(self) -> float:
-        """Return the time in seconds, as asyncio's, of the clock in force."""
-        return clock.time()
-
-    def timeout_until(self, until: float | None) -> float | None:
-        """Return how many seconds to sleep until loop time `until`; None: forever."""
-        if until is None:
-            return None
-        left = until - self.time()
-        if clock.stands and left > 0:
-            return None  # the thread that moves the clock wakes the loop
-        return min(max(0.0, left), LONGEST_SLEEP)
-
-    # Timers, in asyncio's heap and handles.
-
-    def _errand_at(self, when: float, errand: Any) -> ErrandTimer:
-        """Do as call_at, for an errand."""
-        self._check_closed()
-        timer = ErrandTimer(when, errand, (), self, contextvars.Context())
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
-
-    def next_timer(self) -> float | None:
-        """Return when the next timer is due, dropping cancelled ones before it."""
-        scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
-        when: float | None = scheduled[0]._when if scheduled else None
-        return when
-
-    def earliest_timer(self) -> float | None:
-        """Return when the next timer is due, and change nothing: for any thread as it sleeps."""
-        pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
-        return min(pending, default=None)
-
-    def _collect_timers(self) -> None:
-        """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""
-        scheduled = self._scheduled
-        count = len(scheduled)
-        if (
-            count > _MIN_SCHEDULED_TIMER_HANDLES
-            and self._timer_cancelled_count / count > _MIN_CANCELLED_TIMER_HANDLES_FRACTION
-        ):
-            self._drop_cancelled()
-        now = self.time()
-        end = now + self._clock_resolution
-        if end == now:  # at so late a time, floats are further apart than the clock's ticks
-            end = math.nextafter(now, math.inf)
-        while scheduled and scheduled[0]._when < end:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
-            if timer._cancelled:
-                self._timer_cancelled_count -= 1
-            else:
-                self._ready.append(timer)
-
-    def _drop_cancelled(self) -> None:
-        """Remove the cancelled timers from the heap."""
-        stand_in = self.home._stand_in
-        scheduled = self._scheduled
-        lent = stand_in.lent
-        try:
-            stand_in.lent = True  # so a signal handler runs no task, which might add a timer
-            kept = list(filterfalse(attrgetter("_cancelled"), scheduled))
-            for timer in scheduled:
-                timer._scheduled = not timer._cancelled
-            scheduled[:] = kept
-            heapq.heapify(scheduled)
-            self._timer_cancelled_count = 0
-        finally:
-            stand_in.lent = lent
-
     # The end.
 
     def is_stopping(self) -> bool:
@@ -367,9 +278,6 @@ class InheritedLoop(HearingLoop, GeneratorLoop, DebuggedLoop):
             super().set_default_executor(executor)
 
     # Handles, checked and timed; task factories.
-
-    def _check_closed(self) -> None:
-        super()._check_closed()  # type: ignore[misc]
 
     def _check_running(self) -> None:
         try:

@@ -34,6 +34,11 @@ def loop_kept_by(future: Any) -> Any:
     return getattr(future, "_loop", None)
 
 
+def thread_that_runs(loop: Any) -> int | None:
+    """Return the ident of the thread that runs a loop; None if none does, or the loop hides it."""
+    return getattr(loop, "_thread_id", None)
+
+
 def gathered(future: Any) -> list[Any] | None:
     """Return the children of a future that gather() made; None for any other future."""
     children = getattr(future, "_children", None)

@@ -168,7 +168,7 @@ class BottomHalf:
         # Empty while it stands in the mailbox: `del` lets one of many put it there. Atomic.
         self._token: list[None] = [None]
 
-    def schedule(self) -> None:
+    def schedule(self) -> None:  # noqa: C901  (a repair in a call of its own may find no stack)
         """Have it called soon by the context's home; a no-op while scheduled, or if closed.
 
         Raises ContextClosed if the context has ended.
@@ -178,39 +178,42 @@ class BottomHalf:
         if self._closed:
             return
         context = self._context
-        # Wanted, a pass through the deque's lock, then the token: pairs with _run, which passes
-        # through the same lock between giving the token back and looking whether it is wanted.
+        token = self._token
+        # Wanted, then a pass through a lock, then the token. Each pairs with _run, which passes
+        # through both locks between being queued and looking whether it is wanted: the token's own,
+        # which `del` takes also if it finds no token, and where no token is seen, the deque's.
         self._wanted = True
-        context._ready.rotate(0)
-        if not self._token:
-            context._ring_for_own()  # it is queued; an exception may have kept it from ringing
-            return
+        if not token:
+            context._ready.rotate(0)
+            if not token:
+                context._ring_for_own()  # it is queued; an exception may have kept it from ringing
+                return
         try:
-            del self._token[0]  # not pop: after a call, a signal handler could raise
+            del token[0]  # not pop: after a call, a signal handler could raise
             context._ready.append(self)
         except IndexError:
             return  # another thread was first
         except (MemoryError, RecursionError):
-            self._token.append(None)  # the append has failed: it is not queued
+            token.append(None)  # the append has failed: it is not queued
             raise
         except BaseException:
-            self._ring_surely()
+            try:
+                context._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(context._ring_for_own, ())
             raise
         try:
             if context._bell:
                 context._ring(self)
         except ContextClosed:
-            self._token.append(None)
+            token.append(None)
             raise
         except BaseException:  # out of stack or memory, or of a signal handler: it is queued
-            self._ring_surely()
+            try:
+                context._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(context._ring_for_own, ())
             raise
-
-    def _ring_surely(self) -> None:
-        try:
-            self._context._ring_for_own()
-        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-            start_thread(self._context._ring_for_own, ())
 
     def cancel(self) -> None:
         """Undo `schedule`, unless it has begun to run. It can be scheduled again.
@@ -229,8 +232,8 @@ class BottomHalf:
 
     def _run(self) -> None:
         try:
-            self._token.append(None)
-            self._context._ready.rotate(0)  # pairs with schedule
+            self._token.append(None)  # pairs with schedule, as the next line does
+            self._context._ready.rotate(0)
         except BaseException:  # a signal handler raised: as if it was scheduled meanwhile
             if not self._token:
                 self._token.append(None)

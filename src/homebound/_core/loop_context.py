@@ -20,6 +20,7 @@ from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
 from .context import AioContext, every_context, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
+from .loop import Loop
 from .mailbox import KeptQueue
 from .put_off import PutOff, must_end_waits
 from .resting import rest, rouse
@@ -28,7 +29,6 @@ from .stand_in import StandIn, may_run_here
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .loop import Loop
     from .mailbox import Entry
     from .task import Task
 
@@ -368,3 +368,6 @@ def _rest_where_idle() -> None:
     ]
     if idle:
         rest(idle[0].task_type, *idle)
+
+
+Loop.context_type = LoopContext

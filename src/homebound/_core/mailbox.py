@@ -27,7 +27,7 @@ or memory) needs another repair. Each place appends, then looks at `_bell`, then
 
 The home is awake when it appends for itself, and rings nothing:
 
-    _aio/loop.py       InheritedLoop._collect_timers
+    _aio/timers.py     TimedLoop._collect_timers
     _aio/loop.py       InheritedLoop._serve
     _core/chain.py     Chain._end_chain
     _core/chain.py     Chain._put_aside

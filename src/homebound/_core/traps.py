@@ -17,7 +17,7 @@ from .places import context_at
 from .task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Generator
 
     from .._threads.io_thread import IOThread
 
@@ -163,13 +163,13 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
                 await move_to(back)
             raise
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
+    def __aexit__(self, *_error: object) -> types.CoroutineType[Any, Any, None]:
         """Move back.
 
         Called from: task.
         """
         assert self._back is not None
-        return move_to(self._back)
+        return move_to(self._back)  # type: ignore[return-value]
 
     def __del__(self) -> None:
         if not self._entered:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import loop_kept_by, thread_frames
 from .._core.big_lock import thread_name
-from .._core.task import Task
 from .._os.stacks import stack, task_stack
-from .._sync.wait_queue import WaitQueue
 from .cycles import NOTHING, Cycle, cycles, proof, stuck
+from .private_state import waits_for_caller
 from .timers import Timers
 from .wait_graph import Frame, Held, Service, WaitGraph, describe, is_task
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .cycles import Needs, Node
-
-
-_IN_TASK = WaitQueue._wait_in_task.__code__
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Deadlock:
         """Return what to do about a lock that is acquired again; nothing for other cycles."""
         locks = [node for node, _ in self.cycle if isinstance(node, Held)]
         others = [node for node, _ in self.cycle if not isinstance(node, Held)]
-        if len(locks) != 1 or sum(not _waits_for_caller(node) for node in others) != 1:
+        if len(locks) != 1 or sum(not waits_for_caller(node) for node in others) != 1:
             return ""
         kind = type(locks[0].queue).__name__
         return f" (a {kind} is not recursive: its holder must not acquire it again)"
@@ -72,11 +68,6 @@ class Deadlock:
             if is_task(node):
                 yield f"{describe(node)}:"
                 yield from task_stack(node)
-
-
-def _waits_for_caller(node: Node) -> bool:
-    """Return whether it is the task in which `with lock:`, in another task, waits."""
-    return isinstance(node, Task) and getattr(node.get_coro(), "cr_code", None) is _IN_TASK
 
 
 def look(graph: WaitGraph | None = None) -> list[Deadlock]:

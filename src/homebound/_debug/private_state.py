@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._core.big_lock import big_lock
 from .._core.task import Task, every_task
 from .._os.snapshot import snapshot
+from .._sync.wait_queue import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .._core.context import AioContext
     from .._core.current import Seat
-    from .._sync.wait_queue import WaitQueue
     from .._sync.waiters import Waiter
     from .._threads.io_thread import IOThread
     from .._workers.jobs import Job
     from .._workers.pool import WorkerPool
 
 _PLAIN_FUTURE = (asyncio.Future, type(None))
+_IN_TASK = WaitQueue._wait_in_task.__code__
 
 
 def big_lock_queue() -> tuple[Seat | None, list[Seat]]:
@@ -88,6 +89,14 @@ def tasks_at(context: AioContext) -> Sequence[Task[Any]]:
     return context._tasks()
 
 
+def plain_tasks_at(context: AioContext) -> list[asyncio.Task[Any]]:
+    """Return the unfinished tasks of a context's loop that are not homebound's."""
+    if context.loop.is_closed():
+        return []
+    found = asyncio.all_tasks(context.loop)
+    return [task for task in found if not isinstance(task, Task)]
+
+
 def ready_entries(context: AioContext) -> int:
     """Return the number of entries in a context's mailbox."""
     return len(context._ready)
@@ -135,6 +144,11 @@ def is_suspended(task: Task[Any]) -> bool:
 
 
 # Waiters, threads and pools.
+
+
+def waits_for_caller(task: object) -> bool:
+    """Return whether it is the task in which a `with lock:` that another task entered waits."""
+    return isinstance(task, Task) and getattr(task.get_coro(), "cr_code", None) is _IN_TASK
 
 
 def waiters_of(queue: WaitQueue) -> tuple[Waiter, ...]:

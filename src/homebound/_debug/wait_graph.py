@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._aio.shapes import gathered, waits_for
+from .._aio.shapes import gathered, loop_kept_by, thread_that_runs, waits_for
 from .._core.big_lock import thread_name
 from .._core.context import every_context
 from .._core.task import Task
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._sync.wait_queue import WaitQueue
+    from .._sync.waiters import ThreadWaiter
     from .._threads.wait_while import Waiting
 
 
@@ -213,7 +214,7 @@ class WaitGraph:
                     yield Edge(f"{nested} for", inner.subject, (inner,))
 
     def _foreign_task_needs(self, task: Any) -> Iterator[Edge]:
-        """Return the edges of a foreign task. Its loop is assumed to go on."""
+        """Return the edges of a foreign task. Its loop goes on, unless its thread waits."""
         if task.done():
             return
         waiter = self.foreign_waits.get(task)
@@ -222,6 +223,10 @@ class WaitGraph:
         edge = self._await("waits for", waits_for(task))
         if edge is not None:
             yield edge
+        ident = thread_that_runs(loop_kept_by(task))
+        wait = None if ident is None else self._wait_without_loop(ident)
+        if ident is not None and wait is not None:
+            yield Edge("runs in the loop of", Frame(ident), (wait,))
 
     # Threads.
 
@@ -243,6 +248,13 @@ class WaitGraph:
             yield from self._big_lock(ident)
         elif call is not None and call.turned is None:
             yield Edge(f"is kept busy in a {call.what} by", Frame(ident), (call,))
+
+    def _wait_without_loop(self, ident: int) -> ThreadWaiter | Waiting | None:
+        """Return the wait in which a thread sleeps without turning any loop, or None."""
+        call = self._innermost(ident)
+        if ident in self.parked or call is None:
+            return self.parked.get(ident)
+        return call if call.turned is None else None
 
     def _innermost(self, ident: int | None) -> Waiting | None:
         return next(reversed(self.calls.get(ident, ())), None)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ class AtFork(IntEnum):
     VCPUS = auto()  # the guard is free before a finaliser may ask a vCPU to stop
     WATCHES = auto()  # locks have their plain methods before a finaliser may use one
     DEBUG_WATCH = auto()  # counts no home before a loop may run
+    LISTENERS = auto()  # has no socket of its parent's, whose thread answers there
     CONTEXTS = auto()  # last: it drops mailboxes and timers, and so runs finalisers
 
 
@@ -48,7 +49,8 @@ class AtExit(IntEnum):
 
     VCPUS = auto()  # first: guest code may wait for workers and I/O threads
     WORKERS = auto()  # jobs may wait for I/O threads
-    IO_THREADS = auto()  # last: their tasks clean up when no other thread needs them any more
+    IO_THREADS = auto()  # their tasks clean up when no other thread needs them any more
+    LISTENERS = auto()  # last: an end that hangs can be looked at
 
 
 _in_child: dict[AtFork, Callable[[], object]] = {}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from asyncio import BrokenBarrierError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .waiters import Waiter
 
@@ -242,10 +242,10 @@ class Barrier(WaitQueue):
         self._exit(waiter)
         waiter.left = True
 
-    def __aenter__(self) -> Awaitable[int]:
-        return self.wait()
+    def __aenter__(self) -> CoroutineType[Any, Any, int]:
+        return self.wait()  # type: ignore[return-value]
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
+    def __aexit__(self, *_error: object) -> CoroutineType[Any, Any, None]:
         return DONE
 
     def __enter__(self) -> int:

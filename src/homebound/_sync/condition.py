@@ -6,7 +6,7 @@ import asyncio
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core.current import current_context
+from .._errors import ContextError, WouldDeadlock
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .lock import Lock
@@ -14,6 +14,7 @@ from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import CoroutineType
 
     from .waiters import Waiter
 
@@ -65,8 +66,8 @@ class Condition(WaitQueue):
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
         self.locked: Callable[[], bool] = self._lock.locked
-        # One entry for each wait whose coroutine was closed before it held the lock again. Atomic
-        # operations.
+        # One entry for each wait that ended without holding the lock again, as its coroutine was
+        # closed, or that would have deadlocked. Atomic operations.
         self._unheld: list[None] = []
 
     def release(self) -> None:
@@ -143,7 +144,7 @@ class Condition(WaitQueue):
         Called from: any thread.
         """
         self._must_hold("wait")
-        if current_context() is not None:
+        if self._turns_home():
             try:
                 return bool(block_on(self.wait(), timeout=timeout))
             except TimeoutError:
@@ -159,7 +160,12 @@ class Condition(WaitQueue):
             try:
                 self.acquire_sync()
                 break
-            except KeyboardInterrupt as error:
+            except WouldDeadlock:  # `__exit__` must release nothing
+                self._unheld.append(None)
+                raise
+            except (ContextError, MemoryError, RecursionError):  # they would come again
+                raise
+            except BaseException as error:  # noqa: BLE001  (raised once the lock is acquired)
                 interrupt = error
         if interrupt is not None:
             raise interrupt
@@ -221,10 +227,12 @@ class Condition(WaitQueue):
                     waiter.left = True
             self._wake_all(woken)
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         return self._lock.__aenter__()  # type: ignore[no-any-return]
 
-    def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
+    def __aexit__(
+        self, kind: type[BaseException] | None, *_error: object
+    ) -> CoroutineType[Any, Any, None]:
         if kind is GeneratorExit and self._unheld:
             self._unheld.pop()
         else:
@@ -234,8 +242,11 @@ class Condition(WaitQueue):
     def __enter__(self) -> None:
         self._lock.__enter__()
 
-    def __exit__(self, *_error: object) -> None:
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is WouldDeadlock and self._unheld:
+            self._unheld.pop()
+        else:
+            self._lock.release()
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
-from .wait_queue import DONE
+from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .holders import Record
     from .waiters import Waiter
@@ -52,6 +52,7 @@ class Lock(TokenQueue):
     )
 
     _holder: Record | None
+    _shows_holders = True
 
     def __init__(self, *, name: str | None = None) -> None:
         if name is not None:
@@ -148,7 +149,7 @@ class Lock(TokenQueue):
         self._free += TOKEN  # not by a call: see WaitQueue._take
         waiter.left = True
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         if self._free and not self._waiters:  # as _acquire_now, without the call
             try:
                 del self._free[0]  # not pop: after a call, a signal handler could raise
@@ -156,12 +157,12 @@ class Lock(TokenQueue):
                 pass
             else:
                 return DONE
-        return self._enter_waiting()
+        return self._enter_waiting()  # type: ignore[return-value]
 
     @watched(__aenter__)
-    def _watched_aenter(self) -> Awaitable[Any]:
+    def _watched_aenter(self) -> CoroutineType[Any, Any, None]:
         if not self._plain_acquire_now():
-            return self._enter_waiting()
+            return self._enter_waiting()  # type: ignore[return-value]
         self._note_holder(scoped=True)
         return DONE
 
@@ -173,6 +174,10 @@ class Lock(TokenQueue):
         if record is None or self._free:
             return ()
         return (record,) if all_known((record,), 1) else ()
+
+    def _held_inside(self, manager: object, _want: Any) -> bool:
+        condition = manager if isinstance(manager, WaitQueue) else None
+        return manager is self or getattr(condition, "_lock", None) is self
 
     def _describe(self) -> str:
         return "locked" if self.locked() else "unlocked"

@@ -1,4 +1,4 @@
-"""Queue, PriorityQueue, LifoQueue: a store of items, and the waiters at its two ends.
+"""Queue: a store of items, and the waiters at its two ends.
 
 A put acquires a slot if there is a limit, marks the work as unfinished, pushes the item, and then
 looks whether a getter waits. A get takes the next item, and then releases its slot. Where neither
@@ -13,9 +13,10 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from .._os.snapshot import snapshot
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
+from .queue_state import ShownQueue
 from .store import Fifo, Ordered
+from .tokens import TOKEN
 from .wait_queue import no_copy
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MARKING, PUSHING = range(2)  # how far a put has come: see Queue._put_failed
+# How far a put has come: see Queue._put_failed.
+UNMARKED, MARKING, PUSHING = range(3)
 
 
-class Queue(Generic[T]):
+class Queue(ShownQueue, Generic[T]):
     """asyncio.Queue for tasks of any loop and for threads, all at once.
 
     `await queue.put(item)` and `await queue.get()` in a task, `put_sync` and `get_sync` in a
@@ -179,6 +181,11 @@ class Queue(Generic[T]):
         try:
             try:
                 marks.append(None)
+            except (MemoryError, RecursionError):
+                stage = UNMARKED
+                if permits is not None:
+                    permits += TOKEN  # no call: there may be no stack for any
+                raise
             except BaseException:
                 stage = MARKING
                 raise
@@ -232,7 +239,10 @@ class Queue(Generic[T]):
             _raise_error_of(waiter)
             self._put_now(item, waiter)
         except BaseException:
-            slots._leave(waiter)  # no-op once its slot is used
+            try:
+                slots._leave(waiter)  # no-op once its slot is used
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(slots._leave, (waiter,))
             raise
 
     def _put_now(self, item: T, waiter: Waiter | None = None) -> bool:
@@ -274,6 +284,10 @@ class Queue(Generic[T]):
         nothing.
         """
         by_itself = isinstance(error, (MemoryError, RecursionError))
+        if stage is UNMARKED:
+            if self._slots is not None:
+                self._slots._serve()
+            return
         pushed = stage is not MARKING and stage is not PUSHING
         if pushed or (stage is PUSHING and self._pushes_in_c and not by_itself):
             self._getters_queue._serve()
@@ -314,7 +328,10 @@ class Queue(Generic[T]):
             try:
                 item = getters.unpack(waiter)
             except BaseException:
-                getters.refuse(waiter)
+                try:
+                    getters.refuse(waiter)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters.refuse, (waiter,))
                 raise
             return item
         permits = self._permits
@@ -326,7 +343,11 @@ class Queue(Generic[T]):
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
-                getters._undo(item, stage, error)
+                taken = [item, stage, error]
+                try:
+                    getters._undo(taken)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters._undo, (taken,))
                 raise
         return item
 
@@ -336,7 +357,10 @@ class Queue(Generic[T]):
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
-            getters.refuse(waiter)
+            try:
+                getters.refuse(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(getters.refuse, (waiter,))
             raise
         return item
 
@@ -365,7 +389,11 @@ class Queue(Generic[T]):
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
-                getters._undo(item, stage, error)
+                taken = [item, stage, error]
+                try:
+                    getters._undo(taken)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters._undo, (taken,))
                 raise
         return item
 
@@ -383,7 +411,10 @@ class Queue(Generic[T]):
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
-            getters.refuse(waiter)
+            try:
+                getters.refuse(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(getters.refuse, (waiter,))
             raise
         return item
 
@@ -434,41 +465,6 @@ class Queue(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
-
-    # For repr, with asyncio's names. Copies: code written for asyncio may add futures to its own.
-
-    @property
-    def _getters(self) -> tuple[Waiter, ...]:
-        return snapshot(self._getters_queue._waiters)
-
-    @property
-    def _putters(self) -> tuple[Waiter, ...]:
-        return () if self._slots is None else snapshot(self._slots._waiters)
-
-    @property
-    def _unfinished_tasks(self) -> int:
-        return len(self._unfinished)
-
-    def _format(self) -> str:
-        result = f"maxsize={self._maxsize!r}"
-        if self._queue:
-            result += f" _queue={list(self._queue)!r}"
-        if self._getters:
-            result += f" _getters[{len(self._getters)}]"
-        if self._putters:
-            result += f" _putters[{len(self._putters)}]"
-        if self._unfinished:
-            result += f" tasks={len(self._unfinished)}"
-        if self._is_shutdown:
-            result += " shutdown"
-        return result
-
-    def __repr__(self) -> str:
-        where = f"at {id(self):#x}" if self._name is None else repr(self._name)
-        return f"<{type(self).__name__} {where} {self._format()}>"
-
-    def __str__(self) -> str:
-        return f"<{type(self).__name__} {self._format()}>"
 
 
 def _raise_error_of(waiter: Waiter) -> None:

@@ -6,13 +6,13 @@ import asyncio
 from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any
 
-from .._core.current import current_context
+from .._errors import WouldDeadlock
 from .._threads.block_on import block_on
 from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .holders import Record
     from .waiters import Waiter
@@ -47,13 +47,15 @@ class RWLock(SharedHold, WaitQueue):
         "_unheld",
     )
 
+    _shows_holders = True
+
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
         if name is not None:
             self._name = name
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
-        # One entry for each upgrade whose coroutine was closed while it held neither side. Atomic
-        # operations.
+        # One entry for each upgrade that ended holding neither side, as its coroutine was closed,
+        # or that would have deadlocked. Atomic operations.
         self._unheld: list[None] = []
 
     def read(self) -> Side:
@@ -207,17 +209,24 @@ class RWLock(SharedHold, WaitQueue):
         """
         if self._upgrade_now():
             return True
-        if current_context() is not None:
+        if self._turns_home():
             return bool(block_on(self.upgrade(), timeout=timeout))
         waiter = None
         try:
             waiter = self._wait_parked(timeout, WRITE, self.release)
         finally:
             if waiter is None:
-                self.acquire_read_sync()
+                self._read_again_sync()
         if waiter is None:
             raise TimeoutError
         return False
+
+    def _read_again_sync(self) -> None:
+        try:
+            self.acquire_read_sync()
+        except WouldDeadlock:  # `__exit__` must release nothing
+            self._unheld.append(None)
+            raise
 
     def _upgrade_now(self) -> bool:
         with self._guard:
@@ -305,6 +314,14 @@ class RWLock(SharedHold, WaitQueue):
             return ()  # readers keep no reader out
         return known if all_known(known, abs(owners)) else ()
 
+    def _held_inside(self, manager: object, want: Any) -> bool:
+        if not isinstance(manager, Side) or manager._lock is not self:
+            return False
+        return self._keeps_out(manager._want, want)
+
+    def _keeps_out(self, held: Any, want: Any) -> bool:
+        return WRITE in (held, want)
+
     def _describe(self) -> str:
         owners = self._owners
         return "unlocked" if not owners else "writing" if owners < 0 else f"readers:{owners}"
@@ -319,14 +336,14 @@ class Side:
         self._lock = lock
         self._want = want
 
-    def __aenter__(self) -> Awaitable[Any]:
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
         lock = self._lock
-        return DONE if lock._acquire_now(self._want) else lock._wait(self._want)
+        return DONE if lock._acquire_now(self._want) else lock._wait(self._want)  # type: ignore[return-value]
 
     @watched(__aenter__)
-    def _watched_aenter(self) -> Awaitable[Any]:
+    def _watched_aenter(self) -> CoroutineType[Any, Any, None]:
         if not self._lock._acquire_now(self._want):
-            return self._watched_enter_waiting()
+            return self._watched_enter_waiting()  # type: ignore[return-value]
         self._lock._note_scoped_holder()
         return DONE
 
@@ -334,7 +351,9 @@ class Side:
         await self._lock._wait(self._want)
         self._lock._note_scoped_holder()
 
-    def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> Awaitable[None]:
+    def __aexit__(
+        self, kind: type[BaseException] | None, *_error: object
+    ) -> CoroutineType[Any, Any, None]:
         if kind is GeneratorExit and self._lock._unheld:
             self._lock._unheld.pop()
         else:
@@ -352,5 +371,8 @@ class Side:
         self._plain_enter()
         self._lock._note_scoped_holder()
 
-    def __exit__(self, *_error: object) -> None:
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is WouldDeadlock and self._lock._unheld:
+            self._lock._unheld.pop()
+        else:
+            self._lock.release()

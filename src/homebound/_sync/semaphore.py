@@ -13,7 +13,7 @@ from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .holders import Record
     from .waiters import Waiter
@@ -109,12 +109,12 @@ class Semaphore(SharedHold, TokenQueue):
     # Any task or thread may release a permit, so only holders that use `with` are recorded, and
     # `release` has no twin: the exits have.
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
+    def __aexit__(self, *_error: object) -> CoroutineType[Any, Any, None]:
         self.release()
         return DONE
 
     @watched(__aexit__)
-    def _watched_aexit(self, *_error: object) -> Awaitable[None]:
+    def _watched_aexit(self, *_error: object) -> CoroutineType[Any, Any, None]:
         self._forget_holder()
         self.release()
         return DONE

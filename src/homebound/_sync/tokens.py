@@ -8,7 +8,7 @@ from .holders import watched
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types import CoroutineType
 
     from .waiters import Waiter
 
@@ -64,13 +64,13 @@ class TokenQueue(WaitQueue):
         self._note_holder(scoped=False)
         return True
 
-    def __aenter__(self) -> Awaitable[Any]:
-        return DONE if self._acquire_now() else self._enter_waiting()
+    def __aenter__(self) -> CoroutineType[Any, Any, None]:
+        return DONE if self._acquire_now() else self._enter_waiting()  # type: ignore[return-value]
 
     @watched(__aenter__)
-    def _watched_aenter(self) -> Awaitable[Any]:
+    def _watched_aenter(self) -> CoroutineType[Any, Any, None]:
         if not self._acquire_now():
-            return self._enter_waiting()
+            return self._enter_waiting()  # type: ignore[return-value]
         self._note_holder(scoped=True)
         return DONE
 
@@ -82,7 +82,7 @@ class TokenQueue(WaitQueue):
         await self._wait()
         self._note_holder(scoped=True)
 
-    def __aexit__(self, *_error: object) -> Awaitable[None]:
+    def __aexit__(self, *_error: object) -> CoroutineType[Any, Any, None]:
         self.release()
         return DONE
 

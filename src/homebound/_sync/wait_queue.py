@@ -58,8 +58,10 @@ from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._aio.tasks import running_loop
 from .._core.big_lock import big_lock_released
 from .._core.current import current_context, here
+from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
@@ -70,7 +72,8 @@ from .owed import leave, owed, pay, pay_and
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Iterator
+    from types import CoroutineType
 
     from .holders import Record
 
@@ -83,7 +86,8 @@ class _Done(tuple[()]):
     __await__ = tuple.__iter__
 
 
-DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # its __await__ is C, and has no type
+# To type checkers what an `async def` returns: AbstractAsyncContextManager wants no less.
+DONE: CoroutineType[Any, Any, None] = _Done()  # type: ignore[assignment]
 
 
 ONCE = ((),)  # the arguments of one call, for starmap
@@ -107,6 +111,7 @@ class WaitQueue:
     )
 
     _name: str
+    _shows_holders = False  # whether _held_inside knows anything
 
     def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
         self._guard: Any = guard or new_guard()
@@ -323,13 +328,17 @@ class WaitQueue:
 
     def _wait_sync(self, timeout: float | None, want: Any = None) -> Waiter | None:
         """Wait in this thread; None after `timeout` seconds. A home keeps its loop turning."""
+        if isinstance(current_context(), GuestContext):  # cannot wait, but can take what there is
+            waiter = self._wait_parked(0, want)
+            if waiter is not None or (timeout is not None and timeout <= 0):
+                return waiter
         if timeout is None and self._guard._is_owned():
             message = (
                 f"{self!r} was waited for in a finaliser that has interrupted an operation on it, "
                 "in the same thread: that would never end; use a timeout, or do not wait there"
             )
             raise WouldDeadlock(message)
-        if current_context() is None:
+        if not self._turns_home():
             return self._wait_parked(timeout, want)
         granted: list[Waiter] = []
         try:
@@ -337,7 +346,10 @@ class WaitQueue:
             return granted[0]
         except BaseException as error:
             for waiter in granted:  # on its way here when the exception came
-                self._leave(waiter)
+                try:
+                    self._leave(waiter)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(self._leave, (waiter,))
             if isinstance(error, TimeoutError):
                 return None
             raise
@@ -351,6 +363,13 @@ class WaitQueue:
             self._note_waited_sync(waiter)
         return waiter
 
+    def _turns_home(self) -> bool:
+        """Return whether the caller is to turn its loop while it waits; raises if it cannot."""
+        context = current_context()
+        if isinstance(context, GuestContext):
+            raise context.cannot(f"a synchronous wait for {self!r}")
+        return context is not None
+
     async def _wait_in_task(self, want: Any, granted: list[Waiter]) -> None:
         waiter = await self._wait(want)
         granted += (waiter,)  # not by a call, after which a signal handler could raise
@@ -359,6 +378,7 @@ class WaitQueue:
         self, timeout: float | None, want: Any = None, joined: Callable[[], object] | None = None
     ) -> Waiter | None:
         deadline = Deadline(timeout)
+        look = self._looks(want) if timeout is None and self._shows_holders else None
         waiter = ThreadWaiter(self, want, timed=timeout is not None)
         try:
             parked[waiter.who] = waiter
@@ -374,11 +394,12 @@ class WaitQueue:
                     if deadline.over():
                         # If it was granted at the last moment, it has what it waited for.
                         return None if self._withdraw(waiter) else waiter
+                    at_most = None if look is None else next(look)
                     if here.has_big_lock:  # the thread that would grant it may need that
                         with big_lock_released():
-                            deadline.park(waiter.parker)
+                            deadline.park(waiter.parker, at_most=at_most)
                     else:
-                        deadline.park(waiter.parker)
+                        deadline.park(waiter.parker, at_most=at_most)
             finally:
                 parked.pop(waiter.who, None)
         except BaseException:  # Ctrl-C
@@ -389,10 +410,19 @@ class WaitQueue:
                 start_thread(self._leave, (waiter,))
             raise
 
+    def _looks(self, want: Any) -> Iterator[float] | None:
+        """Return the looks for a task of this thread's foreign loop that holds the lock."""
+        loop = running_loop()
+        if loop is None:
+            return None
+        from .own_loop import looks  # noqa: PLC0415  (few programs come here)
+
+        return looks(self, want, loop)
+
     def __reduce__(self) -> NoReturn:
         raise no_copy(self)
 
-    # What dump() and the stall watch read. A lock whose holders are recorded overrides both.
+    # What dump(), the stall watch and own_loop.py read. A lock that knows its holders overrides it.
 
     def _note_waited_sync(self, waiter: Waiter) -> None:
         """Record that the calling thread holds it; at home a task has waited in its place."""
@@ -400,6 +430,14 @@ class WaitQueue:
     def _known_holders(self, _want: Any) -> tuple[Record, ...]:
         """See `holders.holders`."""
         return ()
+
+    def _held_inside(self, _manager: object, _want: Any) -> bool:
+        """Return whether an `async with` of that object keeps a waiter for `want` out."""
+        return False
+
+    def _keeps_out(self, _held: Any, _want: Any) -> bool:
+        """Return whether what was granted for `held` keeps a waiter for `want` out."""
+        return True
 
     def _describe(self) -> str:
         """Its state in words, for repr."""

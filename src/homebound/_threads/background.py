@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from contextvars import Context
     from types import TracebackType
+    from typing import Protocol
 
     from .._core.context import AioContext
     from .._core.task import Task
@@ -38,6 +39,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+if TYPE_CHECKING:
+
+    class _Class(Protocol[P]):
+        """Any class, by what its metaclass has; mypy also finds its constructor's parameters."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+        def mro(self, /) -> list[type[Any]]: ...
+
 
 _numbers = count()
 _all: WeakSet[Background] = WeakSet()  # to be forgotten in a forked process
@@ -278,7 +289,7 @@ class Background:
         return self.block_on(_call(fn, args, kwargs))
 
     @overload
-    def sync(self, target: type[T], /) -> Callable[..., Any]: ...
+    def sync(self, target: _Class[P], /) -> Callable[P, Any]: ...
     @overload
     def sync(self, target: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, T]: ...
     @overload
@@ -304,11 +315,12 @@ class Background:
 
         Of a function: one with the same parameters that waits for what the other returns, or that
         returns an iterator or a context manager. It is a decorator, also for methods, and keeps the
-        types. Of a class: a class whose objects have the other's methods, as such faces. A type
-        checker knows them as Any; `Client: Callable[[str], ClientFace] = background.sync(AClient)`,
-        with a Protocol that has the methods, gives them types (docs/background.md). Each iterator
-        and context manager is run by one task from its beginning to its end, so timeouts, cancel
-        scopes and contextvars hold there. TypeError for anything else.
+        types. Of a class: a class whose objects have the other's methods, as such faces; to a type
+        checker they are Any, though mypy checks the arguments that make one.
+        `Client: Callable[[str], ClientFace] = background.sync(AClient)`, with a Protocol that has
+        the methods, gives them types (docs/background.md). Each iterator and context manager is run
+        by one task from its beginning to its end, so timeouts, cancel scopes and contextvars hold
+        there. TypeError for anything else.
 
         >>> import homebound
         >>> background = homebound.Background()

@@ -11,7 +11,6 @@ from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
 from .._core.current import current_context
 from .._core.loop import Loop
-from .._core.loop_context import LoopContext
 from .._core.wind_down import bound_end, wind_down
 from .._errors import WrongThread
 
@@ -40,11 +39,7 @@ def new_event_loop(selector: selectors.BaseSelector | None = None) -> asyncio.Se
 
     Called from: any thread.
     """
-    return _home_loop(selector, None).loop
-
-
-def _home_loop(selector: selectors.BaseSelector | None, name: str | None) -> LoopContext:
-    return LoopContext(Loop(selector), name)
+    return Loop(selector)
 
 
 def _close(main: object) -> None:
@@ -100,7 +95,7 @@ def run(
         coro: Any = coroutine_of(main, "run: a coroutine")
     except TypeError as error:
         raise _NOT_A_COROUTINE(str(error)) from None
-    context = _home_loop(None, "main")
+    context = Loop(name="main").home
     bound_end(context, shutdown_timeout)
     try:
         with context.inhabit(as_main=True):

@@ -65,10 +65,10 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
     ) -> None:
         check_count("WorkerPool: max_threads", max_threads, 1)
         check_count("WorkerPool: min_threads", min_threads, 0)
-        if max_threads < 1 or not 0 <= min_threads <= max_threads:
+        if min_threads > max_threads:
             message = (
-                f"WorkerPool: min_threads={min_threads}, max_threads={max_threads}; "
-                "it must be 0 <= min_threads <= max_threads, and max_threads at least 1"
+                f"WorkerPool: min_threads is {min_threads}; it must be at most {max_threads}, "
+                "which is max_threads"
             )
             raise ValueError(message)
         if not idle_timeout >= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._os.public_names import publish as _publish
-from ._disk import BlockingDisk as BlockingDisk
+from ._blocking_disk import BlockingDisk as BlockingDisk
 from ._disk import Disk as Disk
 from ._errors import DiskClosed as DiskClosed
 from ._errors import DiskError as DiskError

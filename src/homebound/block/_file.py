@@ -9,13 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._os.clock import monotonic
-from ._disk import BlockingDisk, Buffer
+from ._blocking_disk import BlockingDisk
 from ._errors import DiskClosed
 from ._patience import Patience
 from ._rawfile import RawFile
 from ._to_end import to_end
 
 if TYPE_CHECKING:
+    from ._disk import Buffer
     from ._extent import Extent
 
 _IN_PAGE = mmap.PAGESIZE - 1

@@ -32,8 +32,10 @@ class Filter(Disk):
         self.minimum_block: int = disk.minimum_block
         self.maximum_transfer: int | None = disk.maximum_transfer
         self.can_fast_zero: bool = disk.can_fast_zero
-        self.can_flush, self.can_fua = disk.can_flush, disk.can_fua
-        self.can_trim, self.rotational = disk.can_trim, disk.rotational
+        self.can_flush: bool = disk.can_flush
+        self.can_fua: bool = disk.can_fua
+        self.can_trim: bool = disk.can_trim
+        self.rotational: bool = disk.rotational
         self._start = start  # where it begins on `disk`
         self._closed = False  # written once, by `close`
 

@@ -11,12 +11,12 @@ The orders below pair with each other through the deque's own lock (see docs/des
 from __future__ import annotations
 
 import _thread
-import asyncio
 from collections import deque
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._aio.tasks import running_loop, running_task
 from .._core.context import whereabouts
 from .._errors import WouldDeadlock
 from .._sync.wait_queue import WaitQueue
@@ -252,10 +252,8 @@ class _Exit(WaitQueue):
 
 def owner_here() -> object:
     """Return the running task, or else the thread."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop runs here
-        task = None
+    loop = running_loop()
+    task = None if loop is None else running_task(loop)
     return task if task is not None else _thread.get_ident()
 
 

@@ -15,15 +15,9 @@ from ._locks import lock_image
 _BLKROGET = 0x125E  # the request of Linux: is this device read-only?
 
 _MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
-_ADVICE = {
-    errno.ENOENT: "there is no such file",
-    errno.ENOTDIR: "a part of its path is not a directory",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "it is on a read-only file system",
-    errno.ETXTBSY: "it is being executed",
-    errno.EISDIR: "it is a directory",
-    errno.ELOOP: "its path has too many symbolic links",
+# What the system's words alone do not tell about an image.
+_NOTES = {
+    errno.ENOTDIR: "a part of its path",
     errno.ENXIO: "it is a socket, or a device that is not there",
 }
 # Those that opening it for reading only may get around.
@@ -55,16 +49,18 @@ def open_image(
 
 def _refusal(name: str, error: OSError, *, read_only: bool) -> ImageError:
     number = error.errno or errno.EIO
-    text = f"cannot open image {name!r}: {_ADVICE.get(number, error.strerror)}"
+    notes = [_NOTES[number]] if number in _NOTES else []
     if number in _NOT_WRITABLE and not read_only and os.access(name, os.R_OK):
-        text += " (for writing; it can be opened read-only)"
-    return ImageError(number, text)
+        notes.append("for writing; it can be opened read-only")
+    text = f"cannot open image {name!r}: {error.strerror or error}"
+    return ImageError(number, f"{text} ({'; '.join(notes)})" if notes else text)
 
 
 def _size(fd: int, name: str) -> int:
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
-        raise ImageError(errno.EISDIR, f"cannot open image {name!r}: it is a directory")
+        text = os.strerror(errno.EISDIR)
+        raise ImageError(errno.EISDIR, f"cannot open image {name!r}: {text}")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         text = "it is neither a file nor a block device"
         raise ImageError(errno.EINVAL, f"cannot open image {name!r}: {text}")
@@ -85,7 +81,7 @@ def _check_writable(fd: int, name: str) -> None:
         return
     answer = fcntl.ioctl(fd, _BLKROGET, bytes(4))
     if int.from_bytes(answer, sys.byteorder):
-        text = "it is a read-only device (it can be opened read-only)"
+        text = f"{os.strerror(errno.EROFS)} (it is a read-only device; it can be opened read-only)"
         raise ImageError(errno.EROFS, f"cannot open image {name!r}: {text}")
 
 

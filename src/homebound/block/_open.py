@@ -38,10 +38,10 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
       could write one's header into a raw image would else have any file opened.
     - An NBD URI: the export of a server, as an `NBDDisk`. Connecting is tried once.
     - `PATH.py`: a Python script, which is run (see docs/serve.md), or an nbdkit plugin.
-    - Anything else is the path of an image: qcow2 by its first bytes, which takes `read_only=True`,
-      or else raw. One with the sign of another format is refused, for its bytes are no disk's. A
-      qcow2 image that names a backing file is refused too, as a guest can write such bytes into a
-      raw image and would have any file opened; make a `Qcow2Disk`.
+    - Anything else is the path of an image: qcow2 by its first bytes, which makes a disk that can
+      only be read, or else raw. One with the sign of another format is refused, for its bytes are
+      no disk's. A qcow2 image that names a backing file is refused too, as a guest can write such
+      bytes into a raw image and would have any file opened; make a `Qcow2Disk`.
 
     All are opened in a worker. Raises DiskError if there is no such disk, or none of that kind.
 
@@ -87,8 +87,6 @@ def _open(spec: str, *, read_only: bool) -> Disk:
     if spec.endswith(".py"):
         return _open_script(spec, read_only=read_only)
     if _format_of(spec) == QCOW2:
-        if not read_only:
-            raise _refusal(spec, "it is a qcow2 image, which can only be read: read_only=True")
         return Qcow2Disk(spec, backing=False)
     return FileDisk(spec, read_only=read_only)
 

@@ -23,6 +23,8 @@ def main() -> None:
 def _run() -> int:
     try:
         from ._main import run_command  # noqa: PLC0415  (its libraries are an extra)
+
+        return run_command()  # which loads more of them
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise
@@ -30,4 +32,3 @@ def _run() -> int:
             f"homebound: the command line needs {error.name}, which is not installed; "
             "install it with: pip install 'homebound[cli]'"
         )
-    return run_command()

@@ -10,8 +10,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from .._core.task_group import TaskGroup
 from .._os.clock import monotonic
 from ._disks import label_of
@@ -21,7 +19,7 @@ from ._latency import Latencies
 from ._places import open_place
 from ._remote import Link
 from ._sizes import show_size
-from ._stdio import discard_output, put
+from ._stdio import discard_output, has_terminal, put
 
 if TYPE_CHECKING:
     from ..block import Disk
@@ -143,12 +141,13 @@ class Load:
         self.seconds = monotonic() - began
 
     async def _work(self) -> None:
+        """Make requests, one at least, however late this task begins."""
         size = self._job.block_size
         buffer = memoryview(bytearray(os.urandom(size)))
         data = bytes(buffer)
         at_once = 0  # requests since this task has waited
         now = monotonic()
-        while now < self._end:
+        while True:
             kind = self._choose()
             offset = self._random.randrange(self._blocks) * size
             try:
@@ -159,6 +158,8 @@ class Load:
                 raise CommandError(words) from error
             then, now = now, monotonic()
             self.results[kind].latencies.add(now - then)
+            if now >= self._end:
+                return
             at_once = 0 if waited else at_once + 1
             if at_once == _IN_A_ROW:
                 await asyncio.sleep(0)
@@ -185,11 +186,12 @@ class Load:
 
     async def _keep_line(self, began: float) -> None:
         """Show a live line on a terminal."""
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        if not has_terminal():
             return
+        from rich.console import Console  # noqa: PLC0415  (it takes longer to load than click)
+
         try:
-            with console.status("") as status:
+            with Console(stderr=True).status("") as status:
                 while True:
                     await asyncio.sleep(0.5)
                     done = sum(result.latencies.count for result in self.results.values())

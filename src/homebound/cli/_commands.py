@@ -1,4 +1,4 @@
-"""The commands and their options."""
+"""The options of `homebound serve`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,18 @@ from .._threads.run import run
 from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
 from ._began import Progress
-from ._bench_command import bench
-from ._copy_command import copy
 from ._disks import AUTO, FORMATS, MEMORY, Opener, is_script
-from ._exports import Choice, open_exports
-from ._info_command import info
-from ._kernel_command import kernel
+from ._exports import Choice, open_exports, split_export
 from ._remote import RECONNECT_DELAY, Link
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
-from ._types import COMMAND, EXPORT, HOST, PATH, SECONDS, SIZE, SPEC
+from ._types import COMMAND, HOST, PATH, SECONDS, SIZE, SPEC, Parsed
 
 _DEFAULT_SIZE = 1 << 30
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="homebound")
-def homebound() -> None:
-    """Serve disks over NBD, copy them, show what they are, and measure them.
-
-    Install a Jupyter kernel.
-    """
-
-
-for _command in (copy, info, bench, kernel):
-    homebound.add_command(_command)
-
-
-@homebound.command()
+@click.command()
 @click.argument("image", required=False, type=SPEC)
 @click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
@@ -52,7 +35,7 @@ for _command in (copy, info, bench, kernel):
 @click.option(
     "--export",
     "exports",
-    type=EXPORT,
+    type=Parsed("name=spec", split_export),
     multiple=True,
     help="Export SPEC, an image, an NBD URI or `memory:SIZE`, under this name. May be given "
     "several times.",

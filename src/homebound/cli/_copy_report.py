@@ -8,23 +8,14 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from .._os.clock import monotonic
 from ._sizes import show_size
-from ._stdio import discard_output, put, tell
+from ._stdio import discard_output, has_terminal, put, tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from rich.progress import Progress
 
 _EVERY_JSON = 1.0  # seconds between two lines
 _EVERY_BAR = 0.2
@@ -59,7 +50,6 @@ class Report:
     def __init__(self, total: int | None, *, as_json: bool) -> None:
         self._total = total
         self._as_json = as_json
-        self._console = Console(stderr=True)
         self._began = monotonic()
 
     @asynccontextmanager
@@ -67,7 +57,7 @@ class Report:
         """Show the progress of `work` within the block. Raises OutputError."""
         if self._as_json:
             showing = asyncio.ensure_future(self._put_lines(what, work))
-        elif self._console.is_terminal:
+        elif has_terminal():
             showing = asyncio.ensure_future(self._keep_bar(what, work))
         else:
             yield
@@ -97,7 +87,7 @@ class Report:
                 "verified": verified,
             }
             put(json.dumps(summary))
-        elif self._console.is_terminal:
+        elif has_terminal():
             checked = ", verified" if verified else ""
             tell(
                 f"copied {show_size(size)}, {show_size(copy.written)} of it data, "
@@ -124,7 +114,7 @@ class Report:
 
     async def _keep_bar(self, what: str, work: Position) -> None:
         try:
-            with self._bar() as bar:
+            with _bar() as bar:
                 task = bar.add_task(what, total=self._total, completed=work.done_until)
                 while True:
                     await asyncio.sleep(_EVERY_BAR)
@@ -132,18 +122,22 @@ class Report:
         except OSError:  # the terminal has gone; SIGHUP follows
             discard_output(sys.stderr)
 
-    def _bar(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-        )
+
+def _bar() -> Progress:
+    from rich import progress  # noqa: PLC0415  (for a terminal only: it takes longer than click)
+    from rich.console import Console  # noqa: PLC0415
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
 
 
 def _rate(done: int, seconds: float) -> int:

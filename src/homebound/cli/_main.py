@@ -10,11 +10,9 @@ import sys
 
 import click
 
-from ..block import DiskError
-from ..nbd import NBDError
 from ._began import Progress
-from ._commands import homebound
 from ._errors import CommandError
+from ._group import homebound
 from ._stdio import discard_output, tell
 
 _FAILED = 1
@@ -31,12 +29,15 @@ def run_command() -> int:
         return _explain(error)
     except click.ClickException as error:
         return _complain(error.format_message())
-    except (DiskError, NBDError, CommandError) as error:
+    except CommandError as error:
         return _complain(str(error))
     except click.Abort:
         return _INTERRUPTED
-    except OSError as error:
-        return _complain(_words(error, progress))
+    except Exception as error:
+        words = _words(error, progress)
+        if words is None:
+            raise
+        return _complain(words)
 
 
 def _complain(text: str) -> int:
@@ -58,8 +59,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _words(error: OSError, progress: Progress) -> str:
-    """Return a message for an OSError that nothing else has handled."""
+def _words(error: Exception, progress: Progress) -> str | None:
+    """Return a message for an error of a disk, of a server or of the system; None for others."""
+    from ..block import DiskError  # noqa: PLC0415  (not for --help: see _group.py)
+    from ..nbd import NBDError  # noqa: PLC0415
+
+    if isinstance(error, (DiskError, NBDError)):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
     words = error.strerror or str(error)
     if not progress.began:  # click was writing, the help for instance
         if sys.stdout is not None:

@@ -137,7 +137,7 @@ def not_created(path: str, error: OSError) -> ImageError:
     words = error.strerror or str(error)
     directory = os.path.dirname(path)  # noqa: PTH120  (a Path would not keep bytes)
     if error.errno == errno.ENOENT and not os.path.isdir(directory):  # noqa: PTH112
-        words = f"there is no directory {directory!r}"
+        words = f"there is no directory {directory!r}: {words}"
     return ImageError(error.errno or errno.EIO, f"cannot create {path!r}: {words}")
 
 

@@ -6,12 +6,9 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.live import Live
-
 from .._os.clock import monotonic
 from ._sizes import show_size
-from ._stdio import discard_output, tell
+from ._stdio import discard_output, has_terminal, tell
 
 if TYPE_CHECKING:
     from ..nbd import NBDServer, ServerStats
@@ -35,16 +32,18 @@ class Statistics:
 
     async def keep_live(self, stopped: asyncio.Event) -> None:
         """Show a live line on a terminal until stopped; elsewhere only wait."""
-        console = Console(stderr=True)
-        if console.is_terminal:
+        if has_terminal():
             try:
-                await self._keep_live(console, stopped)
+                await self._keep_live(stopped)
             except OSError:  # the terminal has gone; SIGHUP follows
                 discard_output(sys.stderr)
         await stopped.wait()
 
-    async def _keep_live(self, console: Console, stopped: asyncio.Event) -> None:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
+    async def _keep_live(self, stopped: asyncio.Event) -> None:
+        from rich.console import Console  # noqa: PLC0415  (for a terminal only)
+        from rich.live import Live  # noqa: PLC0415
+
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
             before, then = self._server.stats(), monotonic()
             while not stopped.is_set():
                 try:

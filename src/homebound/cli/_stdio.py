@@ -51,6 +51,12 @@ def tell(text: str) -> None:
         discard_output(stream)
 
 
+def has_terminal() -> bool:
+    """Return whether standard error is a terminal."""
+    stream: TextIO | None = sys.stderr
+    return stream is not None and not stream.closed and stream.isatty()
+
+
 def discard_output(stream: TextIO) -> None:
     """Redirect the stream to /dev/null, with its unflushed data.
 

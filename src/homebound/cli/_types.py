@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._disks import check_image
-from ._exports import split_export
 from ._places import check_disk, check_place
 from ._sizes import parse_seconds, parse_size
 
@@ -52,4 +51,3 @@ DISK = Parsed("disk", check_disk)
 SPEC = Parsed("image", check_image)
 SIZE = Parsed("size", parse_size)
 SECONDS = Parsed("seconds", parse_seconds)
-EXPORT = Parsed("name=spec", split_export)

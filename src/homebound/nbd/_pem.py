@@ -21,7 +21,8 @@ class FileError(OSError):
 def check_directory(directory: Path) -> None:
     """Raise FileError unless it is a directory."""
     if not directory.exists():
-        raise FileError(errno.ENOENT, f"there is no directory {str(directory)!r}")
+        text = f"there is no directory {str(directory)!r}: {os.strerror(errno.ENOENT)}"
+        raise FileError(errno.ENOENT, text)
     if not directory.is_dir():
         raise FileError(errno.ENOTDIR, f"{str(directory)!r} is not a directory")
 

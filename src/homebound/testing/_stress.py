@@ -203,9 +203,10 @@ class Stress:
         `tasks` tasks call `await task(rng)` again and again in each of `contexts` I/O threads, and
         in each loop that the factories `loops` make; `threads` plain threads call `thread(rng)`.
         With `cancel`, tasks are cancelled now and then and replaced. `deaths` is the probability,
-        each time, that an I/O thread is stopped and replaced. At the end `finish()` is called until
-        the last party has ended: it brings what the remaining ones wait for. `counts` has the turns
-        of each kind of party, the cancellations and the deaths.
+        each time, that an I/O thread is stopped and replaced. Each party has one turn at least,
+        however late it begins. At the end `finish()` is called until the last one has ended: it
+        brings what the others wait for. `counts` has the turns of each kind of party, the
+        cancellations and the deaths.
 
         Called from: any thread.
         """
@@ -218,9 +219,12 @@ class Stress:
         self.join()
 
     def _again(self, thread: Callable[[random.Random], object], rng: random.Random) -> None:
-        while not self.over():
+        """Take turns until the time is over: one at least, however late it begins."""
+        while True:
             thread(rng)
             self.count("turns of threads")
+            if self.over():
+                return
 
     def __enter__(self) -> Self:
         self._before = sys.getswitchinterval()

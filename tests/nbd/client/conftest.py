@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
+import socket
 import struct
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,10 +23,10 @@ from homebound.nbd._protocol.wire import (
     Option,
     ReplyType,
 )
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
 SIZE = 1 << 20
 FLAGS = 0b1_1110_1101  # all but READ_ONLY, ROTATIONAL, and what is new; CAN_MULTI_CONN
@@ -205,8 +208,8 @@ def say() -> Any:
 class Program:
     """Another program that serves NBD on a unix socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, place: Path) -> None:
+        self.socket = place
         self.process: subprocess.Popen[bytes] | None = None
 
     def uri(self, export: str = "") -> str:
@@ -220,11 +223,37 @@ class Program:
             [str(each) for each in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
+    def until_listening(self) -> None:
+        """Wait until a client can connect: the socket is there from its binding on."""
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.socket)) == 0
+
+    def freeze(self) -> None:
+        """Stop it, and wait until each of its threads has stopped."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        until(lambda: all(_state(thread) == "T" for thread in threads.iterdir()))
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+def _state(thread: Path) -> str:
+    """Return the letter of its state; "T" as well if it has ended."""
+    try:
+        stat = (thread / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "T"
+    return stat.rpartition(")")[2].split()[0]
 
 
 @pytest.fixture

@@ -64,8 +64,7 @@ def test_the_same_calls_give_the_same(program: Any, tmp_path: Path, server: str)
                 *("qemu-nbd", "-t", "-e", "9", "-f", "raw", "-x", "", "-k", program.socket),
                 *("-D", "an image", image),
             )
-        while not program.socket.exists():
-            assert program.process.poll() is None
+        program.until_listening()
         both.append(outcomes(python, module, program.uri(), image))
         program.kill()
     theirs, ours = both

@@ -385,7 +385,7 @@ def test_a_stopped_server(tmp_path: Path, program: Any):
             "qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, tmp_path / "image"
         )
         with await NBDDisk.connect(program.uri(), open_timeout=20, request_timeout=1.5) as disk:
-            program.process.send_signal(signal.SIGSTOP)
+            await homebound.to_worker(program.freeze)
             with pytest.raises(ConnectionLost, match=r"has not answered for 1[.]5 s") as caught:
                 await disk.read(0, 1)
             assert caught.value.errno == errno.ETIMEDOUT

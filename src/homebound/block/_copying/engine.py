@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .plan import Changed, Piece
 
-WINDOW = 64  # pieces in flight
-PIECE = 256 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
+WINDOW = 32  # pieces in flight
+PIECE = 512 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
 _FUTILE = 10
 _NEVER_STABLE = f"its connection was lost {_FUTILE} times before what was written could be flushed"
 _FINEST = 4096  # bytes; the precision of the offset that a read error names

@@ -20,6 +20,9 @@ def runs_of(
     [(0, 4096, False), (4096, 8192, True)]
     """
     start, zero = 0, False
+    if length and 0 not in data[0:length:block_size]:  # no block begins with a zero
+        yield 0, length, False
+        return
     zeroes = bytes(block_size)
     for block in range(0, length, block_size):
         if length - block < block_size:

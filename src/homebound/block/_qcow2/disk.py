@@ -7,7 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .._disk import BlockingDisk
+from .._blocking_disk import BlockingDisk
 from .._errors import DiskClosed, DiskReadOnly, ImageError, OutOfRange
 from .._to_end import to_end
 from .chain import Chain

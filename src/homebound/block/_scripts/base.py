@@ -32,7 +32,8 @@ class Scripted(Disk):
         """
         if self.closed:
             raise DiskClosed(self)
-        self.check_range(offset, length)
+        if offset < 0 or length < 0 or offset + length > self.size:
+            self.check_range(offset, length)  # which raises the error
         if changes and self.read_only:
             raise DiskReadOnly(self)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..._sync.lock import Lock
-from .._disk import BlockingDisk, Disk
+from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
 from .._to_end import to_end
 from .base import Scripted, shown
@@ -20,6 +19,7 @@ from .patience import Patience
 if TYPE_CHECKING:
     from typing import Any
 
+    from .._disk import Disk
     from .._operations import Buffer, Operations
     from .functions import Functions
 
@@ -100,7 +100,7 @@ class ScriptDisk(_Own, BlockingDisk):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         parallel = bool(functions.attribute("parallel", False))
         super().__init__(functions, read_only=read_only, parallel=parallel)
-        self._calls = _Calls(self, nullcontext() if parallel else threading.Lock())
+        self._calls = _Calls(self, parallel=parallel)
         self.blocking: Operations[None] = self._calls
 
     async def cache(self, offset: int, length: int) -> None:
@@ -127,21 +127,23 @@ class ScriptDisk(_Own, BlockingDisk):
 class _Calls:
     """The operations, for workers."""
 
-    def __init__(self, disk: ScriptDisk, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, disk: ScriptDisk, *, parallel: bool) -> None:
         self._disk = disk
         self._functions = disk.functions
-        self._lock = lock
+        self._lock = None if parallel else threading.Lock()
 
     def call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         """Call a function of the script. Raises ScriptError."""
-        patience = self._disk.patience
-        began = patience.begin()
-        with self._lock:
-            try:
-                result = function(*arguments, **keywords)
-            except (Exception, SystemExit) as error:
-                raise failure_in(self._functions.path, error) from error
-        patience.end(began)
+        try:
+            if self._lock is not None:
+                with self._lock:
+                    return function(*arguments, **keywords)
+            patience = self._disk.patience
+            began = patience.begin()
+            result = function(*arguments, **keywords)
+            patience.end(began)
+        except (Exception, SystemExit) as error:
+            raise failure_in(self._functions.path, error) from error
         return result
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
@@ -192,22 +194,14 @@ class _Calls:
 class AsyncScriptDisk(_Own):
     """A disk with `async def` functions, called in the request's home; plain ones in a worker.
 
-    They overlap where they wait, unless `parallel` is False.
+    They overlap where they wait.
     """
 
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         super().__init__(functions, read_only=read_only, parallel=False)
-        parallel = bool(functions.attribute("parallel", True))
-        self._lock = None if parallel else Lock()
         self._async = frozenset(filter(inspect.iscoroutinefunction, functions.defined))
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
-        if self._lock is None:
-            return await self._call_now(function, *arguments, **keywords)
-        async with self._lock:
-            return await self._call_now(function, *arguments, **keywords)
-
-    async def _call_now(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         try:
             if function in self._async:
                 return await function(*arguments, **keywords)
@@ -300,7 +294,22 @@ class AsyncScriptDisk(_Own):
             await self.flush()
 
 
+class _SerialScriptDisk(AsyncScriptDisk):
+    """A disk with `async def` functions, called one at a time: those of a script that asks so."""
+
+    def __init__(self, functions: Functions, *, read_only: bool) -> None:
+        super().__init__(functions, read_only=read_only)
+        self._lock = Lock()
+
+    async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        async with self._lock:
+            return await super()._call(function, *arguments, **keywords)
+
+
 def disk_of(functions: Functions, *, read_only: bool) -> Disk:
     """Return the disk of a script's functions."""
-    kind = AsyncScriptDisk if functions.is_async else ScriptDisk
+    if not functions.is_async:
+        return ScriptDisk(functions, read_only=read_only)
+    parallel = functions.attribute("parallel", True)
+    kind = AsyncScriptDisk if parallel else _SerialScriptDisk
     return kind(functions, read_only=read_only)

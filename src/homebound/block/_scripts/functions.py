@@ -32,6 +32,8 @@ class Functions:
         self._owner = owner
         self.read_name, self.read = self._first(_READS)
         self.write_name, self.write = self._first(_WRITES)
+        self._fills = self.read_name == "read_into"
+        self._length_first = self.read_name == "pread"
         self.flush = self._first(("flush",))[1]
         self.trim = self._first(("trim",))[1]
         self.zero = self._first(_ZEROES)[1]
@@ -48,7 +50,7 @@ class Functions:
         self.read_only = bool(getattr(owner, "read_only", False)) or self.write is None
         # Functions that take `fua` or `no_hole` see to it themselves.
         self._takes: dict[Any, set[str]] = {
-            function: _keywords_of(function)
+            function: _keywords_of(function) & {"fua", "no_hole"}
             for function in (self.write, self.trim, self.zero)
             if function is not None
         }
@@ -90,6 +92,8 @@ class Functions:
     def wanted(self, function: Any, *, fua: bool, no_hole: bool = False) -> dict[str, bool]:
         """Return the keywords to call a function with, of those that it takes."""
         takes = self._takes[function]
+        if not takes:
+            return {}
         return {
             name: value for name, value in (("fua", fua), ("no_hole", no_hole)) if name in takes
         }
@@ -102,22 +106,23 @@ class Functions:
 
     def read_arguments(self, offset: int, buffer: memoryview) -> tuple[Any, Any]:
         """Return the arguments of the function that reads."""
-        if self.read_name == "read_into":
+        if self._fills:
             return offset, buffer
         length = len(buffer)
-        return (length, offset) if self.read_name == "pread" else (offset, length)
+        return (length, offset) if self._length_first else (offset, length)
 
     def take_read(self, result: Any, offset: int, buffer: memoryview) -> None:
         """Put what the function returned into the buffer. Raises ScriptError."""
-        length = len(buffer)
-        if self.read_name == "read_into":
-            if result is not None and result != length:
-                text = f"read_into({offset}, a buffer of {length} bytes) returned {shown(result)}"
-                raise wrong(self.path, self.read, f"{text}; it must fill the buffer")
+        if self._fills:
+            if result is not None and result != len(buffer):
+                text = f"read_into({offset}, a buffer of {len(buffer)} bytes) returned"
+                text = f"{text} {shown(result)}; it must fill the buffer"
+                raise wrong(self.path, self.read, text)
             return
         try:
             buffer[:] = result
         except (TypeError, ValueError):
+            length = len(buffer)
             text = f"{self.read_name}() of {length} bytes at {offset} returned {shown(result)}"
             raise wrong(self.path, self.read, f"{text}; it must return {length} bytes") from None
 

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .._disk import BlockingDisk
+from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
 from .._to_end import to_end
 from .base import Scripted, shown

@@ -18,7 +18,7 @@ from .redial import Redial
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from .client import Client
     from .dial import Link
@@ -139,7 +139,7 @@ class Channel:
         self._cookie = cookie = self._cookie + 1
         call.place = _SENT
         self._outgoing.add(call.head(cookie), call.data)
-        self._reader.pending[cookie] = call
+        self.in_flight[cookie] = call
         if self._client.request_timeout is not None:
             call.since = self._client.loop.time()
 
@@ -210,7 +210,7 @@ class Channel:
     def _encrypted(self) -> bool:
         return isinstance(self.link.sock, ssl.SSLSocket)
 
-    def _end(self, ended: Iterable[object]) -> bool:
+    def _end(self, ended: Sequence[object]) -> bool:
         """End requests that were answered; False if the connection is to be given up."""
         loop, broken = self._client.loop, self._reader.broken
         used = stopping = False
@@ -226,6 +226,8 @@ class Channel:
             used = True
         if used:
             self._redial.of_use()
+            if self._reader.pending or len(ended) > 1:  # else the next one does not wait for more
+                self._client.look_soon()
         if broken is not None or stopping:
             self.lose(broken or OSError(errno.ESHUTDOWN, "the server is stopping"))
             return False

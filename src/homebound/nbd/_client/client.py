@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._workers.pool import WorkerPool
 from ...block import DiskClosed
+from .._protocol.wire import Command
 from .call import Call, Place
 from .channel import Channel, State
 from .dial import ATTEMPT_SECONDS, Attempt, Link
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .uri import Target
 
 _LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
+_INBOX = Place.INBOX
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -124,19 +126,25 @@ class Client:
     # Requests.
 
     async def carry_out(self, call: Call) -> None:
-        """Have a request sent; wait for its reply. Raises OSError if it has failed."""
+        """Have a request sent; wait for its reply. Raises OSError if it has failed.
+
+        A read or write of no bytes is not sent: what servers do with one is not specified.
+        """
         if self.closed:
             raise DiskClosed(self)
+        if not call.length and call.command != Command.FLUSH:
+            return
         call.loop = loop = get_running_loop()
         call.future = future = loop.create_future()
-        self._inbox.append(call)
-        if loop is self.loop and self._attached and len(self._inbox) > self._held_back():
+        inbox = self._inbox
+        inbox.append(call)
+        at_home = loop is self.loop
+        if at_home and self._attached and len(inbox) > self._held_back():
             self._look()
         elif not self._told:
-            self._told = True
-            self.post(self._look)
+            self.look_soon()
         try:
-            if loop is self.loop:
+            if at_home:
                 await future
             else:
                 await self._until(future)
@@ -146,10 +154,11 @@ class Client:
         call.check()
 
     def _held_back(self) -> int:
-        """Return how many requests of the home wait for more before they are sent together.
+        """Return how many requests may wait in the inbox, to be sent together in one system call.
 
-        As many as a connection has in flight at least: the server has that to do meanwhile, and
-        each system call costs more than a request does. Home only.
+        It is the number of requests in flight: they keep the server busy meanwhile. With none in
+        flight a request is sent at once. Of several connections the idlest counts, so that none
+        runs out of work. Home only.
         """
         channels = self.channels
         if len(channels) == 1:
@@ -180,7 +189,7 @@ class Client:
     def _forget(self, call: Call) -> None:
         """End a cancelled request, if it need not be waited for. Home only."""
         place = call.place
-        if place is Place.INBOX:
+        if place is _INBOX:
             call.place = Place.ENDED
         elif place is not Place.ENDED and not call.channel.give_up(call):
             return  # its end is waited for
@@ -218,30 +227,53 @@ class Client:
         else:
             self.post(callback, *args)
 
+    def look_soon(self) -> None:
+        """Have the home look into the inbox, unless it was told to and has not looked. Any thread.
+
+        The home calls it, too, once it has ended requests, as their tasks may make others: it then
+        looks right after those tasks, in the same iteration of its loop.
+        """
+        if not self._told:
+            self._told = True
+            self.post(self._look_as_told)
+
+    def _look_as_told(self) -> None:
+        self._told = False  # before the first look: pairs with carry_out's append
+        self._look()
+
     def _look(self) -> None:
         """Take all requests from the inbox. Home only."""
-        self._told = False  # before the first look: pairs with carry_out's append
         if not self._attached:
             return  # `_attach` looks
+        if self.closed:
+            self._refuse_waiting()
+            return
+        inbox, channels = self._inbox, self.channels
+        if len(channels) > 1:
+            self._deal_out()
+            return
+        channel = channels[0]
+        while inbox:
+            call = inbox.popleft()
+            if call.place is _INBOX:  # else it was cancelled
+                channel.take(call)
+        channel.push()
+
+    def _deal_out(self) -> None:
+        """Divide the requests in the inbox among the connections."""
         inbox, push = self._inbox, self._push
         while inbox:
             call = inbox.popleft()
-            if call.place is not Place.INBOX:
-                continue  # cancelled
-            if self.closed:
-                call.end(self.loop, DiskClosed(self))
-                continue
-            channel = self._choose()
-            channel.take(call)
-            push.add(channel)
+            if call.place is _INBOX:
+                channel = self._choose()
+                channel.take(call)
+                push.add(channel)
         for channel in push:
             channel.push()
         push.clear()
 
     def _choose(self) -> Channel:
         channels = self.channels
-        if len(channels) == 1:
-            return channels[0]
         live = [each for each in channels if each.state is State.LIVE]
         if not live:
             return min(channels, key=_hopeless)
@@ -269,7 +301,7 @@ class Client:
             return
         for channel in self.channels:
             channel.attach()
-        self._look()
+        self._look_as_told()  # what was told to a home that has ended was not heard
 
     def _adopt(self, dead: asyncio.AbstractEventLoop, loop: asyncio.AbstractEventLoop) -> None:
         """Make the caller's loop the home, as the old one has been closed."""
@@ -338,9 +370,12 @@ class Client:
     def _shut(self) -> None:
         for channel in self.channels:
             channel.close()
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
         while self._inbox:
             call = self._inbox.popleft()
-            if call.place is Place.INBOX:
+            if call.place is _INBOX:
                 call.end(self.loop, DiskClosed(self))
 
 

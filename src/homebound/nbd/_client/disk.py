@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 1 << 30  # bytes that one request without a payload is about
 _ZEROES = bytes(1 << 20)
-_READ = int(Command.READ)
+_READ, _WRITE = int(Command.READ), int(Command.WRITE)
 
 
 class NBDDisk(RemoteDisk):
@@ -163,38 +163,46 @@ class NBDDisk(RemoteDisk):
         Called from: task.
         """
         gate = self._gate
-        if not gate.enter():
-            await self._read_later(offset, buffer)
+        if not gate.enter():  # nor without waiting, unless this is part of another request
+            async with self.request():
+                await self._client.carry_out(self._to_read(offset, buffer))
             return
         try:
-            length = len(buffer)
-            self._check(offset, length, payload=True)
-            if length:
-                target = buffer if buffer.format == "B" else buffer.cast("B")
-                await self._client.carry_out(Call(_READ, offset, length, target=target))
+            await self._client.carry_out(self._to_read(offset, buffer))
         finally:
             gate.leave()
 
-    async def _read_later(self, offset: int, buffer: memoryview) -> None:
-        """Read at a closed gate, which a request lets pass what is part of it."""
-        async with self.request():
-            length = len(buffer)
-            self._check(offset, length, payload=True)
-            if length:
-                target = buffer if buffer.format == "B" else buffer.cast("B")
-                await self._client.carry_out(Call(_READ, offset, length, target=target))
+    def _to_read(self, offset: int, buffer: memoryview) -> Call:
+        """Return the request that fills a buffer. Raises DiskError if it cannot be made."""
+        length = len(buffer)
+        self._check(offset, length, payload=True)
+        target = buffer if buffer.format == "B" else buffer.cast("B")
+        return Call(_READ, offset, length, 0, b"", target)
 
+    @self_counted
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`; with `fua` it is on stable storage on return. Raises OSError.
 
         Called from: task.
         """
+        gate = self._gate
+        flushes = fua and not self._flags & TransmissionFlag.SEND_FUA
+        if flushes or not gate.enter():
+            async with self.request():
+                await self._client.carry_out(self._to_write(offset, data, fua=fua))
+                if flushes:
+                    await self.flush()
+            return
+        try:
+            await self._client.carry_out(self._to_write(offset, data, fua=fua))
+        finally:
+            gate.leave()
+
+    def _to_write(self, offset: int, data: Buffer, *, fua: bool) -> Call:
+        """Return the request that writes data. Raises DiskError if it cannot be made."""
         length = len(data)
         self._check(offset, length, payload=True, changes=True)
-        if length:
-            call = Call(Command.WRITE, offset, length, flags=self._fua(fua), data=data)
-            await self._client.carry_out(call)
-        await self._after(fua=fua)
+        return Call(_WRITE, offset, length, self._fua(fua), data)
 
     async def flush(self) -> None:
         """Put on stable storage what was written before this call. Raises OSError.

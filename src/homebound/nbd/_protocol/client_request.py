@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _HEAD = REQUEST_MAGIC << 32
 _pack = REQUEST.pack
+_READ, _DF = int(Command.READ), int(CommandFlag.DF)
 MAX_PIECES = 4096  # separate pieces of a read that may be there before the rest
 
 
@@ -29,12 +30,11 @@ class Request:
     extents: dict[int, bytearray] | None = None  # by context id, as they came
     cookie = 0
 
-    def __init__(  # noqa: PLR0913  (the fields of a request)
+    def __init__(  # noqa: PLR0913, PLR0917  (the fields of a request)
         self,
         command: int,
         offset: int = 0,
         length: int = 0,
-        *,
         flags: int = 0,
         data: Data = b"",
         target: memoryview | None = None,
@@ -68,14 +68,14 @@ class Request:
         """Take a piece of a read. Raises RemoteProtocolError if it cannot be one."""
         start = offset - self.offset
         stop = start + length
-        if self.command != Command.READ:
+        if self.command != _READ:
             raise RemoteProtocolError("a chunk of data for a request that is no READ")
         if start < 0 or stop > self.length or (length <= 0 and self.length):
             raise RemoteProtocolError(
                 f"a chunk of {length} bytes at {offset}, in the reply to a READ of {self.length} "
                 f"bytes at {self.offset}"
             )
-        if self.begun and self.flags & CommandFlag.DF:
+        if self.begun and self.flags & _DF:
             raise RemoteProtocolError("several chunks of data, though they were not to be split")
         self.begun = True
         if start == self.filled and self._pieces is None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 RECEIVE = 128 << 10  # bytes of the receive buffer
 DIRECT = 16 << 10  # the rest of a payload that is received into its target
-_READ = int(Command.READ)
+_BEGINNING = 1024  # bytes of a payload that are copied, when they are likely to be many
+_READ, _BLOCK_STATUS = int(Command.READ), int(Command.BLOCK_STATUS)
 _SIMPLE = SIMPLE_REPLY.size
 _CHUNK = CHUNK.size
 _DATA = DATA_CHUNK.size
@@ -46,6 +47,7 @@ class ReplyReader:
         "_end",
         "_last",
         "_left",
+        "_long",
         "_rules",
         "_sink",
         "_start",
@@ -72,6 +74,9 @@ class ReplyReader:
         self._to = 0
         self._last = False
         self._sink: bytearray | None = None
+        # The last payload was received directly. So the next one probably is: the less of it comes
+        # with its header, the less is copied.
+        self._long = False
 
     def get_buffer(self) -> memoryview:
         """Return the memory for the next bytes, which is never empty."""
@@ -81,7 +86,10 @@ class ReplyReader:
             if self._left >= DIRECT and current is not None and self._sink is None:
                 target = current.target
                 if target is not None:
+                    self._long = True
                     return target[self._to : self._to + self._left]
+            elif self._long:
+                return self._buffer[:_BEGINNING]
         elif self._end == len(self._whole) or self._start > len(self._whole) // 2:
             rest = self._end - self._start
             self._whole[:rest] = self._buffer[self._start : self._end]
@@ -117,17 +125,16 @@ class ReplyReader:
 
     def _read(self, ended: list[Request]) -> None:
         buffer = self._buffer
-        unpack = SIMPLE_REPLY.unpack_from
         while True:
             if self._left and not self._take_payload(ended):
                 return
+            if self._structured:
+                self._take_whole(ended)
             start = self._start
             rest = self._end - start
             if rest < _SIMPLE:
                 return
-            head, cookie = unpack(buffer, start)
-            if head == _DATA_LAST and rest >= _DATA and self._take_whole(cookie, rest, ended):
-                continue
+            head, cookie = SIMPLE_REPLY.unpack_from(buffer, start)
             magic = head >> 32
             if magic == STRUCTURED_REPLY_MAGIC and self._structured:
                 if rest < _CHUNK or not self._begin_chunk(head, cookie, rest, ended):
@@ -146,7 +153,7 @@ class ReplyReader:
         self._start += _SIMPLE
         if request.begun:
             raise RemoteProtocolError("a simple reply in the middle of a structured one")
-        if request.command == Command.READ:
+        if request.command == _READ:
             if self._structured:
                 text = "a simple reply to READ after structured replies were agreed"
                 raise RemoteProtocolError(text)
@@ -154,7 +161,7 @@ class ReplyReader:
                 self._current, self._left, self._to, self._last = request, request.length, 0, True
                 request.filled = request.length
                 return
-        elif request.command == Command.BLOCK_STATUS and not error:
+        elif request.command == _BLOCK_STATUS and not error:
             raise RemoteProtocolError("a simple reply to BLOCK_STATUS that says nothing")
         if error:
             request.fail(error, "")
@@ -163,30 +170,34 @@ class ReplyReader:
 
     # Structured replies.
 
-    def _take_whole(self, cookie: int, rest: int, ended: list[Request]) -> bool:
-        """Take the whole reply to a READ, in one chunk that is all there: most are."""
-        start, request = self._start, self.pending.get(cookie)
-        _, _, length, offset = DATA_CHUNK.unpack_from(self._buffer, start)
-        if (
-            request is None
-            or request.command != _READ
-            or request.begun
-            or request.offset != offset
-            or request.length != length - 8
-            or rest < _CHUNK + length
-            or not self._structured
-        ):
-            return False
-        begin = start + _DATA
-        self._start = end = start + _CHUNK + length
-        target = request.target
-        if target is not None:  # else the request was given up
-            target[:] = self._buffer[begin:end]
-        request.begun = True
-        request.filled = request.length
-        del self.pending[cookie]
-        ended.append(request)
-        return True
+    def _take_whole(self, ended: list[Request]) -> None:
+        """Take replies to READs, each in one chunk that is all there: most are."""
+        buffer, pending = self._buffer, self.pending
+        unpack = DATA_CHUNK.unpack_from
+        start, end = self._start, self._end
+        while end - start >= _DATA:
+            head, cookie, length, offset = unpack(buffer, start)
+            stop = start + _CHUNK + length
+            if head != _DATA_LAST or stop > end:
+                break
+            request = pending.get(cookie)
+            if (
+                request is None
+                or request.offset != offset
+                or request.length != length - 8
+                or request.command != _READ
+                or request.begun
+            ):
+                break  # a mistake of the server's perhaps, which the general case tells
+            target = request.target
+            if target is not None:  # else the request was given up
+                target[:] = buffer[start + _DATA : stop]
+            del pending[cookie]
+            ended.append(request)
+            start = stop
+        if ended:
+            self._long = False
+        self._start = start
 
     def _begin_chunk(self, head: int, cookie: int, rest: int, ended: list[Request]) -> bool:
         """Take a chunk, or the beginning of one; False if more bytes are needed."""
@@ -266,10 +277,10 @@ class ReplyReader:
 
     def _finish(self, request: Request, ended: list[Request]) -> None:
         if not request.error:
-            if request.command == Command.READ and request.filled != request.length:
+            if request.command == _READ and request.filled != request.length:
                 text = f"a READ of {request.length} bytes has ended after {request.filled}"
                 raise RemoteProtocolError(text)
-            if request.command == Command.BLOCK_STATUS:
+            if request.command == _BLOCK_STATUS:
                 self._rules.check_contexts(request)
         del self.pending[request.cookie]
         ended.append(request)

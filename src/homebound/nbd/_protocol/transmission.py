@@ -68,6 +68,8 @@ _DF = int(CommandFlag.DF)
 _NO_HOLE = int(CommandFlag.NO_HOLE)
 _REQ_ONE = int(CommandFlag.REQ_ONE)
 _FAST_ZERO = int(CommandFlag.FAST_ZERO)
+_READ, _BLOCK_STATUS = int(Command.READ), int(Command.BLOCK_STATUS)
+_FLUSH, _OK = int(Command.FLUSH), Error.OK
 
 # FUA is accepted on every command, even where it has no effect.
 RULES: dict[int, Rule] = {
@@ -103,14 +105,14 @@ def verdict(session: Session, head: int, offset: int, length: int) -> Error:
 
     Not for DISC: it has no reply, so it can have no error.
     """
-    command, flags = split_head(head)
+    command, flags = head & 0xFFFF, head >> 16 & 0xFFFF  # split_head, without the call
     rule = RULES.get(command)
-    if session.structured and command == Command.READ:
+    if session.structured and command == _READ:
         flags &= ~_DF
     if rule is None or flags & ~rule.flags or length < rule.min_length:
         return Error.EINVAL
     if (flags & _FAST_ZERO and not session.fast_zero) or (
-        command == Command.BLOCK_STATUS and not session.contexts
+        command == _BLOCK_STATUS and not session.contexts
     ):
         return Error.EINVAL  # it was not offered, or not negotiated
     read_only, size = session.read_only, session.size
@@ -118,9 +120,9 @@ def verdict(session: Session, head: int, offset: int, length: int) -> Error:
         return Error.EPERM
     if length > rule.max_length:
         return Error.EINVAL
-    if offset + length > size or (command == Command.FLUSH and offset):
+    if offset + length > size or (command == _FLUSH and offset):
         return rule.past_end
-    return Error.OK
+    return _OK
 
 
 _ERRORS = {

@@ -52,6 +52,8 @@ TURN = 256
 TURN_BYTES = 8 << 20
 TURN_SECONDS = 0.001
 
+_WRITE, _FLUSH, _DISC = int(Command.WRITE), int(Command.FLUSH), int(Command.DISC)
+
 
 class Dispatcher:
     """Serves the requests of one connection, in batches. Home thread only."""
@@ -160,11 +162,11 @@ class Dispatcher:
         """Serve a request that the hot loop does not; return where to pack the next reply."""
         head, cookie, offset, length, end = request
         command, flags = split_head(head)
-        if command == Command.DISC:
+        if command == _DISC:
             self.disconnecting = self._halt = True
             return at
         error = self._verdict(head, offset, length)
-        if error or (command == Command.FLUSH and self._disk.try_flush()):
+        if error or (command == _FLUSH and self._disk.try_flush()):
             self._lane.errors += error != Error.OK
             return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
         data: memoryview | bytes = b""
@@ -174,7 +176,7 @@ class Dispatcher:
                 self.short = True
                 return at
             self._stream.reserved = 0
-            if command == Command.WRITE:
+            if command == _WRITE:
                 data = self._stream.keep_payload(length, end)
         self._in_flight.add(
             SlowRequest(command, flags, cookie, offset, length, data, self._structured)

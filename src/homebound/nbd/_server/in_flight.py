@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..._core.current import current_context
 from ..._errors import ContextError
 from ..._workers.to_worker import pool_of
-from ...block._disk import BlockingDisk
+from ...block._blocking_disk import BlockingDisk
 from .._protocol.wire import Error
 from .slow import Slice, all_failed, batches, split
 

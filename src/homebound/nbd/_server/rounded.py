@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...block._disk import BlockingDisk, Disk
+from ...block._blocking_disk import BlockingDisk
+from ...block._disk import Disk
 from ...block._errors import DiskError
 from ...block._extent import Extent, merged
 

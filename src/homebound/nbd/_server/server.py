@@ -12,7 +12,8 @@ from ..._core.context import AioContext
 from ..._errors import ContextClosed
 from ..._threads.io_thread import IOThread
 from ..._threads.io_thread_pool import IOThreadPool
-from ...block._disk import BlockingDisk, Disk
+from ...block._blocking_disk import BlockingDisk
+from ...block._disk import Disk
 from .._protocol.errors import ExportNameError, ListenError
 from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD

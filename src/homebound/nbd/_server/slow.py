@@ -43,8 +43,15 @@ _LARGE = 256 << 10  # bytes
 SLICE_BYTES = 1 << 20  # no request is added to a slice with this much data
 
 
-CARRIES = frozenset({Command.READ, Command.WRITE})  # data, with the request or in the reply
-_CHANGES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
+# Plain numbers: each member that is looked up in an enumeration takes as long as a call.
+_READ, _WRITE = int(Command.READ), int(Command.WRITE)
+_WRITE_ZEROES, _BLOCK_STATUS = int(Command.WRITE_ZEROES), int(Command.BLOCK_STATUS)
+_FUA, _DF = int(CommandFlag.FUA), int(CommandFlag.DF)
+_FAST_ZERO = int(CommandFlag.FAST_ZERO)
+
+CARRIES = frozenset({_READ, _WRITE})  # data, with the request or in the reply
+_CHANGES = frozenset({_WRITE, int(Command.TRIM), _WRITE_ZEROES})
+_AWAITED = frozenset({_BLOCK_STATUS, int(Command.CACHE)})
 # A READ of at least this many bytes may leave zeroes out.
 PARTS_FROM = 2 << 20
 
@@ -53,7 +60,7 @@ def room_for(command: int, length: int) -> int:
     """Return the size of the data with a request or in its reply, in bytes, at most."""
     if command in CARRIES:
         return length
-    return status_room(length) if command == Command.BLOCK_STATUS else 0
+    return status_room(length) if command == _BLOCK_STATUS else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -74,14 +81,14 @@ class SlowRequest:
     @property
     def awaited(self) -> bool:
         """Whether it takes operations that only the disk itself has, not its blocking calls."""
-        if self.command == Command.WRITE_ZEROES:
-            return bool(self.flags & CommandFlag.FAST_ZERO)
-        return self.in_parts or self.command in {Command.BLOCK_STATUS, Command.CACHE}
+        if self.command == _WRITE_ZEROES:
+            return bool(self.flags & _FAST_ZERO)
+        return self.in_parts or self.command in _AWAITED
 
     @property
     def in_parts(self) -> bool:
         """Whether it is a READ that may leave zeroes out of its data."""
-        return self.chunk and self.length >= PARTS_FROM and not self.flags & CommandFlag.DF
+        return self.length >= PARTS_FROM and self.chunk and not self.flags & _DF
 
     @property
     def changes(self) -> bool:
@@ -91,7 +98,7 @@ class SlowRequest:
     @property
     def chunk(self) -> bool:
         """Whether it is a READ whose reply must be structured."""
-        return self.structured and self.command == Command.READ
+        return self.structured and self.command == _READ
 
     @property
     def head_size(self) -> int:
@@ -108,7 +115,9 @@ class SlowRequest:
     @property
     def reads(self) -> int:
         """The size of the data in its reply, in bytes."""
-        return 0 if self.command == Command.WRITE else self.carries
+        if self.command == _READ:
+            return self.length
+        return 0 if self.command == _WRITE else self.carries
 
 
 class Replies:
@@ -128,9 +137,14 @@ class Replies:
 
     def __init__(self, requests: Sequence[SlowRequest]) -> None:
         # The charges of the requests: for data in the replies, and for payloads.
-        self.room_read = sum(request.reads for request in requests)
-        self.room_written = sum(request.carries for request in requests) - self.room_read
-        room = sum(request.head_size for request in requests) + self.room_read
+        reads = carries = heads = 0
+        for request in requests:
+            reads += request.reads
+            carries += request.carries
+            heads += request.head_size
+        self.room_read = reads
+        self.room_written = carries - reads
+        room = heads + reads
         # A new bytearray is zeroed, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
@@ -177,7 +191,7 @@ class Replies:
         """Add a reply: success, with the data that `room` was filled with, or a failure."""
         if failure is not None:
             self.failures.append((failure, request.command))
-            fast_zero = bool(request.flags & CommandFlag.FAST_ZERO)
+            fast_zero = bool(request.flags & _FAST_ZERO)
             self.refuse(request, error_of(failure, fast_zero=fast_zero))
             return
         at, memory = self._end, self._memory
@@ -188,9 +202,10 @@ class Replies:
         else:
             pack_reply_into(memory, at, SIMPLE_REPLY_OK, request.cookie)
             self._end += REPLY_SIZE + request.reads
-        self.bytes_read += request.reads
-        if request.command == Command.WRITE:
+        if request.command == _WRITE:
             self.bytes_written += request.length
+        else:
+            self.bytes_read += request.reads
 
     def refuse(self, request: SlowRequest, error: Error) -> None:
         """Add an error reply, which has no data."""
@@ -199,7 +214,7 @@ class Replies:
         if request.failing_at is not None:
             self._end = pack_error_at_into(memory, at, error, cookie, request.failing_at)
         else:
-            chunk = request.chunk or request.command == Command.BLOCK_STATUS
+            chunk = request.chunk or request.command == _BLOCK_STATUS
             self._end = pack_error_into(memory, at, error, cookie, chunk=chunk)
 
 
@@ -244,7 +259,7 @@ def split(requests: Sequence[SlowRequest], number: int = SLICES) -> list[list[Sl
     slices: list[list[SlowRequest]] = []
     filled = SLICE_BYTES  # bytes in the last slice; full, so that the first request begins one
     for request in requests:
-        alone = request.flags & CommandFlag.FUA or request.awaited
+        alone = request.flags & _FUA or request.awaited
         if alone or request.command not in CARRIES:
             slices.append([request])
             filled = SLICE_BYTES
@@ -296,7 +311,11 @@ class Slice:
         self._take()
         failure: BaseException | None = None
         try:
-            await _answer(disk, request, replies)
+            if request.command in CARRIES and not request.awaited:
+                await carry_out(disk, request, replies.room(request))
+                replies.add(request)
+            else:
+                await _answer(disk, request, replies)
         except GeneratorExit:
             raise  # this coroutine is being closed; or the disk raised it, which ends the task
         except BaseException as error:
@@ -339,7 +358,7 @@ async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
         return
     if request.command == Command.CACHE:
         await disk.cache(offset, length)
-    elif request.flags & CommandFlag.FAST_ZERO:
+    elif request.flags & _FAST_ZERO:
         fua = bool(request.flags & CommandFlag.FUA)
         no_hole = bool(request.flags & CommandFlag.NO_HOLE)
         await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
@@ -372,13 +391,13 @@ def all_failed(
 
 def carry_out(disk: Operations[T], request: SlowRequest, data: memoryview) -> T:
     """Call the operation of the disk for a request; a READ fills `data`."""
-    offset, length = request.offset, request.length
-    fua = bool(request.flags & CommandFlag.FUA)
-    match request.command:
-        case Command.READ:
-            return disk.read_into(offset, data)
-        case Command.WRITE:
-            return disk.write(offset, request.payload, fua=fua)
+    command, offset, length = request.command, request.offset, request.length
+    if command == _READ:
+        return disk.read_into(offset, data)
+    fua = bool(request.flags & _FUA)
+    if command == _WRITE:
+        return disk.write(offset, request.payload, fua=fua)
+    match command:
         case Command.FLUSH:
             return disk.flush()
         case Command.TRIM:
