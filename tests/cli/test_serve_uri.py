@@ -237,7 +237,7 @@ class TestTheOtherServerDies:
     def test_requests_wait_for_it(self, serve: Serve, holed: Path, tmp_path: Path):
         before = holed.read_bytes()
         with remote("ours", holed) as uri:
-            served = serve(uri, "--unix", tmp_path / "s")
+            served = serve(uri, "--unix", tmp_path / "s", "--reconnect-delay", "300")
         command = ["nbdcopy", served.uri, str(tmp_path / "copy")]
         need("nbdcopy")
         with subprocess.Popen(command) as copying:
