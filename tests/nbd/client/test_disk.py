@@ -13,7 +13,14 @@ import pytest
 
 import homebound
 from homebound.block import DiskClosed, DiskError, DiskReadOnly, Extent, MemoryDisk, open_disk
-from homebound.nbd import Export, NBDDisk, NBDServer, StatusExtent, URIError
+from homebound.nbd import (
+    Export,
+    NBDDisk,
+    NBDServer,
+    StatusExtent,
+    TransmissionFlag,
+    URIError,
+)
 from homebound.testing import Case, disk_cases, settle
 
 if TYPE_CHECKING:
@@ -45,6 +52,37 @@ def test_it_is_a_disk(case: Case, connections: int, tmp_path: Path):
         finally:
             over.set()
             homebound.block_on(asyncio.wait([task]), io.context)
+
+
+class Cached(MemoryDisk):
+    """A disk that knows no FUA, and whose writes wait until `go` is set."""
+
+    can_fua = False
+    volatile = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.writing, self.go = asyncio.Event(), asyncio.Event()
+        self.flushes = 0
+
+    def try_write(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        del offset, data
+        return False
+
+    async def write(
+        self, offset: int, data: bytes | bytearray | memoryview, *, fua: bool = False
+    ) -> None:
+        self.writing.set()
+        await self.go.wait()
+        await super().write(offset, data, fua=fua)
+
+    async def flush(self) -> None:
+        self.flushes += 1
+
+
+async def flushes_when_drained(disk: NBDDisk, served: Cached) -> int:
+    async with disk.drained():
+        return served.flushes
 
 
 def on_server(use: Callable[[str], Any], *, read_only: bool = False) -> None:
@@ -468,6 +506,26 @@ class TestWhatTheServerCannot:
                         await disk.fast_zeroes(0, 1)
                     assert caught.value.errno == errno.ENOTSUP
             assert memory[:120] == b"y" + b"x" * 9 + bytes(100) + b"x" * 10
+
+        homebound.run(main())
+
+    def test_a_write_without_fua_is_flushed_within_its_request(self):
+        """So the flush passes a gate that is closed by then, and the write ends."""
+
+        async def main() -> None:
+            with Cached(SIZE) as served:
+                async with NBDServer(served) as server:
+                    await server.listen_tcp("127.0.0.1", 0)
+                    async with await NBDDisk.connect(server.uris[0]) as disk:
+                        assert not disk.flags & TransmissionFlag.SEND_FUA
+                        writing = asyncio.create_task(disk.write(0, b"x", fua=True))
+                        await served.writing.wait()
+                        draining = asyncio.create_task(flushes_when_drained(disk, served))
+                        await settle()
+                        assert not draining.done()
+                        served.go.set()
+                        assert await draining == 1
+                        await writing
 
         homebound.run(main())
 

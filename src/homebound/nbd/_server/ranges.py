@@ -60,10 +60,12 @@ class Ranges:
         """
         claim = Claim(start, start + length, grant)
         with self._lock:
-            for other in self._overlapping(claim.start, claim.end):
-                other.waiters.append(claim)
-                claim.waits_for += 1
-            at = bisect_left(self._starts, start)
+            at = 0
+            if self.claims:  # else, as most often, there is nothing to look for
+                for other in self._overlapping(claim.start, claim.end):
+                    other.waiters.append(claim)
+                    claim.waits_for += 1
+                at = bisect_left(self._starts, start)
             self._starts.insert(at, start)
             self.claims.insert(at, claim)
             self._longest = max(self._longest, length)
@@ -94,12 +96,14 @@ class Ranges:
     def _remove(self, claim: Claim) -> list[Claim]:
         """Take out a claim; return the claims to grant now."""
         with self._lock:
-            at = self.claims.index(claim, bisect_left(self._starts, claim.start))
+            at = bisect_left(self._starts, claim.start)
+            if self.claims[at] is not claim:  # others begin there
+                at = self.claims.index(claim, at)
             del self._starts[at], self.claims[at]
             if not self.claims:
                 self._longest = 0
             claim.over = True
-            return _granted_by_end_of(claim)
+            return _granted_by_end_of(claim) if claim.waiters else []
 
 
 def _granted_by_end_of(claim: Claim) -> list[Claim]:
