@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from .forks import printed_by_forking
+
 HEAD = """
 import asyncio, atexit, os, signal, sys, threading, homebound
 from homebound import Background, ContextClosed
@@ -27,32 +29,13 @@ async def slow():
     finally:
         await asyncio.sleep(0)
         print("cleaned up", flush=True)
-
-def child(body):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            body()
-        except BaseException as error:
-            sys.stderr.write(f"in the child: {error!r}\\n")
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == 0, status
 """
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def run(program: str) -> list[str]:
-    done = subprocess.run(
-        # From 3.12 on Python warns of each fork in a process with threads, which is tested here.
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning",
-         "-c", HEAD + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return printed_by_forking(HEAD + textwrap.dedent(program)).splitlines()
 
 
 def test_the_exit_ends_work_in_flight():

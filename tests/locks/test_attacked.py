@@ -146,8 +146,9 @@ class Scene:
         self.state = lambda: (condition.locked(), len(condition._waiters))
 
         def again() -> None:
-            condition.notify_all()
-            condition.release()
+            if condition.locked():
+                condition.notify_all()
+                condition.release()
 
         self.again = again
 

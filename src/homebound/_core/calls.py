@@ -36,9 +36,10 @@ def post_new(task: Task[Any], home: AioContext) -> BaseException | None:
         push(task)  # the first call in here: an interrupt finds it queued
         if home._bell:
             home._ring(task)
-    except (ContextClosed, MemoryError, OSError, RuntimeError):
-        raise
-    except BaseException as error:  # noqa: BLE001  (raised by the caller, after the cleanup)
+    except BaseException as error:
+        own = isinstance(error, (ContextClosed, MemoryError, OSError, RuntimeError))
+        if own and not isinstance(error, TimeoutError):  # an OSError that no post raises
+            raise
         task.cancel()
         return error
     return None

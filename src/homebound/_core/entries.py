@@ -168,7 +168,7 @@ class BottomHalf:
         # Empty while it stands in the mailbox: `del` lets one of many put it there. Atomic.
         self._token: list[None] = [None]
 
-    def schedule(self) -> None:
+    def schedule(self) -> None:  # noqa: C901  (a repair in a call of its own may find no stack)
         """Have it called soon by the context's home; a no-op while scheduled, or if closed.
 
         Raises ContextClosed if the context has ended.
@@ -197,7 +197,10 @@ class BottomHalf:
             token.append(None)  # the append has failed: it is not queued
             raise
         except BaseException:
-            self._ring_surely()
+            try:
+                context._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(context._ring_for_own, ())
             raise
         try:
             if context._bell:
@@ -206,14 +209,11 @@ class BottomHalf:
             token.append(None)
             raise
         except BaseException:  # out of stack or memory, or of a signal handler: it is queued
-            self._ring_surely()
+            try:
+                context._ring_for_own()
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(context._ring_for_own, ())
             raise
-
-    def _ring_surely(self) -> None:
-        try:
-            self._context._ring_for_own()
-        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-            start_thread(self._context._ring_for_own, ())
 
     def cancel(self) -> None:
         """Undo `schedule`, unless it has begun to run. It can be scheduled again.

@@ -19,10 +19,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import LoopFuture
-from .._aio.generators import set_hooks
 from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
 from .._aio.loop import MOST_EVENTS, asyncio_run_forever
-from .._aio.tasks import ON_BEHALF, running_loop, set_running_loop, task_here
+from .._aio.tasks import ON_BEHALF, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
@@ -31,6 +30,7 @@ from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand
 from .executors import ExecutorLoop
+from .nesting import NestingLoop
 from .resting import lose
 from .resumption import continue_surely
 from .shared_handle import SharedHandle
@@ -50,7 +50,7 @@ MOST_FRUITLESS = 16  # looks in a row without an event, after which the loop cou
 LOOK_INTERVAL = 50e-6  # seconds that a busy loop may run between two looks
 
 
-class Loop(ExecutorLoop):
+class Loop(NestingLoop, ExecutorLoop):
     """An asyncio selector loop: re-entrant, woken by one write a burst, fair with the big lock."""
 
     # Set by the LoopContext that each loop makes for itself, never None after that; an epitaph once
@@ -64,7 +64,7 @@ class Loop(ExecutorLoop):
         self, selector: selectors.BaseSelector | None = None, *, name: str | None = None
     ) -> None:
         super().__init__(selector)
-        self._depth = 0  # how many nested runs there are. Home (or its stand-in) only.
+        self._depth = 0
         self.is_main = False  # written by the home's thread as it moves in and out
         # A stop that waits until nested waits have ended, else None. Home only.
         self.put_off: PutOff | None = None
@@ -468,38 +468,3 @@ class Loop(ExecutorLoop):
             # The selector was not looked at, or a stand-in may have served the events found.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)
-
-    # Nested running.
-
-    def begin_nested(self) -> tuple[Any, ...]:
-        """Let the caller run iterations or tasks of this loop inside whatever runs now.
-
-        The running task, if any, is put aside until `end_nested`; in a stand-in's thread this loop
-        is the running one meanwhile. What is left of the batch in which the caller runs goes to the
-        next batch.
-
-        `_thread_id` stays the home's, as the home may end or begin a run while a stand-in sleeps.
-        """
-        task = task_here(self)
-        before = running_loop()
-        self._depth += 1
-        for _ in self._batch:
-            pass
-        if task is not None:
-            self.home._leave_running(task)
-        hooks = None
-        if before is not self:
-            hooks = self.hear_of_generators()
-            set_running_loop(self)
-        return task, before, hooks, turn_here()
-
-    def end_nested(self, state: tuple[Any, ...]) -> None:
-        """Go back to what ran before `begin_nested`."""
-        task, before, hooks, greenlet = state
-        turn_in(greenlet)
-        if before is not self:
-            set_running_loop(before)
-            set_hooks(hooks)
-        if task is not None:
-            self.home._enter_again(task)
-        self._depth -= 1

@@ -6,7 +6,7 @@ import asyncio
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._errors import WouldDeadlock
+from .._errors import ContextError, WouldDeadlock
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .lock import Lock
@@ -160,11 +160,13 @@ class Condition(WaitQueue):
             try:
                 self.acquire_sync()
                 break
-            except KeyboardInterrupt as error:
-                interrupt = error
             except WouldDeadlock:  # `__exit__` must release nothing
                 self._unheld.append(None)
                 raise
+            except (ContextError, MemoryError, RecursionError):  # they would come again
+                raise
+            except BaseException as error:  # noqa: BLE001  (raised once the lock is acquired)
+                interrupt = error
         if interrupt is not None:
             raise interrupt
 

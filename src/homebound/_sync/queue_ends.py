@@ -162,25 +162,40 @@ class Getters(WaitQueue):
                 if slots._waiters:  # after the append: pairs with _join
                     slots._serve()
         except BaseException as error:
-            if parcel not in self._handed:
-                self._undo(parcel.item, stage, error)
+            waiter.want = [parcel.item, stage, error]  # for `refuse`
             raise
         return parcel.item
 
     def refuse(self, waiter: Waiter) -> None:
-        """Pass on what a waiter whose `unpack` raised was granted, unless that is back already."""
-        if waiter.error is None and waiter.value in self._handed:
-            self._leave(waiter)
-
-    def _undo(self, item: Any, stage: int, error: BaseException) -> None:
-        """Put back the item of a get that was interrupted after it had taken it out."""
-        by_itself = isinstance(error, (MemoryError, RecursionError))
-        slots = self._slots
-        if slots is not None and (stage == FREED or (stage == FREEING and not by_itself)):
-            slots.take_later()
-            slots._serve()
+        """Give back what a waiter whose `unpack` raised was granted. No-op a second time."""
+        if waiter.error is not None or waiter.left:
+            return
         with self._guard:
-            self._items.put_back(item, ())
+            collected = waiter.value not in self._handed
+        if not collected:
+            self._leave(waiter)
+        elif waiter.want is not None:
+            self._undo(waiter.want)
+
+    def _undo(self, taken: list[Any]) -> None:
+        """Give back what a get had taken that was interrupted: `[item, stage, error]`.
+
+        After an exception it is called again, with the same list, and goes on where it was cut
+        short; in a new thread, if there is no stack left where the item was taken.
+        """
+        slots = self._slots
+        if slots is not None:
+            slot = taken[1]
+            if type(slot) is int:  # the stage: was the slot released?
+                by_itself = isinstance(taken[2], (MemoryError, RecursionError))
+                freed = slot == FREED or (slot == FREEING and not by_itself)
+                slot = taken[1] = _NoWaiter(slots, None) if freed else None
+            if slot is not None:
+                slots.take_later(slot)
+        with self._guard:
+            if taken[0] is not NOTHING:
+                self._items.put_back(taken[0], ())
+                taken[0] = NOTHING
         self._serve()
 
     def get_now(self) -> Any:
@@ -205,7 +220,11 @@ class Getters(WaitQueue):
                     slots._serve()
         except BaseException as error:
             if item is not NOTHING:
-                self._undo(item, stage, error)
+                taken = [item, stage, error]
+                try:
+                    self._undo(taken)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(self._undo, (taken,))
             raise
         if item is NOTHING:
             raise self._no_more() if closed else asyncio.QueueEmpty
@@ -315,9 +334,13 @@ class Slots(Semaphore):
             raise
         return taken
 
-    def take_later(self) -> None:
-        """Take one slot for good, as soon as there is one."""
-        self._join(_NoWaiter(self, None))
+    def take_later(self, waiter: _NoWaiter) -> None:
+        """Take one slot for good, as soon as there is one; called again, go on with the same."""
+        with self._guard:
+            joined = waiter.granted or waiter in self._waiters
+        if not joined:
+            self._join(waiter)
+        self._serve()
 
     def close(self) -> None:
         """Have all waiters raise QueueShutDown."""

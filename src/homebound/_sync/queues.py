@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
 from .queue_state import ShownQueue
 from .store import Fifo, Ordered
+from .tokens import TOKEN
 from .wait_queue import no_copy
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MARKING, PUSHING = range(2)  # how far a put has come: see Queue._put_failed
+# How far a put has come: see Queue._put_failed.
+UNMARKED, MARKING, PUSHING = range(3)
 
 
 class Queue(ShownQueue, Generic[T]):
@@ -179,6 +181,11 @@ class Queue(ShownQueue, Generic[T]):
         try:
             try:
                 marks.append(None)
+            except (MemoryError, RecursionError):
+                stage = UNMARKED
+                if permits is not None:
+                    permits += TOKEN  # no call: there may be no stack for any
+                raise
             except BaseException:
                 stage = MARKING
                 raise
@@ -232,7 +239,10 @@ class Queue(ShownQueue, Generic[T]):
             _raise_error_of(waiter)
             self._put_now(item, waiter)
         except BaseException:
-            slots._leave(waiter)  # no-op once its slot is used
+            try:
+                slots._leave(waiter)  # no-op once its slot is used
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(slots._leave, (waiter,))
             raise
 
     def _put_now(self, item: T, waiter: Waiter | None = None) -> bool:
@@ -274,6 +284,10 @@ class Queue(ShownQueue, Generic[T]):
         nothing.
         """
         by_itself = isinstance(error, (MemoryError, RecursionError))
+        if stage is UNMARKED:
+            if self._slots is not None:
+                self._slots._serve()
+            return
         pushed = stage is not MARKING and stage is not PUSHING
         if pushed or (stage is PUSHING and self._pushes_in_c and not by_itself):
             self._getters_queue._serve()
@@ -314,7 +328,10 @@ class Queue(ShownQueue, Generic[T]):
             try:
                 item = getters.unpack(waiter)
             except BaseException:
-                getters.refuse(waiter)
+                try:
+                    getters.refuse(waiter)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters.refuse, (waiter,))
                 raise
             return item
         permits = self._permits
@@ -326,7 +343,11 @@ class Queue(ShownQueue, Generic[T]):
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
-                getters._undo(item, stage, error)
+                taken = [item, stage, error]
+                try:
+                    getters._undo(taken)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters._undo, (taken,))
                 raise
         return item
 
@@ -336,7 +357,10 @@ class Queue(ShownQueue, Generic[T]):
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
-            getters.refuse(waiter)
+            try:
+                getters.refuse(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(getters.refuse, (waiter,))
             raise
         return item
 
@@ -365,7 +389,11 @@ class Queue(ShownQueue, Generic[T]):
                     stage = FREED
                     self._slots._serve()  # type: ignore[union-attr]
             except BaseException as error:
-                getters._undo(item, stage, error)
+                taken = [item, stage, error]
+                try:
+                    getters._undo(taken)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(getters._undo, (taken,))
                 raise
         return item
 
@@ -383,7 +411,10 @@ class Queue(ShownQueue, Generic[T]):
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
-            getters.refuse(waiter)
+            try:
+                getters.refuse(waiter)
+            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                start_thread(getters.refuse, (waiter,))
             raise
         return item
 

@@ -346,7 +346,10 @@ class WaitQueue:
             return granted[0]
         except BaseException as error:
             for waiter in granted:  # on its way here when the exception came
-                self._leave(waiter)
+                try:
+                    self._leave(waiter)
+                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                    start_thread(self._leave, (waiter,))
             if isinstance(error, TimeoutError):
                 return None
             raise

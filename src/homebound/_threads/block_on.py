@@ -110,8 +110,8 @@ def block_on(
     context it is queued, and the thread sleeps. A thread that runs an attached foreign loop sleeps,
     too, for any context but its own, and its loop stands still meanwhile. `timeout` (seconds)
     cancels it, waits for its cleanup (unless no thread runs its loop), and raises TimeoutError;
-    Ctrl-C does the same with KeyboardInterrupt, and in a sleeping thread so does any exception of a
-    signal handler. Raises WouldDeadlock in one I/O thread for another, and for the task that calls
+    Ctrl-C does the same with KeyboardInterrupt, and so does any exception of a signal handler that
+    breaks the wait. Raises WouldDeadlock in one I/O thread for another, and for the task that calls
     it; ContextClosed if the context has ended, ContextError if there is none.
 
     >>> import homebound
@@ -202,7 +202,11 @@ def _block_here(
         begin(task, target)
     elif target is turned:
         task = Task(coroutine_of(awaitable), home=target)
-        run_first_step(task, turned, outer)
+        try:
+            run_first_step(task, turned, outer)
+        except BaseException:  # not the task's own, unless that is done
+            task.cancel()
+            raise
         if task.done():
             return task.result()
     else:
@@ -244,6 +248,11 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
         with Waiting("block_on", task, turned, outer, timed=timeout is not None, cancel=cancel):
             _turn_until_done(task, turned, outer)
         return _outcome(task, expired)
+    except asyncio.CancelledError:
+        raise
+    except BaseException:  # it may have come before the wait, or have ended it at once
+        task.cancel()
+        raise
     finally:
         if alarm is not None:
             alarm.cancel()
@@ -252,8 +261,13 @@ def _block_nested(task: Task[Any], turned: LoopContext, outer: Any, timeout: flo
 
 
 def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
-    """Turn the loop until the task is done; Ctrl-C at any step cancels it, and is raised then."""
+    """Turn the loop until the task is done.
+
+    Ctrl-C, or another exception of a signal handler, cancels it, and is raised then. So is what
+    comes up again and again, as the loop cannot be turned, but at once.
+    """
     interrupt: BaseException | None = None
+    stuck = False  # it has not been turned since the last exception
     while True:
         try:
             # Again after an interrupt, which may have come before this.
@@ -264,9 +278,13 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
                 if must_end_waits(turned.loop):
                     end_waits(turned)
                 turned.turn_once(blocking=True)
+                stuck = False
             break
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             if not task.done():
+                if _cannot_go_on(error, stuck=stuck):
+                    raise
+                stuck = True
                 interrupt = error
                 task.cancel()
                 continue
@@ -275,6 +293,13 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
             break
     if interrupt is not None:
         raise interrupt
+
+
+def _cannot_go_on(error: BaseException, *, stuck: bool) -> bool:
+    """Return whether the loop has ended, or must, or fails whenever it is turned."""
+    if isinstance(error, (ContextError, asyncio.CancelledError)):
+        return True
+    return stuck and not isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 def _outcome(task: Task[Any], expired: _Expiry | None) -> Any:
