@@ -14,7 +14,7 @@ from homebound._aio.shapes import (
     cancelled_along,
     gathered,
     loop_kept_by,
-    sleeps_until,
+    sleeps,
     thread_frames,
     thread_that_runs,
     timers_of,
@@ -88,10 +88,10 @@ def test_a_sleep_ends_when_its_timer_says():
         sleeper = asyncio.create_task(asyncio.sleep(3600))
         await asyncio.sleep(0)
         future = waits_for(sleeper)
-        when = sleeps_until(loop, future)
-        assert when is not None
+        given, when = sleeps(loop)[id(future)]
+        assert given is future
         assert 3500 < when - loop.time() <= 3600
-        assert sleeps_until(loop, loop.create_future()) is None
+        assert id(loop.create_future()) not in sleeps(loop)
         assert loop_kept_by(future) is loop
         sleeper.cancel()
 

@@ -51,14 +51,17 @@ def timers_of(loop: Any) -> list[Any] | None:
     return None if timers is None else [each for each in timers.copy() if not each._cancelled]
 
 
-def sleeps_until(loop: Any, future: Any) -> float | None:
-    """Return the loop time at which a timer ends the asyncio.sleep that waits for `future`."""
+def sleeps(loop: Any) -> dict[int, tuple[object, float]]:
+    """Return when the timers of a loop end what each has been given first, by its id.
+
+    For the asyncio.sleep of a task that is the future that the task awaits.
+    """
+    found = {}
     for timer in timers_of(loop) or ():
-        args = timer._args
-        if args and args[0] is future:
-            when: float = timer.when()
-            return when
-    return None
+        args = timer._args  # None, once it is cancelled
+        if args:
+            found[id(args[0])] = (args[0], timer.when())
+    return found
 
 
 def touched_by(timer: Any) -> Iterator[object]:

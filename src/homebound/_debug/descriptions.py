@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._aio.shapes import gathered, sleeps_until
+from .._aio.shapes import gathered, sleeps
 from .._core.big_lock import thread_name
 from .._core.task import Task
 from .._sync.barrier import Barrier
@@ -17,16 +17,36 @@ from .._sync.rw_lock import RWLock
 from .._sync.semaphore import Semaphore
 from .._sync.waiters import Waiter
 from .._workers.jobs import Job
-from .private_state import awaited_by, is_ready, is_suspended, state_of, wait_of
+from .private_state import awaited_by, is_suspended, ready_entries, state_of, wait_of
 
 if TYPE_CHECKING:
     from asyncio import Future
 
+    from .._core.context import AioContext
     from .._sync.wait_queue import WaitQueue
 
 
-def describe_task(task: Task[Any]) -> str:
-    """Describe what a task does that is not done."""
+class Moment:
+    """The timers and the mailbox of a context, read once for the descriptions of all its tasks."""
+
+    def __init__(self, context: AioContext) -> None:
+        self.ready = ready_entries(context)
+        self._ids = {id(entry) for entry in self.ready}
+        self._loop = context.loop
+        self._sleeps = sleeps(context.loop)
+
+    def is_ready(self, task: Task[Any]) -> bool:
+        """Return whether the task stands in the mailbox."""
+        return id(task) in self._ids
+
+    def seconds_left(self, future: object) -> float | None:
+        """Return the seconds left of the asyncio.sleep that awaits a future; None for any other."""
+        found = self._sleeps.get(id(future))
+        return None if found is None else max(0.0, found[1] - self._loop.time())
+
+
+def describe_task(task: Task[Any], moment: Moment) -> str:
+    """Describe what a task does that is not done; `moment` is of its home."""
     awaited = awaited_by(task)
     waiter = wait_of(task)
     if isinstance(waiter, Waiter):
@@ -34,8 +54,8 @@ def describe_task(task: Task[Any]) -> str:
     if isinstance(waiter, Job):
         return _describe_job(waiter)
     if awaited is not None:
-        return _describe_awaited(awaited, task)
-    if is_ready(task):
+        return _describe_awaited(awaited, moment)
+    if moment.is_ready(task):
         return "ready"
     return "suspended" if is_suspended(task) else "running"
 
@@ -89,7 +109,7 @@ def _describe_job(job: Job) -> str:
     return f"waits for the job {fn}, {where}"
 
 
-def _describe_awaited(future: Any, task: Task[Any]) -> str:
+def _describe_awaited(future: Any, moment: Moment) -> str:
     if isinstance(future, Task):
         home = "no home" if future.home is None else f"at home in {future.home.name!r}"
         return f"waits for task {future.get_name()!r}, {home}"
@@ -97,19 +117,10 @@ def _describe_awaited(future: Any, task: Task[Any]) -> str:
     if children is not None:
         left = ", ".join(_name_child(child) for child in children if not child.done())
         return f"waits for a gather of {left}" if left else "waits for a gather that is complete"
-    left_s = _seconds_left(future, task)
+    left_s = moment.seconds_left(future)
     return f"waits for {future!r}" if left_s is None else f"sleeps for another {left_s:.3g} s"
 
 
 def _name_child(child: Future[Any]) -> str:
     get_name = getattr(child, "get_name", None)
     return repr(child) if get_name is None else f"task {get_name()!r}"
-
-
-def _seconds_left(future: Any, task: Task[Any]) -> float | None:
-    """Return the seconds left of a task's asyncio.sleep; None if it does not sleep."""
-    if task.home is None:
-        return None
-    loop = task.home.loop
-    when = sleeps_until(loop, future)
-    return None if when is None else max(0.0, when - loop.time())

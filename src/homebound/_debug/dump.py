@@ -19,13 +19,12 @@ from .._os.stacks import stack, task_stack
 from .._sync.waiters import foreign_waits, parked
 from .._threads.wait_while import waits
 from .deadlock import look_twice
-from .descriptions import describe_task, describe_wait
+from .descriptions import Moment, describe_task, describe_wait
 from .private_state import (
     big_lock_queue,
     home_thread,
     is_asleep,
     is_closed,
-    ready_entries,
     tasks_at,
 )
 
@@ -125,12 +124,13 @@ def _describe_context(
     state = "not running" if ident is None else "asleep" if is_asleep(context) else "running"
     home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
     is_main = " (main)" if main_context() is context else ""
-    ready = ready_entries(context)
+    moment = Moment(context)
+    ready = len(moment.ready)
     yield f"context {context.name!r}{is_main}, {home}, {state}, {ready} entries ready"
     for call in calls.get(ident, ()):  # type: ignore[arg-type]
         yield f"  its home waits in {call!r}"
     if ident is not None and state == "running":
         yield from stack(frames.get(ident))
     for task in tasks_at(context):
-        yield f"  task {task.get_name()!r}: {describe_task(task)}"
+        yield f"  task {task.get_name()!r}: {describe_task(task, moment)}"
         yield from task_stack(task)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._core.current import Seat
+    from .._core.mailbox import Entry
     from .._sync.waiters import Waiter
     from .._threads.io_thread import IOThread
     from .._workers.jobs import Job
@@ -97,9 +98,9 @@ def plain_tasks_at(context: AioContext) -> list[asyncio.Task[Any]]:
     return [task for task in found if not isinstance(task, Task)]
 
 
-def ready_entries(context: AioContext) -> int:
-    """Return the number of entries in a context's mailbox."""
-    return len(context._ready)
+def ready_entries(context: AioContext) -> tuple[Entry, ...]:
+    """Return the entries in a context's mailbox."""
+    return snapshot(context._ready)
 
 
 # Tasks.
@@ -130,12 +131,6 @@ def is_to_be_cancelled(task: Task[Any]) -> bool:
 def is_cleaning_up(task: Task[Any]) -> bool:
     """Return True if a CancelledError was raised in the task, and it goes on."""
     return bool(task._num_cancels_requested) and not task._must_cancel
-
-
-def is_ready(task: Task[Any]) -> bool:
-    """Return True if the task stands in its home's mailbox."""
-    home = task.home
-    return home is not None and task in snapshot(home._ready)
 
 
 def is_suspended(task: Task[Any]) -> bool:

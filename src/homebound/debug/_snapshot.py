@@ -15,7 +15,7 @@ from .._core.big_lock import thread_name
 from .._core.context import every_context
 from .._core.current import main_context
 from .._debug.deadlock import look_twice
-from .._debug.descriptions import describe_task, describe_wait
+from .._debug.descriptions import Moment, describe_task, describe_wait
 from .._debug.private_state import (
     big_lock_queue,
     home_thread,
@@ -84,8 +84,9 @@ def _home(context: AioContext) -> dict[str, Any]:
 
 
 def _tasks(context: AioContext) -> Iterator[dict[str, Any]]:
+    moment = Moment(context)
     for task in tasks_at(context):
-        yield _task(task, context, "homebound", _brief(describe_task(task)))
+        yield _task(task, context, "homebound", _brief(describe_task(task, moment)))
     for plain in plain_tasks_at(context):
         awaited = waits_for(plain)
         does = "ready or running" if awaited is None else f"waits for {_kind(awaited)}"
