@@ -55,6 +55,31 @@ def test_start_returns_what_was_started():
         pool.stop()
 
 
+def test_a_pool_is_started_once():
+    pool = IOThreadPool(2)
+    with pool, pytest.raises(ContextError, match="was started before; make another one"):
+        pool.start()
+    with pytest.raises(ContextError, match="was started before"):
+        pool.start()
+
+
+def test_a_start_that_fails_says_why_and_can_be_repeated():
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loop = homebound.new_event_loop()
+        if len(made) == 1:
+            loop.close()  # the second thread's
+        made.append(loop)
+        return loop
+
+    pool = IOThreadPool(2, loop_factory=factory)
+    with pytest.raises(homebound.ContextClosed, match=r"loop_factory gave .*closed"):
+        pool.start()
+    with pool:
+        assert len({block_on(pool.spawn(where())) for _ in range(2)}) == 2
+
+
 def test_spawn_each_has_one_at_each_home(pool: IOThreadPool):
     async def add(number: int, *, to: int) -> tuple[str, int]:
         return await where(), number + to
@@ -126,9 +151,9 @@ def test_map_has_one_timeout_for_all(pool: IOThreadPool):
 def test_map_that_is_given_up_cancels_the_rest(pool: IOThreadPool):
     results = pool.map(asyncio.sleep, [0, 3600])
     next(results)
+    (sleeper,) = asyncio.all_tasks(pool.threads[1].context.loop)
     results.close()  # type: ignore[attr-defined]
-    for io in pool:
-        io.stop()  # at once: nothing sleeps there any more
+    until(sleeper.cancelled)
 
 
 def test_a_pool_of_threads_not_started_says_so():

@@ -171,6 +171,7 @@ def test_two_vcpus_that_pause_each_other_do_not_hang():
         while len(rounds) < 2:
             for cpu in cpus:
                 cpu.resume()  # both may have been paused by the other
+    assert sorted(rounds) == [0, 1]
 
 
 def test_an_exception_stops_it_is_reported_and_raised_again(reported: list[Any]):

@@ -1,8 +1,10 @@
 """The parts of tasks and contexts that `block_on` and `wait_while` need, to wait in a call.
 
 A task in whose step such a call runs awaits what the call waits for: its `_fut_waiter` is the inner
-task, and cancelling the outer one cancels the inner. Only this module writes that. They are
-functions and not methods, as Task and AioContext are public classes.
+task, and cancelling the outer one cancels the inner. (Otherwise `_fut_waiter` is the future that
+the task's last step yielded, which task.py writes; a task of ours that was yielded has the outer
+one among its listeners.) They are functions and not methods, as Task and AioContext are public
+classes.
 """
 
 from __future__ import annotations

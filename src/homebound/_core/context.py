@@ -182,7 +182,7 @@ class AioContext(Chain):
         raise NotImplementedError
 
     def is_home(self) -> bool:
-        """Return True if tasks of this context may run in the calling thread.
+        """Return True if this context is current in the calling thread.
 
         The same as `current_context() is self`.
 

@@ -99,8 +99,9 @@ class _Main:
 class _Hooks:
     """Functions of higher layers that know the big lock and foreign loops; those set them."""
 
-    # Returns the current context, given the one that the thread's fields name: None, or that of a
-    # foreign loop. Set where those are known (foreign_loops.py), before there is one.
+    # Corrects `here.context` where the thread's fields cannot tell, as they name a foreign loop's
+    # context or none: takes that, and returns the context that is current. Set in foreign_loops.py,
+    # before there is such a loop.
     resident: Callable[[AioContext | None], AioContext | None]
     # Returns whether a foreign loop has stopped. Set there, too.
     stopped: Callable[[AioContext], bool]

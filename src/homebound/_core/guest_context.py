@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, task_here
-from .._errors import ContextClosed, ContextError
+from .._errors import ContextError
 from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext
@@ -40,7 +40,8 @@ class GuestContext(AioContext):
     """The context of a loop that is not homebound's."""
 
     _is_guest = True
-    # An I/O thread is the home from the loop's first run to its end. Written by that thread, once.
+    # Whether an I/O thread is its home, from the loop's first run to its end: then the home does
+    # not change with the thread that runs a batch. Written by that thread, once.
     let = False
 
     def __init__(
@@ -51,12 +52,9 @@ class GuestContext(AioContext):
 
     @classmethod
     def attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
-        """Attach, in the thread that is about to run the loop. Called from: home thread."""
+        """Attach an open loop, in the thread that is about to run it. Called from: home thread."""
         context = context_of(loop, partial(cls, name=name))
-        if context is None:
-            message = f"IOThread {name!r}: loop_factory gave {loop!r}, which is closed"
-            raise ContextClosed(message)
-        assert isinstance(context, GuestContext)
+        assert isinstance(context, GuestContext)  # the loop is open
         context.let = True
         context._move_in()
         _serve_executors(loop, context)

@@ -86,7 +86,7 @@ class Mailbox:
         # AWAKE, or the bell of the present sleep, or CLOSED. Written by the home, and by its
         # stand-in under the big lock. Falsy means: a producer has nothing to do.
         self._bell: Any = [None]
-        self._closed = False  # set once, by the home's thread
+        self._closed = False  # set once, by the thread that closes it, of which there is one
 
     def _post(self, entry: Entry) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
@@ -150,7 +150,7 @@ class Mailbox:
             self._ring(None)
 
     def _shut(self) -> None:
-        """Refuse every post from now on, and call `_unrun` of the entries left. Home, once."""
+        """Refuse every post from now on, and call `_unrun` of entries left. The closer, once."""
         self._closed = True
         self._bell = CLOSED  # forever: a producer finds it after its append
         self._ready.rotate(0)

@@ -6,9 +6,10 @@ tests/model/standin.pml searches every interleaving of it. (A context that is no
 no stand-ins: there the object only says that the home waits.)
 
 Two threads never run tasks of the main context at once, because each of them holds the big lock
-while it does. The home releases the lock in `lend` alone, and sets `lent` before that, on the way
-to its sleep. `awake` clears it, once the home holds the lock again. In between the home runs no
-task, not even in a signal handler or a finaliser: `may_run_here` is False. A second exception may
+while it does. On the way to a wait the home sets `lent`, and only then releases the lock (`lend`,
+`home_sleeps`, `nested_ends`). `awake` clears it, once the home holds the lock again. In between the
+home runs no task, not even in a signal handler or a finaliser: `may_run_here` is False. A second
+exception may
 keep `come_back` from reacquiring the lock. Then `lent` stays set, and the next call that would run
 something at home calls `come_back` again first. (A main thread that calls `big_lock.release()`
 itself gives this up until it has the lock again. `may_run_here` looks for that; a wake at home and
@@ -33,8 +34,10 @@ as another stand-in may take the notification before the home wakes. The home co
 there was a stand-in, the events that the home saw in its sleep may have been served, and it looks
 once more.
 
-Every field but `lent` is written under the big lock: by the home before it lends and after it has
-come back, by a stand-in while it holds the lock. `lent` is for the home's thread alone.
+In the main context every field but `lent` is written under the big lock: by the home before it
+lends and after it has come back, by a stand-in while it holds the lock. In another context only its
+home writes. `lent` is for the home's thread alone. (A loop that the collector takes has neither:
+`lose` in resting.py writes `turns` then.)
 """
 
 from __future__ import annotations

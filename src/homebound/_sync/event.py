@@ -52,7 +52,7 @@ class Event(WaitQueue):
         if self._waiters:
             self._surely(self._set, [])
             return
-        with self._guard:
+        with self._guard:  # the usual case: one store, which is made or not, so no `_surely`
             if not self._waiters:  # no waiter to serve: one store does it
                 self._value = True
                 return

@@ -35,7 +35,7 @@ def _forget() -> None:
 at_fork(AtFork.PARKED, _forget)
 
 
-def leave(waiters: deque[Waiter], act: Callable[..., object], args: tuple[Any, ...]) -> None:
+def owe(waiters: deque[Waiter], act: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Have `act(*args)` called once this thread has gone on. Called from: any thread."""
     try:
         start_new_thread(act, args)

@@ -4,8 +4,8 @@ A FIFO of waiters, and a *guard*: a C lock held for a few lines, never while a w
 Waiters join, are granted and leave under the guard, so all of that is sequential:
 
     join     under the guard: append; at the head, take: it may be granted at once
-    serve    under the guard: while there is a head and it can take: remove it, granted = True;
-             each is woken after the guard was released
+    serve    under the guard: while there is a head: take for it, which sets `granted` if there is
+             something for it; then remove it. Each is woken after the guard was released
     leave    under the guard: if not granted, remove it; else what it was granted is given back
              (a cancelled task, a thread's timeout, a task whose home has ended)
 
@@ -68,7 +68,7 @@ from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
-from .owed import leave, owed, pay, pay_and
+from .owed import owe, owed, pay, pay_and
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class WaitQueue:
 
     def _later(self, act: Callable[..., object], *args: Any) -> None:
         """Act once this thread, which holds the guard further up its stack, has released it."""
-        leave(self._waiters, act, args)
+        owe(self._waiters, act, args)
 
     def _surely(self, act: Callable[..., object], *args: Any) -> None:
         """Act; after an exception act again, then raise it. `act` continues what it has begun."""

@@ -44,14 +44,14 @@ def drop_ended_waits() -> None:
 
 
 class Waiter:
-    """A task or thread in a queue. The first three fields are written under the queue's guard."""
+    """A task or thread in a queue. `left` apart, its fields are written under the queue's guard."""
 
     __slots__ = ("error", "granted", "left", "queue", "value", "want")
 
     def __init__(self, queue: WaitQueue, want: Any) -> None:
         self.granted = False  # it has what it waits for; never reset
         self.left = False  # it will never run again, or has given up; set once
-        self.error: BaseException | None = None  # raised in the wait, in place of a grant
+        self.error: BaseException | None = None  # raised by the wait once it is granted
         self.value: Any = None  # what it was granted, if that is an object
         self.queue = queue
         self.want = want  # what it waits for, if the queue has a choice

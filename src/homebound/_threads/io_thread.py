@@ -17,7 +17,7 @@ from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
 from .._core.wind_down import end_once, wind_down
-from .._errors import ContextError, WouldDeadlock
+from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
 from .._os.parking import my_parker
@@ -384,6 +384,9 @@ class IOThread:
         loop = self._loop_factory()
         if not isinstance(loop, asyncio.AbstractEventLoop):
             check_loop(f"IOThread {self.name!r}: loop_factory must return", loop)
+        if loop.is_closed():
+            message = f"IOThread {self.name!r}: loop_factory gave {loop!r}, which is closed"
+            raise ContextClosed(message)
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)

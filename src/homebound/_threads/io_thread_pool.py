@@ -79,14 +79,14 @@ class IOThreadPool:
 
         Called from: any thread.
         """
+        if any(thread._started for thread in self.threads):
+            message = f"{self!r} was started before; make another one"
+            raise ContextError(message)
         try:
             with ExitStack() as stack:
                 for thread in self.threads:
                     stack.enter_context(thread)
                 stack.pop_all()
-        except ContextError:
-            message = f"{self!r} was started before; make another one"
-            raise ContextError(message) from None
         except BaseException:
             self.threads = self._make()
             raise

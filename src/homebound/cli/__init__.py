@@ -1,4 +1,4 @@
-"""The command line: `homebound serve`. It needs the `cli` extra (click and rich)."""
+"""The command line: _group.py lists the commands. It needs the `cli` extra (click and rich)."""
 
 from __future__ import annotations
 

@@ -141,6 +141,11 @@ def test_a_damaged_stream_is_noticed_or_still_right(
 ):
     """No byte outside the targets is touched, and nothing but the one error is raised."""
     requests, stream, _ = case
+    arounds = []
+    for request in requests:
+        around = bytearray(b"|" * (request.length + 16))
+        request.target = memoryview(around)[8:-8]
+        arounds.append(around)
     at %= len(stream)
     damaged = stream[:at] + bytes([value]) + stream[at + 1 :]
     reader = ReplyReader({}, structured=True, buffer_size=5000)
@@ -149,6 +154,8 @@ def test_a_damaged_stream_is_noticed_or_still_right(
         feed(reader, damaged, sizes)
     except RemoteProtocolError:
         pass
+    for around in arounds:
+        assert around[:8] == around[-8:] == b"|" * 8
 
 
 @given(st.binary(max_size=300), st.sampled_from([0, 1]), st.lists(st.integers(1, 60)))

@@ -169,7 +169,8 @@ def _meta_context(asked: Asked) -> Answer:
     return Answer(data, name=name, contexts=found if sets else None)
 
 
-# The options that this server knows.
+# The options that this server answers without a change of transport: all but STARTTLS, which
+# handshake.py answers.
 _ANSWERS: dict[Option, Callable[[Asked], Answer]] = {
     Option.EXPORT_NAME: _export_name,
     Option.ABORT: _abort,
