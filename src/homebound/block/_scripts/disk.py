@@ -30,7 +30,7 @@ logger = logging.getLogger("homebound.block")
 
 
 class _Own(Scripted):
-    """What the disks of both kinds of functions have in common."""
+    """The common part of the disks of both kinds of functions."""
 
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         self.functions = functions

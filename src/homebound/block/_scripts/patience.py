@@ -1,4 +1,4 @@
-"""How long the calls of a script take, and so how many workers should share them.
+"""The mean time of a script's calls, and the number of workers that should share them.
 
 Short calls are best made one after the other in one worker: each hand-over costs more than they do,
 and the GIL lets only one run. Calls that wait, for a server or a device, overlap.

@@ -45,7 +45,7 @@ logger = logging.getLogger("homebound.block")
 
 
 class Handle:
-    """What a plugin's `open` returned for a session, and the calls for it. Any thread; blocks."""
+    """A plugin's handle of a session, and the calls for it. Any thread; blocks."""
 
     def __init__(self, plugin: Plugin, session: Session) -> None:
         self.plugin = plugin
