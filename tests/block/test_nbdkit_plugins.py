@@ -3,104 +3,20 @@
 from __future__ import annotations
 
 import errno
-import logging
 import sys
 import threading
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import homebound
-from homebound.block import DiskReadOnly, Extent, ScriptError, open_disk
+from homebound.block import DiskReadOnly, Extent, open_disk
 from homebound.block._scripts.nbdkit_module import Session
-from homebound.block._scripts.open import open_script
-from homebound.block._scripts.plugin import Plugin
 from homebound.block._scripts.plugin_disk import PluginDisk
 from homebound.testing import check_disk
 
+from .nbdkit_plugins import FULL, OLD, RAM, connected, started
 from .scripts import do
-
-RAM = """
-    import nbdkit
-
-    API_VERSION = 2
-    data = bytearray(100_001)
-    calls = []
-
-    def open(readonly):
-        return {"readonly": readonly}
-
-    def get_size(h):
-        return len(data)
-
-    def pread(h, buf, offset, flags):
-        assert flags == 0
-        buf[:] = data[offset:offset + len(buf)]
-
-    def pwrite(h, buf, offset, flags):
-        calls.append(("pwrite", len(buf), flags))
-        data[offset:offset + len(buf)] = buf
-"""
-OLD = """
-    data = bytearray(100_001)
-    calls = []
-
-    def open(readonly):
-        return 1
-
-    def get_size(h):
-        return len(data)
-
-    def pread(h, count, offset):
-        return data[offset:offset + count] + b"more than was asked for"
-
-    def pwrite(h, buf, offset):
-        data[offset:offset + len(buf)] = buf
-
-    def flush(h):
-        calls.append("flush")
-
-    def trim(h, count, offset):
-        calls.append(("trim", count, offset))
-
-    def zero(h, count, offset, may_trim):
-        calls.append(("zero", count, offset, may_trim))
-        data[offset:offset + count] = bytes(count)
-"""
-FULL = (
-    RAM
-    + """
-    def flush(h, flags):
-        calls.append(("flush", flags))
-
-    def trim(h, count, offset, flags):
-        calls.append(("trim", count, offset, flags))
-
-    def zero(h, count, offset, flags):
-        calls.append(("zero", count, offset, flags))
-        data[offset:offset + count] = bytes(count)
-
-    def cache(h, count, offset, flags):
-        calls.append(("cache", count, offset, flags))
-
-    def close(h):
-        calls.append("close")
-"""
-)
-
-
-def started(path: str, *parameters: tuple[str, str], read_only: bool = False) -> Plugin:
-    plugin = open_script(path, parameters, read_only=read_only)
-    assert isinstance(plugin, Plugin)
-    return plugin
-
-
-def connected(path: str, session: Session | None = None, **options: Any) -> tuple[PluginDisk, Any]:
-    """Return the disk of a connection, and the calls that the plugin has recorded."""
-    plugin = started(path, **options)
-    return PluginDisk(plugin, session or Session()), getattr(plugin.module, "calls", None)
 
 
 @pytest.mark.parametrize("text", [RAM, OLD, FULL], ids=["2", "1", "full"])
@@ -282,14 +198,6 @@ def test_extents(script: Any):
     assert calls == [(300, 50, 0), (150, 200, 0)]
 
 
-@pytest.mark.parametrize("told", ["[]", "None", "[(0, 10)]", "[(500, 10, 0)]", "[(0, 'x', 0)]"])
-def test_extents_that_tell_nothing(script: Any, told: str):
-    path = script(RAM + f"\n    def extents(h, count, offset, flags): return {told}\n")
-    disk, _ = connected(path)
-    with disk, pytest.raises(ScriptError, match=r"disk\.py, line \d+: extents\(\) returned"):
-        do(disk.block_status, 0, 100)
-
-
 @pytest.mark.parametrize(
     ("cache", "calls"),
     [("CACHE_NONE", []), ("CACHE_EMULATE", ["pread"]), ("CACHE_NATIVE", [("cache", 5, 1, 0)])],
@@ -306,117 +214,6 @@ def test_cache(script: Any, cache: str, calls: list[Any]):
     with disk:
         do(disk.cache, 1, 5)
         assert made == calls
-
-
-class TestModule:
-    def test_in_a_connection(self, script: Any):
-        gone: list[bool] = []
-        client = SimpleNamespace(
-            address=("192.0.2.7", 1234),
-            process=11,
-            user=12,
-            group=13,
-            tls=True,
-            tls_subject="CN=x",
-            disconnect=lambda *, force: gone.append(force),
-        )
-        stopped: list[int] = []
-        session = Session("the name", client, lambda: stopped.append(1))
-        path = script(
-            RAM
-            + """
-    def open(readonly):
-        nbdkit.debug("opened")
-        nbdkit.nanosleep(0, 1)
-        return (
-            nbdkit.export_name(), nbdkit.peer_name(), nbdkit.peer_pid(), nbdkit.peer_uid(),
-            nbdkit.peer_gid(), nbdkit.is_tls(), nbdkit.peer_tls_dn(), nbdkit.stdio_safe(),
-        )
-    def flush(h, flags):
-        nbdkit.disconnect(True)
-        nbdkit.disconnect(False)
-        nbdkit.shutdown()
-    """
-        )
-        disk, _ = connected(path, session)
-        with disk:
-            assert disk._handle.handle == (
-                *("the name", ("192.0.2.7", 1234), 11, 12, 13),
-                *(True, "CN=x", False),
-            )
-            do(disk.flush)
-        assert (gone, stopped) == ([True, False], [1])
-
-    def test_outside_of_one(self, script: Any):
-        started(script(RAM))
-        nbdkit: Any = sys.modules["nbdkit"]
-        for function in ("export_name", "peer_name", "is_tls", "peer_pid"):
-            with pytest.raises(RuntimeError, match=rf"nbdkit\.{function} failed"):
-                getattr(nbdkit, function)()
-        with pytest.raises(RuntimeError, match="no server to stop"):
-            nbdkit.shutdown()
-        with pytest.raises(TypeError):
-            nbdkit.set_error("EIO")
-
-    def test_parse_size(self, script: Any):
-        started(script(RAM))
-        parse: Any = sys.modules["nbdkit"].parse_size
-        assert [parse(text) for text in ("511", "7k", "17M", "1G", "3s", "2b")] == [
-            *(511, 7 << 10, 17 << 20, 1 << 30, 1536, 2)
-        ]
-        for text in ("foo", "", "-1", "1.5M"):
-            with pytest.raises(ValueError, match="parse"):
-                parse(text)
-        with pytest.raises(TypeError):
-            parse(17)
-
-    def test_set_error(self, script: Any):
-        """It says what the exception stands for, and holds for one call."""
-        path = script(
-            RAM
-            + """
-    import errno
-    def pread(h, buf, offset, flags):
-        if offset == 0:
-            nbdkit.set_error(errno.ENOSPC)
-        raise RuntimeError("no")
-    """
-        )
-        disk, _ = connected(path)
-        with disk:
-            for offset, number in ((0, errno.ENOSPC), (1, errno.EIO)):
-                with pytest.raises(ScriptError, match=r"line \d+, in pread: RuntimeErr") as caught:
-                    do(disk.read, offset, 1)
-                assert caught.value.errno == number
-
-
-class TestExports:
-    def test_without_functions_for_them(self, script: Any):
-        plugin = started(script(RAM))
-        assert plugin.exports(Session()) == [("", "")]
-
-    def test_with(self, script: Any):
-        plugin = started(
-            script(
-                RAM
-                + """
-    def list_exports(readonly, is_tls):
-        calls.append((readonly, is_tls))
-        return [("a", "the first"), "b"]
-    def default_export(readonly, is_tls): return "b"
-    """
-            )
-        )
-        session = Session("", SimpleNamespace(tls=True))
-        assert plugin.exports(session) == [("a", "the first"), ("b", "")]
-        assert plugin.default_export(session) == "b"
-        assert plugin.module.calls == [(False, True)]
-
-    @pytest.mark.parametrize("listed", ["None", "[1]", "[('a', 'b', 'c')]", "[('a', 1)]"])
-    def test_wrong_ones(self, script: Any, listed: str):
-        plugin = started(script(f"{RAM}\n    def list_exports(r, t): return {listed}\n"))
-        with pytest.raises(ScriptError, match=r"disk\.py, line \d+: list_exports\(\) returned"):
-            plugin.exports(Session())
 
 
 @pytest.mark.parametrize(
@@ -461,61 +258,6 @@ def test_thread_models(script: Any, model: str | None, most: int):
     for disk in disks:
         disk.close()
     assert max(plugin.module.peak) == most
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("def config(k, v): raise RuntimeError('unknown ' + k)", "in config: RuntimeError: unknow"),
-        ("def config_complete(): raise ValueError('no file')", "in config_complete: ValueError"),
-        ("def thread_model(): return 7", ": thread_model() returned 7; it must be one of nbdkit"),
-        ("def get_ready(): raise SystemExit", "in get_ready: SystemExit"),
-        ("API_VERSION = 3", ": API_VERSION is 3; 1 and 2 are known"),
-        ("del pread", ": an nbdkit plugin must define open, get_size, pread; pread is missing"),
-        ("x = y", "NameError: name 'y' is not defined"),
-    ],
-)
-def test_what_does_not_start(script: Any, text: str, says: str):
-    with pytest.raises(ScriptError) as caught:
-        started(script(f"{RAM}\n    {text}\n"), ("k", "v"))
-    assert says in str(caught.value) or "defines no config" in str(caught.value)
-    assert str(caught.value).startswith(str(Path(caught.value.strerror or "").parent)[:4])
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("def open(readonly): raise PermissionError('not you')", "in open: PermissionError: not"),
-        ("def preconnect(readonly): raise OSError('full')", "in preconnect: OSError: full"),
-        ("def get_size(h): return None", "get_size() returned None; it must return a number of"),
-        ("def get_size(h): return -1", "get_size() returned -1"),
-        ("def block_size(h): return (3, 4, 5)", "block_size() returned (3, 4, 5); NBD wants"),
-        ("def block_size(h): return 4096", "block_size() returned 4096"),
-        ("def can_fua(h): return 9", "can_fua() returned 9; it must be one of nbdkit's constants"),
-    ],
-)
-def test_what_does_not_open(script: Any, text: str, says: str):
-    """The handle is closed if there was one."""
-    path = script(FULL + f"\n    {text}\n")
-    plugin = started(path)
-    with pytest.raises(ScriptError, match=r"disk\.py, line \d+") as caught:
-        PluginDisk(plugin, Session())
-    assert says in str(caught.value)
-    assert plugin.module.calls == ([] if "open" in text or "preconnect" in text else ["close"])
-
-
-@pytest.mark.parametrize("returned", ["None", "b'ab'", "'abcd'", "7"])
-def test_version_1_returns_too_little(script: Any, returned: str):
-    disk, _ = connected(script(f"{OLD}\n    def pread(h, count, offset): return {returned}\n"))
-    with disk, pytest.raises(ScriptError, match=r"line \d+: pread\(4, 0\) returned .* are due"):
-        do(disk.read, 0, 4)
-
-
-def test_a_close_that_fails_is_logged(script: Any, caplog: pytest.LogCaptureFixture):
-    disk, _ = connected(script(f"{RAM}\n    def close(h): h.x\n"))
-    with caplog.at_level(logging.WARNING), disk:
-        pass
-    assert "in close: AttributeError" in caplog.text
 
 
 def test_a_close_waits_for_the_calls_under_way(script: Any):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMEOUT = 50
+MIB = 1 << 20
+SIZE = 8 * MIB  # of the image `holed`
 SERVE = [sys.executable, "-m", "homebound", "serve"]
 
 
@@ -40,6 +43,17 @@ def certificates(
     tmp_path_factory: pytest.TempPathFactory, make_certificates: Callable[..., Path]
 ) -> Path:
     return make_certificates(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def holed(tmp_path: Path) -> Path:
+    """An image of `SIZE` bytes with holes before and after its data."""
+    path = tmp_path / "holed.img"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        file.seek(MIB)
+        file.write(random.Random(1).randbytes(3 * MIB))
+    return path
 
 
 class Served:

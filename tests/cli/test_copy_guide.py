@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from homebound.cli._bench_command import bench
-from homebound.cli._commands import serve
 from homebound.cli._copy_command import copy
 from homebound.cli._info_command import info
+from homebound.cli._serve_command import serve
 
 from .programs import TIMEOUT
 

@@ -14,7 +14,7 @@ from homebound.block._scripts.nbdkit_module import Session
 from homebound.block._scripts.open import open_script
 from homebound.block._scripts.plugin import Plugin
 from homebound.block._scripts.plugin_disk import PluginDisk
-from homebound.cli._commands import serve
+from homebound.cli._serve_command import serve
 from homebound.testing import check_disk
 
 if TYPE_CHECKING:

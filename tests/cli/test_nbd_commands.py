@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,15 +14,13 @@ import pytest
 
 from homebound.testing import until
 
-from .conftest import Served
+from .conftest import MIB, SIZE, Served
 from .programs import TIMEOUT, fail, homebound, inside, need, running, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Serve = Callable[..., Served]
-MIB = 1 << 20
-SIZE = 8 * MIB
 STUCK = """
 import pathlib, threading
 def size():
@@ -35,16 +32,6 @@ def write(offset, new):
     threading.Event().wait()
 """
 pytestmark = pytest.mark.peers
-
-
-@pytest.fixture
-def holed(tmp_path: Path) -> Path:
-    path = tmp_path / "holed.img"
-    with path.open("wb") as file:
-        file.truncate(SIZE)
-        file.seek(MIB)
-        file.write(random.Random(1).randbytes(3 * MIB))
-    return path
 
 
 def storage(path: Path) -> int:

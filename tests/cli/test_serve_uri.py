@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shlex
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .conftest import Served
+from .conftest import MIB, SIZE, Served
 from .programs import TIMEOUT, need, running
 
 if TYPE_CHECKING:
@@ -23,21 +22,9 @@ if TYPE_CHECKING:
 
 Serve = Callable[..., Served]
 Refused = Callable[..., str]
-MIB = 1 << 20
-SIZE = 8 * MIB
 pytestmark = pytest.mark.peers
 
 FLAGS = ("read_only", "can_flush", "can_fua", "can_trim", "can_fast_zero", "rotational")
-
-
-@pytest.fixture
-def holed(tmp_path: Path) -> Path:
-    path = tmp_path / "holed.img"
-    with path.open("wb") as file:
-        file.truncate(SIZE)
-        file.seek(MIB)
-        file.write(random.Random(1).randbytes(3 * MIB))
-    return path
 
 
 @contextmanager

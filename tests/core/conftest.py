@@ -50,6 +50,14 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return homebound.run if request.param == "homebound" else asyncio.run
 
 
+@pytest.fixture
+def loop() -> Iterator[Any]:
+    """A loop of asyncio's."""
+    loop = asyncio.SelectorEventLoop()
+    yield loop
+    loop.close()
+
+
 class Gate:
     """A job for any executor, in this process or another, which ends when the test says so.
 

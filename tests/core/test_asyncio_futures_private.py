@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 KINDS = [asyncio.Future, pytest.param(SharedFuture, id="SharedFuture")]
 
 
-@pytest.fixture
-def loop() -> Iterator[Any]:
-    """A loop of asyncio's."""
-    loop = asyncio.SelectorEventLoop()
-    yield loop
-    loop.close()
-
-
 def test_asyncio_s_future_is_written_in_c():
     assert CFuture is asyncio.Future
 

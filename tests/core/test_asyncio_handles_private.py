@@ -5,31 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from asyncio import events
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import homebound
 from homebound._aio.handles import ErrandHandle, ErrandTimer, FastHandle, ThreadSafeHandle
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .asyncio_loops import iterate
 
 variable = contextvars.ContextVar("variable", default="outside")
-
-
-@pytest.fixture
-def loop() -> Iterator[Any]:
-    """A loop of asyncio's."""
-    loop = asyncio.SelectorEventLoop()
-    yield loop
-    loop.close()
-
-
-def iterate(loop: Any) -> None:
-    """Run one iteration, without waiting in it."""
-    loop.stop()
-    loop.run_forever()
 
 
 def test_ours_sets_every_field_of_a_handle():

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import IOThread, run_in, to_worker
+from homebound import IOThread, run_in
+
+from .executors import pool_outlives_a_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,18 +247,5 @@ def test_an_interpreter_at_work_cannot_be_closed(held_job: Callable[[], Any]):
 
 
 def test_a_home_that_ends_while_an_interpreter_works(held_job: Callable[[], Any]):
-    first = held_job()
     with Pool(1) as pool:
-
-        async def main() -> None:
-            io = IOThread("brief")
-            io.start()
-            task = io.spawn(run_in(pool, *first.job))
-            await first.begun()
-            await to_worker(io.stop)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            first.end()  # its completion finds no task
-            assert await run_in(pool, sum, [1, 2]) == 3
-
-        homebound.run(main())
+        pool_outlives_a_home(pool, held_job())

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound import IOThread, run_in, to_worker
+from homebound import IOThread, run_in
+
+from .executors import pool_outlives_a_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,21 +115,8 @@ def test_a_job_that_kills_its_process(run: Callable[..., Any]):
 
 
 def test_a_home_that_ends_while_a_process_works(held_job: Gates):
-    first = held_job()
     with processes(1) as pool:
-
-        async def main() -> None:
-            io = IOThread("brief")
-            io.start()
-            task = io.spawn(run_in(pool, *first.job))
-            await first.begun()
-            await to_worker(io.stop)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            first.end()  # its completion finds no task
-            assert await run_in(pool, sum, [1, 2]) == 3
-
-        homebound.run(main())
+        pool_outlives_a_home(pool, held_job())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

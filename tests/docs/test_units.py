@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from homebound.cli._commands import serve
+from homebound.cli._serve_command import serve
 
 PAGE = Path(__file__).parents[2] / "docs" / "serve.md"
 UNITS = dict(

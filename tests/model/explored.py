@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from homebound._sync import barrier, queue_ends, queues, rw_lock, semaphore, wait_queue
 
 from . import explorer
@@ -46,3 +48,16 @@ def explore(scenario: Callable[[Any], Any]) -> int:
 
 def keeps_what_it_was_given(_self: Any, _waiter: Any) -> None:
     pass
+
+
+def holds(scenario: Callable[[Any], Any]) -> None:
+    """Check a scenario in every short interleaving."""
+    runs = explore(scenario)
+    print(f"{runs} runs")  # noqa: T201  (a figure for the report)
+    assert runs > 20
+
+
+def fails(scenario: Callable[[Any], Any]) -> None:
+    """Check that one of the interleavings shows the bug that the test has planted."""
+    with pytest.raises((AssertionError, RuntimeError, ValueError)):
+        explore(scenario)

@@ -25,7 +25,7 @@ class BlockingDisk(Disk):
 
     @property
     def slices(self) -> int:
-        """How many workers share the requests that a server receives together from a client.
+        """The number of workers that share the requests a client has sent together.
 
         Called from: any thread.
         """

@@ -91,7 +91,7 @@ class Disk(ABC):
 
     @property
     def interruptions(self) -> int:
-        """How often what was written, and not flushed yet, may have been lost; 0 for most disks.
+        """The number of times that unflushed writes may have been lost; 0 for most disks.
 
         One on a server has it rise as it loses a connection: the server may have been restarted,
         and a flush says nothing of what it was sent before. If the number is the same before the

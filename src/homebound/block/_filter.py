@@ -44,7 +44,7 @@ class Filter(Disk):
 
     @property
     def interruptions(self) -> int:
-        """Those of the disk below.
+        """The interruptions of the disk below.
 
         Called from: any thread.
         """

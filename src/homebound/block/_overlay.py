@@ -133,7 +133,7 @@ class OverlayDisk(Disk):
 
     @property
     def info(self) -> OverlayInfo:
-        """How much data is its own, and what it stands on.
+        """The amount of its own data, and the disk below it.
 
         Called from: any thread.
         """

@@ -91,12 +91,12 @@ class BlockStates:
             }
 
     def stored(self, pages: Iterable[int]) -> None:
-        """They are on stable storage."""
+        """Count them as stored: they are on stable storage."""
         with self._guard:
             self._on_their_way.difference_update(pages)
 
     def put_back(self, pages: Iterable[int]) -> None:
-        """They are not."""
+        """Count them as dirty again: they are not on stable storage."""
         with self._guard:
             self._dirty.update(pages)
             self._on_their_way.difference_update(pages)

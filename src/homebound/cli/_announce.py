@@ -25,7 +25,7 @@ class Announced(Protocol):
 
     @property
     def label(self) -> str:
-        """What it is, in messages."""
+        """The name of the export, in messages."""
 
     @property
     def size(self) -> int | None:
@@ -33,11 +33,11 @@ class Announced(Protocol):
 
     @property
     def details(self) -> str:
-        """What there is to say after the label."""
+        """The words that follow the label."""
 
     @property
     def by_name(self) -> bool:
-        """Whether there are more of it, under names that follow the URI."""
+        """True if clients find more exports, under names that they append to the URI."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class NamedDisk:
 
     @property
     def details(self) -> str:
-        """Its size, and whether it is read-only."""
+        """The size, and the words ", read-only" if it is."""
         access = ", read-only" if self.disk.read_only else ""
         return f", {show_size(self.size)}{access}"
 

@@ -1,4 +1,4 @@
-"""How far the program has come, which decides what an error of a stream means."""
+"""The program's progress, which decides what an error of a stream means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a disk contains, as file(1) describes it."""
+"""The content of a disk, as file(1) describes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a copy reports: a progress bar on a terminal, lines of JSON, a summary at the end."""
+"""The reports of a copy: a progress bar on a terminal, lines of JSON, a summary at the end."""
 
 from __future__ import annotations
 

@@ -67,13 +67,13 @@ class Choice:
 
     @property
     def has_overlay(self) -> bool:
-        """Whether what is named is only read, and writes go elsewhere."""
+        """True if the images are only read, and writes go to an overlay."""
         return self.overlay is not None or self.overlay_per_client
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What is served, for NBDServer and for people."""
+    """The exports that are served, for NBDServer and for the announcement."""
 
     exports: Mapping[str, Disk] | Exports
     shown: Sequence[Announced]

@@ -1,4 +1,4 @@
-"""What is known of a disk or an NBD export, under nbdinfo's names."""
+"""The properties of a disk or an NBD export, under nbdinfo's names."""
 
 from __future__ import annotations
 

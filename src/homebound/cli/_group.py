@@ -19,7 +19,7 @@ _COMMANDS = {
     "kernel": ("_kernel_command", "Install a Jupyter kernel whose loop is homebound's."),
     "ps": ("_ps_command", "Show the tasks of a running program."),
     "pstree": ("_ps_command", "Show the tasks of a running program as a tree."),
-    "serve": ("_commands", "Serve IMAGE over NBD until Ctrl-C or SIGTERM."),
+    "serve": ("_serve_command", "Serve IMAGE over NBD until Ctrl-C or SIGTERM."),
     "top": ("_ps_command", "Show the homes of a running program and what they do."),
 }
 

@@ -30,7 +30,7 @@ _NO = 2  # as nbdinfo answers --can
 
 @dataclass(frozen=True)
 class InfoJob:
-    """What is asked, as the command line describes it."""
+    """The question that the command line asks of a disk or a server."""
 
     spec: str
     context: str | None = None  # of --map

@@ -1,4 +1,4 @@
-"""What a program does at a moment, as a dict for JSON: the big lock, homes, tasks, threads.
+"""A snapshot of a program, as a dict for JSON: the big lock, homes, tasks, threads.
 
 Nothing is stopped for it, so parts may be a moment apart, as in `dump()`.
 """

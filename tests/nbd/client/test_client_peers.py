@@ -11,15 +11,16 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound.block import DiskError, MemoryDisk
-from homebound.nbd import ConnectError, ConnectionLost, NBDDisk, NBDServer
+from homebound.block import DiskError
+from homebound.nbd import ConnectError, ConnectionLost, NBDDisk
 from homebound.testing import Case, disk_cases
+
+from .servers import serving_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,23 +239,10 @@ def test_tls(program: Any, image: Path, certificates: Path):
 @pytest.fixture
 def encrypted(tmp_path: Path, certificates: Path) -> Iterator[str]:
     """Our server, which requires TLS, in another thread."""
-
-    async def serve() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificates / "server-cert.pem", certificates / "server-key.pem")
-        with MemoryDisk(SIZE) as disk:
-            async with NBDServer(disk, tls=context, tls_required=True) as server:
-                await server.listen_unix(tmp_path / "tls")
-                listening.set()
-                await over.wait()
-
-    listening, over = threading.Event(), homebound.Event()
-    with homebound.IOThread() as io:
-        task = io.spawn(serve())
-        listening.wait()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server-cert.pem", certificates / "server-key.pem")
+    with serving_elsewhere(tmp_path / "tls", SIZE, tls=context, tls_required=True):
         yield f"nbds+unix:///?socket={tmp_path}/tls&tls-certificates={certificates}"
-        over.set()
-        homebound.block_on(asyncio.wait([task]), io.context)
 
 
 @pytest.mark.parametrize("case", disk_cases(), ids=str)

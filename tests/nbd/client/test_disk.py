@@ -6,52 +6,32 @@ import asyncio
 import errno
 import socket
 import struct
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
-from homebound.block import DiskClosed, DiskError, DiskReadOnly, Extent, MemoryDisk, open_disk
+from homebound.block import DiskError, DiskReadOnly, Extent, MemoryDisk, open_disk
 from homebound.nbd import (
-    Export,
     NBDDisk,
     NBDServer,
     StatusExtent,
     TransmissionFlag,
-    URIError,
 )
 from homebound.testing import Case, disk_cases, settle
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from .servers import SIZE, on_server, serving_elsewhere
 
-SIZE = 1 << 20
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize("case", disk_cases(), ids=str)
 def test_it_is_a_disk(case: Case, connections: int, tmp_path: Path):
     """On our server, in a thread of its own."""
-
-    async def serve() -> None:
-        with MemoryDisk(100_001) as disk:
-            async with NBDServer(disk) as server:
-                await server.listen_unix(tmp_path / "s")
-                listening.set()
-                await over.wait()
-
-    listening, over = threading.Event(), homebound.Event()
-    with homebound.IOThread() as io:
-        task = io.spawn(serve())
-        listening.wait()
-        uri = f"nbd+unix:///?socket={tmp_path}/s"
-        try:
-            case.check(lambda: NBDDisk.connect(uri, connections=connections))
-        finally:
-            over.set()
-            homebound.block_on(asyncio.wait([task]), io.context)
+    with serving_elsewhere(tmp_path / "s", 100_001) as server:
+        case.check(lambda: NBDDisk.connect(server.uris[0], connections=connections))
 
 
 class Cached(MemoryDisk):
@@ -83,16 +63,6 @@ class Cached(MemoryDisk):
 async def flushes_when_drained(disk: NBDDisk, served: Cached) -> int:
     async with disk.drained():
         return served.flushes
-
-
-def on_server(use: Callable[[str], Any], *, read_only: bool = False) -> None:
-    async def main() -> None:
-        with MemoryDisk(SIZE) as disk:
-            async with NBDServer(Export(disk, read_only=read_only)) as server:
-                await server.listen_tcp("127.0.0.1", 0)
-                await use(server.uris[0])
-
-    homebound.run(main())
 
 
 def test_on_every_loop(run: Any):
@@ -131,299 +101,6 @@ def test_a_server_whose_machine_has_vanished_is_noticed_within_two_minutes():
                     assert idle + interval * count <= 120
 
     homebound.run(main())
-
-
-def test_used_by_another_loop_and_by_threads():
-    def use(disk: NBDDisk) -> bytearray:
-        disk.write_sync(0, b"sync")
-        return disk.read_sync(0, 4)
-
-    async def from_elsewhere(disk: NBDDisk) -> None:
-        await asyncio.gather(*(disk.write(4096 + n, bytes([n])) for n in range(100)))
-        assert await disk.read(4096, 100) == bytes(range(100))
-
-    async def main(uri: str) -> None:
-        async with await NBDDisk.connect(uri) as disk:
-            assert await homebound.to_worker(use, disk) == b"sync"
-            await homebound.to_worker(asyncio.run, from_elsewhere(disk))
-            with homebound.IOThread() as io:
-                await io.spawn(from_elsewhere(disk))
-
-    on_server(main)
-
-
-def test_its_loop_may_end_before_it(tmp_path: Path):
-    """The next loop that uses it becomes its home, with the same connection."""
-
-    async def serve() -> None:
-        with MemoryDisk(SIZE) as disk:
-            async with NBDServer(disk) as server:
-                await server.listen_unix(tmp_path / "s")
-                listening.set()
-                await over.wait()
-                assert server.stats().connections == 1
-
-    listening, over = threading.Event(), homebound.Event()
-    with homebound.IOThread() as io:
-        task = io.spawn(serve())
-        listening.wait()
-        disk = asyncio.run(NBDDisk.connect(f"nbd+unix:///?socket={tmp_path}/s"))
-        asyncio.run(disk.write(7, b"first"))
-        assert homebound.run(disk.read(7, 5)) == b"first"
-        disk.close()
-        over.set()
-        homebound.block_on(asyncio.wait([task]), io.context)
-
-
-def test_its_home_ends_while_another_waits(rude: Any, say: Any):
-    async def talk(end: Any) -> None:
-        await end.negotiate()
-        _, cookie, *_ = await end.request()
-        sent.set()
-        await go_on.wait()
-        end.send(say.simple(cookie, 0, b"x"))
-        await end.reader.read()
-
-    async def main() -> None:
-        async with rude.talking(talk):
-            with homebound.IOThread() as io:
-                disk = await io.spawn(NBDDisk.connect(rude.uri))
-                read = asyncio.create_task(disk.read(0, 1))
-                await sent.wait()
-            go_on.set()
-            assert await read == b"x"
-            disk.close()
-
-    sent, go_on = asyncio.Event(), asyncio.Event()
-    homebound.run(main())
-
-
-def test_move_to_under_load():
-    """The requests of one task come in their order, whichever home sends them."""
-    over = False
-
-    async def use(disk: NBDDisk, n: int) -> int:
-        count = 0
-        while not over:
-            data = bytes([count % 251]) * 512
-            await asyncio.gather(disk.write(n * 512, data), disk.flush())
-            assert await disk.read(n * 512, 512) == data
-            count += 1
-        return count
-
-    async def main(uri: str) -> None:
-        nonlocal over
-        with homebound.IOThreadPool(2) as threads:
-            pool = list(threads)
-            async with await NBDDisk.connect(uri, connections=2) as disk:
-                users: list[asyncio.Task[int]] = []
-                users += [homebound.create_task(use(disk, n), home=pool[n % 2]) for n in range(6)]
-                users += [asyncio.create_task(use(disk, n)) for n in range(6, 8)]
-                for n in range(20):
-                    await disk.move_to(pool[n % 2])
-                    await asyncio.sleep(0.005)
-                over = True
-                assert all(await asyncio.gather(*users))
-
-    on_server(main)
-
-
-def test_move_to_keeps_the_order(rude: Any, say: Any):
-    order: list[int] = []
-
-    async def talk(end: Any) -> None:
-        await end.negotiate()
-        while True:
-            _, cookie, offset, *_ = await end.request()
-            order.append(offset)
-            end.send(say.simple(cookie, 0, b"x"))
-
-    async def main() -> None:
-        with homebound.IOThread() as io:
-            async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri) as disk:
-                    tasks: list[asyncio.Task[Any]] = []
-                    for n in range(300):
-                        tasks.append(asyncio.create_task(disk.read(n, 1)))
-                        if n == 100:
-                            tasks.append(asyncio.create_task(disk.move_to(io)))
-                        await asyncio.sleep(0)
-                    await asyncio.gather(*tasks)
-        assert order == list(range(300))
-
-    homebound.run(main())
-
-
-def test_move_to_an_ended_home():
-    async def main(uri: str) -> None:
-        with homebound.IOThread() as io:
-            pass
-        with await NBDDisk.connect(uri) as disk:
-            with pytest.raises(RuntimeError):
-                await disk.move_to(io)
-            assert await disk.read(0, 1) == b"\0"
-            with pytest.raises(TypeError, match=r"NBDDisk.move_to\(\) takes an AioContext"):
-                await disk.move_to("io")  # type: ignore[arg-type]
-
-    on_server(main)
-
-
-class TestCancelled:
-    @pytest.mark.parametrize("iterations", range(6))
-    def test_no_reply_reaches_another_request(self, iterations: int):
-        async def main(uri: str) -> None:
-            async with await NBDDisk.connect(uri) as disk:
-                for n in range(64):
-                    await disk.write(n * 4096, bytes([n]) * 4096)
-                for _ in range(10):
-                    reads = [asyncio.create_task(disk.read(n * 4096, 4096)) for n in range(64)]
-                    for _ in range(iterations):
-                        await asyncio.sleep(0)
-                    for read in reads[::2]:
-                        read.cancel()
-                    outcomes = await asyncio.gather(*reads, return_exceptions=True)
-                    for n, outcome in enumerate(outcomes):
-                        if n % 2 or not isinstance(outcome, asyncio.CancelledError):
-                            assert outcome == bytes([n]) * 4096
-
-        on_server(main)
-
-    def test_a_read_ends_at_once_and_its_buffer_is_free(self, rude: Any, say: Any):
-        async def talk(end: Any) -> None:
-            await end.negotiate()
-            _, cookie, *_ = await end.request()
-            end.send(say.simple(cookie, 0, b"x" * 100_000))
-            await go_on.wait()
-            end.send(b"x" * 100_000)
-            _, cookie, *_ = await end.request()
-            end.send(say.simple(cookie, 0, b"y"))
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri) as disk:
-                    buffer = bytearray(200_000)
-                    read = asyncio.create_task(disk.read_into(0, memoryview(buffer)))
-                    while buffer[99_999] == 0:
-                        await asyncio.sleep(0)
-                    read.cancel()
-                    with pytest.raises(asyncio.CancelledError):
-                        await read
-                    buffer[:] = bytes(200_000)
-                    go_on.set()
-                    assert await disk.read(0, 1) == b"y"
-                    assert not any(buffer)
-
-        go_on = asyncio.Event()
-        homebound.run(main())
-
-    @pytest.mark.parametrize("where", ["here", "elsewhere"])
-    def test_a_write_ends_with_its_reply(self, rude: Any, say: Any, where: str):
-        async def talk(end: Any) -> None:
-            await end.negotiate()
-            _, cookie, *_ = await end.request()
-            sent.set()
-            await go_on.wait()
-            end.send(say.simple(cookie))
-            await end.reader.read()
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri) as disk, homebound.IOThread() as io:
-                    home = io.context if where == "elsewhere" else homebound.current_context()
-                    write = homebound.create_task(disk.write(0, b"x"), home=home)
-                    await sent.wait()
-                    for _ in range(3):
-                        write.cancel()
-                        await settle()
-                    assert not write.done()
-                    go_on.set()
-                    with pytest.raises(asyncio.CancelledError):
-                        await write
-
-        sent, go_on = asyncio.Event(), asyncio.Event()
-        homebound.run(main())
-
-    def test_connecting(self):
-        """Whenever it is cancelled, no thread and no descriptor is left."""
-
-        async def main(uri: str) -> None:
-            for n in range(40):
-                opening = asyncio.create_task(NBDDisk.connect(uri, connections=3))
-                for _ in range(n):
-                    await asyncio.sleep(n % 4 * 0.0002)
-                opening.cancel()
-                try:
-                    (await opening).close()
-                except asyncio.CancelledError:
-                    pass
-
-        on_server(main)
-
-
-def test_many_connections_in_two_homes():
-    """They come and go with requests in flight; nothing is left."""
-
-    async def use(uri: str) -> None:
-        for n in range(30):
-            with await NBDDisk.connect(uri) as disk:
-                reads = [asyncio.create_task(disk.read(0, 100_000)) for _ in range(8)]
-                if n % 2:
-                    await reads[0]
-                disk.close()
-                for outcome in await asyncio.gather(*reads, return_exceptions=True):
-                    assert isinstance(outcome, DiskClosed) or outcome == bytes(100_000)
-
-    async def main(uri: str) -> None:
-        with homebound.IOThreadPool(2) as pool:
-            await asyncio.gather(*(pool.spawn(use(uri)) for _ in range(4)))
-
-    on_server(main)
-
-
-class TestClosed:
-    @pytest.mark.parametrize("where", ["here", "elsewhere"])
-    def test_what_waits_for_a_reply_fails(self, rude: Any, where: str):
-        async def talk(end: Any) -> None:
-            await end.negotiate()
-            await end.request()
-            sent.set()
-            await end.reader.read()
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                disk = await NBDDisk.connect(rude.uri)
-                read = asyncio.create_task(disk.read(0, 1))
-                await sent.wait()
-                if where == "elsewhere":
-                    await homebound.to_worker(disk.close)
-                else:
-                    disk.close()
-                with pytest.raises(DiskClosed):
-                    await read
-                with pytest.raises(DiskClosed):
-                    await disk.read(0, 1)
-                with pytest.raises(DiskClosed):
-                    await disk.move_to(homebound.running_context())
-
-        sent = asyncio.Event()
-        homebound.run(main())
-
-    def test_it_says_goodbye(self, rude: Any):
-        async def talk(end: Any) -> None:
-            await end.negotiate()
-            said.append((await end.request())[0])
-            said.append(await end.reader.read())
-            over.set()
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                (await NBDDisk.connect(rude.uri)).close()
-                await over.wait()
-            assert said == [2, b""]
-
-        said: list[object] = []
-        over = asyncio.Event()
-        homebound.run(main())
 
 
 class TestContexts:
@@ -570,83 +247,6 @@ class TestWhatTheServerCannot:
                         await disk.read(1, 512)
                     with pytest.raises(DiskError, match="takes 65536 in one request"):
                         await disk.read(0, 66048)
-
-        homebound.run(main())
-
-
-class TestConnecting:
-    def test_by_the_old_option(self, rude: Any, say: Any):
-        """A server that knows no GO."""
-
-        async def talk_and_serve(end: Any) -> None:
-            await end.greet(b"NBDMAGICIHAVEOPT\0\1")
-            while True:
-                number, data = await end.option()
-                if number == 1:
-                    break
-                end.send(say.option_reply(number, 0x80000001))
-            assert data == b"exp\xc3\xb6rt"
-            end.send(struct.pack(">QH", SIZE, say.flags) + bytes(124))
-            await end.serve(bytearray(b"z" * SIZE))
-
-        async def main() -> None:
-            async with rude.talking(talk_and_serve):
-                with await NBDDisk.connect(rude.uri, export="expört") as disk:
-                    assert await disk.read(5, 2) == b"zz"
-                    assert disk.export == "expört"
-
-        homebound.run(main())
-
-    @pytest.mark.parametrize("kind", ["socket", "descriptor"])
-    def test_on_a_socket_of_the_caller(self, kind: str, say: Any):
-        async def main() -> None:
-            ours, theirs = socket.socketpair()
-            server = await asyncio.open_unix_connection(sock=theirs)
-            end = say.end(*server)
-
-            async def talk() -> None:
-                await end.negotiate()
-                await end.serve(bytearray(b"s" * SIZE))
-
-            talking = asyncio.create_task(talk())
-            place = ours if kind == "socket" else ours.detach()
-            disk = await NBDDisk.connect(place, export="x", reconnect_delay=100)
-            assert end.name == b"x"
-            assert await disk.read(0, 1) == b"s"
-            disk.close()
-            await talking
-            end.writer.close()
-
-        homebound.run(main())
-
-    def test_a_lost_socket_of_the_caller_is_not_replaced(self, say: Any):
-        async def main() -> None:
-            ours, theirs = socket.socketpair()
-            end = say.end(*await asyncio.open_unix_connection(sock=theirs))
-            opening = asyncio.create_task(NBDDisk.connect(ours, reconnect_delay=100))
-            await end.negotiate()
-            with await opening as disk:
-                end.writer.close()
-                for _ in range(3):
-                    with pytest.raises(DiskError):
-                        await disk.read(0, 1)
-
-        homebound.run(main())
-
-    def test_wrong_arguments(self):
-        async def refused(kind: type[Exception], text: str, *args: Any, **options: Any) -> None:
-            with pytest.raises(kind, match=text):
-                await NBDDisk.connect(*args, **options)
-
-        async def main() -> None:
-            await refused(TypeError, "takes an NBD URI", 1.5)
-            await refused(URIError, "is no NBD URI", "localhost")
-            await refused(ValueError, "at least 1", "nbd://x", connections=0)
-            await refused(ValueError, "reconnect_delay is -1", "nbd://x", reconnect_delay=-1)
-            await refused(ValueError, "request_timeout is 0", "nbd://x", request_timeout=0)
-            await refused(TypeError, "a sequence of names", "nbd://x", meta="base:allocation")
-            with pytest.raises(TypeError, match="made by `await NBDDisk"):
-                NBDDisk("nbd://localhost")
 
         homebound.run(main())
 

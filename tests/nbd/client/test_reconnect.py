@@ -12,24 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound.block import DiskClosed, DiskError
-from homebound.nbd import ConnectError, ConnectionLost, NBDDisk
+from homebound.block import DiskClosed
+from homebound.nbd import ConnectionLost, NBDDisk
 from homebound.nbd._protocol.wire import Option, ReplyType
+
+from .servers import SIZE, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SIZE = 1 << 20
-
-
-def serving(memory: bytearray, **handshake: Any) -> Any:
-    """Talk as a server of `memory`."""
-
-    async def talk(end: Any) -> None:
-        await end.negotiate(**handshake)
-        await end.serve(memory)
-
-    return talk
 
 
 async def lost(disk: NBDDisk) -> None:
@@ -303,79 +293,6 @@ class TestWithDelay:
         homebound.run(main())
 
 
-class TestComesBackOtherwise:
-    """The export is not what it was."""
-
-    def change(self, rude: Any, use: Any, *, after: dict[str, Any], **options: Any) -> None:
-        memory = bytearray(b"x" * SIZE)
-
-        async def talk(end: Any) -> None:
-            await end.negotiate(**(after if rude.accepted > 1 else before))
-            if rude.accepted == 1:
-                await end.request()
-                return
-            await end.serve(memory)
-
-        before = options.pop("before", {})
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri, reconnect_delay=30, **options) as disk:
-                    assert await disk.read(0, 1) == b"x"
-                    await use(disk)
-                assert rude.accepted == 2
-
-        homebound.run(main())
-
-    def test_smaller(self, rude: Any):
-        async def use(disk: NBDDisk) -> None:
-            with pytest.raises(DiskError, match="has come back smaller: 4096 bytes") as caught:
-                await disk.read(4096, 1)
-            assert caught.value.errno == errno.EIO
-            assert await disk.read(4095, 1) == b"x"
-            assert disk.size == SIZE
-
-        self.change(rude, use, after={"size": 4096})
-
-    def test_larger(self, rude: Any):
-        async def use(disk: NBDDisk) -> None:
-            assert disk.size == SIZE
-            assert await disk.read(SIZE - 1, 1) == b"x"
-
-        self.change(rude, use, after={"size": 2 * SIZE})
-
-    def test_read_only(self, rude: Any, say: Any):
-        async def use(disk: NBDDisk) -> None:
-            with pytest.raises(DiskError, match="has come back read-only") as caught:
-                await disk.write(0, b"y")
-            assert caught.value.errno == errno.EROFS
-            assert await disk.read(0, 1) == b"x"
-
-        self.change(rude, use, after={"flags": say.flags | 2})
-
-    def test_another_context_id_and_without(self, rude: Any, say: Any):
-        name = b"base:allocation"
-
-        async def talk(end: Any) -> None:
-            ids = {1: {1: name}, 2: {9: name}}.get(rude.accepted, {})
-            await end.negotiate(structured=True, contexts=ids)
-            _, cookie, _, length, _ = await end.request()
-            if rude.accepted > 1:
-                body = struct.pack(">III", next(iter(ids)), length, 3)
-                end.send(say.chunk(cookie, 5, body))
-                await end.request()
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                with await NBDDisk.connect(rude.uri, reconnect_delay=30) as disk:
-                    (extent,) = await disk.block_status(0, 4096)
-                    assert extent.zero
-                    with pytest.raises(DiskError, match="without its contexts"):
-                        await disk.block_status(0, 4096)
-
-        homebound.run(main())
-
-
 def test_a_stopped_server(tmp_path: Path, program: Any):
     """It accepts, and never answers."""
     (tmp_path / "image").write_bytes(b"x" * SIZE)
@@ -420,54 +337,6 @@ def test_what_was_not_late_is_sent_again(rude: Any):
                 assert outcome == b"x" or isinstance(outcome, ConnectionLost)  # on a slow machine
 
     homebound.run(main())
-
-
-class TestOpening:
-    def test_fails_at_once(self, tmp_path: Path):
-        async def main() -> None:
-            with pytest.raises(ConnectError, match="No such file") as caught:
-                await NBDDisk.connect(f"nbd+unix:///?socket={tmp_path}/none")
-            assert caught.value.errno == errno.ENOENT
-
-        homebound.run(main())
-
-    def test_fails_after_the_timeout_with_the_last_error(self, tmp_path: Path):
-        async def main() -> None:
-            began = time.monotonic()
-            with pytest.raises(ConnectError, match="No such file"):
-                await NBDDisk.connect(f"nbd+unix:///?socket={tmp_path}/none", open_timeout=0.5)
-            assert time.monotonic() - began >= 0.4
-
-        homebound.run(main())
-
-    def test_waits_for_the_server(self, rude: Any):
-        async def main() -> None:
-            opening = asyncio.create_task(NBDDisk.connect(rude.uri, open_timeout=30))
-            await asyncio.sleep(0.2)
-            await rude.start(serving(bytearray(SIZE)))
-            (await opening).close()
-            await rude.stop()
-
-        homebound.run(main())
-
-    def test_cancelled_in_the_handshake(self, rude: Any):
-        """The worker's call ends with it."""
-
-        async def talk(end: Any) -> None:
-            await end.greet()
-            greeted.set()
-            await end.reader.read()
-
-        async def main() -> None:
-            async with rude.talking(talk):
-                opening = asyncio.create_task(NBDDisk.connect(rude.uri, open_timeout=1000))
-                await greeted.wait()
-                opening.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await opening
-
-        greeted = asyncio.Event()
-        homebound.run(main())
 
 
 def test_a_broken_one_of_several_connections_is_replaced_alone(rude: Any):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from typing import TYPE_CHECKING
 
 from ..._core.task_group import TaskGroup
-from .._errors import DiskError
-from .errors import CopyError, first_failure
+from .errors import FUTILE, CopyError, first_failure, never_stable
 from .plan import Plan
 from .writer import Writer
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
 WINDOW = 32  # pieces in flight
 PIECE = 512 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
-_FUTILE = 10
-_NEVER_STABLE = f"its connection was lost {_FUTILE} times before what was written could be flushed"
 _FINEST = 4096  # bytes; the precision of the offset that a read error names
 
 
@@ -86,8 +82,8 @@ class Copy:
             if await self.flush() == self.source.size:
                 return
             futile = futile + 1 if self.stable == stable else 0
-            if futile == _FUTILE:
-                raise CopyError("flush", stable, DiskError(errno.EIO, _NEVER_STABLE), target=True)
+            if futile == FUTILE:
+                raise never_stable(stable)
             self._begin_leg()
 
     async def _copy_leg(self) -> None:

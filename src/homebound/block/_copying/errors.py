@@ -7,6 +7,10 @@ from typing import Literal
 
 from .._errors import DiskError
 
+# How often in a row what was written may be lost before a flush has made it stable. Then the copy
+# fails: a target that loses its connection each time would keep it busy forever.
+FUTILE = 10
+
 Action = Literal["read", "write", "zero", "flush", "map"]
 
 
@@ -27,6 +31,12 @@ class Differs(DiskError):
     def __init__(self, offset: int) -> None:
         super().__init__(errno.EIO, f"source and target differ at offset {offset}")
         self.offset: int = offset
+
+
+def never_stable(offset: int) -> CopyError:
+    """Return the error of a copy that has lost what it wrote `FUTILE` times in a row."""
+    words = f"its connection was lost {FUTILE} times before what was written could be flushed"
+    return CopyError("flush", offset, DiskError(errno.EIO, words), target=True)
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -27,7 +27,7 @@ class StateError(DiskError):
 
 @dataclass(frozen=True)
 class CopyState:
-    """What is copied where, and how far: everything before `done` is on stable storage.
+    """The two ends of a copy, and its progress: everything before `done` is on stable storage.
 
     `source` and `target` identify the ends: a copy goes on only with the same ones.
     """

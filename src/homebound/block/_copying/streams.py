@@ -16,7 +16,7 @@ from ..._sync.semaphore import Semaphore
 from .._errors import DiskError
 from .._to_end import to_end
 from .engine import WINDOW, piece_size, read
-from .errors import CopyError, first_failure
+from .errors import FUTILE, CopyError, first_failure, never_stable
 from .plan import Plan
 from .writer import Writer
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _ZEROES = bytes(1 << 20)
 _KEPT = 2 * WINDOW  # pieces of a stream
-_TRIES = 10
-_NEVER_STABLE = f"its connection was lost {_TRIES} times before what was written could be flushed"
 
 
 class CopyOut:
@@ -169,7 +167,7 @@ class CopyIn:
 
     async def _make_stable(self, group: TaskGroup) -> None:
         """Flush what is kept, after writing it again as often as it may have been lost."""
-        for _ in range(_TRIES):
+        for _ in range(FUTILE):
             while self._storing:
                 await asyncio.wait(self._storing)
             await self._writer.flush()
@@ -181,7 +179,7 @@ class CopyIn:
             for offset, buffer, length in self._kept:
                 await self._slots.acquire()
                 self._start(group, offset, buffer, length)
-        raise CopyError("flush", 0, DiskError(errno.EIO, _NEVER_STABLE), target=True)
+        raise never_stable(0)
 
     def _start(self, group: TaskGroup, offset: int, buffer: bytearray, length: int) -> None:
         task = group.create_task(self._store(offset, buffer, length))

@@ -48,7 +48,7 @@ class Refused(Exception):  # noqa: N818  (no error until the image's path is add
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a reader needs of a header, checked against the size of the file."""
+    """The fields of a header that a reader needs, checked against the size of the file."""
 
     version: int
     cluster_bits: int

@@ -27,7 +27,7 @@ _MOST_CACHED = 1 << 12  # runs that are read ahead
 
 
 class Layer(Protocol):
-    """What an image stands on."""
+    """The layer below an image."""
 
     size: int
 

@@ -1,4 +1,4 @@
-"""Where the bytes of a disk lie in its image: the walk through L1 and L2 tables."""
+"""The places of a disk's bytes in its image: the walk through L1 and L2 tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUBCLUSTERS = 32
 
 
 class Kind(enum.Enum):
-    """How a range is stored."""
+    """The ways in which a range is stored."""
 
     BACKING = enum.auto()  # not here
     ZERO = enum.auto()

@@ -19,7 +19,7 @@ class Scripted(Disk):
 
     @property
     def slices(self) -> int:
-        """How many workers share the requests that a connection sends together.
+        """The number of workers that share the requests a connection sends together.
 
         Called from: any thread.
         """

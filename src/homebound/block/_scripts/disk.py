@@ -30,14 +30,14 @@ logger = logging.getLogger("homebound.block")
 
 
 class _Own(Scripted):
-    """What the disks of both kinds of functions have in common."""
+    """The common part of the disks of both kinds of functions."""
 
-    def __init__(self, functions: Functions, *, read_only: bool, parallel: bool) -> None:
+    def __init__(self, functions: Functions, *, read_only: bool) -> None:
         self.functions = functions
         self.size: int = functions.size
         self.read_only: bool = read_only or functions.read_only
         self.shared_cache: bool = True  # one object for all connections
-        self.patience = Patience(parallel=parallel)
+        self.patience = Patience()
         self.can_flush = self.can_fua = functions.flush is not None
         self.can_trim = functions.trim is not None
         for name in ("minimum_block", "preferred_block"):
@@ -98,9 +98,8 @@ class ScriptDisk(_Own, BlockingDisk):
     """A disk of plain functions, which workers call: one at a time, unless it is `parallel`."""
 
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
-        parallel = bool(functions.attribute("parallel", False))
-        super().__init__(functions, read_only=read_only, parallel=parallel)
-        self._calls = _Calls(self, parallel=parallel)
+        super().__init__(functions, read_only=read_only)
+        self._calls = _Calls(self, parallel=bool(functions.attribute("parallel", False)))
         self.blocking: Operations[None] = self._calls
 
     async def cache(self, offset: int, length: int) -> None:
@@ -198,7 +197,7 @@ class AsyncScriptDisk(_Own):
     """
 
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
-        super().__init__(functions, read_only=read_only, parallel=False)
+        super().__init__(functions, read_only=read_only)
         self._async = frozenset(filter(inspect.iscoroutinefunction, functions.defined))
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How long the calls of a script take, and so how many workers should share them.
+"""The mean time of a script's calls, and the number of workers that should share them.
 
 Short calls are best made one after the other in one worker: each hand-over costs more than they do,
 and the GIL lets only one run. Calls that wait, for a server or a device, overlap.
@@ -14,12 +14,14 @@ _WEIGHT = 0.1  # of the last call, in the mean
 
 
 class Patience:
-    """The mean time of a call; threads may lose each other's additions to it."""
+    """The mean time of a call; threads may lose each other's additions to it.
 
-    __slots__ = ("_mean", "_parallel")
+    It stays zero, which means one worker, while no call is timed: only calls that may overlap are.
+    """
 
-    def __init__(self, *, parallel: bool) -> None:
-        self._parallel = parallel
+    __slots__ = ("_mean",)
+
+    def __init__(self) -> None:
         self._mean = 0.0
 
     @property
@@ -29,9 +31,8 @@ class Patience:
 
     def begin(self) -> float:
         """Begin a call; return what `end` takes."""
-        return perf_counter() if self._parallel else 0.0
+        return perf_counter()
 
     def end(self, began: float) -> None:
         """End a call. One that has failed need not be counted."""
-        if self._parallel:
-            self._mean += (perf_counter() - began - self._mean) * _WEIGHT
+        self._mean += (perf_counter() - began - self._mean) * _WEIGHT

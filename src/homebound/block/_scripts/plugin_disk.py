@@ -45,7 +45,7 @@ logger = logging.getLogger("homebound.block")
 
 
 class Handle:
-    """What a plugin's `open` returned for a session, and the calls for it. Any thread; blocks."""
+    """A plugin's handle of a session, and the calls for it. Any thread; blocks."""
 
     def __init__(self, plugin: Plugin, session: Session) -> None:
         self.plugin = plugin
@@ -98,6 +98,7 @@ class _Calls:
         self._fua = fua
         self._flush = flush
         self._old = plugin.version == 1
+        self._parallel = plugin.model == PARALLEL
         self._path, self._pread = plugin.path, plugin.function("pread")
         self._zero = handle.can("can_zero", "zero") and plugin.has("zero")
         self._trim = disk.can_trim and plugin.has("trim")
@@ -153,6 +154,8 @@ class _Calls:
         return True
 
     def _call(self, name: str, *arguments: Any) -> Any:
+        if not self._parallel:
+            return self._handle.call(name, *arguments)
         patience = self._disk.patience
         began = patience.begin()
         result = self._handle.call(name, *arguments)
@@ -206,7 +209,7 @@ class PluginDisk(Scripted, BlockingDisk):
         self._extents = handle.can("can_extents", "extents") and plugin.has("extents")
         self._take_block_sizes(handle, plugin)
         self.description = self._description(handle, plugin)
-        self.patience = Patience(parallel=plugin.model == PARALLEL)
+        self.patience = Patience()
         flush = plugin.has("flush") and (self.can_flush or fua == FUA_EMULATE)
         self._calls = _Calls(self, handle, fua=fua, flush=flush)
         self.blocking: Operations[None] = self._calls

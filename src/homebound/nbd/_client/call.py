@@ -30,7 +30,7 @@ _NUMBERS: dict[int, int] = {
 
 
 def errno_of(error: int) -> int:
-    """Return what a server's error value is here; 0 is 0."""
+    """Return the errno of this system for a server's error value; 0 for 0."""
     return _NUMBERS.get(error, errno.EINVAL) if error else 0
 
 
@@ -38,7 +38,7 @@ _CHANGES = frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES))
 
 
 class Place(Enum):
-    """Where a call is."""
+    """The stages of a call."""
 
     INBOX = "in the inbox"
     SENT = "sent"
@@ -66,7 +66,7 @@ class Call(Request):
 
     @property
     def changes(self) -> bool:
-        """Whether it changes the disk."""
+        """True if the request changes the disk."""
         return self.command in _CHANGES
 
     def end(self, home: asyncio.AbstractEventLoop, failure: OSError | None = None) -> None:
@@ -85,7 +85,7 @@ class Call(Request):
             pass  # the loop of the task has been closed
 
     def check(self) -> None:
-        """Raise what it has failed with, if it has."""
+        """Raise the request's error, if it has failed."""
         if self.failure is not None:
             raise self.failure
         if self.error:

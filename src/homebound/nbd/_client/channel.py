@@ -29,7 +29,7 @@ _DISC = REQUEST.pack(request_head(Command.DISC), 0, 0, 0)
 
 
 class State(Enum):
-    """What a channel does with a request."""
+    """The states of a channel, each of which treats a request in its own way."""
 
     LIVE = "live"
     LOST = "lost"
@@ -42,7 +42,7 @@ _LIVE, _SENT = State.LIVE, Place.SENT
 
 
 class Channel:
-    """One connection of a disk, and what becomes of its requests when it breaks. Home only."""
+    """One connection of a disk, which decides about its requests when it breaks. Home only."""
 
     def __init__(self, client: Client, link: Link) -> None:
         self._client = client
@@ -144,7 +144,7 @@ class Channel:
             call.since = self._client.loop.time()
 
     def _refusal(self, call: Call) -> OSError | None:
-        """Return why a request cannot be made of what the export has become."""
+        """Return why the export, as it has come back, cannot take a request."""
         export, size = self.link.export, self._client.export.size
         if call.changes and export.flags & TransmissionFlag.READ_ONLY:
             return DiskError(errno.EROFS, f"{export.name!r} has come back read-only")
@@ -321,7 +321,7 @@ class Channel:
         self._over = self._client.loop.call_at(when, self._on_over)
 
     def _on_over(self) -> None:
-        """Fail what waits: reconnect_delay is over. Trying goes on."""
+        """Fail the waiting requests: reconnect_delay is over. Attempts to connect go on."""
         self._over = self._redial.until = None
         self.state = State.FAILING
         calls, self.waiting = self.waiting, {}
@@ -330,7 +330,7 @@ class Channel:
     # Connecting again.
 
     def revive(self) -> None:
-        """Have a connection made, without a request that waits for it."""
+        """Begin to connect, although no request waits for the connection."""
         if self.state is State.LOST:
             self._fall([])
         if self.state is State.FAILING:
@@ -340,7 +340,7 @@ class Channel:
         self._last_error = error
 
     def _begin(self, link: Link) -> None:
-        """Send what waits, on a new connection."""
+        """Send the waiting requests on a new connection."""
         self.link, opened = link, self._client.export
         now = link.export
         self._changed = bool(
@@ -397,7 +397,7 @@ class Channel:
     # The end.
 
     def close(self) -> None:
-        """Disconnect; what is in flight or waits fails with DiskClosed."""
+        """Disconnect; requests in flight and waiting ones fail with DiskClosed."""
         live, self.state = self.state is State.LIVE, State.CLOSED
         self._cancel_timers()
         self._redial.cancel()

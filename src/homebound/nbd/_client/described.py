@@ -1,4 +1,4 @@
-"""What a server has said of an export: the part of NBDDisk that only tells."""
+"""An export as its server has described it: the part of NBDDisk that has no I/O."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RemoteDisk(Disk):
 
     @property
     def structured(self) -> bool:
-        """Whether the server replies in chunks, as it must for holes and metadata.
+        """True if the server replies in chunks, as it must for holes and metadata.
 
         Called from: any thread.
         """

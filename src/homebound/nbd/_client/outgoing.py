@@ -1,4 +1,4 @@
-"""What is to be sent on a connection: requests packed together, payloads as they are."""
+"""The bytes to send on a connection: requests packed together, payloads as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why connecting failed, and what to do about it, in words."""
+"""Explanations of why connecting failed, with advice."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class OfferedExport:
 
 @dataclass
 class Answer:
-    """What a server has said."""
+    """A server's answers."""
 
     fixed: bool = False  # it speaks the fixed newstyle handshake
     tls: bool = False

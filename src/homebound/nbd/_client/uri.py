@@ -24,7 +24,7 @@ class URIError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a server is, and what is wanted of it."""
+    """The address of a server, and the export and encryption to ask it for."""
 
     label: str  # for messages
     export: str = ""
@@ -42,12 +42,12 @@ class Target:
 
     @property
     def is_uri(self) -> bool:
-        """Whether `label` is a URI."""
+        """True if `label` is a URI."""
         return _URI.match(self.label) is not None
 
     @property
     def can_repeat(self) -> bool:
-        """Whether there can be another connection after the first."""
+        """True if there can be another connection after the first."""
         return self.sock is None
 
     def with_export(self, name: str) -> Target:

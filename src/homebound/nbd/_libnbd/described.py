@@ -1,4 +1,4 @@
-"""What a handle tells of the server and the export; and the options, in option mode."""
+"""A handle's facts about the server and the export, and the options in option mode."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Session:
 
     @property
     def sends(self) -> bool:
-        """Whether something is unsent."""
+        """True while something is unsent."""
         return bool(self._outgoing)
 
     def submit(self, order: Order) -> int:

@@ -1,4 +1,4 @@
-"""What is set on a handle before it connects."""
+"""The settings of a handle before it connects."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _TAKEABLE = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
 
 
 class Tls(Enum):
-    """What there is of TLS on a connection."""
+    """The stages of TLS on a connection."""
 
     NONE = "not offered"
     OFFERED = "offered"

@@ -41,7 +41,7 @@ _NO_WINDOW = memoryview(b"")
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What a stream has received of requests that are not consumed."""
+    """The received bytes of a stream whose requests are not consumed."""
 
     data: bytes
     big: memoryview | None
@@ -124,7 +124,7 @@ class RequestStream:
 
     @property
     def empty(self) -> bool:
-        """Whether all is consumed, except perhaps the start of an incomplete request."""
+        """True if all is consumed, except perhaps the start of an incomplete request."""
         return self._start == self._stop and self._big is None
 
     def peek(self, limit: int) -> list[Request]:

@@ -91,7 +91,7 @@ def split_head(head: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What requests may do: the export, and what was negotiated."""
+    """The limits of requests: the export, and what was negotiated."""
 
     size: int  # of the export, in bytes
     read_only: bool = False

@@ -359,7 +359,7 @@ async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
     if request.command == Command.CACHE:
         await disk.cache(offset, length)
     elif request.flags & _FAST_ZERO:
-        fua = bool(request.flags & CommandFlag.FUA)
+        fua = bool(request.flags & _FUA)
         no_hole = bool(request.flags & CommandFlag.NO_HOLE)
         await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
     else:
