@@ -21,7 +21,7 @@
  *   unparked   for each thread: its parker, one for all that the thread ever waits for; it
  *              remembers an unpark that comes before the park, or after the timeout that it raced
  *              with
- *   held       for each thread: what it believes of itself, `here.has_big_lock`
+ *   held       for each thread: what it believes of itself, `seat.has_big_lock`
  *   inside     how many threads are in the critical section
  *   timeouts, exceptions   how many of the allowed ones have happened
  *

@@ -100,30 +100,30 @@ class BigLock:
 
         Called from: any thread.
         """
-        if here.has_big_lock:
+        seat = here.seat
+        if seat.has_big_lock:
             message = (
                 "big_lock.acquire(): this thread holds the big lock already, and it is not "
                 "recursive; check big_lock.held() first"
             )
             raise WouldDeadlock(message)
-        seat = here.seat
         queue = self._queue
         seat.turns += 1
         try:
             queue.append(seat)
             if queue[0] is not seat and not self._wait(seat, timeout):
                 return False
-            here.has_big_lock = True
-            if here.home is None:
+            seat.has_big_lock = True
+            if seat.home is None:
                 context = here.context = main.stood_in_for
                 if context is not None:
                     context._stand_in.begins()
         except BaseException:  # as in `release`
-            context, here.context = here.context, here.home
-            here.has_big_lock = False
+            context, here.context = here.context, seat.home
+            seat.has_big_lock = False
             if seat in queue:
                 queue.remove(seat)
-            if context is not here.home:
+            if context is not seat.home:
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
@@ -141,7 +141,8 @@ class BigLock:
 
         Called from: any thread.
         """
-        if not here.has_big_lock:
+        seat = here.seat
+        if not seat.has_big_lock:
             owner = self._owner
             holder = "no thread" if owner is None else f"thread {thread_name(owner)}"
             message = (
@@ -151,23 +152,23 @@ class BigLock:
             raise WrongThread(message)
         queue = self._queue
         try:
-            if here.home is None:
+            if seat.home is None:
                 context = here.context
                 if context is not None:
                     context._stand_in.ends()
                 here.context = None
-            here.has_big_lock = False
+            seat.has_big_lock = False
             queue.popleft()
             if queue:
                 self._wake_head()
         except BaseException:
             # Every step again, whichever are done: one wake too many does no harm. It is written
             # out here and in `acquire`, as the stack may have no room for a call of a function.
-            context, here.context = here.context, here.home
-            here.has_big_lock = False
-            if here.seat in queue:
-                queue.remove(here.seat)
-            if context is not here.home:  # this thread stood in: the home must look for itself
+            context, here.context = here.context, seat.home
+            seat.has_big_lock = False
+            if seat in queue:
+                queue.remove(seat)
+            if context is not seat.home:  # this thread stood in: the home must look for itself
                 signal = context._signal  # type: ignore[union-attr]
                 write_signal(signal.written_fd, SET)
             try:
@@ -182,7 +183,7 @@ class BigLock:
 
         Called from: any thread.
         """
-        return here.has_big_lock
+        return here.seat.has_big_lock
 
     __enter__ = acquire
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
@@ -222,14 +223,14 @@ class BigLock:
         raised: BaseException | None = None
         while True:
             try:
-                if not here.has_big_lock:
+                if not seat.has_big_lock:
                     if raised is None or queue.count(seat) == before:
                         seat.turns += 1
                         queue.append(seat)
                     if queue[0] is not seat:
                         self._wait(seat, -1)
-                    here.has_big_lock = True
-                if here.home is None:
+                    seat.has_big_lock = True
+                if seat.home is None:
                     here.context = main.stood_in_for
                 break
             except BaseException as error:  # noqa: BLE001  (raised below)
@@ -251,8 +252,9 @@ class BigLock:
 
     def _release_if_held(self) -> None:
         """Release it, if this thread holds it: the program may have released it by hand."""
-        if here.has_big_lock:
-            if here.home is None:
+        seat = here.seat
+        if seat.has_big_lock:
+            if seat.home is None:
                 here.context = None
             self.release()
 
@@ -319,10 +321,11 @@ class BigLock:
 @contextmanager
 def big_lock_released() -> Iterator[None]:
     """Release the big lock for a block, if this thread holds it, and always reacquire it."""
-    if not here.has_big_lock:
+    seat = here.seat
+    if not seat.has_big_lock:
         yield
         return
-    home = here.home
+    home = seat.home
     # In a signal handler that runs as the home goes to sleep, the lock is already lent.
     lent = home is not None and home._stand_in.lent
     big_lock._make_ready()
@@ -335,7 +338,7 @@ def big_lock_released() -> Iterator[None]:
         try:
             big_lock._reacquire()
         finally:
-            if not here.has_big_lock:  # interrupted before it had begun
+            if not seat.has_big_lock:  # interrupted before it had begun
                 big_lock._reacquire()
             context = here.context
             if home is not None:

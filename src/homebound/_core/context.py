@@ -289,7 +289,7 @@ class AioContext(Chain):
     def _enter_here(self, task: Task[Any]) -> None:
         if self._closed:
             self._refuse()
-        if self._stand_in.lent and here.home is self:  # not may_run_here: see there
+        if self._stand_in.lent and here.seat.home is self:  # not may_run_here: see there
             # In a signal handler, in the home's sleep. A stand-in may be at work: run nothing.
             self.schedule(task)
             return

@@ -51,11 +51,19 @@ class Seat:
     """A thread's place in the queue for the big lock; the queue's head holds the lock.
 
     The thread itself writes the fields, before it queues or while it waits; any thread reads them.
+    `home` and `has_big_lock` are for the thread alone. They stand here and not in `here`, because a
+    thread-local field costs ten times as much to read as a slot: a home that goes to sleep, and
+    lends the lock meanwhile, looks its seat up a few times and reads them a dozen times.
     """
 
-    __slots__ = ("ident", "parker", "timed", "turns")
+    __slots__ = ("has_big_lock", "home", "ident", "parker", "timed", "turns")
 
     def __init__(self) -> None:
+        # The context whose home this thread is. Written by `set_home`, from its start to its end.
+        self.home: AioContext | None = None
+        # True between big_lock.acquire and big_lock.release: a copy of what the queue says, because
+        # it is read often. Written by the lock (big_lock.py) alone.
+        self.has_big_lock = False
         self.ident = get_ident()
         # Where it sleeps when it has to wait; made for its first wait.
         self.parker: Parker | None = None
@@ -68,16 +76,12 @@ class _Here(threading.local):
 
     def __init__(self) -> None:
         self._ending = _Ending()
-        # One for each thread, so that taking the lock is one append to the queue.
+        # One for each thread, so that taking the lock is one append to the queue. The same one for
+        # the thread's whole life: a frame may keep it.
         self.seat = Seat()
 
-    # The context whose home this thread is. Written by `set_home`, from its start to its end.
-    home: AioContext | None = None
-    # True between big_lock.acquire and big_lock.release: a copy of what the queue says, because it
-    # is read often. Written by the lock (big_lock.py) alone.
-    has_big_lock: bool = False
-    # The rule's answer, kept because each wake-up reads it. It changes with the two fields above,
-    # and with the main context, which changes only under the big lock.
+    # The rule's answer, kept because each wake-up reads it. It changes with two fields of the seat,
+    # `home` and `has_big_lock`, and with the main context, which changes only under the big lock.
     context: AioContext | None = None
     # The context for which this thread makes an executor's call, if it is no home; see served.py.
     # Weak: an idle worker must not keep a context alive.
@@ -116,9 +120,10 @@ hooks = _Hooks()
 
 
 def _apply_rule() -> None:
-    if here.home is not None:
-        here.context = here.home
-    elif here.has_big_lock:
+    seat = here.seat
+    if seat.home is not None:
+        here.context = seat.home
+    elif seat.has_big_lock:
         here.context = main.stood_in_for
     else:
         here.context = None
@@ -130,9 +135,10 @@ def set_home(context: AioContext | None) -> None:
     If it holds the big lock, it stands in for the main context before and afterwards, but not while
     it is another home: in that time it may release the lock, and others may acquire it.
     """
-    if here.home is None and here.context is not None:
+    seat = here.seat
+    if seat.home is None and here.context is not None:
         here.context._stand_in.ends()
-    here.home = context
+    seat.home = context
     _apply_rule()
     if context is None and here.context is not None:
         here.context._stand_in.begins()
@@ -147,9 +153,8 @@ def set_main(context: AioContext | None) -> None:
 
 def _begin_as_child() -> None:
     """Forget the parent's contexts: a forked process has their memory, but runs none of them."""
-    here.home = here.context = here.serves = main.context = main.stood_in_for = None
-    here.has_big_lock = False
-    here.seat = Seat()
+    here.context = here.serves = main.context = main.stood_in_for = None
+    here.seat.__init__()  # type: ignore[misc]  # its parker is the parent's as well
 
 
 at_fork(AtFork.CURRENT, _begin_as_child)

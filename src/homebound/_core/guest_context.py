@@ -65,7 +65,7 @@ class GuestContext(AioContext):
 
     def _move_in(self) -> None:
         """Make the calling thread, which runs the loop, the home; main context if there is none."""
-        if here.home is self:
+        if here.seat.home is self:
             return
         set_home(self)
         self._home_ident = _thread.get_ident()
@@ -77,7 +77,7 @@ class GuestContext(AioContext):
     @contextmanager
     def _holding_big_lock(self) -> Iterator[None]:
         """Hold the big lock for a block; a no-op if this thread already holds it."""
-        if here.has_big_lock:
+        if here.seat.has_big_lock:
             yield
             return
         big_lock._make_ready()
@@ -88,7 +88,7 @@ class GuestContext(AioContext):
             try:
                 big_lock._release_if_held()
             finally:
-                if here.has_big_lock:  # interrupted before it had begun
+                if here.seat.has_big_lock:  # interrupted before it had begun
                     big_lock._release_if_held()
 
     # Waking the home.
@@ -202,7 +202,7 @@ class GuestContext(AioContext):
             with self._holding_big_lock():
                 if main.context is self:
                     set_main(None)
-        if here.home is self:
+        if here.seat.home is self:
             set_home(None)
         if self.let:
             for name in _REPLACED:  # a cycle otherwise

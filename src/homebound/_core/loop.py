@@ -363,7 +363,7 @@ class Loop(NestingLoop, ExecutorLoop):
         if blocking and not self._ready:
             self._sleep()
         else:
-            if self.is_main and big_lock._crowd and here.home is home:
+            if self.is_main and big_lock._crowd and here.seat.home is home:
                 self._give_way()
             pairs = self._look(0, MOST_EVENTS)
             if pairs:
@@ -414,7 +414,8 @@ class Loop(NestingLoop, ExecutorLoop):
         """Wait for events, a timer or a post; the main loop releases the big lock meanwhile."""
         home = self.home
         stand_in = home._stand_in
-        held = self.is_main and here.has_big_lock
+        seat = here.seat if self.is_main else None
+        held = seat is not None and seat.has_big_lock
         try:
             # From now on a signal handler runs no task here: that might add a timer or a post which
             # this sleep would miss. It posts the task, which rings the bell.
@@ -431,15 +432,15 @@ class Loop(NestingLoop, ExecutorLoop):
                 return
             if self.is_main:
                 self._sleep_without_big_lock(until)
-            elif self._depth and here.has_big_lock:
+            elif self._depth and here.seat.has_big_lock:
                 # A nested call waits: the thread that is to end its wait may need the lock.
                 with big_lock_released():
                     self._collect_until(until)
             else:
                 self._collect_until(until)
         finally:
-            # Else interrupted too early: see `come_back`. Only a main home asks: `here` is slow.
-            if not held or here.has_big_lock:
+            # Else interrupted too early: see `come_back`.
+            if not held or seat.has_big_lock:  # type: ignore[union-attr]  # not None if `held`
                 stand_in.awake()
         if ready:  # _woken_by_post, without the call
             home._wakeups += 1

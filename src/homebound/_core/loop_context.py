@@ -89,7 +89,7 @@ class LoopContext(AioContext):
         """
         # Asked for its effect: a thread whose foreign loop has stopped is no longer its home.
         current_context()
-        before = here.home
+        before = here.seat.home
         if before is self:
             if self._stand_in.lent:
                 self._stand_in.come_back()
@@ -104,7 +104,7 @@ class LoopContext(AioContext):
         is_main = as_main or (
             main_context() is None and threading.current_thread() is threading.main_thread()
         )
-        took = is_main and not here.has_big_lock
+        took = is_main and not here.seat.has_big_lock
         with self._key:
             try:
                 set_home(self)
@@ -130,7 +130,7 @@ class LoopContext(AioContext):
             set_main(None)
             self.loop.is_main = False
         self._stand_in.lent = False
-        if took and here.has_big_lock:
+        if took and here.seat.has_big_lock:
             big_lock._release_if_held()
         set_home(None)
 
@@ -147,7 +147,7 @@ class LoopContext(AioContext):
         self.loop.is_main = True
 
     def _occupy(self) -> bool:
-        return here.home is not self and self._key.acquire(blocking=False)
+        return here.seat.home is not self and self._key.acquire(blocking=False)
 
     def _vacate(self) -> None:
         self._key.release()
@@ -176,7 +176,7 @@ class LoopContext(AioContext):
 
     def _close(self) -> None:
         """Close as AioContext does, but not during a stand-in's turn, as that writes the bell."""
-        stand_ins = self._stand_in.turns and not here.has_big_lock
+        stand_ins = self._stand_in.turns and not here.seat.has_big_lock
         alone = self._key.acquire(timeout=1)  # a thread that acts for the home holds it briefly
         try:
             if stand_ins:
@@ -325,7 +325,7 @@ class LoopContext(AioContext):
         if self._closed:
             self._refuse()
         loop = self.loop
-        if not blocking or here.home is self:
+        if not blocking or here.seat.home is self:
             return loop.iterate(blocking=blocking)
         if not self._ready:
             parker = my_parker()

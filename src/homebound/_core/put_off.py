@@ -22,7 +22,7 @@ _RECHECK = 0.05  # seconds between two looks, while a stop is put off, at the ta
 
 def must_end_waits(loop: Loop) -> bool:
     """Return whether the calling thread's nested wait is in the way of a stop. Home or stand-in."""
-    return (loop.is_stopping() or loop.put_off is not None) and here.home is loop.home
+    return (loop.is_stopping() or loop.put_off is not None) and here.seat.home is loop.home
 
 
 class PutOff:

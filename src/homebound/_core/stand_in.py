@@ -89,12 +89,12 @@ class StandIn:
         self.sleeps_until = float("inf") if until is None else until
         self._asleep_on = watched
         self.lent = True  # lend, without the calls
-        if here.has_big_lock:
+        if here.seat.has_big_lock:
             big_lock.release()
 
     def has_lent(self) -> bool:
         """Return whether the calling thread is the main home, and has yet to reacquire the lock."""
-        return self.lent and here.home is self._loop.home and here.home is main.context
+        return self.lent and here.seat.home is self._loop.home and here.seat.home is main.context
 
     def come_back(self) -> None:
         """Reacquire the big lock in the home that has woken; raise what was raised meanwhile.
@@ -105,7 +105,7 @@ class StandIn:
         try:
             big_lock._reacquire()
         finally:
-            if here.has_big_lock:
+            if here.seat.has_big_lock:
                 self.awake()
 
     def awake(self) -> None:
@@ -124,7 +124,7 @@ class StandIn:
         `nested_ends`.
         """
         lent = self.has_lent()
-        released = lent and not here.has_big_lock
+        released = lent and not here.seat.has_big_lock
         if lent:
             self.come_back()
         return lent, released
@@ -182,13 +182,13 @@ class StandIn:
             try:
                 big_lock._reacquire()  # raises what was raised meanwhile, once it holds the lock
             finally:
-                if not here.has_big_lock:  # interrupted before it had begun
+                if not here.seat.has_big_lock:  # interrupted before it had begun
                     big_lock._reacquire()
                 self.begins()
 
     def tell_home(self) -> None:
         """Have the home look, too, at what has just happened, unless the caller is the home."""
-        if here.home is not self._loop.home:
+        if here.seat.home is not self._loop.home:
             self._home_must_look = True
 
     def _must_ring(self) -> bool:
@@ -215,6 +215,6 @@ def may_run_here(context: AioContext) -> bool:
     # The first half of this is current_context() for a loop of ours, without the call.
     if (here.context is not context or context._is_guest) and current_context() is not context:
         return False
-    if context._stand_in.lent and here.home is context:
+    if context._stand_in.lent and here.seat.home is context:
         return False
-    return context is not main.stood_in_for or here.has_big_lock
+    return context is not main.stood_in_for or here.seat.has_big_lock

@@ -395,7 +395,7 @@ class WaitQueue:
                         # If it was granted at the last moment, it has what it waited for.
                         return None if self._withdraw(waiter) else waiter
                     at_most = None if look is None else next(look)
-                    if here.has_big_lock:  # the thread that would grant it may need that
+                    if here.seat.has_big_lock:  # the thread that would grant it may need that
                         with big_lock_released():
                             deadline.park(waiter.parker, at_most=at_most)
                     else:

@@ -127,7 +127,7 @@ class _MainWait:
         self._nested = False  # turn_while looks once before it turns the loop
 
     def __call__(self) -> bool:
-        if self._nested and here.home is None and len(big_lock._queue) > 1:
+        if self._nested and here.seat.home is None and len(big_lock._queue) > 1:
             with big_lock_released():
                 pass  # before the look: a notification meanwhile finds no thread asleep
         self._nested = True

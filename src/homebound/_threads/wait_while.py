@@ -104,7 +104,7 @@ def kick() -> None:
 def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
     """Return the context that the caller must turn while it waits for `context`."""
     current = current_context()
-    if current is None and here.has_big_lock and isinstance(main.context, GuestContext):
+    if current is None and here.seat.has_big_lock and isinstance(main.context, GuestContext):
         raise main.context.cannot(f"{what} with the big lock")
     if current is None or (current is not context and current is not main.context):
         raise WouldDeadlock(_may_not_wait(what, current, context))

@@ -140,7 +140,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
 
     def _join(self, deadline: Deadline) -> None:
         """Wait for the workers. Their jobs may need the calling home, or the big lock."""
-        context = here.home
+        context = here.seat.home
         if isinstance(context, LoopContext) and self._threads:
             with self._lock:
                 if self._threads:
