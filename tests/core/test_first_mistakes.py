@@ -98,8 +98,8 @@ TASKS: list[Row] = [
     ),
     (
         (
-            "async def main():\n    AioContext.attach(asyncio.get_running_loop()); block_on(work())\n"
-            "asyncio.run(main())"
+            "async def main():\n    AioContext.attach(asyncio.get_running_loop())\n"
+            "    block_on(work())\nasyncio.run(main())"
         ),
         homebound.ContextError,
         "is attached to a loop of asyncio's, which cannot be run from inside itself; use homebound",
