@@ -8,6 +8,11 @@ addEventListener("load", () => {
   for (const [selector, label] of Object.entries(labels)) {
     document.querySelector(selector)?.setAttribute("aria-label", label);
   }
+  // The theme's search page has its heading for browsers without scripts only.
+  const results = document.querySelector("#search-results");
+  if (results && !document.querySelector("article h1")) {
+    results.before(Object.assign(document.createElement("h1"), { textContent: "Search" }));
+  }
   for (const each of document.querySelectorAll(".sidebar-tree .caption")) {
     each.setAttribute("aria-level", "2");
   }

@@ -67,7 +67,7 @@ def create_task_at_a_name(_io: IOThread, _io2: IOThread) -> None:
     homebound.create_task(work(), home="io0")  # type: ignore[arg-type]
 
 
-@WRONG.say(RuntimeError, "has not been entered")
+@WRONG.say(RuntimeError, "has not been entered: write `async with TaskGroup() as group:`")
 def create_task_in_a_group_not_entered(_io: IOThread, _io2: IOThread) -> None:
     coro = work()
     try:

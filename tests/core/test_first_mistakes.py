@@ -91,6 +91,51 @@ TASKS: list[Row] = [
         TypeError,
         "AioContext.attach takes an asyncio event loop, got None",
     ),
+    (
+        "AioContext.attach(asyncio.SelectorEventLoop)",
+        TypeError,
+        "got the class _UnixSelectorEventLoop; call it: it makes one",
+    ),
+    (
+        (
+            "async def main():\n    AioContext.attach(asyncio.get_running_loop())\n"
+            "    block_on(work())\nasyncio.run(main())"
+        ),
+        homebound.ContextError,
+        "is attached to a loop of asyncio's, which cannot be run from inside itself; use homebound",
+    ),
+    (
+        (
+            "async def main():\n    wait = create_task(asyncio.sleep(9)); await asyncio.sleep(0)\n"
+            "    wait.wake()\nrun(main())"
+        ),
+        homebound.NotSuspended,
+        "another wait ends by what it waits for, or by cancel()",
+    ),
+    (
+        (
+            "async def main():\n    wait = create_task(suspend()); await asyncio.sleep(0)\n"
+            "    wait.wake(); wait.wake()\nrun(main())"
+        ),
+        homebound.AlreadyScheduled,
+        "let one waker wake it, or use a Queue or a Semaphore, which count",
+    ),
+    (
+        (
+            "async def main():\n    async with TaskGroup() as group: pass\n"
+            "    coro = work()\n    try: group.create_task(coro)\n    finally: coro.close()\n"
+            "run(main())"
+        ),
+        RuntimeError,
+        "is finished: create its tasks in its `async with` block",
+    ),
+    ("Queue().get_nowait()", asyncio.QueueEmpty, "the Queue is empty"),
+    ("Queue().get_sync(timeout=0)", asyncio.QueueEmpty, "the Queue is empty: no item came in 0 s"),
+    (
+        "queue = Queue(1, name='jobs')\nqueue.put_sync(1); queue.put_nowait(2)",
+        asyncio.QueueFull,
+        "Queue 'jobs' is full: it holds maxsize=1 items",
+    ),
 ]
 
 THREADS: list[Row] = [
@@ -263,6 +308,7 @@ def test_what_call_soon_cannot_call_is_reported_by_the_loop(
     homebound.block_on(asyncio.sleep(0), io)
     assert isinstance(told[0]["exception"], TypeError)
     assert said in str(told[0]["exception"])
+    assert told[0]["exception"].__context__ is None  # Python's own attempt is left out
 
 
 def test_there_are_fifty():

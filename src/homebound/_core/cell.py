@@ -233,19 +233,20 @@ class Enterable(TaskFuture[T]):
     def _claim_at_home(self, context: AioContext) -> bool:
         """Claim the task for `context`, whose home is the calling thread."""
         if self._home is context and not self._suspended:
+            hint = ""
+            if self.done():
+                state = "is finished"
+                hint = "; a late waker looks at task.done() first"
+            elif task_here(context.loop) is self:
+                state = "is running"
+            elif self._fut_waiter is not None:
+                state = f"waits for {waited_for(self._fut_waiter)}"
+                hint = "; another wait ends by what it waits for, or by cancel()"
+            else:
+                state = "is about to run"
             message = (
-                f"task {self.get_name()!r} "
-                + (
-                    "is finished"
-                    if self.done()
-                    else "is running"
-                    if task_here(context.loop) is self
-                    else f"waits for {waited_for(self._fut_waiter)}"
-                    if self._fut_waiter is not None
-                    else "is about to run"
-                )
-                + ", and only a task in suspend() can be entered or woken. Called in "
-                + whereabouts()
+                f"task {self.get_name()!r} {state}, and only a task in suspend() can be entered or "
+                f"woken{hint}. Called in {whereabouts()}"
             )
             raise NotSuspended(message)
         return self._claim(context)
@@ -262,8 +263,9 @@ class Enterable(TaskFuture[T]):
         else:
             who = "the call that made it (spawn, create_task)"
         return AlreadyScheduled(
-            f"{what}: {who} has already scheduled task {self.get_name()!r} in {target!r}; it must "
-            f"run before it can be entered again. Called in {whereabouts()}"
+            f"{what}: {who} has already scheduled task {self.get_name()!r} in {target!r}, and it "
+            "has not run since: let one waker wake it, or use a Queue or a Semaphore, which count. "
+            f"Called in {whereabouts()}"
         )
 
     def _begin_if_new(self, target: AioContext) -> None:

@@ -89,7 +89,8 @@ def reason(entry: object, error: BaseException) -> BaseException:
         try:
             check_callback("call_soon", entry._callback)
         except TypeError as ours:
-            return ours
+            ours.__context__ = None
+            return ours.with_traceback(None)  # neither frame is the caller's
     return error
 
 

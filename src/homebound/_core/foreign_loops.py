@@ -128,13 +128,14 @@ def check_loop(what: str, loop: object) -> None:
 
     Called from: any thread.
     """
-    if hasattr(loop, "call_soon_threadsafe") and hasattr(loop, "is_closed"):
+    is_class = isinstance(loop, type)
+    if hasattr(loop, "call_soon_threadsafe") and hasattr(loop, "is_closed") and not is_class:
         return  # one that does not derive from asyncio's
     if iscoroutine(loop):
         text = shown(loop)
         loop.close()  # it is not awaited
     else:
-        text = shown(loop)
+        text = shown(loop) + ("; call it: it makes one" if is_class else "")
     message = f"{what} an asyncio event loop, got {text}"
     raise TypeError(message)
 

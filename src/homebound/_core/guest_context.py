@@ -20,7 +20,7 @@ from .._aio.tasks import running_loop, task_here
 from .._errors import ContextError
 from .bell import CLOSED
 from .big_lock import big_lock
-from .context import AioContext
+from .context import AioContext, whereabouts
 from .current import here, main, main_context, set_home, set_main
 from .foreign_loops import context_of
 from .loop import Loop
@@ -188,10 +188,11 @@ class GuestContext(AioContext):
 
     def cannot(self, what: str) -> ContextError:
         """Return the error for `what`. Called from: any thread."""
-        kind = type(self.loop).__module__ + "." + type(self.loop).__qualname__
+        package = type(self.loop).__module__.partition(".")[0]
         return ContextError(
-            f"{what}: {self!r} is attached to a {kind}, which cannot be run from inside itself; "
-            f"use a loop of homebound.new_event_loop(), or await instead of waiting"
+            f"{what}: {self!r} is attached to a loop of {package}'s, which cannot be run from "
+            "inside itself; use homebound.run, await instead, or have an IOThread do it: "
+            f"block_on(x, io). Called in {whereabouts()}"
         )
 
     # The end.

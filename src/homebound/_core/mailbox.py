@@ -129,7 +129,10 @@ class Mailbox:
         # Else the closer found it and called its `_unrun`.
 
     def _refuse(self) -> None:
-        message = f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more"
+        message = (
+            f"{self!r} has ended: nothing can be scheduled, moved or spawned there any more; "
+            "end what feeds it before it ends, or make another"
+        )
         if self._forked:
             message = (
                 f"{self!r} has ended: it was forked, its home is in the parent process; "

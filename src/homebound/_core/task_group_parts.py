@@ -47,9 +47,9 @@ class Members:
         """Reserve a place for a child, or return why the group accepts none."""
         with self._lock:
             if not self.entered:
-                return "has not been entered"
+                return "has not been entered: write `async with TaskGroup() as group:`"
             if self._is_over():
-                return "is finished"
+                return "is finished: create its tasks in its `async with` block"
             if self.aborting or self.cancelled:
                 return "is shutting down"
             self._coming += 1

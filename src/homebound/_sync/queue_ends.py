@@ -227,7 +227,7 @@ class Getters(WaitQueue):
                     start_thread(self._undo, (taken,))
             raise
         if item is NOTHING:
-            raise self._no_more() if closed else asyncio.QueueEmpty
+            raise self._no_more() if closed else asyncio.QueueEmpty("the Queue is empty")
         return item
 
     def _no_more(self) -> QueueShutDown:

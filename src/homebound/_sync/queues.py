@@ -107,6 +107,10 @@ class Queue(ShownQueue, Generic[T]):
     def _shut_down(self) -> QueueShutDown:
         return QueueShutDown(f"{shown_queue(self._name)} was shut down: it takes no more items")
 
+    def _full(self) -> asyncio.QueueFull:
+        message = f"{shown_queue(self._name)} is full: it holds maxsize={self._maxsize} items"
+        return asyncio.QueueFull(message)
+
     # Subclasses written for asyncio override these three to have an order of their own.
 
     def _init(self, _maxsize: int) -> None:
@@ -218,7 +222,7 @@ class Queue(ShownQueue, Generic[T]):
         if self._is_shutdown:
             raise self._shut_down()
         if not self._put_now(item):
-            raise asyncio.QueueFull
+            raise self._full()
 
     def put_sync(self, item: T, timeout: float | None = None) -> None:
         """Do `put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
@@ -234,7 +238,7 @@ class Queue(ShownQueue, Generic[T]):
         slots: Any = self._slots
         waiter = slots._wait_sync(timeout)
         if waiter is None:
-            raise asyncio.QueueFull
+            raise self._full()
         try:
             _raise_error_of(waiter)
             self._put_now(item, waiter)
@@ -407,7 +411,8 @@ class Queue(ShownQueue, Generic[T]):
         getters = self._getters_queue
         waiter = getters._wait_sync(timeout)
         if waiter is None:
-            raise asyncio.QueueEmpty
+            message = f"{shown_queue(self._name)} is empty: no item came in {timeout} s"
+            raise asyncio.QueueEmpty(message)
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
