@@ -67,11 +67,11 @@ LOADS = (
 
 
 @functools.cache
-def _server(who: str) -> tuple[int, Path]:
+def serve(who: str, size: int = SIZE) -> tuple[int, Path]:
     """Start a server for all samples; its start is not measured. Its process, and its address."""
     directory = Path(_until_exit.enter_context(tempfile.TemporaryDirectory()))
     image, path = directory / "image", directory / "socket"
-    image.write_bytes(os.urandom(MIB) * (SIZE // MIB))
+    image.write_bytes(os.urandom(MIB) * (size // MIB))
     process = subprocess.Popen(  # noqa: S603 - our own command line
         SERVERS[who](image, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -114,7 +114,7 @@ def _client(who: str, load: Load) -> Callable[[int], float]:
 
     def variant(n: int) -> float:
         each = max(1, n // load.connections)
-        process, path = _server(who)
+        process, path = serve(who)
         began = _cpu_seconds(process)
         _drive(path, load, each)
         return (_cpu_seconds(process) - began) / (each * load.connections)

@@ -21,7 +21,7 @@ from ._peers import environment, skipped
 
 NAMES = (
     *("wake_burst", "post", "call_sync", "ping_pong", "hop", "to_worker", "step", "echo"),
-    *("locks", "queues", "disks"),
+    *("locks", "queues", "disks", "nbd_client"),
 )
 
 _LONGEST = 120  # seconds that a case may take before it is taken to hang

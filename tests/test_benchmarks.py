@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py") if file.stem != "run")
 
 
-SLOW = {"disks": pytest.mark.timeout(180)}  # fio takes most of a second for a few requests
+# fio takes most of a second for a few requests, and so do programs that are started for each sample
+SLOW = {"disks": pytest.mark.timeout(180), "nbd_client": pytest.mark.timeout(180)}
+NEEDED = {"disks": "fio", "nbd_client": "qemu-nbd"}
 
 
 @pytest.mark.parametrize(
@@ -33,8 +35,8 @@ def test_runs(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(file.read_text())
-    if "skipped: there is no fio" in done.stdout:
-        pytest.skip("there is no fio with an NBD engine")
+    if name in NEEDED and f"skipped: there is no {NEEDED[name]}" in done.stdout:
+        pytest.skip(f"there is no {NEEDED[name]}, or none with NBD")
     assert results["cases"]
     for case in results["cases"]:
         variants = case["variants"]

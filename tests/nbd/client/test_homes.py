@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -139,6 +140,35 @@ def test_move_to_an_ended_home():
                 await disk.move_to("io")  # type: ignore[arg-type]
 
     on_server(main)
+
+
+@pytest.mark.parametrize("wakes", [1, 3])
+def test_a_read_whose_task_something_else_wakes(rude: Any, say: Any, wakes: int):
+    """It still ends with its reply, not before."""
+
+    async def talk(end: Any) -> None:
+        await end.negotiate()
+        _, cookie, *_ = await end.request()
+        sent.set()
+        await go_on.wait()
+        end.send(say.simple(cookie, 0, b"x"))
+        await end.reader.read()
+
+    async def main() -> None:
+        async with rude.talking(talk):
+            with await NBDDisk.connect(rude.uri) as disk:
+                read = homebound.create_task(disk.read(0, 1))
+                await sent.wait()
+                for _ in range(wakes):
+                    with contextlib.suppress(homebound.NotSuspended, homebound.AlreadyScheduled):
+                        read.wake()
+                    await settle()
+                assert not read.done()
+                go_on.set()
+                assert await read == b"x"
+
+    sent, go_on = asyncio.Event(), asyncio.Event()
+    homebound.run(main())
 
 
 def test_many_connections_in_two_homes():

@@ -6,8 +6,9 @@ import errno
 import os
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..._core.cell import OneSuspension
 from ...block import DiskError
 from .._protocol.client_request import Request
 from .._protocol.wire import Command, Error
@@ -49,10 +50,17 @@ class Place(Enum):
 _ENDED = Place.ENDED
 
 
-class Call(Request):
-    """A request of a task. The home writes it, once it is in the inbox, but for the future."""
+class Call(Request, OneSuspension):
+    """A request of a task. The home writes it, once it is in the inbox, but for the future.
 
-    # The loop of the task, and what it waits for: replaced by the task when it is cancelled, before
+    A homebound task in the disk's home just suspends: that takes no future, whose callback would
+    cost as much as all that the client does for a request. Any other task waits for a future.
+    """
+
+    # The suspended task, and its suspension; None: it waits for the future.
+    task: Any = None
+    cell: Any = None
+    # The loop of the task, and what it waits for: replaced by the task when it waits anew, before
     # the home is told so.
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
@@ -74,6 +82,9 @@ class Call(Request):
         self.place = _ENDED
         if failure is not None:
             self.failure = failure
+        if self.task is not None:
+            self.wake()
+            return
         future = self.future
         if self.loop is home:
             if not future.done():
@@ -84,13 +95,12 @@ class Call(Request):
         except RuntimeError:
             pass  # the loop of the task has been closed
 
-    def check(self) -> None:
-        """Raise the request's error, if it has failed."""
+    def raise_failure(self) -> NoReturn:
+        """Raise what it has failed with: `failure`, or else the server's `error`."""
         if self.failure is not None:
             raise self.failure
-        if self.error:
-            number = errno_of(self.error)
-            raise DiskError(number, self.describe(os.strerror(number), self.error_text))
+        number = errno_of(self.error)
+        raise DiskError(number, self.describe(os.strerror(number), self.error_text))
 
     def extents_of(self, context: str) -> bytearray | None:
         """Return the extents of a context by its name, as they came; None if none have."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-_LIVE, _SENT = State.LIVE, Place.SENT
+_LIVE, _SENT, _ENDED = State.LIVE, Place.SENT, Place.ENDED
 
 
 class Channel:
@@ -114,13 +115,22 @@ class Channel:
 
     # Requests.
 
+    def take_all(self, calls: deque[Call]) -> None:
+        """Take all requests that are in `calls`, in order; drop those that were cancelled."""
+        if self.state is _LIVE:
+            self._pack(calls)
+            return
+        while calls:
+            call = calls.popleft()
+            if call.place is not _ENDED:
+                self.take(call)
+
     def take(self, call: Call) -> None:
         """Have a request sent with the next `push`, or wait, or fail, as the state is."""
         call.channel = self
-        if self.state is _LIVE:
-            self._send(call)
-            return
         match self.state:
+            case State.LIVE:
+                self._pack(deque((call,)))
             case State.WAITING:
                 if self._may_repeat(call):
                     self._let_wait(call)
@@ -132,16 +142,26 @@ class Channel:
                 self._fail([call])
                 self._redial.start()
 
-    def _send(self, call: Call) -> None:
-        if self._changed and (failure := self._refusal(call)) is not None:
-            call.end(self._client.loop, failure)
-            return
-        self._cookie = cookie = self._cookie + 1
-        call.place = _SENT
-        self._outgoing.add(call.head(cookie), call.data)
-        self.in_flight[cookie] = call
-        if self._client.request_timeout is not None:
-            call.since = self._client.loop.time()
+    def _pack(self, calls: deque[Call]) -> None:
+        """Pack requests for the next `push`. All pass here, so it makes no call that it can spare.
+
+        They are taken out one by one: what an exception interrupts has lost no other request.
+        """
+        client, outgoing, in_flight = self._client, self._outgoing, self.in_flight
+        now = client.loop.time() if client.request_timeout is not None else 0.0
+        while calls:
+            call = calls.popleft()
+            if call.place is _ENDED:
+                continue  # it was cancelled
+            if self._changed and (failure := self._refusal(call)) is not None:
+                call.end(client.loop, failure)
+                continue
+            self._cookie = cookie = self._cookie + 1
+            call.channel, call.place, call.since = self, _SENT, now
+            outgoing.packed += call.head(cookie)
+            if call.data:
+                outgoing.add_payload(call.data)
+            in_flight[cookie] = call
 
     def _refusal(self, call: Call) -> OSError | None:
         """Return why the export, as it has come back, cannot take a request."""
@@ -196,7 +216,8 @@ class Channel:
                 return
             if (ended and not self._end(ended)) or self.state is not State.LIVE:
                 return
-            if size < len(buffer) and not self._encrypted:
+            # With no request in flight nothing more is to come: a receive would find nothing.
+            if (size < len(buffer) or not self.in_flight) and not self._encrypted:
                 return
         if self._encrypted:
             # What has been decrypted makes no descriptor readable.
@@ -222,10 +243,15 @@ class Channel:
                 continue
             if call.extents is not None:
                 call.names = self.link.export.contexts
-            call.end(loop)
+            if call.task is None:
+                call.end(loop)
+            else:  # as Call.end, without the call
+                call.place = _ENDED
+                call.wake()
             used = True
         if used:
             self._redial.of_use()
+            self._client.count_in_flight()
             if self._reader.pending or len(ended) > 1:  # else the next one does not wait for more
                 self._client.look_soon()
         if broken is not None or stopping:
@@ -358,7 +384,7 @@ class Channel:
         calls, self.waiting = self.waiting, {}
         for call in calls:
             call.reset()
-            self._send(call)
+        self._pack(deque(calls))
         self._register()
         self.push()
 

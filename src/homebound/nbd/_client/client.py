@@ -14,6 +14,9 @@ from asyncio import get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._aio.tasks import running_task
+from ..._core.task import Task
+from ..._core.traps import suspend
 from ..._workers.pool import WorkerPool
 from ...block import DiskClosed
 from .._protocol.wire import Command
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from .uri import Target
 
 _LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
-_INBOX = Place.INBOX
+_INBOX, _ENDED = Place.INBOX, Place.ENDED
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -59,6 +62,9 @@ class Client:
         self._attached = False  # the channels are served. Home only
         self.channels: list[Channel] = []  # home only, once it is attached
         self._push: set[Channel] = set()  # home only
+        # How many requests may wait in the inbox, to be sent together in one system call: see
+        # `count_in_flight`. If it is too high for a moment they wait for the look that was told.
+        self._held_back = 0  # home only
         self.interruptions = 0  # connections that were lost; written by the home
         self.export: RemoteExport  # as it was at first; set by `begin`
 
@@ -135,38 +141,67 @@ class Client:
         if not call.length and call.command != Command.FLUSH:
             return
         call.loop = loop = get_running_loop()
-        call.future = future = loop.create_future()
+        at_home = loop is self.loop
+        if at_home and isinstance(task := running_task(loop), Task):
+            call.task = task
+            call.rearm()
+        else:
+            call.future = loop.create_future()
         inbox = self._inbox
         inbox.append(call)
-        at_home = loop is self.loop
-        if at_home and self._attached and len(inbox) > self._held_back():
+        if at_home and len(inbox) > self._held_back and self._attached:
             self._look()
         elif not self._told:
             self.look_soon()
         try:
-            if at_home:
-                await future
+            if call.task is not None:
+                await suspend()
+                if call.place is not _ENDED:
+                    await self._wait_anew(call)
             else:
-                await self._until(future)
+                await self._wait_for_future(call)
         except asyncio.CancelledError:
             await self._give_up(call)
             raise
-        call.check()
+        if call.failure is not None or call.error:
+            call.raise_failure()
 
-    def _held_back(self) -> int:
-        """Return how many requests may wait in the inbox, to be sent together in one system call.
+    def count_in_flight(self) -> None:
+        """Note how many requests may wait in the inbox, after a change of those in flight.
 
-        It is the number of requests in flight: they keep the server busy meanwhile. With none in
-        flight a request is sent at once. Of several connections the idlest counts, so that none
-        runs out of work. Home only.
+        As many as are in flight: they keep the server busy meanwhile. With none in flight a request
+        is sent at once. Of several connections the idlest counts, so that none runs out of work.
+        Home only.
         """
         channels = self.channels
         if len(channels) == 1:
-            return len(channels[0].in_flight)
-        return min(map(_load, channels)) * len(channels)
+            self._held_back = len(channels[0].in_flight)
+        else:
+            self._held_back = min(map(_load, channels)) * len(channels)
+
+    async def _wait_for_future(self, call: Call) -> None:
+        """Wait for a request's future."""
+        if call.loop is self.loop:
+            await call.future
+        else:
+            await self._until(call.future)
+
+    async def _wait_anew(self, call: Call) -> None:
+        """Wait on, in a task that something else has woken: for a future now."""
+        call.future = future = get_running_loop().create_future()
+        self.post(self._use_future, call)
+        await self._until(future)
+
+    def _use_future(self, call: Call) -> None:
+        """End a request by its future from now on, or again. Home only."""
+        call.task = None
+        if call.place is _ENDED:
+            call.end(self.loop)
 
     async def _give_up(self, call: Call) -> None:
         """Forget a request whose task is cancelled, or wait for its end; it frees its buffer."""
+        if call.task is not None:
+            call.forget()
         loop = get_running_loop()
         future = call.future = loop.create_future()
         if loop is self.loop:
@@ -189,9 +224,10 @@ class Client:
     def _forget(self, call: Call) -> None:
         """End a cancelled request, if it need not be waited for. Home only."""
         place = call.place
+        call.task = None
         if place is _INBOX:
-            call.place = Place.ENDED
-        elif place is not Place.ENDED and not call.channel.give_up(call):
+            call.place = _ENDED
+        elif place is not _ENDED and not call.channel.give_up(call):
             return  # its end is waited for
         call.end(self.loop)
 
@@ -248,16 +284,13 @@ class Client:
         if self.closed:
             self._refuse_waiting()
             return
-        inbox, channels = self._inbox, self.channels
-        if len(channels) > 1:
+        if len(self.channels) == 1:
+            channel = self.channels[0]
+            channel.take_all(self._inbox)
+            channel.push()
+        else:
             self._deal_out()
-            return
-        channel = channels[0]
-        while inbox:
-            call = inbox.popleft()
-            if call.place is _INBOX:  # else it was cancelled
-                channel.take(call)
-        channel.push()
+        self.count_in_flight()
 
     def _deal_out(self) -> None:
         """Divide the requests in the inbox among the connections."""

@@ -163,14 +163,19 @@ class NBDDisk(RemoteDisk):
         Called from: task.
         """
         gate = self._gate
-        if not gate.enter():  # nor without waiting, unless this is part of another request
+        inside = gate.inside
+        inside.append(None)  # as Gate.enter and leave, without the calls: each request passes here
+        if gate.closed:  # so it waits, unless this is part of another request
+            gate.leave()
             async with self.request():
                 await self._client.carry_out(self._to_read(offset, buffer))
             return
         try:
             await self._client.carry_out(self._to_read(offset, buffer))
         finally:
-            gate.leave()
+            inside.pop()
+            if gate.closed and not inside:
+                gate.tell_empty()
 
     def _to_read(self, offset: int, buffer: memoryview) -> Call:
         """Return the request that fills a buffer. Raises DiskError if it cannot be made."""

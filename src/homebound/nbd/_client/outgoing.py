@@ -21,23 +21,25 @@ _BLOCKS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantW
 class Outgoing:
     """The unsent bytes of one connection. Home only."""
 
-    __slots__ = ("_packed", "_parts")
+    __slots__ = ("_parts", "packed")
 
     def __init__(self) -> None:
-        self._packed = bytearray()
+        self.packed = bytearray()  # what comes last: requests are appended to it
         self._parts: deque[memoryview] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._packed or self._parts)
+        return bool(self.packed or self._parts)
 
     def add(self, head: bytes, data: Data = b"") -> None:
         """Add a request, and its payload, which must stay as it is until it has been sent."""
-        self._packed += head
-        size = len(data)
-        if not size:
-            return
-        if size <= _COPIED:
-            self._packed += data
+        self.packed += head
+        if data:
+            self.add_payload(data)
+
+    def add_payload(self, data: Data) -> None:
+        """Add the payload of the request that was added last."""
+        if len(data) <= _COPIED:
+            self.packed += data
         else:
             self._close_packed()
             self._parts.append(memoryview(data).cast("B"))
@@ -45,11 +47,11 @@ class Outgoing:
     def send(self, sock: socket.socket) -> bool:
         """Send what the socket takes; whether that was all. Raises OSError."""
         if not self._parts and type(sock) is not ssl.SSLSocket:
-            sent = _send(sock, self._packed)
-            if sent == len(self._packed):
-                self._packed.clear()
+            sent = _send(sock, self.packed)
+            if sent == len(self.packed):
+                self.packed.clear()
                 return True
-            del self._packed[:sent]
+            del self.packed[:sent]
         self._close_packed()
         while self._parts:
             sent = self._send_parts(sock)
@@ -70,9 +72,9 @@ class Outgoing:
             return 0
 
     def _close_packed(self) -> None:
-        if self._packed:
-            self._parts.append(memoryview(self._packed))
-            self._packed = bytearray()
+        if self.packed:
+            self._parts.append(memoryview(self.packed))
+            self.packed = bytearray()
 
     def _drop(self, sent: int) -> None:
         parts = self._parts

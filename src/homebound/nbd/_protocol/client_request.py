@@ -6,13 +6,12 @@ from bisect import bisect
 from typing import TYPE_CHECKING
 
 from .errors import RemoteProtocolError
-from .wire import REQUEST, REQUEST_MAGIC, Command, CommandFlag
+from .wire import REQUEST_MAGIC, REQUEST_PARTS, Command, CommandFlag
 
 if TYPE_CHECKING:
     Data = bytes | bytearray | memoryview
 
-_HEAD = REQUEST_MAGIC << 32
-_pack = REQUEST.pack
+_pack = REQUEST_PARTS.pack
 _READ, _DF = int(Command.READ), int(CommandFlag.DF)
 MAX_PIECES = 4096  # separate pieces of a read that may be there before the rest
 
@@ -56,8 +55,7 @@ class Request:
     def head(self, cookie: int) -> bytes:
         """Pack it, without its payload."""
         self.cookie = cookie
-        head = _HEAD | self.flags << 16 | self.command
-        return _pack(head, cookie, self.offset, self.length)
+        return _pack(REQUEST_MAGIC, self.flags, self.command, cookie, self.offset, self.length)
 
     def fail(self, error: int, text: str) -> None:
         """Take an error; the first one counts."""

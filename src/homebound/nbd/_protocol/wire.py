@@ -111,6 +111,7 @@ STRUCTURED_REPLY_MAGIC = 0x668E33EF
 # one comparison recognizes a plain READ or WRITE with the right magic. Likewise the first 8 bytes
 # of a reply (magic, error).
 REQUEST = Struct(">QQQI")  # head, cookie, offset, length
+REQUEST_PARTS = Struct(">IHHQQI")  # the same, with the head in parts: magic, flags, type
 SIMPLE_REPLY = Struct(">QQ")  # SIMPLE_REPLY_MAGIC << 32 | error, cookie
 SIMPLE_REPLY_OK = SIMPLE_REPLY_MAGIC << 32
 # "Structured reply message": head, cookie, length of the rest; then, for data, its offset.
