@@ -1,8 +1,8 @@
 """The servers of `disks.py` by kind of storage and of request, with IOPS beside the CPU time.
 
-`python -m benchmarks.disk_kinds KIND [ROUNDS]`: a kind is one of KINDS, and takes less than a minute
-with 3 rounds, so that it fits into a quiet minute of a machine. Each round runs every server once, in
-turn; medians are reported. The directory of "ext4" is the current one; that of "tmpfs" is /dev/shm.
+`python -m benchmarks.disk_kinds KIND [ROUNDS]`: a kind is one of KINDS, and takes less than a
+minute with 3 rounds, so that it fits into a quiet minute of a machine. Each round runs every server
+once, in turn; medians are reported. The directory of "ext4" is the current one.
 """
 
 from __future__ import annotations
