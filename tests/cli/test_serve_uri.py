@@ -191,16 +191,12 @@ class TestRefused:
         uri = f"nbd+unix:///?socket={tmp_path}/none"
         assert "cannot connect to nbd+unix" in refused(uri)
         assert "cannot connect to nbd+unix" in refused("--export", f"a={uri}")
-        # Its own socket is not there yet.
-        line = refused(uri, "--unix", tmp_path / "none")
-        assert "there is no socket" in line
 
     def test_an_export_that_is_not_there(self, refused: Refused, holed: Path):
         with remote("ours", holed, "--name", "x") as uri:
             assert "no export is named 'y'" in refused(uri.replace("///", "///y"))
 
     def test_its_own_listening_socket(self, refused: Refused, tmp_path: Path):
-        """It cannot answer itself before it serves: that is noticed, and no hang."""
         place = tmp_path / "s"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place))
@@ -208,7 +204,7 @@ class TestRefused:
             number = listener.fileno()
             uri = f"nbd+unix:///?socket={place}"
             line = refused(uri, "--socket-fd", number, pass_fds=[number])
-        assert "it does not answer in time" in line
+        assert "so it would serve itself" in line
 
     def test_wrong_use(self, refused: Refused):
         assert "names no socket" in refused("nbd+unix:///x", code=2)

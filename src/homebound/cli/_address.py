@@ -7,8 +7,10 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..nbd._client.uri import parse_uri
 from ..nbd._server.server import DEFAULT_PORT
 from ._errors import ServeError
+from ._remote import is_uri
 
 if TYPE_CHECKING:
     from ..nbd import NBDServer
@@ -26,6 +28,25 @@ class Address:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     descriptors: tuple[int, ...] = ()
+
+    def check_other(self, spec: str) -> None:
+        """Raise ServeError if a disk is the URI of this address: its requests would come here."""
+        if not is_uri(spec):
+            return
+        target = parse_uri(spec)
+        there = (target.path and _absolute(target.path)) or (_plain(target.host), target.port)
+        if there in self._places():
+            raise ServeError(
+                f"{spec!r} is the address that this server listens on, so it would serve itself; "
+                "choose another one with --unix or --port"
+            )
+
+    def _places(self) -> set[object]:
+        if self.descriptors:
+            return {_place_of(fd) for fd in self.descriptors}
+        if self.unix is not None:
+            return {_absolute(self.unix)}
+        return {(_plain(self.host), self.port)}
 
     async def listen(self, server: NBDServer) -> None:
         """Have the server listen on this address; its URIs are valid in any directory.
@@ -60,6 +81,22 @@ def _socket_of(fd: int) -> socket.socket:
         return socket.socket(fileno=fd)
     except OSError as error:
         raise ServeError(f"cannot listen on descriptor {fd}: {error.strerror}") from error
+
+
+def _place_of(fd: int) -> object:
+    try:
+        with socket.socket(fileno=os.dup(fd)) as listener:
+            name = listener.getsockname()
+    except OSError:
+        return None  # listening on it raises an error that says what is wrong
+    if isinstance(name, (str, bytes)):
+        return os.fsdecode(name)
+    return _plain(name[0]), name[1]
+
+
+def _plain(host: str) -> str:
+    """Return one name for what means this machine in IPv4."""
+    return DEFAULT_HOST if host.lower() in {"", "localhost", "0.0.0.0", "::"} else host.lower()  # noqa: S104
 
 
 def _absolute(path: str) -> str:

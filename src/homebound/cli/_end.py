@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from ..nbd._client.disk import shorten_waits
 from ._errors import ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..nbd import NBDServer
+    from ..nbd import NBDDisk, NBDServer
     from ._announce import Announced
 
 GRACE = 5.0  # seconds for the clients to read their replies
 _CUT_OFF = 3.0  # seconds more for clients and requests that were aborted then
 _FLUSH = 60.0  # seconds, if all clients have disconnected in time
+_LAST_TRY = 1.0  # seconds for another server to take a connection
+_ANSWERS = 4.0  # seconds for another server to answer, if clients wait for that
 
 # The end of the clients is polled, so it may be noticed a little late.
 _IN_TIME = GRACE - 0.5
@@ -23,18 +27,32 @@ _IN_TIME = GRACE - 0.5
 class End:
     """Stops the server, and tells when waiting for that is of no use."""
 
-    def __init__(self, server: NBDServer, exports: Sequence[Announced]) -> None:
+    def __init__(
+        self, server: NBDServer, exports: Sequence[Announced], remotes: Sequence[NBDDisk]
+    ) -> None:
         self._server = server
+        self._remotes = remotes
         self._what = ", ".join(export.label for export in exports)
         # When `overdue` first saw no clients, in seconds after the signal.
         self._left: float | None = None
 
     async def stop(self, grace: float) -> None:
         """Stop the server. Raises ServeError if the disks cannot be flushed."""
+        for disk in self._remotes:
+            shorten_waits(disk, _LAST_TRY)
+        timer = asyncio.get_running_loop().call_later(_ANSWERS, self._give_up)
         try:
             await self._server.stop(grace)
         except OSError as error:
             raise ServeError(f"cannot flush {self._what}: {error.strerror or error}") from error
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        """Fail what other servers do not answer, unless it is only the flush at the end."""
+        if self._server.stats().clients:
+            for disk in self._remotes:
+                shorten_waits(disk, 0)
 
     def overdue(self, seconds: float) -> str | None:
         """Return why the server has not ended `seconds` after the signal; None if it may yet.

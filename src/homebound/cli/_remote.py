@@ -9,6 +9,7 @@ from ..nbd import NBDDisk
 from ..nbd._client.uri import parse_uri
 
 RECONNECT_DELAY: float = 30  # seconds
+REQUEST_TIMEOUT: float = 300  # seconds for a server that is served on; see docs/serve.md: loops
 _URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
 
 
@@ -34,6 +35,7 @@ class Link:
 
     connections: int = 1
     reconnect_delay: float = 0.0
+    request_timeout: float | None = None
 
     async def connect(self, uri: str, *, read_only: bool, meta: tuple[str, ...] = ()) -> NBDDisk:
         """Connect to the export that `uri` names. Raises NBDError."""
@@ -41,6 +43,7 @@ class Link:
             uri,
             connections=self.connections,
             reconnect_delay=self.reconnect_delay,
+            request_timeout=self.request_timeout,
             read_only=read_only,
             meta=meta,
         )

@@ -72,7 +72,7 @@ class Service:
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
         limits["find_timeout"] = self.opened.find_timeout
         server = NBDServer(self.opened.exports, io_threads=pool or (), **limits)
-        end = End(server, self.opened.shown)
+        end = End(server, self.opened.shown, self.opened.remotes)
         stack.push_async_callback(end.stop, GRACE)
         signals.overdue = end.overdue
         await self.address.listen(server)

@@ -14,7 +14,7 @@ from ._address import DEFAULT_HOST, Address, take_activated
 from ._began import Progress
 from ._disks import AUTO, FORMATS, MEMORY, Opener, is_script
 from ._exports import Choice, open_exports, split_export
-from ._remote import RECONNECT_DELAY, Link
+from ._remote import RECONNECT_DELAY, REQUEST_TIMEOUT, Link
 from ._serve import Service
 from ._signals import Signals
 from ._tls import tls_context
@@ -87,6 +87,14 @@ _DEFAULT_SIZE = 1 << 30
     show_default=True,
     help="Have requests wait this long for another NBD server whose connection is lost; then they "
     "fail.",
+)
+@click.option(
+    "--request-timeout",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=REQUEST_TIMEOUT,
+    show_default=True,
+    help="Have a request fail that another NBD server does not answer in this time; 0: never.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")
@@ -166,6 +174,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     image_format: str,
     connections: int,
     reconnect_delay: float,
+    request_timeout: float,
     read_only: bool,
     no_lock: bool,
     unix: str | None,
@@ -213,16 +222,19 @@ def serve(  # noqa: PLR0913  (one parameter an option)
         read_only=read_only,
         lock=not no_lock,
         overlay=choice.has_overlay,
-        link=Link(connections, reconnect_delay),
+        link=Link(connections, reconnect_delay, request_timeout or None),
     )
     with Signals() as signals, ExitStack() as stack:
         address = _address(unix, host, port, descriptors)
         if address is None and command is not None:
             private = stack.enter_context(tempfile.TemporaryDirectory(prefix="homebound-"))
             address = Address(f"{private}/nbd.sock")
+        listened = address or Address()
+        for _, spec in choice.named:
+            listened.check_other(spec)
         signals.overdue = opener.overdue
         served = open_exports(choice, opener, stack, round_size=round_size or 1)
-        service = Service(served, address or Address(), iothreads, limits, pidfile, command)
+        service = Service(served, listened, iothreads, limits, pidfile, command)
         with closing(service.run(signals)) as work:  # for the case that no loop can be made
             status = run(work)
     ctx.exit(status)

@@ -28,7 +28,8 @@ class Signals:
 
     SIGUSR1 calls `show_statistics`. After a signal that stops, `overdue(seconds)` is polled with
     the time since; if it returns a reason why the program cannot end by itself, the process is
-    ended with that reason and status 1. Both are called in the thread of this class.
+    ended with that reason and status 1, as it is at a second SIGINT. Both
+    are called in the thread of this class.
 
     Threads that are started meanwhile have these signals blocked. A child process must be started
     with the old mask, `before`.
@@ -107,11 +108,18 @@ class Signals:
         if call is not None:
             call()
 
+    def _end_at_second(self, number: int) -> None:
+        """End the process at the second Ctrl-C; SIGTERM and SIGHUP come together from systemd."""
+        if number == self.stopped == signal.SIGINT and not self._ended:
+            tell("homebound: ended by the second SIGINT, with requests in flight or no flush")
+            os._exit(1)
+
     def _wait_for_the_end(self, by: signal.Signals) -> None:
         began = monotonic()
         while not self._ended:
             came = signal.sigtimedwait(self._taken, 0.2)
             if came is not None:
+                self._end_at_second(came.si_signo)
                 self._take(came.si_signo)
             seconds = monotonic() - began
             reason = self.overdue(seconds)

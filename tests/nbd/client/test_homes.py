@@ -13,6 +13,7 @@ from homebound.block import DiskClosed
 from homebound.nbd import (
     NBDDisk,
 )
+from homebound.testing import settle
 
 from .servers import on_server, serving_elsewhere
 

@@ -336,7 +336,8 @@ class Channel:
         why = str(self._last_error) if self._last_error else "the server has disconnected"
         for call in calls:
             text = f"no connection to {self._client.target.label}: {why}"
-            failure = ConnectionLost(errno.EIO, text)
+            number = errno.ESHUTDOWN if self._client.ending else errno.EIO
+            failure = ConnectionLost(number, text)
             failure.__cause__ = self._last_error
             call.end(self._client.loop, failure)
 
@@ -348,6 +349,8 @@ class Channel:
 
     def _on_over(self) -> None:
         """Fail the waiting requests: reconnect_delay is over. Attempts to connect go on."""
+        if self._over is not None:
+            self._over.cancel()
         self._over = self._redial.until = None
         self.state = State.FAILING
         calls, self.waiting = self.waiting, {}
@@ -362,8 +365,20 @@ class Channel:
         if self.state is State.FAILING:
             self._redial.start()
 
+    def shorten(self, seconds: float) -> None:
+        """Let requests wait at most `seconds` more; with 0, give up those in flight, too."""
+        if self.state is State.WAITING:
+            assert self._redial.until is not None
+            self._wait_until(min(self._redial.until, self._client.loop.time() + seconds))
+            self._redial.hurry()
+        elif self.state is State.LIVE and self.in_flight and not seconds:
+            text = f"{self._client.target.label} does not answer"
+            self.lose(TimeoutError(errno.ETIMEDOUT, text))
+
     def _not_connected(self, error: Exception | None) -> None:
         self._last_error = error
+        if self._client.ending and self.state is State.WAITING:
+            self._on_over()  # that try was the last
 
     def _begin(self, link: Link) -> None:
         """Send the waiting requests on a new connection."""

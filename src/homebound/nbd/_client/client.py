@@ -66,6 +66,7 @@ class Client:
         # `count_in_flight`. If it is too high for a moment they wait for the look that was told.
         self._held_back = 0  # home only
         self.interruptions = 0  # connections that were lost; written by the home
+        self.ending = False  # see `shorten`. Home only
         self.export: RemoteExport  # as it was at first; set by `begin`
 
     def __repr__(self) -> str:
@@ -380,6 +381,20 @@ class Client:
         error = await asyncio.shield(moved)
         if error is not None:
             raise error
+
+    def shorten(self, seconds: float) -> None:
+        """Have requests wait at most `seconds` more for a connection, whose next try is the last.
+
+        With 0, those in flight are given up, too. What fails from then on fails with ESHUTDOWN. For
+        a server that stops, and passes requests on to this disk. Any thread.
+        """
+        self.post(self._shorten, seconds)
+
+    def _shorten(self, seconds: float) -> None:
+        self.ending = True
+        self.reconnect_delay = min(self.reconnect_delay, seconds)
+        for channel in self.channels:
+            channel.shorten(seconds)
 
     def close(self) -> None:
         """End all: what is under way fails with DiskClosed. Any thread."""

@@ -399,6 +399,15 @@ class NBDDisk(RemoteDisk):
             await self.write(at, _ZEROES[: min(most, offset + length - at)])
 
 
+def shorten_waits(disk: NBDDisk, seconds: float) -> None:
+    """Have requests wait at most `seconds` more for a connection, and 0 for a reply.
+
+    Those that fail from now on fail with ESHUTDOWN: the server that passes them on is stopping. Any
+    thread.
+    """
+    disk._client.shorten(seconds)
+
+
 def _pieces(offset: int, length: int) -> list[tuple[int, int]]:
     """Divide a range into what one request may be about."""
     end = offset + length

@@ -47,6 +47,12 @@ class Redial:
         else:
             self._attempt = self._client.attempt(self._on_ended)
 
+    def hurry(self) -> None:
+        """Begin the next try now, if there is a pause."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._on_timer()
+
     def of_use(self) -> None:
         """Note that the connection has answered: if it is lost, the next try begins at once."""
         self._pause = 0.0

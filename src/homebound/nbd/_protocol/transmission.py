@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .errors import NBDError
 from .meta_contexts import ALLOCATION, OFFERED
 from .wire import (
     CHUNK,
@@ -140,10 +141,12 @@ _ERRORS = {
 def error_of(failure: BaseException, *, fast_zero: bool = False) -> Error:
     """Return the NBD error value for an exception of a disk; EIO where NBD has no other.
 
-    Never ESHUTDOWN, even if a disk raises it: to clients it means that the server is stopping. Only
-    a request with `fast_zero` is told ENOTSUP.
+    Never ESHUTDOWN, even if a disk raises it: to clients it means that the server is stopping. An
+    NBDError has it only if that is so. Only a request with `fast_zero` is told ENOTSUP.
     """
     number = failure.errno if isinstance(failure, OSError) else None
+    if number == errno.ESHUTDOWN and isinstance(failure, NBDError):
+        return Error.ESHUTDOWN
     if number == errno.ENOTSUP and fast_zero:
         return Error.ENOTSUP
     return _ERRORS.get(number, Error.EIO) if isinstance(number, int) else Error.EIO

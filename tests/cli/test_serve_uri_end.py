@@ -1,0 +1,153 @@
+"""The end of `homebound serve URI` with the other server away; servers that serve themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+import homebound
+from homebound.block import DiskError
+from homebound.nbd import NBDDisk
+from homebound.testing import until
+
+from .conftest import SERVE, Served
+from .programs import TIMEOUT, need
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Serve = Callable[..., Served]
+Refused = Callable[..., str]
+SIZE = 1 << 20
+NEVER = 10 * TIMEOUT  # seconds: a test that waits for it exceeds its own limit
+
+
+def stop_within(served: Served, *, write: bool) -> tuple[int, str, int | None]:
+    """Stop a server with a request in flight; its status, its last line, the request's errno."""
+
+    async def main() -> tuple[int, str, int | None]:
+        with await NBDDisk.connect(served.uri) as disk:
+            request = asyncio.ensure_future(disk.write(0, b"x") if write else disk.read(0, 1))
+            await asyncio.sleep(0)  # it is sent
+            code, _, err = await asyncio.to_thread(served.stop)
+            (failure,) = await asyncio.gather(request, return_exceptions=True)
+        assert isinstance(failure, DiskError)
+        return code, err.splitlines()[-1], failure.errno
+
+    return homebound.run(main())
+
+
+@pytest.fixture
+def pair(serve: Serve, tmp_path: Path) -> tuple[Served, Served]:
+    """Return a server of a disk in memory, and one that serves that server's export."""
+    below = serve("--size", SIZE, "--unix", tmp_path / "below")
+    waits = ("--reconnect-delay", NEVER, "--request-timeout", NEVER)
+    above = serve(below.uri, "--unix", tmp_path / "above", *waits)
+    above.hear()
+    return below, above
+
+
+class TestAway:
+    @pytest.mark.parametrize("write", [False, True])
+    def test_a_request_in_flight_gets_eshutdown(self, pair: tuple[Served, Served], *, write: bool):
+        below, above = pair
+        below.process.kill()
+        below.process.wait(TIMEOUT)
+        code, line, number = stop_within(above, write=write)
+        assert (code, number) == (1, errno.ESHUTDOWN)
+        assert line.startswith(
+            f"homebound: cannot flush {below.uri}: no connection to {below.uri}: "
+        )
+
+    def test_a_server_that_does_not_answer(self, pair: tuple[Served, Served]):
+        below, above = pair
+        below.process.send_signal(signal.SIGSTOP)
+        code, line, number = stop_within(above, write=False)
+        below.process.send_signal(signal.SIGCONT)
+        assert (code, number) == (1, errno.ESHUTDOWN)
+        assert line.startswith(
+            f"homebound: cannot flush {below.uri}: no connection to {below.uri}: "
+        )
+
+
+def test_a_server_that_is_back_is_flushed(
+    serve: Serve, pair: tuple[Served, Served], tmp_path: Path
+):
+    below, above = pair
+    below.process.kill()
+    below.process.wait(TIMEOUT)
+    serve("--size", SIZE, "--unix", tmp_path / "below")
+    assert above.stop() == (0, "", "")
+
+
+def test_a_second_ctrl_c(pair: tuple[Served, Served]):
+    below, above = pair
+    below.process.send_signal(signal.SIGSTOP)  # so that the flush does not end
+    above.process.send_signal(signal.SIGINT)
+    until(lambda: not is_there(above.uri), patience=TIMEOUT)
+    code, out, err = above.stop(signal.SIGINT)
+    below.process.send_signal(signal.SIGCONT)
+    assert (code, out) == (1, "")
+    assert err == ("homebound: ended by the second SIGINT, with requests in flight or no flush\n")
+
+
+def is_there(uri: str) -> bool:
+    return os.path.exists(uri.partition("socket=")[2])  # noqa: PTH110
+
+
+class TestItself:
+    def test_a_unix_socket(self, refused: Refused, tmp_path: Path):
+        path = tmp_path / "s"
+        uri = f"nbd+unix:///?socket={path}"
+        assert refused(uri, "--unix", path) == (
+            f"homebound: {uri!r} is the address that this server listens on, so it would serve "
+            "itself; choose another one with --unix or --port"
+        )
+
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+    def test_a_port(self, refused: Refused, host: str):
+        assert "so it would serve itself" in refused(f"nbd://{host}/disk")
+        text = refused("--export", f"a=nbd://{host}:7777", "--host", "0.0.0.0", "--port", 7777)
+        assert "so it would serve itself" in text
+
+    def test_a_socket_that_listens_already(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            fd, port = listener.fileno(), listener.getsockname()[1]
+            command = [*SERVE, f"nbd://127.0.0.1:{port}", "--socket-fd", str(fd)]
+            done = subprocess.run(
+                command, pass_fds=[fd], capture_output=True, text=True, check=False, timeout=TIMEOUT
+            )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "so it would serve itself" in done.stderr
+
+
+@pytest.mark.peers
+def test_two_that_serve_each_other(serve: Serve, tmp_path: Path):
+    """A request comes to no end but by its time limit; both servers can be stopped."""
+    need("qemu-io")
+    a, b = tmp_path / "a", tmp_path / "b"
+    limits = ("--request-timeout", 1, "--reconnect-delay", 1)
+    first = serve("--size", SIZE, "--unix", a)
+    second = serve(first.uri, "--unix", b, *limits)
+    first.stop()
+    third = serve(second.uri, "--unix", a, *limits)
+    done = subprocess.run(
+        ["qemu-io", "-f", "raw", "-c", "read 0 4k", third.uri],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    assert "read failed" in done.stdout + done.stderr
+    for served in (third, second):
+        code, out, err = served.stop()
+        assert (code in {0, 1}, out) == (True, "")
+        assert "Traceback" not in err
