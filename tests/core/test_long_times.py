@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,14 @@ def test_idle_workers(timeout: float):
         for _ in range(3):
             until(lambda: " 1 idle" in repr(pool))
             assert pool.submit(threading.get_ident).result(20) == first
+    assert "0 threads" in repr(pool)
+
+
+@pytest.mark.parametrize("timeout", [*LONG, 1e12, float(sys.maxsize)])
+def test_a_shutdown_with_a_limit(timeout: float):
+    pool = WorkerPool()
+    assert pool.submit(sum, [1]).result(20) == 1
+    pool.shutdown(timeout=timeout)
     assert "0 threads" in repr(pool)
 
 

@@ -69,6 +69,8 @@ class Worker(threading.Thread):
 
     def join(self, timeout: float | None = None) -> None:
         self.tried.wait()
+        if timeout is not None:
+            timeout = min(timeout, threading.TIMEOUT_MAX)  # beyond that, OverflowError
         if self.ident is not None:  # else it could not be started
             super().join(timeout)
 
