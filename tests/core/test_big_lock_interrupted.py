@@ -7,6 +7,7 @@ import dis
 import gc
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -255,6 +256,8 @@ def test_the_main_loop_waits_for_it(in_thread: InThread):
         done = in_thread(device)
         try:
             while not done.done():
+                # Let the other thread have the GIL: this one is traced, and spins.
+                time.sleep(0)  # noqa: ASYNC251
                 await asyncio.sleep(0)
             await asyncio.sleep(0.0001)
         finally:
