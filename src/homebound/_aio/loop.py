@@ -322,13 +322,20 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
 
         A Context cannot be entered twice; the callback then runs in a copy.
         """
-        if not isinstance(entry, events.Handle):
-            try:
-                entry._run()
-            finally:
-                del entry  # as in _run_with_care
+        try:
+            is_handle = isinstance(entry, events.Handle)
+        except BaseException:  # a signal handler's, and the entry has not begun
+            self._ready.appendleft(entry)
+            raise
+        if is_handle:
+            self._run_handle(entry)
             return
-        handle: Any = entry
+        try:
+            entry._run()
+        finally:
+            del entry  # as in _run_with_care
+
+    def _run_handle(self, handle: Any) -> None:
         context = handle._context
         try:
             context.run(int)
@@ -339,11 +346,15 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
         finally:
             if handle._context is not None and not handle._cancelled:
                 handle._context = context
-            del entry, handle
+            del handle
 
     def _run_timed(self, entry: Entry) -> None:
         self._current_handle: Entry | None = entry
-        start = self.time()
+        try:
+            start = self.time()
+        except BaseException:  # as above
+            self._ready.appendleft(entry)
+            raise
         try:
             self._run_nested(entry)
         finally:

@@ -17,8 +17,10 @@ from .pursuit import Pursuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from .context import AioContext
+    from .mailbox import Entry
     from .task import Task
 
 
@@ -30,6 +32,29 @@ def was_emptied(error: BaseException) -> bool:
     """
     trace = error.__traceback__
     return type(error) is IndexError and trace is not None and trace.tb_next is None
+
+
+# What stands between the loop and what an entry does: nothing has happened before it calls on.
+_carriers: set[CodeType] = set()
+
+
+def carries(*functions: Any) -> None:
+    """Have `put_back` know functions that run entries, and do nothing before that."""
+    _carriers.update(each.__code__ for each in functions)
+
+
+def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
+    """Queue an entry again, ahead of all, if `error` came after it was taken out, before it began.
+
+    Called by the function that took it out of the mailbox and has caught the error. See
+    cut_short.py.
+    """
+    step = error.__traceback__.tb_next  # type: ignore[union-attr]
+    while step is not None and step.tb_frame.f_code in _carriers:
+        if step.tb_lineno == step.tb_frame.f_code.co_firstlineno:  # as that function began
+            home._ready.appendleft(entry)  # type: ignore[arg-type]
+            return
+        step = step.tb_next
 
 
 _NO_VARS = Context()  # never entered: a callback gets a copy, as of any other

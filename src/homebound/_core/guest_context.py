@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import _thread
 import threading
+from collections import deque
 from contextlib import contextmanager
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, task_here
@@ -22,6 +24,7 @@ from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import here, main, main_context, set_home, set_main
+from .entries import put_back
 from .foreign_loops import context_of
 from .loop import Loop
 from .mailbox import put_up_bell
@@ -150,16 +153,23 @@ class GuestContext(AioContext):
         if outer is not None:
             self._leave_running(outer)
         chained = self._put_aside()
+        takes: Iterator[Entry] = map(deque.popleft, repeat(ready))  # see Loop._takes
         try:
             while True:
                 if not batch or not ready:  # a batch inside this one may have taken the rest
                     break
-                entry = ready.popleft()
-                if not entry._cancelled:
-                    try:
-                        entry._run()
-                    except Exception as error:  # noqa: BLE001
-                        self._report(entry, error)
+                entry: Entry | None = None
+                try:
+                    for entry in takes:
+                        if not entry._cancelled:
+                            entry._run()
+                        break
+                except Exception as error:  # noqa: BLE001
+                    put_back(self, entry, error)
+                    self._report(entry, error)
+                except BaseException as error:
+                    put_back(self, entry, error)
+                    raise
                 batch -= 1  # last: the jump rule
         finally:
             if outer is not None:

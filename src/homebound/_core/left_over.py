@@ -1,4 +1,4 @@
-"""A report of what has not ended, with stacks, for a wait whose time is over."""
+"""What has not ended: the tasks, and a report with stacks for a wait whose time is over."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import thread_frames
+from .._aio.tasks import unfinished
 from .._os.stacks import stack, task_stack
 from .big_lock import thread_name
+from .context import every_context
+from .task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from threading import Thread
 
     from .context import AioContext
+
+
+def every_task() -> set[Task[Any]]:
+    """Return the unfinished tasks that have begun or are about to, at every home.
+
+    A task that is done may still be among them for a moment. Called from: any thread.
+    """
+    found = set(unfinished(Task))
+    for context in every_context():
+        found.update(context._resting.copy())
+    return found
 
 
 def left_over(context: AioContext, part: Any = None) -> str:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import contextvars
 from _thread import start_new_thread as start_thread
+from collections import deque
 from itertools import repeat, starmap
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import LoopFuture, new_future
-from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
+from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame, run_handle
 from .._aio.loop import MOST_EVENTS, asyncio_run_forever
 from .._aio.tasks import ON_BEHALF, keep_alive, task_here
 from .._errors import ContextClosed
@@ -28,7 +29,7 @@ from .._os.greenlets import turn_here, turn_in
 from .._os.parking import wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
-from .entries import Errand
+from .entries import Errand, carries, put_back
 from .executors import ExecutorLoop
 from .nesting import NestingLoop
 from .resting import lose
@@ -70,6 +71,8 @@ class Loop(NestingLoop, ExecutorLoop):
         self.put_off: PutOff | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if the user has chosen it
         self.context_type(self, name)
+        # Pops the first entry, with no look for signals between the pop and the assignment.
+        self._takes: Iterator[Entry] = map(deque.popleft, repeat(self._ready))
 
     # Called from any thread.
 
@@ -294,7 +297,7 @@ class Loop(NestingLoop, ExecutorLoop):
 
     # One iteration.
 
-    def _run_once(self) -> None:  # noqa: C901, PLR0912  (every iteration: no calls to spare)
+    def _run_once(self) -> None:  # noqa: C901, PLR0912, PLR0915  (every iteration: no calls to spare)
         """Run one iteration of run_forever: the hot case of `iterate`, which says what it does."""
         ready = self._ready
         if not ready or self._debug:
@@ -315,6 +318,7 @@ class Loop(NestingLoop, ExecutorLoop):
         else:
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
+        takes = self._takes
         scheduled = self._scheduled  # the same list for the loop's whole life
         entry: Entry | None = None
         count = len(ready)
@@ -325,11 +329,13 @@ class Loop(NestingLoop, ExecutorLoop):
             home._iterations += 1
             try:
                 if count == 1:  # the most frequent case: a nested run finds no rest to take over
-                    entry = popleft()
-                    if entry._cancelled:
-                        home._skipped += 1
-                    else:
-                        entry._run()
+                    # What popleft() returns is lost if a signal handler raises as it returns.
+                    for entry in takes:
+                        if entry._cancelled:
+                            home._skipped += 1
+                        else:
+                            entry._run()
+                        break
                 else:
                     home._more += count - 1
                     # A loop in C pops the entries; a nested run ends it by exhausting `_batch`.
@@ -339,9 +345,11 @@ class Loop(NestingLoop, ExecutorLoop):
                             home._skipped += 1
                         else:
                             entry._run()
-            except (SystemExit, KeyboardInterrupt):
+            except (SystemExit, KeyboardInterrupt) as error:
+                put_back(home, entry, error)
                 raise
             except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
+                put_back(home, entry, error)
                 home._report(entry, error)
                 self._run_with_care(self._batch)  # the rest of it
             if home._watchers:
@@ -381,25 +389,31 @@ class Loop(NestingLoop, ExecutorLoop):
 
     def _run_with_care(self, batch: Iterator[tuple[()]]) -> None:
         """Run a batch as `_run_once` does, with what a nested run and debug mode need."""
+        ready = self._ready
         entry: Entry | None = None
-        for _ in batch:
+        takes = starmap(ready.popleft, batch)
+        while True:
             try:
-                entry = self._ready.popleft()
-                if entry._cancelled:
-                    self.home._skipped += 1
-                elif self._debug:
-                    self._run_timed(entry)
-                elif self._depth:
-                    self._run_nested(entry)
-                else:  # not nested, as after each sleep: no Context is in use further up
-                    entry._run()
-            except (SystemExit, KeyboardInterrupt):
+                for entry in takes:
+                    if entry._cancelled:
+                        self.home._skipped += 1
+                    elif self._debug:
+                        self._run_timed(entry)
+                    elif self._depth:
+                        self._run_nested(entry)
+                    else:  # not nested, as after each sleep: no Context is in use further up
+                        entry._run()
+                    # A traceback refers to this frame. If the frame referred to the entry, a failed
+                    # task would be kept, and not be reported, until the garbage collector runs.
+                    entry = None  # noqa: PLW2901
+                return  # noqa: TRY300
+            except (SystemExit, KeyboardInterrupt) as error:
+                put_back(self.home, entry, error)
                 raise
             except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
+                put_back(self.home, entry, error)
                 self.home._report(entry, error)
-            # A traceback refers to this frame. If the frame referred to the entry, a failed task
-            # would be kept, and not be reported, until the garbage collector runs.
-            del entry
+                entry = None
 
     def _give_way(self) -> None:
         """Let the threads that wait for the big lock have it in turn, as a busy main loop."""
@@ -468,3 +482,6 @@ class Loop(NestingLoop, ExecutorLoop):
             # The selector was not looked at, or a stand-in may have served the events found.
             pairs = self._look(0, MOST_EVENTS)
         self._serve(pairs)
+
+
+carries(Loop._run_nested, Loop._run_handle, Loop._run_timed, run_handle)

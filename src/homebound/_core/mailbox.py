@@ -28,11 +28,14 @@ or memory) needs another repair. Each place appends, then looks at `_bell`, then
 The home is awake when it appends for itself, and rings nothing:
 
     _aio/timers.py     TimedLoop._collect_timers
+    _aio/loop.py       InheritedLoop._run_nested
+    _aio/loop.py       InheritedLoop._run_timed
     _aio/loop.py       InheritedLoop._serve
     _core/chain.py     Chain._end_chain
     _core/chain.py     Chain._put_aside
     _core/chain.py     Chain._run_chain
-    _core/task.py      Task._context_in_use
+    _core/cut_short.py _run_in_a_copy
+    _core/entries.py   put_back
     _core/task.py      Task._resume_with
     _core/task.py      Task._run
 

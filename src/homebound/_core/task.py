@@ -13,16 +13,19 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of, new_future
-from .._aio.tasks import context_in_use, enter_task, keep_alive, let_die, strike_out, unfinished
+from .._aio.tasks import enter_task, keep_alive, let_die, strike_out, unfinished
 from .._errors import AlreadyScheduled, ContextClosed
 from .._os.process import AtFork, at_fork
 from .cell import NEW, PROMISED, SUSPENDED, Enterable
-from .context import AioContext, every_context
+from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
+from .cut_short import LOST, NOTHING, mend
+from .entries import carries
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
+from .resumption import continue_surely
 from .stand_in import may_run_here
 from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
 
@@ -151,74 +154,83 @@ class Task(Enterable[T]):
     # Running. Home only.
 
     def _run(self) -> None:  # noqa: C901, PLR0912, PLR0915  (every step of every task: no calls to spare)
-        """Run one step, then the tasks that it has woken."""
+        """Run one step, then the tasks that it has woken. What is raised in here: cut_short.py."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
-        if self._suspended:
-            if self._suspended is not True:
-                keep_alive(self)  # a task that was made without being queued, and begins now
-            self._suspended = False
-            self._cell = []
-        enter_task(loop, self)
+        yielded: Any = NOTHING
         try:
-            if self._throw is not None:
-                yielded = self._vars.run(self._body.throw, self._to_throw())
+            if self._suspended:
+                if self._suspended is not True:
+                    keep_alive(self)  # a task that was made without being queued, and begins now
+                self._suspended = False
+                self._cell = []
+            enter_task(loop, self)
+            try:
+                yielded = LOST
+                if self._throw is not None:
+                    yielded = self._vars.run(self._body.throw, self._to_throw())
+                else:
+                    self._fut_waiter = None
+                    yielded = self._vars.run(self._send, None)
+            except StopIteration as stop:
+                yielded = stop
+                leave_task = home._leave_task
+                leave_task(loop, self)
+                if self._throw is None:
+                    _set_result(self, stop.value)
+                    let_die(self)
+                else:
+                    self._succeed(stop.value)
+                if self._listeners:
+                    self._announce()
+                yielded = None  # it refers to this frame
+            except BaseException as error:
+                body = self._body
+                if type(body) is CoroutineType and body.cr_frame is not None:
+                    raise  # not its own exception
+                yielded = error
+                leave_task = home._leave_task
+                leave_task(loop, self)
+                if self._fail(error):
+                    raise
+                # A traceback refers to this frame. If that referred to the task, its exception that
+                # is never retrieved would be reported only when the garbage collector runs.
+                del self, yielded, body
             else:
-                self._fut_waiter = None
-                yielded = self._vars.run(self._send, None)
-        except StopIteration as stop:
-            leave_task = home._leave_task
-            leave_task(loop, self)
-            if self._throw is None:
-                _set_result(self, stop.value)
-            else:  # cancelled in its last step
-                self._throw = None
-                _future_cancel(self, msg=self._cancel_message)
-            let_die(self)
-            if self._listeners:
-                self._announce()
+                leave_task = home._leave_task
+                leave_task(loop, self)
+                # From now on another thread may run the task: each branch touches it last.
+                if yielded is None:
+                    home._ready.append(self)
+                elif yielded is SUSPENDED and self._throw is None:
+                    self._suspended = True
+                    cell = self._cell
+                    cell.append(SUSPENDED)
+                    if cell[0] is not SUSPENDED:  # the wake came first
+                        self._queue_early(cell[0])
+                elif type(yielded) is Task and yielded is not self:  # _wait_for, without the call
+                    self._fut_waiter = yielded
+                    yielded._listeners.append(self)  # then look: pairs with the end, then _announce
+                    if yielded.done():
+                        yielded._announce()
+                    if self._throw is CANCEL:
+                        self._cancel_awaited()
+                else:
+                    self._wait_for(yielded, home)
         except BaseException as error:
-            leave_task = home._leave_task
-            leave_task(loop, self)
-            if self._fail(error):
-                home._end_chain()
+            if not mend(self, home, yielded, error):
                 raise
-            # A traceback refers to this frame. If the frame referred to the task, a failed task
-            # whose exception is never retrieved would be reported only when the garbage collector
-            # runs.
-            del self
-        else:
-            leave_task = home._leave_task
-            leave_task(loop, self)
-            # From now on another thread may run the task: each branch touches it last.
-            if yielded is None:
-                home._ready.append(self)
-            elif yielded is SUSPENDED and self._throw is None:
-                self._suspended = True
-                cell = self._cell
-                cell.append(SUSPENDED)
-                if cell[0] is not SUSPENDED:  # the wake came first
-                    self._queue_early(cell[0])
-            elif type(yielded) is Task and yielded is not self:  # _wait_for, without the call
-                self._fut_waiter = yielded
-                yielded._listeners.append(self)  # then look: pairs with the end, then _announce
-                if yielded.done():
-                    yielded._announce()
-                if self._throw is CANCEL:
-                    self._cancel_awaited()
-            else:
-                self._wait_for(yielded, home)
         if home._woken and not home._chained:
             home._run_chain()
 
     def _to_throw(self) -> BaseException:
-        error, awaited = self._throw, self._fut_waiter
-        self._throw = self._fut_waiter = None
-        if awaited is not None:
-            ask_in_vain(awaited)
+        error: Any = self._throw
+        if self._fut_waiter is not None:
+            ask_in_vain(self._fut_waiter)
         if error in CANCELS:
-            return self._cancelled_error()
-        return error  # type: ignore[return-value]
+            error = self._cancelled_error()
+        self._throw = self._fut_waiter = None  # last: until then it is to be thrown
+        return error  # type: ignore[no-any-return]
 
     def _queue_early(self, token: Any) -> None:
         if type(token) is tuple:
@@ -309,10 +321,17 @@ class Task(Enterable[T]):
 
     # Ending. Home only.
 
+    def _succeed(self, value: Any) -> None:
+        """End the task with what its coroutine returned, unless cancelled in its last step."""
+        if self._throw is None:
+            _set_result(self, value)
+        else:
+            self._throw = None
+            _future_cancel(self, msg=self._cancel_message)
+        let_die(self)
+
     def _fail(self, error: BaseException) -> bool:
         """End the task with an exception of its coroutine; True if it must end the loop as well."""
-        if type(error) is RuntimeError and self._context_in_use(error):
-            return False
         trace = error.__traceback__
         if trace is not None and trace.tb_next is not None:
             error.__traceback__ = trace.tb_next  # begin in the coroutine, not in what runs it
@@ -325,14 +344,6 @@ class Task(Enterable[T]):
             self._announce()
         return isinstance(error, (KeyboardInterrupt, SystemExit))
 
-    def _context_in_use(self, error: RuntimeError) -> bool:
-        """Queue it with a copy of its Context, if that is entered further up in a nested run."""
-        if not context_in_use(error) or state_of(self._body) == inspect.CORO_CLOSED:
-            return False
-        self._vars = self._vars.copy()
-        self._home._ready.appendleft(self)  # type: ignore[union-attr]
-        return True
-
     def _abandon(self, why: str) -> None:
         """End it with ContextClosed, as its home has ended, and notify its waiters."""
         if self.done():
@@ -343,8 +354,7 @@ class Task(Enterable[T]):
         self._far = None
         if state_of(self._body) == inspect.CORO_CREATED:
             self._body.close()
-        waiter = getattr(self, "_wait", None)
-        if waiter is not None:
+        if (waiter := getattr(self, "_wait", None)) is not None:
             waiter.abandoned()  # what it was handed, or queues for, goes to the next
         self._announce()
 
@@ -434,6 +444,8 @@ class Task(Enterable[T]):
                 return False
             return True
         cancelled: bool = waiter.cancel(msg=msg)
+        if not cancelled and waiter.done():
+            continue_surely(self, waiter)  # the wake-up may have been cut short: cut_short.py
         return cancelled
 
 
@@ -468,21 +480,9 @@ def _queued_with_origin(
     return task
 
 
-def every_task() -> set[Task[Any]]:
-    """Return the unfinished tasks that have begun or are about to, at every home.
-
-    A task that is done may still be among them for a moment. Called from: any thread.
-    """
-    found = set(unfinished(Task))
-    for context in every_context():
-        found.update(context._resting.copy())
-    return found
-
-
 Task._queued = _queued
 Task._queued_with_origin = _queued_with_origin
-AioContext.task_type = Task
-Loop.task_type = Task
+AioContext.task_type = Loop.task_type = Task
 
 
 def _make_task(
@@ -495,5 +495,6 @@ def _make_task(
     return Task(coro, loop=loop, **options)
 
 
+carries(Task._run)
 AioContext.own_factory = Loop.own_factory = staticmethod(_make_task)
 at_fork(AtFork.TASKS, lambda: strike_out(unfinished(Task)))

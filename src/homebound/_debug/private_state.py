@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.big_lock import big_lock
-from .._core.task import Task, every_task
+from .._core.left_over import every_task
+from .._core.task import Task
 from .._os.snapshot import snapshot
 from .._sync.wait_queue import WaitQueue
 

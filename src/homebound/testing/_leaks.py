@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .._core.big_lock import big_lock
 from .._core.context import every_context
+from .._core.left_over import every_task
 from .._core.loop_context import LoopContext
-from .._core.task import Task, every_task
 from .._os.clock import monotonic
 from .._os.parking import my_parker
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from .._core.task import Task
 
 _OPEN_FILES = Path("/proc/self/fd")
 # libffi opens its own file at the first callback that ctypes makes in a process, and keeps it.
