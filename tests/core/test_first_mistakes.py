@@ -130,6 +130,11 @@ TASKS: list[Row] = [
         "is finished: create its tasks in its `async with` block",
     ),
     ("Queue().get_nowait()", asyncio.QueueEmpty, "the Queue is empty"),
+    (
+        "Queue(name='jobs').get_nowait()",
+        asyncio.QueueEmpty,
+        "Queue 'jobs' is empty: get() waits for an item",
+    ),
     ("Queue().get_sync(timeout=0)", asyncio.QueueEmpty, "the Queue is empty: no item came in 0 s"),
     (
         "queue = Queue(1, name='jobs')\nqueue.put_sync(1); queue.put_nowait(2)",
