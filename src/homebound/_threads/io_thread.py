@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _numbers = count()
+# By its id, the I/O thread that has each loop. `setdefault` is atomic: of two threads that are
+# given one loop, the first has it. A thread removes its own entry; no loop dies while it has one.
+_has_loop: dict[int, IOThread] = {}
 _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
 
 
@@ -387,6 +390,22 @@ class IOThread:
         if loop.is_closed():
             message = f"IOThread {self.name!r}: loop_factory gave {loop!r}, which is closed"
             raise ContextClosed(message)
+        first = _has_loop.setdefault(id(loop), self)
+        try:
+            if first is not self or loop.is_running():
+                message = (
+                    f"IOThread {self.name!r}: loop_factory gave a loop that another thread runs; "
+                    "it must make one at each call, as homebound.new_event_loop does"
+                )
+                raise ContextError(message)
+            with self._inhabit(loop) as context:
+                yield context
+        finally:
+            if first is self:
+                _has_loop.pop(id(loop), None)  # absent in a process that this thread has forked
+
+    @contextmanager
+    def _inhabit(self, loop: asyncio.AbstractEventLoop) -> Iterator[AioContext]:
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)
@@ -427,6 +446,7 @@ def _begin_as_child() -> None:
     for thread in tuple(_running):
         thread._ended = True
     _running.clear()
+    _has_loop.clear()
 
 
 at_exit(AtExit.IO_THREADS, _stop_all)
