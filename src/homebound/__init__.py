@@ -7,6 +7,7 @@ descriptors, in a signal handler or in a finaliser, where an import can fail or 
 
 from importlib import import_module as _import_module
 from os import environ as _environ
+from sys import modules as _modules
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
@@ -136,7 +137,7 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
         where = _LATER.get(name)
         if where is None:
             message = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(message, name=name, obj=_modules[__name__])
         value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
         _publish(globals(), [name])
         return value

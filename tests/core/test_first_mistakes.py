@@ -16,9 +16,8 @@ import homebound.block
 from homebound.nbd import NBDDisk, NBDServer, URIError
 from homebound.testing import until
 
-from .wrong_uses import LONGEST, PRIVATE, call
+from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, call
 
-NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
 TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
 Row = tuple[str, type[BaseException], str]
 

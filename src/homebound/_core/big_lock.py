@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
+from .._os.no_copy import of_this_process
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
@@ -188,6 +189,8 @@ class BigLock:
     __enter__ = acquire
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
+
+    __reduce__ = of_this_process
 
     def __repr__(self) -> str:
         owner = self._owner

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
+from .._os.no_copy import of_this_process
 from .coroutines import check_callback
 from .pursuit import Pursuer
 
@@ -246,6 +247,8 @@ class BottomHalf:
             return
         self._wanted = False
         self._callback()
+
+    __reduce__ = of_this_process
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "scheduled" if self._wanted else "idle"

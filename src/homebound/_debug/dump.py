@@ -57,6 +57,9 @@ def dump(file: TextIO | None = None) -> None:
     if isinstance(file, (str, PathLike)):
         message = f"dump takes an open file, not the path {file!r}: dump(open(path, 'w'))"
         raise TypeError(message)
+    if file is not None and not hasattr(file, "write"):
+        message = f"dump takes an open file, not {file!r}; without one it prints to standard error"
+        raise TypeError(message)
     text = "\n".join(describe()) + "\n"
     (sys.stderr if file is None else file).write(text)
 

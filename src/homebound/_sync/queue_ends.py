@@ -407,7 +407,11 @@ class Unfinished(WaitQueue):
             try:
                 self._marks.pop()
             except IndexError:
-                raise ValueError("task_done() called too many times") from None
+                message = (
+                    f"{shown_queue(self.name)}: task_done() called too many times; call it once "
+                    "for each item that was put in"
+                )
+                raise ValueError(message) from None
 
     def _lay_out(self) -> None:
         """Turn some of the number into marks. Under the guard."""

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from .._core.coroutines import check_async
 from .._errors import ContextClosed, ContextError
+from .._os.no_copy import of_this_process
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
 from .faces import face_of
@@ -215,6 +216,8 @@ class Background:
         traceback: TracebackType | None,
     ) -> None:
         await self.astop()
+
+    __reduce__ = of_this_process
 
     def __repr__(self) -> str:
         state = "started" if self.started else "stopped" if self.stopped else "not started"

@@ -20,6 +20,7 @@ from .._core.wind_down import end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
+from .._os.no_copy import of_this_process
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
@@ -340,6 +341,8 @@ class IOThread:
 
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
+
+    __reduce__ = of_this_process
 
     def __repr__(self) -> str:
         return f"<IOThread {self.name!r} {self._state()}>"
