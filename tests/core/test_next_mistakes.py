@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 import homebound
+import homebound.block
+import homebound.debug
+import homebound.testing
 
 from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, work
 
@@ -153,3 +156,29 @@ def test_a_name_that_is_nearly_right_is_suggested():
     file = io_module.StringIO()
     traceback.print_exception(caught.value, file=file)
     assert "Did you mean: 'IOThread'?" in file.getvalue()
+
+
+DISKS: list[Row] = [
+    ("SliceDisk('a.img', 0, 512)", TypeError, "SliceDisk takes a Disk, got 'a.img'; to use an"),
+    ("OverlayDisk('a.img')", TypeError, "to use an image, open it: FileDisk('a.img')"),
+    ("ThrottleDisk(3)", TypeError, "ThrottleDisk takes a Disk, got 3"),
+    ("ThrottleDisk(MemoryDisk(512), '9')", TypeError, "ThrottleDisk: iops is '9'; it must be a"),
+    ("FaultDisk(MemoryDisk(512), 'EIO')", TypeError, "takes a list of rules, [Fault(error='EIO')]"),
+    ("FaultDisk(MemoryDisk(512), Fault())", TypeError, "takes a list of rules"),
+    ("LogDisk(MemoryDisk(512), 'a.log')", TypeError, "LogDisk writes to an open file, as open("),
+    ("testing.check_lock(Lock())", TypeError, "check_lock takes a function that makes one"),
+    ("debug.listen('/absent/top')", FileNotFoundError, "No such file or directory: '/absent/top'"),
+]
+
+
+@pytest.mark.parametrize(("program", "kind", "text"), DISKS)
+def test_packages_say_it_too(program: str, kind: type[BaseException], text: str):
+    names = vars(homebound.block) | {
+        "Lock": homebound.Lock,
+        "debug": homebound.debug,
+        "testing": homebound.testing,
+    }
+    with pytest.raises(kind) as caught:
+        exec(program, names)
+    assert text in str(caught.value)
+    assert not PRIVATE.search(str(caught.value).replace(" at 0x", ""))

@@ -8,10 +8,15 @@ most of it, nothing is handed from thread to thread.
 from __future__ import annotations
 
 import errno
+import os
 from abc import ABC, abstractmethod
 from inspect import isfunction
 from typing import TYPE_CHECKING
 
+from .._core.coroutines import shown
+from .._core.current import current_context, main_context
+from .._core.places import served_context
+from .._threads.background import Background
 from .._threads.block_on import block_on
 from ._errors import DiskError, OutOfRange
 from ._extent import Extent
@@ -38,6 +43,10 @@ _OPERATIONS = (
     "cache",
     "block_status",
 )
+
+# The home of calls that block in a program that has no context, as a script without a loop. Its
+# thread is started by the first of them, and ends with the interpreter.
+_background = Background("disks")
 
 
 class Disk(ABC):
@@ -376,7 +385,10 @@ class Disk(ABC):
         except BaseException:
             operation.close()
             raise
-        result: T = block_on(operation, timeout=timeout)
+        if current_context() or served_context() or main_context():
+            result: T = block_on(operation, timeout=timeout)
+        else:
+            result = _background.block_on(operation, timeout=timeout)
         return result
 
     def check_range(self, offset: int, length: int) -> None:
@@ -397,3 +409,16 @@ class Disk(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def need_disk(what: str, disk: object) -> None:
+    """Raise TypeError for what is no disk, the path of an image above all.
+
+    Called from: any thread.
+    """
+    if isinstance(disk, Disk):
+        return
+    hint = ""
+    if isinstance(disk, (str, os.PathLike)):
+        hint = f"; to use an image, open it: FileDisk({os.fspath(disk)!r})"
+    raise TypeError(f"{what} takes a Disk, got {shown(disk)}{hint}")
