@@ -31,7 +31,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
@@ -190,7 +190,8 @@ class BigLock:
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         owner = self._owner

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
@@ -248,7 +248,8 @@ class BottomHalf:
         self._wanted = False
         self._callback()
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "scheduled" if self._wanted else "idle"

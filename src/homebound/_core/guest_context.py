@@ -14,7 +14,7 @@ import _thread
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextError
@@ -45,7 +45,8 @@ class GuestContext(AioContext):
     # not change with the thread that runs a batch. Written by that thread, once.
     let = False
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
@@ -246,3 +247,4 @@ AioContext.guest_type = GuestContext
 
 # In messages, as AttributeError's: users know that name.
 GuestContext.__name__ = GuestContext.__qualname__ = AioContext.__name__
+GuestContext.__module__ = "homebound"

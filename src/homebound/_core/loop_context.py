@@ -9,7 +9,7 @@ import weakref
 from _thread import start_new_thread as start_thread
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._aio.generators import set_hooks
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
@@ -69,7 +69,8 @@ class LoopContext(AioContext):
 
     loop: Loop
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
         _rest_where_idle()
@@ -378,3 +379,4 @@ Loop.context_type = LoopContext
 
 # In messages, as AttributeError's: users know that name.
 LoopContext.__name__ = LoopContext.__qualname__ = AioContext.__name__
+LoopContext.__module__ = "homebound"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 
 def no_copy(what: object) -> TypeError:
     """Return the error of copying or pickling it.
@@ -14,14 +12,13 @@ def no_copy(what: object) -> TypeError:
     return TypeError(f"cannot copy or pickle {name!r} object: share it, or make another {name}")
 
 
-def of_this_process(self: object) -> NoReturn:
-    """Raise TypeError: the `__reduce__` of an object with threads, or with a loop.
+def of_this_process(what: object) -> TypeError:
+    """Return the error of copying or pickling an object that has threads, or a loop.
 
     Called from: any thread.
     """
-    name = type(self).__name__
-    message = (
+    name = type(what).__name__
+    return TypeError(
         f"cannot copy or pickle {name!r} object: threads share it, and another process makes one "
         "of its own"
     )
-    raise TypeError(message)

@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from .._core.coroutines import check_async
@@ -217,7 +217,8 @@ class Background:
     ) -> None:
         await self.astop()
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         state = "started" if self.started else "stopped" if self.stopped else "not started"

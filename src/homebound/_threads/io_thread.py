@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
@@ -342,7 +342,8 @@ class IOThread:
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         return f"<IOThread {self.name!r} {self._state()}>"

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 
 from .._core.coroutines import check_async
 from .._core.current import current_context
@@ -209,7 +209,8 @@ class IOThreadPool:
             await _move_back(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         states = [thread._state() for thread in self.threads]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from .._core.coroutines import check_callback
 from .._errors import ContextError, WouldDeadlock
@@ -264,7 +264,8 @@ class VCPU(VCPUThread):
     ) -> None:
         self.stop()
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         states = (

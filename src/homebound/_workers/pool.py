@@ -7,7 +7,7 @@ import contextlib
 from contextvars import copy_context
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from .._core.big_lock import big_lock_released
@@ -175,7 +175,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         """Have neither the home nor the interpreter's exit wait for the workers any longer."""
         self._patience = 0.0
 
-    __reduce__ = of_this_process
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         state = "shut down, " if self._shut_down else ""

@@ -7,6 +7,8 @@ The server's names are loaded when they are first used: a program that only conn
 from __future__ import annotations
 
 from importlib import import_module as _import_module
+from sys import modules as _modules
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from .._os.public_names import publish as _publish
@@ -88,7 +90,7 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
         where = _LATER.get(name)
         if where is None:
             message = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(message, name=name, obj=_modules[__name__])
         value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
         _publish(globals(), [name])
         return value
@@ -96,7 +98,8 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
 
 def __dir__() -> list[str]:
     """Return what is public, and Python's own names."""
-    return sorted({*__all__, *globals()})
+    modules = {name for name, value in globals().items() if isinstance(value, _ModuleType)}
+    return sorted({*__all__, *modules, *(name for name in globals() if name.startswith("__"))})
 
 
 _publish(globals(), __all__)
