@@ -7,6 +7,7 @@ import copy
 import io as io_module
 import pickle
 import re
+import signal
 import sys
 import textwrap
 import traceback
@@ -18,6 +19,7 @@ import homebound
 import homebound.block
 import homebound.debug
 import homebound.testing
+from homebound.block import OutOfRange
 
 from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, work
 
@@ -35,6 +37,8 @@ WAITS: list[Row] = [
         TimeoutError,
         "wait_while: the predicate is still true after 0 s",
     ),
+    ("on()", TypeError, "missing 1 required positional argument: 'ctx'"),
+    ("BigLock()", TypeError, "there is one big lock in a process: use homebound.big_lock"),
     ("AioContext(io.context.loop)", TypeError, "AioContext.attach(loop) makes one for a loop"),
     ("io.context.call_later(1, print)", AttributeError, "'AioContext' object has no attribute"),
 ]
@@ -167,6 +171,10 @@ DISKS: list[Row] = [
     ("FaultDisk(MemoryDisk(512), 'EIO')", TypeError, "takes a list of rules, [Fault(error='EIO')]"),
     ("FaultDisk(MemoryDisk(512), Fault())", TypeError, "takes a list of rules"),
     ("LogDisk(MemoryDisk(512), 'a.log')", TypeError, "LogDisk writes to an open file, as open("),
+    ("MemoryDisk(512).read_sync('0', 1)", TypeError, "a range is an offset and a length, in bytes"),
+    ("MemoryDisk(512).read_sync(0, -1)", OutOfRange, "-1 bytes at 0 are not inside <MemoryDisk"),
+    ("MemoryDisk(512).read_sync(0, 1 << 62)", OutOfRange, "are not inside <MemoryDisk of 512"),
+    ("MemoryDisk(512).read_sync(0, None)", TypeError, "got 0 and None"),
     ("testing.check_lock(Lock())", TypeError, "check_lock takes a function that makes one"),
     ("debug.listen('/absent/top')", FileNotFoundError, "No such file or directory: '/absent/top'"),
 ]
@@ -183,3 +191,10 @@ def test_packages_say_it_too(program: str, kind: type[BaseException], text: str)
         exec(program, names)
     assert text in str(caught.value)
     assert not PRIVATE.search(str(caught.value).replace(" at 0x", ""))
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGKILL, 99999])
+def test_a_signal_that_no_program_handles_has_a_note(number: int):
+    with pytest.raises((ValueError, OSError)) as caught:
+        homebound.dump_on(number)
+    assert "for a signal that a program can handle, as signal.SIGUSR1" in caught.value.__notes__[0]

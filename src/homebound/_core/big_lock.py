@@ -86,6 +86,9 @@ class BigLock:
     """
 
     def __init__(self) -> None:
+        # A forked process calls this again, for the one that there is.
+        if globals().get("big_lock", self) is not self:
+            raise TypeError("there is one big lock in a process: use homebound.big_lock")
         # The head holds the lock, the others wait, FIFO. A thread appends and removes only its own
         # seat; the deque's own lock makes both atomic.
         self._queue: deque[Seat] = deque()

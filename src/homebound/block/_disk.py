@@ -223,7 +223,7 @@ class Disk(ABC):
 
         Called from: task.
         """
-        data = bytearray(length)
+        data = self._buffer(offset, length)
         await self.read_into(offset, memoryview(data))
         return data
 
@@ -282,7 +282,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        data = bytearray(length)
+        data = self._buffer(offset, length)
         self.read_into_sync(offset, memoryview(data), timeout=timeout)
         return data
 
@@ -371,6 +371,13 @@ class Disk(ABC):
         """
         return self._wait_for(self.block_status(offset, length), timeout)
 
+    def _buffer(self, offset: int, length: int) -> bytearray:
+        try:
+            return bytearray(length)
+        except (MemoryError, OverflowError, TypeError, ValueError):
+            self.check_range(offset, length)  # says what is wrong
+            raise
+
     def _attempt(self, attempt: Callable[[int, Any], bool], offset: int, data: Buffer) -> bool:
         try:
             return attempt(offset, data)
@@ -396,7 +403,15 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        if offset < 0 or length < 0 or offset + length > self.size:
+        try:
+            outside = offset < 0 or length < 0 or offset + length > self.size
+        except TypeError:
+            message = (
+                f"a range is an offset and a length, in bytes; got {shown(offset)} and "
+                f"{shown(length)}"
+            )
+            raise TypeError(message) from None
+        if outside:
             raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
 
     def __enter__(self) -> Self:
