@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.metadata
 import inspect
 import json
@@ -214,6 +215,26 @@ def test_completion_offers_what_is_public():
     names = {name for name in dir(homebound) if not re.fullmatch(r"__\w+__", name)}
     assert not {name for name in names if name.startswith("_")}
     assert names - set(homebound.__all__) <= {"block", "cli", "debug", "nbd", "testing"}
+
+
+@pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
+def test_completion_offers_no_import_of_a_package(package: ModuleType):
+    names = {name for name in dir(package) if not name.startswith("_")}
+    assert names
+    modules = {"block", "cli", "debug", "libnbd", "nbd", "testing"}
+    for name in names - modules:
+        value = getattr(package, name)
+        module = getattr(value, "__module__", None) or "homebound"  # a constant has none
+        assert module.startswith("homebound") or name in getattr(package, "__all__", ()), name
+        assert name != "TYPE_CHECKING"
+
+
+def test_a_context_has_a_public_class():
+    with homebound.IOThread() as io:
+        assert repr(type(io.context)) == "<class 'homebound.AioContext'>"
+    loop = asyncio.new_event_loop()
+    assert repr(type(homebound.AioContext.attach(loop))) == "<class 'homebound.AioContext'>"
+    loop.close()
 
 
 def test_methods_say_which_class_they_are_of():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -309,3 +312,46 @@ def test_two_threads_write_and_read_at_once(disk: Disk, in_thread: Callable[...,
         await asyncio.gather(*futures)
 
     homebound.run(main())
+
+
+SCRIPT = """
+import asyncio, sys
+from homebound.block import DiskClosed, FileDisk, MemoryDisk
+
+
+def use(disk):
+    disk.write_sync(1, b"hello", fua=True)
+    disk.trim_sync(8192, 4096)
+    disk.flush_sync()
+    assert disk.read_sync(0, 7) == b"\\0hello\\0"
+
+
+async def main():
+    use(MemoryDisk(65536))
+
+
+with open(sys.argv[1], "wb") as image:
+    image.truncate(65536)
+for disk in (MemoryDisk(65536), FileDisk(sys.argv[1])):
+    use(disk)
+    disk.close()
+    for call in (disk.flush_sync, lambda: disk.read_sync(0, 1)):
+        try:
+            call()
+        except DiskClosed as error:
+            print(error.errno)
+asyncio.run(main())
+"""
+
+
+def test_in_a_script_without_a_context(tmp_path: Path):
+    """A thread of the disks' own carries out what has to wait, and does not hold up the exit."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, tmp_path / "image"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(errno.EBADF)] * 4

@@ -16,9 +16,8 @@ import homebound.block
 from homebound.nbd import NBDDisk, NBDServer, URIError
 from homebound.testing import until
 
-from .wrong_uses import LONGEST, PRIVATE, call
+from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, call
 
-NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
 TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
 Row = tuple[str, type[BaseException], str]
 
@@ -130,6 +129,11 @@ TASKS: list[Row] = [
         "is finished: create its tasks in its `async with` block",
     ),
     ("Queue().get_nowait()", asyncio.QueueEmpty, "the Queue is empty"),
+    (
+        "Queue(name='jobs').get_nowait()",
+        asyncio.QueueEmpty,
+        "Queue 'jobs' is empty: get() waits for an item",
+    ),
     ("Queue().get_sync(timeout=0)", asyncio.QueueEmpty, "the Queue is empty: no item came in 0 s"),
     (
         "queue = Queue(1, name='jobs')\nqueue.put_sync(1); queue.put_nowait(2)",

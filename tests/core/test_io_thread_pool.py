@@ -13,7 +13,7 @@ from homebound import ContextError, IOThread, IOThreadPool, block_on
 from homebound.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 async def where() -> str:
@@ -78,6 +78,27 @@ def test_a_start_that_fails_says_why_and_can_be_repeated():
         pool.start()
     with pool:
         assert len({block_on(pool.spawn(where())) for _ in range(2)}) == 2
+
+
+@pytest.mark.parametrize("make", [homebound.new_event_loop, asyncio.SelectorEventLoop])
+def test_a_loop_for_all_threads_is_refused(make: Callable[[], asyncio.AbstractEventLoop]):
+    loop = make()
+    pool = IOThreadPool(3, name="web", loop_factory=lambda: loop)
+    with pytest.raises(ContextError, match="IOThread 'web1': loop_factory gave a loop that anothe"):
+        pool.start()
+    assert loop.is_closed()  # by the end of the first thread
+
+
+@pytest.mark.parametrize("make", [homebound.new_event_loop, asyncio.SelectorEventLoop])
+def test_a_running_loop_is_refused(make: Callable[[], asyncio.AbstractEventLoop]):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wrong = homebound.IOThread("net", loop_factory=lambda: loop)
+        with pytest.raises(ContextError, match="must make one at each call"):
+            wrong.start()
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main())
 
 
 def test_spawn_each_has_one_at_each_home(pool: IOThreadPool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ PRIVATE = re.compile(
     r"homebound\._|FutureParts|TaskFuture|Enterable|GuestContext|LoopContext| at 0x"
 )
 LONGEST = 270  # characters
+NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
 
 
 class WrongUses(dict[str, tuple[Any, type[BaseException], str]]):

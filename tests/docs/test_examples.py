@@ -1,6 +1,8 @@
 """The ```python blocks of README.md, docs/*.md and docs/guides/*.md are whole programs.
 
 Each runs as it stands.
+A comment beside `print` is the beginning of what that prints: print(await task)  # 21
+Prose there has a colon or a comma.
 
 A block that cannot run says so in the source: ```python no-run
 One that needs an extra names the module, and is skipped without it: ```python needs uvloop
@@ -19,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"^```python(?: needs (?P<needs>[\w.]+))?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+PRINTS = re.compile(r"^ *print\(.*\)  # ([^:,\n]+)$", re.MULTILINE)  # and what is printed
 
 
 def blocks() -> list[tuple[str, str, str | None]]:
@@ -45,4 +48,5 @@ def test_block_runs(block: tuple[str, str, str | None], tmp_path: Path):
         pytest.importorskip(block[2])
     program = tmp_path / "example.py"
     program.write_text(block[1])
-    run_program(program, cwd=tmp_path)
+    printed = "\n" + run_program(program, cwd=tmp_path).stdout
+    assert [text for text in PRINTS.findall(block[1]) if f"\n{text}" not in printed] == []

@@ -1,4 +1,4 @@
-"""Each link of a page to another page, to a file or to a heading leads somewhere."""
+"""Each link of a page leads somewhere, and each column of a table has a heading."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PAGES = [
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
+HEAD = re.compile(r"^(\|.*\|)\n\|[ :|-]+\|$", re.MULTILINE)
 ELSEWHERE = re.compile(r"https?://|mailto:")
 
 
@@ -52,6 +53,17 @@ def test_links_lead_somewhere(page: Path):
         if not inside or (anchor and anchor not in anchors(there)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_column_has_a_heading(page: Path):
+    """A screen reader names the column of each cell."""
+    heads = HEAD.findall(CODE.sub("code", page.read_text()))
+    assert [head for head in heads if re.search(r"\|\s*\|", head)] == []
+
+
+def test_there_are_tables():
+    assert sum(len(HEAD.findall(page.read_text())) for page in PAGES) > 20
 
 
 def test_there_are_links():

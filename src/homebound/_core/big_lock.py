@@ -31,10 +31,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
+from .._os.no_copy import of_this_process
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
@@ -85,6 +86,9 @@ class BigLock:
     """
 
     def __init__(self) -> None:
+        # A forked process calls this again, for the one that there is.
+        if globals().get("big_lock", self) is not self:
+            raise TypeError("there is one big lock in a process: use homebound.big_lock")
         # The head holds the lock, the others wait, FIFO. A thread appends and removes only its own
         # seat; the deque's own lock makes both atomic.
         self._queue: deque[Seat] = deque()
@@ -188,6 +192,9 @@ class BigLock:
     __enter__ = acquire
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
+
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         owner = self._owner

@@ -31,7 +31,7 @@ from .chain import Chain
 from .coroutines import shown
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, reason, was_emptied
-from .foreign_loops import abandon, check_loop, context_of, make_tasks_of
+from .foreign_loops import abandon, check_loop, context_of, make_tasks_of, no_bare_context
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class AioContext(Chain):
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str | None = None) -> None:
+        if type(self) is AioContext:
+            raise no_bare_context()
         super().__init__()
         self.loop = loop
         self.name = name or f"context-{next(_names)}"

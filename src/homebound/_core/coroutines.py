@@ -15,6 +15,7 @@ P = ParamSpec("P")
 
 _COROUTINE = inspect.CO_COROUTINE
 _LONGEST = 80  # characters of a repr in a message
+_SEVERAL = (list, tuple, set, frozenset)
 
 
 def yields_to_task(
@@ -118,6 +119,8 @@ def shown(thing: Any) -> str:
         return f"the coroutine {name_of(thing)}()"
     if inspect.isasyncgen(thing):
         return f"the asynchronous generator {name_of(thing)}()"
+    if isinstance(thing, _SEVERAL):
+        return f"a {type(thing).__name__} of {len(thing)}"
     text = repr(thing)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
@@ -158,18 +161,28 @@ def _instead(thing: Any) -> str:
         return ": call it" if name == "<lambda>" else f": call it, {name}()"
     if inspect.isasyncgen(thing):
         return "; `async for` in an `async def` of yours takes its items"
+    if isinstance(thing, _SEVERAL):
+        return "; `await asyncio.gather(*...)` in an `async def` of yours awaits several"
     if thing is None:
         return ", which a plain `def` may have returned: a call of an `async def` is a coroutine"
     return ""
+
+
+def check_awaitable(awaitable: Any, expected: str = "an awaitable") -> None:
+    """Raise TypeError for an object that cannot be awaited.
+
+    Called from: any thread.
+    """
+    if not inspect.isawaitable(awaitable):
+        message = f"{expected} was expected, got {shown(awaitable)}{_instead(awaitable)}"
+        raise TypeError(message)
 
 
 def coroutine_of(awaitable: Any, expected: str = "an awaitable") -> Any:
     """Return a coroutine that awaits `awaitable`, or itself; TypeError for another object."""
     if type(awaitable) is types.CoroutineType or asyncio.iscoroutine(awaitable):
         return awaitable
-    if not inspect.isawaitable(awaitable):
-        message = f"{expected} was expected, got {shown(awaitable)}{_instead(awaitable)}"
-        raise TypeError(message)
+    check_awaitable(awaitable, expected)
     return _awaiting(awaitable)
 
 

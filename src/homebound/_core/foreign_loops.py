@@ -123,6 +123,17 @@ def known_context(loop: asyncio.AbstractEventLoop) -> AioContext | None:
     return None if end is None or end.closed else end.context
 
 
+def no_bare_context() -> TypeError:
+    """Return the error of AioContext(...): what it makes has no way to run.
+
+    Called from: any thread.
+    """
+    return TypeError(
+        "a context is made with its loop, by run(), IOThread or new_event_loop(); "
+        "AioContext.attach(loop) makes one for a loop that there is"
+    )
+
+
 def check_loop(what: str, loop: object) -> None:
     """Raise TypeError for what is clearly no asyncio loop; `what` begins the message.
 

@@ -16,10 +16,11 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextError
+from .._os.no_copy import of_this_process
 from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
@@ -46,6 +47,9 @@ class GuestContext(AioContext):
     # Whether an I/O thread is its home, from the loop's first run to its end: then the home does
     # not change with the thread that runs a batch. Written by that thread, once.
     let = False
+
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None
@@ -249,3 +253,8 @@ def _serve_executors(loop: Any, context: GuestContext) -> None:
 
 
 AioContext.guest_type = GuestContext
+
+
+# In messages, as AttributeError's: users know that name.
+GuestContext.__name__ = GuestContext.__qualname__ = AioContext.__name__
+GuestContext.__module__ = "homebound"

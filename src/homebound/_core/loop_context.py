@@ -9,12 +9,13 @@ import weakref
 from _thread import start_new_thread as start_thread
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._aio.generators import set_hooks
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
 from .._os.greenlets import in_child_greenlet, refusal_in_child
+from .._os.no_copy import of_this_process
 from .._os.parking import SET, my_parker, write_signal
 from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
@@ -67,6 +68,9 @@ class LoopContext(AioContext):
     _is_guest = False
 
     loop: Loop
+
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
         _rest_where_idle()
@@ -371,3 +375,8 @@ def _rest_where_idle() -> None:
 
 
 Loop.context_type = LoopContext
+
+
+# In messages, as AttributeError's: users know that name.
+LoopContext.__name__ = LoopContext.__qualname__ = AioContext.__name__
+LoopContext.__module__ = "homebound"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._errors import ContextError, WrongThread
 from .big_lock import thread_name
 from .context import AioContext, whereabouts
-from .coroutines import shown
+from .coroutines import as_coroutine, shown
 from .current import current_context, here
 from .foreign_loops import known_context
 from .loop import Loop
@@ -125,8 +125,7 @@ def create_task(
     try:
         target = running_context() if home is None else context_at(home, "create_task: home")
     except BaseException:
-        if asyncio.iscoroutine(coro):
-            coro.close()  # it is not begun: have no warning that it was never awaited
+        as_coroutine(coro).close()  # it is not begun: have no warning that it was never awaited
         raise
     return target.spawn(coro, name=name, context=context)
 

@@ -172,7 +172,11 @@ class on:  # noqa: N801  (reads as a word: async with on(ctx))
         return move_to(self._back)  # type: ignore[return-value]
 
     def __del__(self) -> None:
-        if not self._entered:
+        try:
+            entered = self._entered
+        except AttributeError:  # a call without the argument, which raised
+            return
+        if not entered:
             message = f"on({self._ctx.name!r}) was never awaited; write `async with on(...):`"
             warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
 

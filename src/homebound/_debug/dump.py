@@ -57,6 +57,9 @@ def dump(file: TextIO | None = None) -> None:
     if isinstance(file, (str, PathLike)):
         message = f"dump takes an open file, not the path {file!r}: dump(open(path, 'w'))"
         raise TypeError(message)
+    if file is not None and not hasattr(file, "write"):
+        message = f"dump takes an open file, not {file!r}; without one it prints to standard error"
+        raise TypeError(message)
     text = "\n".join(describe()) + "\n"
     (sys.stderr if file is None else file).write(text)
 
@@ -75,7 +78,14 @@ def dump_on(number: int) -> Callable[[], None]:
     if not isinstance(number, int):
         message = f"dump_on takes a signal's number, as signal.SIGUSR1 is, not {number!r}"
         raise TypeError(message)
-    before = signal.signal(number, lambda _number, _frame: dump())
+    try:
+        before = signal.signal(number, lambda _number, _frame: dump())
+    except (ValueError, OSError) as error:
+        error.add_note(
+            f"dump_on({number!r}): call it in the process's main thread, for a signal that a "
+            "program can handle, as signal.SIGUSR1"
+        )
+        raise
 
     def undo() -> None:
         signal.signal(number, before)

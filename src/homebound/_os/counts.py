@@ -19,3 +19,16 @@ def check_count(what: str, value: int, least: int) -> None:
     if value < least:
         message = f"{what} is {value}; it must be at least {least}"
         raise ValueError(message)
+
+
+def check_limit(what: str, value: object) -> None:
+    """Raise TypeError for a limit that is no number, ValueError for NaN.
+
+    Called from: any thread.
+    """
+    if not isinstance(value, (int, float)):
+        message = f"{what} is {value!r}; it must be a number"
+        raise TypeError(message)
+    if value != value:  # noqa: PLR0124  (math.isnan takes no large integers)
+        message = f"{what} is NaN; it must be a number"
+        raise ValueError(message)

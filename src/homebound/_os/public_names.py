@@ -9,6 +9,7 @@ file's lines; that of a method, and of a function, is found.
 from __future__ import annotations
 
 from importlib import import_module
+from sys import modules
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-def loaded_later(namespace: dict[str, Any], modules: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a package's `__getattr__`, which loads a name from its module, of those in `modules`.
+def loaded_later(namespace: dict[str, Any], places: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a package's `__getattr__`, which loads a name from its module, of those in `places`.
 
     Called from: the package, when it is imported.
     """
     package = namespace["__name__"]
 
     def load(name: str) -> object:
-        module = modules.get(name)
+        module = places.get(name)
         if module is None:
             message = f"module {package!r} has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(message, name=name, obj=modules[package])  # for suggestions
         value = namespace[name] = getattr(import_module(f".{module}", package), name)
         publish(namespace, [name])
         return value

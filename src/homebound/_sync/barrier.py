@@ -101,7 +101,11 @@ class Barrier(WaitQueue):
         while number is None:
             waiter = self._wait_sync(deadline.timeout())
             if waiter is None:
-                raise TimeoutError
+                message = (
+                    f"{self._titled()}: {self._parties} parties were not there after {timeout} s; "
+                    "this one is not counted any more"
+                )
+                raise TimeoutError(message)
             try:
                 number = self._pass(waiter)
             except BaseException:
@@ -197,11 +201,13 @@ class Barrier(WaitQueue):
         state = self._exit(waiter)
         if not inside:
             if state == BROKEN:
-                raise BrokenBarrierError("Barrier aborted")
+                message = f"{self._titled()} aborted: nothing passes it before a reset()"
+                raise BrokenBarrierError(message)
             return None
         number: int = waiter.value
         if state in (BROKEN, RESETTING) and number + 1 < self._parties:
-            raise BrokenBarrierError("Abort or reset of barrier")
+            message = f"{self._titled()}: abort or reset of it while this waited"
+            raise BrokenBarrierError(message)
         return number
 
     def _exit(self, waiter: Waiter) -> str:

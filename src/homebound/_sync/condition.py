@@ -6,6 +6,7 @@ import asyncio
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._core.coroutines import check_callback, shown
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 def _check_lock(lock: Any) -> None:
     """Raise TypeError for a lock that cannot be awaited."""
+    if isinstance(lock, type):
+        message = f"Condition: the lock is {shown(lock)}; call it: it makes one"
+        raise TypeError(message)
     if not iscoroutinefunction(getattr(lock, "acquire", None)):
         kind = f"{type(lock).__module__}.{type(lock).__name__}"
         message = f"Condition: the lock is a {kind}; it must be a homebound.Lock"
@@ -80,8 +84,8 @@ class Condition(WaitQueue):
     def _must_hold(self, what: str) -> None:
         if not self.locked():
             message = (
-                f"cannot {what} on un-acquired lock: in `async with condition:`, or in a thread "
-                "`with condition:`"
+                f"{self._titled()}: cannot {what} on un-acquired lock; call it in "
+                "`async with condition:`, or in a thread in `with condition:`"
             )
             raise RuntimeError(message)
 
@@ -129,6 +133,7 @@ class Condition(WaitQueue):
 
         Called from: task.
         """
+        check_callback("Condition.wait_for", predicate)
         result = predicate()
         while not result:
             await self.wait()
@@ -173,6 +178,7 @@ class Condition(WaitQueue):
 
         Called from: any thread.
         """
+        check_callback("Condition.wait_for_sync", predicate)
         deadline = Deadline(timeout)
         result = predicate()
         while not result and not deadline.over():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _NOT_ACQUIRED = (
-    "Lock is not acquired, and cannot be released: `await lock.acquire()` in a task, "
+    "is not acquired, and cannot be released: `await lock.acquire()` in a task, "
     "lock.acquire_sync() in a thread"
 )
 
@@ -67,7 +67,7 @@ class Lock(TokenQueue):
         Called from: any thread.
         """
         if self._free:
-            raise RuntimeError(_NOT_ACQUIRED)
+            raise RuntimeError(f"{self._titled()} {_NOT_ACQUIRED}")
         if self._waiters and self._hand_over():
             return
         try:

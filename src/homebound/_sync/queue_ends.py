@@ -227,8 +227,12 @@ class Getters(WaitQueue):
                     start_thread(self._undo, (taken,))
             raise
         if item is NOTHING:
-            raise self._no_more() if closed else asyncio.QueueEmpty("the Queue is empty")
+            raise self._no_more() if closed else self._empty()
         return item
+
+    def _empty(self) -> asyncio.QueueEmpty:
+        named = shown_queue(self.name)
+        return asyncio.QueueEmpty(f"{named} is empty: get() waits for an item, as get_sync() does")
 
     def _no_more(self) -> QueueShutDown:
         return QueueShutDown(f"{shown_queue(self.name)} was shut down, and has no more items")
@@ -403,7 +407,11 @@ class Unfinished(WaitQueue):
             try:
                 self._marks.pop()
             except IndexError:
-                raise ValueError("task_done() called too many times") from None
+                message = (
+                    f"{shown_queue(self.name)}: task_done() called too many times; call it once "
+                    "for each item that was put in"
+                )
+                raise ValueError(message) from None
 
     def _lay_out(self) -> None:
         """Turn some of the number into marks. Under the guard."""

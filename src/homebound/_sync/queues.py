@@ -13,11 +13,12 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from .._os.counts import check_limit
+from .._os.no_copy import no_copy
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
 from .queue_state import ShownQueue
 from .store import Fifo, Ordered
 from .tokens import TOKEN
-from .wait_queue import no_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +73,7 @@ class Queue(ShownQueue, Generic[T]):
         __class_getitem__ = classmethod(GenericAlias)  # as asyncio's: Queue[int](maxsize=1)
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None) -> None:
-        if not isinstance(maxsize, (int, float)):
-            message = f"Queue: maxsize is {maxsize!r}; it must be a number"
-            raise TypeError(message)
+        check_limit("Queue: maxsize", maxsize)
         self._name = name
         self._maxsize = maxsize
         self._is_shutdown = False

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 READ, WRITE = "read", "write"
 
 
+_NOT_ACQUIRED = (
+    "is not acquired, and cannot be released: `async with rw.read():` or `rw.write()` in a task, "
+    "`with` in a thread"
+)
+
+
 class RWLock(SharedHold, WaitQueue):
     """A lock held by many readers at a time, or by one writer.
 
@@ -129,7 +135,7 @@ class RWLock(SharedHold, WaitQueue):
         try:
             with self._guard:
                 if not self._owners:
-                    raise RuntimeError("RWLock is not acquired.")  # noqa: TRY301
+                    raise RuntimeError(f"{self._titled()} {_NOT_ACQUIRED}")  # noqa: TRY301
                 # A finaliser may release it under this guard, or a signal handler raise: no call
                 # between the look and the change.
                 self._owners -= 1 if self._owners > 0 else -1
@@ -159,7 +165,11 @@ class RWLock(SharedHold, WaitQueue):
         try:
             with self._guard:
                 if self._owners >= 0:
-                    raise RuntimeError("RWLock.downgrade(): no writer holds it")  # noqa: TRY301
+                    message = (
+                        f"{self._titled()}.downgrade(): no writer holds it; it comes after "
+                        "acquire_write(), or in `with rw.write():`"
+                    )
+                    raise RuntimeError(message)  # noqa: TRY301
                 self._owners = 1
             self._serve()
         except BaseException:
@@ -218,7 +228,11 @@ class RWLock(SharedHold, WaitQueue):
             if waiter is None:
                 self._read_again_sync()
         if waiter is None:
-            raise TimeoutError
+            message = (
+                f"{self._titled()} could not be upgraded in {timeout} s: others hold it or were "
+                "first; this thread is a reader again"
+            )
+            raise TimeoutError(message)
         return False
 
     def _read_again_sync(self) -> None:
@@ -231,7 +245,11 @@ class RWLock(SharedHold, WaitQueue):
     def _upgrade_now(self) -> bool:
         with self._guard:
             if self._owners <= 0:
-                raise RuntimeError("RWLock.upgrade(): no reader holds it")
+                message = (
+                    f"{self._titled()}.upgrade(): no reader holds it; it comes after "
+                    "acquire_read(), or in `with rw.read():`"
+                )
+                raise RuntimeError(message)
             if self._owners > 1 or self._waiters:
                 return False
             self._owners = -1

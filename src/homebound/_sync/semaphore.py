@@ -165,7 +165,11 @@ class BoundedSemaphore(Semaphore):
         try:
             with self._guard:  # checked and released in one region
                 if self._value >= self._initial:
-                    raise ValueError("BoundedSemaphore released too many times")  # noqa: TRY301
+                    message = (
+                        f"{self._titled()} released too many times: it has all {self._initial} "
+                        "permits already"
+                    )
+                    raise ValueError(message)  # noqa: TRY301
                 self._permits.append(None)
             if self._waiters:  # after the append: pairs with _join
                 self._serve()

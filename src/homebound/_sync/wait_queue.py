@@ -65,6 +65,7 @@ from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
+from .._os.no_copy import no_copy
 from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
@@ -91,12 +92,6 @@ DONE: CoroutineType[Any, Any, None] = _Done()  # type: ignore[assignment]
 
 
 ONCE = ((),)  # the arguments of one call, for starmap
-
-
-def no_copy(what: object) -> TypeError:
-    """Return the error of copying or pickling it: the copy would share half of its state."""
-    name = type(what).__name__
-    return TypeError(f"cannot copy or pickle {name!r} object: share it, or make another {name}")
 
 
 class WaitQueue:
@@ -458,6 +453,11 @@ class WaitQueue:
         if self._waiters:
             extra = f"{extra}, waiters:{len(self._waiters)}"
         return f"<{shown} [{extra}]>"  # what is in brackets is asyncio's
+
+    def _titled(self) -> str:
+        """Return what begins a message: its class, and its name if it has one."""
+        kind = type(self).__name__
+        return kind if self.name is None else f"{kind} {self.name!r}"
 
     def _shown(self) -> str:
         """Return the start of its repr: asyncio's words, or its class and name."""

@@ -24,7 +24,7 @@ from .._core.calls import (
     wait_in_call,
 )
 from .._core.context import whereabouts
-from .._core.coroutines import coroutine_of
+from .._core.coroutines import check_awaitable, coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
 from .._core.places import context_at, served_context
@@ -134,6 +134,7 @@ def block_on(
             raise
     try:
         if target is None:
+            check_awaitable(awaitable)  # the argument that is wrong comes first
             way = "start a main loop with run(x)"
             if running_loop() is not None:
                 way = "have homebound.run(main()) run this loop in place of asyncio.run(main())"

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
@@ -20,6 +20,7 @@ from .._core.wind_down import end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
+from .._os.no_copy import of_this_process
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _numbers = count()
+# By its id, the I/O thread that has each loop. `setdefault` is atomic: of two threads that are
+# given one loop, the first has it. A thread removes its own entry; no loop dies while it has one.
+_has_loop: dict[int, IOThread] = {}
 _running: WeakSet[IOThread] = WeakSet()  # to be stopped at interpreter exit; see _stop_all
 
 
@@ -338,6 +342,9 @@ class IOThread:
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
 
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
+
     def __repr__(self) -> str:
         return f"<IOThread {self.name!r} {self._state()}>"
 
@@ -387,6 +394,22 @@ class IOThread:
         if loop.is_closed():
             message = f"IOThread {self.name!r}: loop_factory gave {loop!r}, which is closed"
             raise ContextClosed(message)
+        first = _has_loop.setdefault(id(loop), self)
+        try:
+            if first is not self or loop.is_running():
+                message = (
+                    f"IOThread {self.name!r}: loop_factory gave a loop that another thread runs; "
+                    "it must make one at each call, as homebound.new_event_loop does"
+                )
+                raise ContextError(message)
+            with self._inhabit(loop) as context:
+                yield context
+        finally:
+            if first is self:
+                _has_loop.pop(id(loop), None)  # absent in a process that this thread has forked
+
+    @contextmanager
+    def _inhabit(self, loop: asyncio.AbstractEventLoop) -> Iterator[AioContext]:
         if isinstance(loop, Loop):
             if self._polling[0]:
                 loop.spin = Spin(*self._polling)
@@ -427,6 +450,7 @@ def _begin_as_child() -> None:
     for thread in tuple(_running):
         thread._ended = True
     _running.clear()
+    _has_loop.clear()
 
 
 at_exit(AtExit.IO_THREADS, _stop_all)

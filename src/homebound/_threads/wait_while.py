@@ -209,13 +209,14 @@ def turn_while(
             return False
         task = task_here(turned.loop)
         with Waiting(*what, turned, task, timed=timeout is not None, cancel=cancel):
-            _turn_while(turned, predicate, timeout, context)
+            _turn_while(what[0], turned, predicate, timeout, context)
     finally:
         _waiting.remove(turned)
     return True
 
 
 def _turn_while(
+    call: str,
     context: LoopContext,
     predicate: Callable[[], object],
     timeout: float | None,
@@ -238,7 +239,8 @@ def _turn_while(
             if other is not None:
                 check_open(other)
             if deadline.over():
-                raise TimeoutError
+                message = f"{call}: the predicate is still true after {timeout} s"
+                raise TimeoutError(message)
             if must_end_waits(context.loop) and end_waits(context):
                 continue
             context.turn_once(blocking=True)

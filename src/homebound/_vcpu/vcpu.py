@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from .._core.coroutines import check_callback
 from .._errors import ContextError, WouldDeadlock
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
+from .._os.no_copy import of_this_process
 from .._os.parking import new_parker
 from .._os.reports import report
 from .._threads.wait_until import check_may_wait
@@ -262,6 +263,9 @@ class VCPU(VCPUThread):
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise of_this_process(self)
 
     def __repr__(self) -> str:
         states = (

@@ -1,7 +1,5 @@
 """Disks: an image, memory, and what else has bytes at offsets."""
 
-from __future__ import annotations
-
 from .._os.public_names import publish as _publish
 from ._blocking_disk import BlockingDisk as BlockingDisk
 from ._disk import Disk as Disk

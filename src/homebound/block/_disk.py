@@ -8,10 +8,15 @@ most of it, nothing is handed from thread to thread.
 from __future__ import annotations
 
 import errno
+import os
 from abc import ABC, abstractmethod
 from inspect import isfunction
 from typing import TYPE_CHECKING
 
+from .._core.coroutines import shown
+from .._core.current import current_context, main_context
+from .._core.places import served_context
+from .._threads.background import Background
 from .._threads.block_on import block_on
 from ._errors import DiskError, OutOfRange
 from ._extent import Extent
@@ -38,6 +43,10 @@ _OPERATIONS = (
     "cache",
     "block_status",
 )
+
+# The home of calls that block in a program that has no context, as a script without a loop. Its
+# thread is started by the first of them, and ends with the interpreter.
+_background = Background("disks")
 
 
 class Disk(ABC):
@@ -214,7 +223,7 @@ class Disk(ABC):
 
         Called from: task.
         """
-        data = bytearray(length)
+        data = self._buffer(offset, length)
         await self.read_into(offset, memoryview(data))
         return data
 
@@ -273,7 +282,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        data = bytearray(length)
+        data = self._buffer(offset, length)
         self.read_into_sync(offset, memoryview(data), timeout=timeout)
         return data
 
@@ -362,6 +371,13 @@ class Disk(ABC):
         """
         return self._wait_for(self.block_status(offset, length), timeout)
 
+    def _buffer(self, offset: int, length: int) -> bytearray:
+        try:
+            return bytearray(length)
+        except (MemoryError, OverflowError, TypeError, ValueError):
+            self.check_range(offset, length)  # says what is wrong
+            raise
+
     def _attempt(self, attempt: Callable[[int, Any], bool], offset: int, data: Buffer) -> bool:
         try:
             return attempt(offset, data)
@@ -376,7 +392,10 @@ class Disk(ABC):
         except BaseException:
             operation.close()
             raise
-        result: T = block_on(operation, timeout=timeout)
+        if current_context() or served_context() or main_context():
+            result: T = block_on(operation, timeout=timeout)
+        else:
+            result = _background.block_on(operation, timeout=timeout)
         return result
 
     def check_range(self, offset: int, length: int) -> None:
@@ -384,7 +403,15 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        if offset < 0 or length < 0 or offset + length > self.size:
+        try:
+            outside = offset < 0 or length < 0 or offset + length > self.size
+        except TypeError:
+            message = (
+                f"a range is an offset and a length, in bytes; got {shown(offset)} and "
+                f"{shown(length)}"
+            )
+            raise TypeError(message) from None
+        if outside:
             raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
 
     def __enter__(self) -> Self:
@@ -397,3 +424,16 @@ class Disk(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def need_disk(what: str, disk: object) -> None:
+    """Raise TypeError for what is no disk, the path of an image above all.
+
+    Called from: any thread.
+    """
+    if isinstance(disk, Disk):
+        return
+    hint = ""
+    if isinstance(disk, (str, os.PathLike)):
+        hint = f"; to use an image, open it: FileDisk({os.fspath(disk)!r})"
+    raise TypeError(f"{what} takes a Disk, got {shown(disk)}{hint}")

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ from ._errors import DiskError
 from ._filter import Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from ._disk import Disk
     from ._operations import Buffer
@@ -153,6 +154,11 @@ class FaultDisk(Filter):
 
     def __init__(self, disk: Disk, rules: Iterable[Fault | Mapping[str, Any]]) -> None:
         super().__init__(disk)
+        if isinstance(rules, (str, Fault, Mapping)):
+            message = (
+                f"FaultDisk takes a list of rules, [Fault(error='EIO')] for one; got {rules!r}"
+            )
+            raise TypeError(message)
         faults = [each if isinstance(each, Fault) else Fault(**each) for each in rules]
         self._rules = [_Rule(fault) for fault in faults]
         self._released = Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ._disk import Disk
+from ._disk import Disk, need_disk
 from ._errors import DiskClosed, DiskReadOnly
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Filter(Disk):
     """
 
     def __init__(self, disk: Disk, *, start: int = 0, size: int | None = None) -> None:
+        need_disk(type(self).__name__, disk)
         self.disk: Disk = disk
         self.size: int = disk.size if size is None else size
         self.read_only: bool = disk.read_only

@@ -50,6 +50,9 @@ class LogDisk(Filter):
 
     def __init__(self, disk: Disk, stream: _Stream) -> None:
         super().__init__(disk)
+        if not hasattr(stream, "write"):
+            message = f"LogDisk writes to an open file, as open(path, 'w') is, not to {stream!r}"
+            raise TypeError(message)
         self.failure: Exception | None = None  # that of the stream; written under the lock
         self._stream = stream
         self._lock = threading.Lock()  # lines of several threads, one after the other

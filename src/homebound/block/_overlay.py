@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._sync.lock import Lock
 from ._below import Below
-from ._disk import Disk
+from ._disk import Disk, need_disk
 from ._errors import DiskClosed, DiskError, DiskReadOnly, ImageError
 from ._extent import Extent, merged
 from ._memory import MemoryDisk
@@ -85,6 +85,7 @@ class OverlayDisk(Disk):
         size: int | None = None,
         read_only: bool = False,
     ) -> None:
+        need_disk("OverlayDisk", base)
         if size is not None and size <= 0:
             raise DiskError(errno.EINVAL, f"an overlay of {size} bytes cannot be")
         self.base: Disk = base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from ._disk import need_disk
 from ._errors import DiskError
 from ._filter import Filter
 
@@ -32,6 +33,7 @@ class SliceDisk(Filter):
     """
 
     def __init__(self, disk: Disk, offset: int, size: int) -> None:
+        need_disk("SliceDisk", disk)
         if size <= 0 or offset < 0 or offset + size > disk.size:
             text = f"cannot make a disk of {size} bytes at {offset}: they are not inside {disk!r}"
             raise DiskError(errno.EINVAL, text)

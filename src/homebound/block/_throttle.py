@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from .._os.clock import clock
+from .._os.counts import check_limit
 from .._sync.lock import Lock
 from ._filter import Filter
 
@@ -81,6 +82,8 @@ class ThrottleDisk(Filter):
         burst_seconds: float = 1.0,
     ) -> None:
         for name, limit in (("iops", iops), ("bytes_per_second", bytes_per_second)):
+            if limit is not None:
+                check_limit(f"ThrottleDisk: {name}", limit)
             if limit is not None and not limit > 0:
                 raise ValueError(f"ThrottleDisk: {name}={limit}; it must be above 0, or None")
         if not burst_seconds >= 0:

@@ -140,6 +140,8 @@ def _bind(path: str) -> socket.socket:
         try:
             listener.bind(path)
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                error.filename = path  # socket names none
             if error.errno != errno.EADDRINUSE or _is_answered(path):
                 raise
             os.unlink(path)  # noqa: PTH108  (see Listener)

@@ -6,6 +6,7 @@ The server's names are loaded when they are first used: a program that only conn
 
 from __future__ import annotations
 
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from .._os.public_names import loaded_later as _loaded_later
@@ -87,7 +88,8 @@ if not TYPE_CHECKING:  # for a type checker, a module with this function has eve
 
 def __dir__() -> list[str]:
     """Return what is public, and Python's own names."""
-    return sorted({*__all__, *globals()})
+    modules = {name for name, value in globals().items() if isinstance(value, _ModuleType)}
+    return sorted({*__all__, *modules, *(name for name in globals() if name.startswith("__"))})
 
 
 _publish(globals(), __all__)

@@ -4,8 +4,6 @@ Programs that `import nbd` run with this module in its place: `sys.modules["nbd"
 calls block, whatever thread or task makes them; in a task use `NBDDisk`.
 """
 
-from __future__ import annotations
-
 from .. import __version__
 from .._os.public_names import publish as _publish
 from ._libnbd.buffer import Buffer as Buffer  # noqa: PLC0414  (exports it)

@@ -1,7 +1,5 @@
 """libnbd's constants, by its names."""
 
-from __future__ import annotations
-
 TLS_DISABLE = 0
 TLS_ALLOW = 1
 TLS_REQUIRE = 2

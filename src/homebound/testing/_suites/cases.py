@@ -57,6 +57,12 @@ def check_all(
     suite: str, cases: Iterable[Case], factory: Callable[..., Any], skip: Iterable[str]
 ) -> None:
     """Run the cases. Raises AssertionError for one that fails, an ExceptionGroup for more."""
+    if not callable(factory):
+        message = (
+            f"{suite} takes a function that makes one, as its class is: each case needs a new one; "
+            f"got {factory!r}"
+        )
+        raise TypeError(message)
     cases = list(cases)
     unknown = set(skip) - {case.name for case in cases}
     if unknown:

@@ -14,6 +14,8 @@ from .cases import turn
 from .disk_model import Model, models, read
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...block import Disk
 
 _AWAITS = 12  # iterations after which a request is cancelled: 0, 1, ...
@@ -161,8 +163,9 @@ async def is_used_by_threads(disk: Disk) -> None:
                 await _use(disk, shares, 2)
             finally:
                 await asyncio.wait(futures)
-            for future in futures:
-                future.result()
+                failures = _failures(futures)
+            for failure in failures:
+                raise failure
         await shares.check("after two threads and a task")
 
 
@@ -175,9 +178,15 @@ async def is_used_by_homes(disk: Disk) -> None:
             tasks += [io2.spawn(_use(disk, shares, user)) for user in (2, 3)]
             here = [asyncio.create_task(_use(disk, shares, user)) for user in (4, 5)]
             await asyncio.wait([*tasks, *here])
-            for task in (*tasks, *here):
-                task.result()
+            for failure in _failures([*tasks, *here]):
+                raise failure
         await shares.check("after tasks in three homes")
+
+
+def _failures(futures: Sequence[asyncio.Future[None]]) -> list[BaseException]:
+    """Return what they raised. One is reported; no other is logged as never retrieved."""
+    errors = [each.exception() for each in futures]
+    return [error for error in errors if error is not None]
 
 
 async def _use(disk: Disk, shares: _Shares, user: int) -> None:
