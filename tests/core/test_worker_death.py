@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 from concurrent.futures import BrokenExecutor
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from homebound.testing import until
 from ..locks.interruptions import no_more_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from types import FrameType
 
@@ -279,6 +280,8 @@ def _can_throw(frame: FrameType) -> bool:
         "_broken",
         "_tell_if_empty",
         "_see_off",
+        "_bootstrap_inner",
+        "_remove_ended",
     )
     return not line.startswith("with ") and not begins and not mends
 
@@ -357,15 +360,68 @@ def test_the_interpreter_ends_though_workers_died(program: Program):
     """) == "MemoryError\ndone\n"  # fmt: skip
 
 
-def test_a_thread_that_ended_without_a_report_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
-):
+# Before a worker's own code.
+
+
+@contextmanager
+def _run_replaced() -> Iterator[None]:
     """Another library replaces Thread.run, and fails before it calls ours."""
-    pool = WorkerPool()
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, "run", _out_of_memory)
-        future = pool.submit(int)
-        until(lambda: told)
-    pool.shutdown()
-    with pytest.raises(BrokenExecutor, match="has ended"):
-        future.result(20)
+        yield
+
+
+@contextmanager
+def _profiled() -> Iterator[None]:
+    """A profiler's hook fails as the thread begins."""
+
+    def hook(*_: object) -> None:
+        if isinstance(threading.current_thread(), under_test.Worker):
+            raise MemoryError  # noqa: TRY004  (no matter of a wrong type)
+
+    before = threading.getprofile()
+    threading.setprofile(hook)
+    try:
+        yield
+    finally:
+        threading.setprofile(before)
+
+
+# They pin that threading calls Thread._bootstrap_inner, which Worker overrides.
+before_it_works = pytest.mark.parametrize("fail", [_run_replaced, _profiled])
+
+
+@calls
+@before_it_works
+def test_a_worker_dies_before_its_own_code(
+    fail: Callable[[], AbstractContextManager[None]],
+    call: Callable[[WorkerPool], Any],
+    told: list[type[BaseException]],
+):
+    async def main() -> None:
+        with WorkerPool() as pool:
+            with fail(), pytest.raises(BrokenExecutor, match="has ended"):
+                await call(pool)
+            assert " 0 threads, 0 idle, 0 jobs waiting" in repr(pool)
+            assert await call(pool) == "done"
+
+    homebound.run(main())
+    assert told == [MemoryError]
+
+
+@before_it_works
+def test_busy_workers_do_the_jobs_of_one_that_never_began(
+    fail: Callable[[], AbstractContextManager[None]],
+    told: list[type[BaseException]],
+):
+    go_on = threading.Event()
+    with WorkerPool(max_threads=2) as pool:
+        first = pool.submit(go_on.wait, 20)
+        until(first.running)
+        with fail():
+            others = [pool.submit(str, number) for number in range(3)]
+            until(lambda: " 1 threads" in repr(pool) and told)
+        go_on.set()
+        assert [each.result(20) for each in others] == ["0", "1", "2"]
+        assert first.result(20)
+    assert set(told) == {MemoryError}
