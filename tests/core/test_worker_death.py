@@ -9,7 +9,6 @@ import select
 import sys
 import threading
 from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +19,12 @@ from homebound._os.parking import Parker
 from homebound._workers import threads as under_test
 from homebound.testing import until
 
-from ..locks.interruptions import no_more_threads
+from ..locks.interruptions import EARLY_ENDS, no_more_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     InThread = Callable[..., Future[Any]]
@@ -363,32 +363,7 @@ def test_the_interpreter_ends_though_workers_died(program: Program):
 # Before a worker's own code.
 
 
-@contextmanager
-def _run_replaced() -> Iterator[None]:
-    """Another library replaces Thread.run, and fails before it calls ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Thread, "run", _out_of_memory)
-        yield
-
-
-@contextmanager
-def _profiled() -> Iterator[None]:
-    """A profiler's hook fails as the thread begins."""
-
-    def hook(*_: object) -> None:
-        if isinstance(threading.current_thread(), under_test.Worker):
-            raise MemoryError  # noqa: TRY004  (no matter of a wrong type)
-
-    before = threading.getprofile()
-    threading.setprofile(hook)
-    try:
-        yield
-    finally:
-        threading.setprofile(before)
-
-
-# They pin that threading calls Thread._bootstrap_inner, which Worker overrides.
-before_it_works = pytest.mark.parametrize("fail", [_run_replaced, _profiled])
+before_it_works = pytest.mark.parametrize("fail", EARLY_ENDS)
 
 
 @calls

@@ -29,6 +29,7 @@ import _thread
 import concurrent.futures
 import threading
 from collections import deque
+from functools import partial
 from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
+from .._os.threads import NoticedThread, ended_early
 
 if TYPE_CHECKING:
     import weakref
@@ -52,14 +54,13 @@ _TICK = 1e-3  # seconds between two looks of a worker that watches
 _QUIET = 16  # looks at which nothing happened, after which it stops watching
 
 
-class Worker(threading.Thread):
+class Worker(NoticedThread):
     """A worker's thread. It may be joined while another thread is about to start it."""
 
     def __init__(
         self, live: Callable[[], None], ended: Callable[[Worker], object], name: str
     ) -> None:
-        super().__init__(target=live, name=name, daemon=True)
-        self._ended: Callable[[Worker], object] | None = ended  # dropped by it at its end
+        super().__init__(live, partial(ended, self), name)
         self.tried = threading.Event()  # set once it is known whether the thread could be started
         self.begun = False  # the thread has begun; written by it under the pool's lock
         self.worked = False  # it has done a job, or found none to do; written by it
@@ -70,18 +71,6 @@ class Worker(threading.Thread):
             super().start()
         finally:
             self.tried.set()
-
-    def _bootstrap_inner(self) -> None:
-        """Do as threading's, which may end before it has called our code, and note such an end.
-
-        It calls the hooks of tracers and profilers, and a `run` that another library has replaced.
-        """
-        try:
-            super()._bootstrap_inner()  # type: ignore[misc]  # private: a test pins it
-        finally:
-            ended, self._ended = self._ended, None  # a reference cycle
-            if ended is not None:
-                ended(self)
 
     def join(self, timeout: float | None = None) -> None:
         self.tried.wait()
@@ -425,7 +414,7 @@ class WorkerThreads:
         with self._lock:
             left = thread not in self._threads
         if not left:
-            self._lost(thread, RuntimeError(f"thread {thread.name!r} has ended"))
+            self._lost(thread, ended_early(thread))
 
     def _fail_jobs(self, error: BaseException) -> None:
         """Fail the jobs that are queued now, as there is no worker and none can be started.
