@@ -133,6 +133,8 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
 
     def _drop_signal(self) -> None:
         """Drop the signal as the loop closes; a thread about to set it still refers to it."""
+        if self.signal is None:
+            return  # by a close that was interrupted
         if self._epoll is not None:
             with suppress(OSError):  # collected together, they are finalised in any order
                 self._epoll.unregister(self.signal.fd)
@@ -142,6 +144,8 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
         self._look = _see_nothing  # a bound method would be a reference cycle
 
     def _close_self_pipe(self) -> None:
+        if self._ssock is None:
+            return  # by a close that was interrupted
         try:
             super()._close_self_pipe()  # type: ignore[misc]
         except ValueError:  # collected together, the sockets were finalised before the loop

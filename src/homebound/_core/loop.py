@@ -266,7 +266,10 @@ class Loop(NestingLoop, ExecutorLoop):
             home._stand_in.tell_home()
 
     def close(self) -> None:
-        """Do as asyncio's close, and notify what waits for tasks and futures of this loop."""
+        """Do as asyncio's close, and notify what waits for tasks and futures of this loop.
+
+        If a signal handler raises in the middle, another call does the rest.
+        """
         if self.is_running():
             message = "Cannot close a running event loop"
             raise RuntimeError(message)
@@ -279,11 +282,13 @@ class Loop(NestingLoop, ExecutorLoop):
         self._drop_signal()
         # asyncio clears the queue that it finds, so it gets another one. A producer that was too
         # late withdraws its entry from the mailbox; if it were gone, it would count as answered.
-        mailbox = self._ready
         self._ready = home.set_aside()
-        super().close()
-        self._ready = mailbox
-        self.home = home._epitaph()  # type: ignore[assignment]
+        try:
+            super().close()
+        finally:
+            self._ready = home._ready
+            if self._closed:
+                self.home = home._epitaph()
 
     def __del__(self, _lose: Any = lose) -> None:
         """Do as asyncio's for an unclosed loop, and report the pending tasks that are lost."""
