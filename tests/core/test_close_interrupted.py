@@ -1,9 +1,12 @@
-"""The close of a loop that a signal handler interrupts: another call does the rest."""
+"""A signal handler raises as a loop's run ends, or in its close: another call does the rest."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import homebound
 from homebound import AioContext, ContextClosed
@@ -11,6 +14,8 @@ from homebound import AioContext, ContextClosed
 from ..locks.attack import Attack, Interrupt
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from homebound import Task
 
 
@@ -65,3 +70,25 @@ def test_interrupted_at_any_point():
     else:
         raise AssertionError("the close has come to five thousand points")
     assert len(seen) > 50
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="asyncio cleans up without a call")
+def test_interrupted_as_asyncio_cleans_up_after_a_run():
+    code: Any = asyncio.BaseEventLoop._run_forever_cleanup.__code__  # type: ignore[attr-defined]
+    reached: list[FrameType] = []
+
+    def trace(frame: FrameType, _event: str, _: object) -> None:
+        if frame.f_code is code and not reached:
+            reached.append(frame)
+            raise Interrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(Interrupt):
+            homebound.run(asyncio.sleep(0))
+    finally:
+        sys.settrace(before)
+    reached.clear()
+    assert homebound.main_context() is None
+    assert homebound.run(asyncio.sleep(0, "again")) == "again"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import LoopFuture, new_future
 from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame
-from .._aio.loop import MOST_EVENTS, asyncio_run_forever
+from .._aio.loop import MOST_EVENTS, asyncio_run_forever, clean_up_run
 from .._aio.tasks import ON_BEHALF, keep_alive, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
@@ -247,7 +247,10 @@ class Loop(NestingLoop, ExecutorLoop):
         with self.home.inhabit(), self.in_debug_mode():
             greenlet = turn_here()
             try:
-                asyncio_run_forever(self)
+                try:
+                    asyncio_run_forever(self)
+                finally:
+                    clean_up_run(self)
             finally:
                 self._listen_no_more()
                 turn_in(greenlet)
