@@ -275,6 +275,51 @@ def test_begun_after_the_loop_has_closed_the_others():
     homebound.run(main())
 
 
+@pytest.mark.parametrize("how", ["run", "Runner", "IOThread"])
+def test_main_drops_one_as_it_returns(rows: Rows, how: str):
+    """The end of the loop cancels the task that would close it before that has begun."""
+
+    async def main() -> str:
+        generator = rows()
+        await anext(generator)
+        return "result"
+
+    if how == "run":
+        assert homebound.run(main()) == "result"
+    elif how == "Runner":
+        with asyncio.Runner(loop_factory=homebound.new_event_loop) as runner:
+            assert runner.run(main()) == "result"
+    else:
+
+        def spawn_and_stop() -> None:
+            io.spawn(main()).add_done_callback(lambda _: io.context.loop.stop())
+
+        with homebound.IOThread() as io:
+            io.context.call_soon(spawn_and_stop)
+            io.join(20)
+    assert len(rows.closed) == 1
+
+
+def test_closed_by_the_program_before_its_task_has_begun(rows: Rows):
+    errors: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        generator = rows()
+        await anext(generator)
+        del generator
+        gc.collect()
+        await asyncio.sleep(0)  # its task is queued
+        await loop.shutdown_asyncgens()
+        assert len(rows.closed) == 1
+        await asyncio.sleep(0.01)
+
+    homebound.run(main())
+    assert len(rows.closed) == 1
+    assert not errors
+
+
 def test_many_generators_leave_no_trace():
     """The records about a generator are dropped with it."""
     from homebound._aio.generators import _begun  # noqa: PLC0415  (a private of ours, to count)

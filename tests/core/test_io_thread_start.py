@@ -9,11 +9,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
 from homebound import ContextError, IOThread, IOThreadPool, block_on
+
+from ..locks.interruptions import EARLY_ENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 
 class FailsOnce:
@@ -155,3 +162,18 @@ def test_ctrl_c_during_start():
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("interrupted\ncleaned up\n", "")
+
+
+@pytest.mark.parametrize("fail", EARLY_ENDS)
+def test_a_thread_that_ends_before_its_own_code(
+    fail: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+):
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    io = IOThread("io")
+    with fail(), pytest.raises(RuntimeError, match="'io' has ended"):
+        io.start()
+    assert told == [MemoryError]
+    io.stop()
+    with io:
+        assert answers(io)

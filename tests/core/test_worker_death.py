@@ -19,11 +19,12 @@ from homebound._os.parking import Parker
 from homebound._workers import threads as under_test
 from homebound.testing import until
 
-from ..locks.interruptions import no_more_threads
+from ..locks.interruptions import EARLY_ENDS, no_more_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     InThread = Callable[..., Future[Any]]
@@ -279,6 +280,8 @@ def _can_throw(frame: FrameType) -> bool:
         "_broken",
         "_tell_if_empty",
         "_see_off",
+        "_bootstrap_inner",
+        "_remove_ended",
     )
     return not line.startswith("with ") and not begins and not mends
 
@@ -357,15 +360,43 @@ def test_the_interpreter_ends_though_workers_died(program: Program):
     """) == "MemoryError\ndone\n"  # fmt: skip
 
 
-def test_a_thread_that_ended_without_a_report_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, told: list[type[BaseException]]
+# Before a worker's own code.
+
+
+before_it_works = pytest.mark.parametrize("fail", EARLY_ENDS)
+
+
+@calls
+@before_it_works
+def test_a_worker_dies_before_its_own_code(
+    fail: Callable[[], AbstractContextManager[None]],
+    call: Callable[[WorkerPool], Any],
+    told: list[type[BaseException]],
 ):
-    """Another library replaces Thread.run, and fails before it calls ours."""
-    pool = WorkerPool()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "run", _out_of_memory)
-        future = pool.submit(int)
-        until(lambda: told)
-    pool.shutdown()
-    with pytest.raises(BrokenExecutor, match="has ended"):
-        future.result(20)
+    async def main() -> None:
+        with WorkerPool() as pool:
+            with fail(), pytest.raises(BrokenExecutor, match="has ended"):
+                await call(pool)
+            assert " 0 threads, 0 idle, 0 jobs waiting" in repr(pool)
+            assert await call(pool) == "done"
+
+    homebound.run(main())
+    assert told == [MemoryError]
+
+
+@before_it_works
+def test_busy_workers_do_the_jobs_of_one_that_never_began(
+    fail: Callable[[], AbstractContextManager[None]],
+    told: list[type[BaseException]],
+):
+    go_on = threading.Event()
+    with WorkerPool(max_threads=2) as pool:
+        first = pool.submit(go_on.wait, 20)
+        until(first.running)
+        with fail():
+            others = [pool.submit(str, number) for number in range(3)]
+            until(lambda: " 1 threads" in repr(pool) and told)
+        go_on.set()
+        assert [each.result(20) for each in others] == ["0", "1", "2"]
+        assert first.result(20)
+    assert set(told) == {MemoryError}

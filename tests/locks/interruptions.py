@@ -27,6 +27,36 @@ def no_more_threads() -> Iterator[None]:
         threading.stack_size(before)
 
 
+@contextmanager
+def replaced_run() -> Iterator[None]:
+    """Have threads end before their own code, as a library's Thread.run fails."""
+    run = threading.Thread.run
+    threading.Thread.run = _fail  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.run = run  # type: ignore[method-assign]
+
+
+@contextmanager
+def failing_profiler() -> Iterator[None]:
+    """Have threads end before their own code, as a profiler's hook fails."""
+    before = threading.getprofile()
+    threading.setprofile(_fail)
+    try:
+        yield
+    finally:
+        threading.setprofile(before)
+
+
+def _fail(*_: object) -> Any:
+    raise MemoryError
+
+
+# They pin that threading calls Thread._bootstrap_inner, which NoticedThread overrides.
+EARLY_ENDS = [replaced_run, failing_profiler]
+
+
 class Interruption:
     """`what()` is called before line number `at` of the package that `run` comes to, once."""
 

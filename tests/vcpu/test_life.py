@@ -13,9 +13,12 @@ import homebound
 from homebound import VCPU, ContextClosed, ContextError, WouldDeadlock, big_lock
 from homebound.testing import until
 
+from ..locks.interruptions import EARLY_ENDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     InThread = Callable[..., Future[Any]]
 
@@ -224,6 +227,22 @@ def test_a_hook_that_raises_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch, in
     with pytest.raises(SystemExit):
         cpu.join(20)
     assert second.exception(20) is None or isinstance(second.exception(), ContextClosed)
+
+
+@pytest.mark.parametrize("fail", EARLY_ENDS)
+def test_a_thread_that_ends_before_its_own_code(
+    fail: Callable[[], AbstractContextManager[None]], reported: list[Any]
+):
+    cpu = VCPU(0, VCPU.halt)
+    with fail():
+        cpu.start()
+        with pytest.raises(RuntimeError, match="has ended"):
+            cpu.join(20)
+    with pytest.raises(ContextClosed):
+        cpu.run_on_cpu(int)
+    with pytest.raises(RuntimeError, match="has ended"):
+        cpu.stop(20)
+    assert [type(error) for error in reported] == [MemoryError]
 
 
 def test_system_exit_is_logged(

@@ -19,6 +19,7 @@ from .._os.process import AtFork, at_fork
 from .tasks import running_task
 
 if TYPE_CHECKING:
+    import selectors
     from collections.abc import AsyncGenerator
 
     from .._core.context import AioContext
@@ -94,6 +95,11 @@ class GeneratorLoop(asyncio.SelectorEventLoop):
     _asyncgens: Any  # a WeakSet of what shutdown_asyncgens closes
     _asyncgens_shutdown_called: bool
 
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        # Dropped generators whose close has not begun. Home only.
+        self._dropped: set[AsyncGenerator[Any, Any]] = set()
+
     # Set as hooks by run_forever, in the thread that calls it; in a stand-in's by `hear_of_...`.
 
     def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
@@ -111,8 +117,26 @@ class GeneratorLoop(asyncio.SelectorEventLoop):
         entry = _begun.pop(id(agen), None)
         home = None if entry is None else _home_of(entry)
         loop: Any = self if home is None or home._closed else home.loop
-        if not loop.is_closed():
+        if loop.is_closed():
+            return
+        if isinstance(loop, GeneratorLoop) and not loop._asyncgens_shutdown_called:
+            loop.call_soon_threadsafe(loop._begin_close, agen)
+        else:
             loop.call_soon_threadsafe(loop.create_task, agen.aclose())
+
+    def _begin_close(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Close a dropped generator in a task.
+
+        The end of the loop cancels tasks, and closes generators afterwards. One that `main` drops
+        as it returns is left to that, so that its cleanup is not cancelled.
+        """
+        self._dropped.add(agen)
+        self.create_task(self._close_dropped(agen))
+
+    async def _close_dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
+        if agen in self._dropped and not self.home._ending:
+            self._dropped.remove(agen)
+            await agen.aclose()
 
     def hear_of_generators(self) -> Any:
         """Install the calling thread's hooks; return the earlier ones, for `set_hooks`."""
@@ -122,7 +146,8 @@ class GeneratorLoop(asyncio.SelectorEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Close the generators of the tasks at home on this loop, wherever those began."""
-        self._asyncgens.update(generators_of(self.home))
+        dropped, self._dropped = self._dropped, set()  # `_asyncgens` refers to them weakly
+        self._asyncgens.update([*generators_of(self.home), *dropped])
         await super().shutdown_asyncgens()
         _forget_dead()
 

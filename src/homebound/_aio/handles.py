@@ -26,7 +26,9 @@ def _refuse_coroutine(callback: Any, _args: tuple[Any, ...]) -> None:
     }
     parts["coro"].close()
     future = parts["future"]
-    if future.set_running_or_notify_cancel():
+    if future.done():
+        return  # by an earlier call, if a signal handler has interrupted the close
+    if future.running() or future.set_running_or_notify_cancel():
         message = f"{parts['coro']!r} was never started: its loop has ended"
         future.set_exception(ContextClosed(message))
 

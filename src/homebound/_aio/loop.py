@@ -43,10 +43,21 @@ _HANDS_ON_OPTIONS = "kwargs" in signature(asyncio.BaseEventLoop.create_task).par
 
 # asyncio's own methods: nest_asyncio may have replaced them in the class that Loop inherits from.
 asyncio_run_forever: Callable[[Any], None] = asyncio.BaseEventLoop.run_forever
+
 _run_until_complete = asyncio.BaseEventLoop.run_until_complete
 _check_running: Any = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
 
 MOST_EVENTS = 256  # taken from the kernel in one look; the rest comes with the next
+
+
+def clean_up_run(loop: Any) -> None:
+    """Clean up after run_forever if a signal handler has raised as asyncio began to, or meanwhile.
+
+    The loop would be the running one of its thread forever, and could not be closed. Only from 3.13
+    on is that a call, at whose start a handler runs.
+    """
+    if getattr(loop, "_old_agen_hooks", None) is not None:  # what asyncio clears last
+        loop._run_forever_cleanup()
 
 
 def _see_nothing(_timeout: float | None, _most: int) -> list[Any]:
@@ -135,7 +146,7 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
         """Drop the signal as the loop closes; a thread about to set it still refers to it."""
         signal: Signal | None = self.signal
         if signal is None:
-            return  # the loop was about to close once before, and an exception came between
+            return  # by a close that was interrupted
         if self._epoll is not None:
             with suppress(OSError):  # collected together, they are finalised in any order
                 self._epoll.unregister(signal.fd)
@@ -146,7 +157,7 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
 
     def _close_self_pipe(self) -> None:
         if self._ssock is None:
-            return  # as in `_drop_signal`
+            return  # by a close that was interrupted
         try:
             super()._close_self_pipe()  # type: ignore[misc]
         except ValueError:  # collected together, the sockets were finalised before the loop

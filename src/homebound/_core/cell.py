@@ -224,11 +224,15 @@ class Enterable(TaskFuture[T]):
             start_thread(self._post_resumption, (PROMISED,))
 
     def _claimed_by_closer(self) -> bool:
-        """Claim the task for its home, which is being closed; False if a waker has claimed it."""
+        """Claim the task for its home, which is being closed; False if a waker has claimed it.
+
+        True again if this thread repeats it, as it was interrupted. (A wake by it is over: it has
+        queued the task at home, or abandoned it.)
+        """
         token = _thread.get_ident()
         cell = self._cell
         cell.append(token)
-        return cell[0] is SUSPENDED and cell[1] is token
+        return cell[0] is SUSPENDED and bool(cell[1] == token)
 
     def _claim_at_home(self, context: AioContext) -> bool:
         """Claim the task for `context`, whose home is the calling thread."""

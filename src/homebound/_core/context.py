@@ -7,7 +7,6 @@ loop: `guest_context.py` is for foreign loops (`attach`), `loop_context.py` for 
 from __future__ import annotations
 
 import _thread
-from _thread import start_new_thread as start_thread
 from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -82,7 +81,8 @@ class AioContext(Chain):
         self.name = name or f"context-{next(_names)}"
         self._stand_in = StandIn(loop)
         self._home_ident: int | None = None  # the home thread's; written by that thread
-        self._closing = _thread.allocate_lock()  # acquired once, by the thread that closes it
+        self._closers: list[int] = []  # idents of threads that close it: the first of them does
+        self._over = False  # it has been closed
         # The homebound task in whose step a task factory is called. A task that the factory starts
         # eagerly, homebound's or not, is the running task meanwhile; the tasks that it wakes run
         # when the outer one suspends. Home only.
@@ -93,12 +93,11 @@ class AioContext(Chain):
         # The waits for futures of this loop from other homes, to be answered at its end (for a
         # foreign loop, see LoopEnd). Home only; what takes a wait out answers it.
         self._far_waits: set[Any] = set()
-        # Futures of calls that executors make for tasks of this context: `homebound.testing` counts
-        # a task that waits for one as busy. Written at home; other threads only look whether it is
-        # empty.
+        # Futures of calls that executors make for its tasks: `homebound.testing` counts a task that
+        # waits for one as busy. Written at home; other threads only look whether it is empty.
         self._away: set[Any] = set()
-        # The tasks at home that this context keeps alive while no thread runs its loop, and some
-        # that are done or have left; see resting.py. Written by a thread that keeps others out.
+        # The tasks that it keeps alive while no thread runs its loop, and some that are done or have
+        # left: resting.py. Written by a thread that keeps others out.
         self._resting: set[Any] = set()
         # Parkers of threads that wait for progress of this context; list operations are atomic.
         self._watchers: list[Parker] = []
@@ -258,7 +257,7 @@ class AioContext(Chain):
                 try:
                     task._post_resumption(cell)
                 except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                    start_thread(task._post_resumption, (cell,))
+                    _thread.start_new_thread(task._post_resumption, (cell,))
                 raise
 
     def enter(self, task: Task[Any]) -> None:
@@ -313,7 +312,7 @@ class AioContext(Chain):
                 try:
                     task._post_resumption(cell)
                 except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                    start_thread(task._post_resumption, (cell,))
+                    _thread.start_new_thread(task._post_resumption, (cell,))
             raise
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Posted:
@@ -393,8 +392,10 @@ class AioContext(Chain):
         """Pass an exception of an entry to the loop's exception handler, and go on."""
         if was_emptied(error):
             return
-        error = reason(entry, error)
-        about = {"message": f"Exception in {entry!r} of {self!r}", "exception": error}
+        about = {
+            "message": f"Exception in {entry!r} of {self!r}",
+            "exception": reason(entry, error),
+        }
         self.loop.call_exception_handler(about)
 
     def _woken_by_post(self, posts: int) -> None:
@@ -439,22 +440,23 @@ class AioContext(Chain):
             closed=self._closed,
         )
 
-    def _tasks(self) -> list[Task[Any]]:
-        """Return the unfinished tasks at home in this context."""
-        # A task that is done leaves asyncio's records a moment later, when its result may already
-        # be known.
+    def _tasks(self, *, done: bool = False) -> list[Task[Any]]:
+        """Return the unfinished tasks at home here; `done`: and all still recorded."""
         found = {*unfinished(self.task_type), *self._resting.copy()}
-        return [task for task in found if task._home is self and not task.done()]
+        return [task for task in found if task._home is self and (done or not task.done())]
 
     def _close(self) -> None:
-        """Refuse every post from now on, and abandon what is left; nothing runs here any more."""
-        if not self._closing.acquire(blocking=False):
+        """Refuse every post from now on, and abandon what is left. Again, if it was interrupted."""
+        ident = _thread.get_ident()
+        self._closers.append(ident)
+        if self._closers[0] != ident or self._over:
             return
         self._shut()
-        for task in self._tasks():
-            # A suspended task may have been claimed for another context, where it goes on. One that
-            # neither is suspended nor waits is on its way here: refused, it goes on where it was.
-            if task._claimed_by_closer() if task._suspended else task._fut_waiter is not None:
+        for task in self._tasks(done=True):
+            # A suspended task may be claimed for another context, and goes on there; one that is
+            # neither that nor waits is on its way here, is refused, and goes on where it was.
+            waits = task._claimed_by_closer() if task._suspended else task._fut_waiter is not None
+            if waits or task.done():
                 task._abandon("ended with it")
         self._resting.clear()
         abandon(self._far_waits)
@@ -462,10 +464,11 @@ class AioContext(Chain):
         if self.workers is not None:  # the home has waited for them, unless another thread closes
             self.workers.shutdown(wait=False)
         self._tell_watchers()
+        self._over = True
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
-        self._closing.acquire(blocking=False)  # no waiter is left to notify
+        self._over = True  # no waiter is left to notify
         self._home_ident = None
         self._watchers = []
         self._far_waits = set()

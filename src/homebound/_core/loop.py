@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.futures import LoopFuture, new_future
 from .._aio.handles import ErrandHandle, FastHandle, hide_last_frame, run_handle
-from .._aio.loop import MOST_EVENTS, asyncio_run_forever
+from .._aio.loop import MOST_EVENTS, asyncio_run_forever, clean_up_run
 from .._aio.tasks import ON_BEHALF, keep_alive, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
@@ -250,7 +250,10 @@ class Loop(NestingLoop, ExecutorLoop):
         with self.home.inhabit(), self.in_debug_mode():
             greenlet = turn_here()
             try:
-                asyncio_run_forever(self)
+                try:
+                    asyncio_run_forever(self)
+                finally:
+                    clean_up_run(self)
             finally:
                 self._listen_no_more()
                 turn_in(greenlet)
@@ -269,7 +272,10 @@ class Loop(NestingLoop, ExecutorLoop):
             home._stand_in.tell_home()
 
     def close(self) -> None:
-        """Do as asyncio's close, and notify what waits for tasks and futures of this loop."""
+        """Do as asyncio's close, and notify what waits for tasks and futures of this loop.
+
+        If a signal handler raises in the middle, another call does the rest.
+        """
         if self.is_running():
             message = "Cannot close a running event loop"
             raise RuntimeError(message)
@@ -282,11 +288,13 @@ class Loop(NestingLoop, ExecutorLoop):
         self._drop_signal()
         # asyncio clears the queue that it finds, so it gets another one. A producer that was too
         # late withdraws its entry from the mailbox; if it were gone, it would count as answered.
-        mailbox = self._ready
         self._ready = home.set_aside()
-        super().close()
-        self._ready = mailbox
-        self.home = home._epitaph()  # type: ignore[assignment]
+        try:
+            super().close()
+        finally:
+            self._ready = home._ready
+            if self._closed:
+                self.home = home._epitaph()
 
     def __del__(self, _lose: Any = lose) -> None:
         """Do as asyncio's for an unclosed loop, and report the pending tasks that are lost."""

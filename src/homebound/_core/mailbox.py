@@ -46,6 +46,7 @@ from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
 from collections import deque
+from itertools import repeat
 from typing import Any, Protocol
 
 from .._errors import ContextClosed
@@ -90,6 +91,7 @@ class Mailbox:
         # stand-in under the big lock. Falsy means: a producer has nothing to do.
         self._bell: Any = [None]
         self._closed = False  # set once, by the thread that closes it, of which there is one
+        self._left: deque[Entry] = deque()  # entries whose `_unrun` the closer has yet to call
 
     def _post(self, entry: Entry) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
@@ -156,23 +158,28 @@ class Mailbox:
             self._ring(None)
 
     def _shut(self) -> None:
-        """Refuse every post from now on, and call `_unrun` of entries left. The closer, once."""
+        """Refuse every post from now on, and call `_unrun` of entries left. The closer.
+
+        If a signal handler raises meanwhile, another call does the rest.
+        """
         self._closed = True
         self._bell = CLOSED  # forever: a producer finds it after its append
         self._ready.rotate(0)
         # Take all of them first. `_unrun` may post, which is refused: the producer then looks for
         # its entry in the mailbox, which is short.
-        left: deque[Entry] = deque()
-        while self._ready:
-            try:
-                left.append(self._ready.popleft())
-            except IndexError:
-                break  # its producer withdrew it
+        left = self._left
+        try:
+            # In C: an entry is in one of the two queues at each bytecode.
+            left.extend(map(deque.popleft, repeat(self._ready, len(self._ready))))
+        except IndexError:
+            pass  # the producer of one withdrew it
         while left:
-            entry = left.popleft()
-            tell = getattr(entry, "_unrun", None)
+            tell = getattr(left[0], "_unrun", None)
             if tell is not None:
                 tell()
+            left.popleft()  # after the call, which may be made again
+            # Last: see BigLock._wait.
+            continue
 
 
 def check_open(mailbox: Mailbox) -> None:

@@ -346,17 +346,17 @@ class Task(Enterable[T]):
 
     def _abandon(self, why: str) -> None:
         """End it with ContextClosed, as its home has ended, and notify its waiters."""
-        if self.done():
-            return
-        _set_exception(self, ContextClosed(f"task {self.get_name()!r} of {self._home!r} {why}"))
-        self._mark_retrieved()
-        let_die(self)
+        if not self.done():
+            _set_exception(self, ContextClosed(f"task {self.get_name()!r} of {self._home!r} {why}"))
+            self._mark_retrieved()
+            if (waiter := getattr(self, "_wait", None)) is not None:
+                waiter.abandoned()  # what it was handed, or queues for, goes to the next
+        # Also if it is done, perhaps by a call that was interrupted.
         self._far = None
         if state_of(self._body) == inspect.CORO_CREATED:
             self._body.close()
-        if (waiter := getattr(self, "_wait", None)) is not None:
-            waiter.abandoned()  # what it was handed, or queues for, goes to the next
         self._announce()
+        let_die(self)
 
     def _unrun(self) -> None:
         """End it, as it was in the mailbox of a home that has ended."""

@@ -179,6 +179,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
             while True:
                 if not listeners:
                     return
+                listener = None  # the one before has been notified
                 taken = False
                 listener = listeners[0]
                 listener = listeners.pop(0)
@@ -199,6 +200,8 @@ class TaskFuture(FutureParts[T], Generic[T]):
         """Notify a listener again, if that may not have happened for an exception, and the rest."""
         if isinstance(listener, TaskFuture):
             continue_surely(listener, self)
+        elif listener is None:
+            pass
         elif not taken and not any(each is listener for each in tuple(self._listeners)):
             self._listeners.append(listener)  # the exception came as it was taken out
         self._announce()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
@@ -25,6 +24,7 @@ from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._os.spin import Spin
+from .._os.threads import NoticedThread, ended_early
 from .block_on import exit_begins
 from .options import check_options
 from .run import new_event_loop
@@ -32,6 +32,7 @@ from .wait_until import Watchers, wait_until
 from .wait_while import _place_to_wait, kick
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
     from types import TracebackType
@@ -130,7 +131,7 @@ class IOThread:
             raise ContextError(message)
         refuse_green_threads("IOThread.start()")
         self._starter = my_parker()
-        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._thread = NoticedThread(self._live, self._thread_ends, self.name)
         self._failure = None
         self._started = True
         interrupt: BaseException | None = None
@@ -377,6 +378,14 @@ class IOThread:
                 starter.unpark()
             self._at_end.tell()
             kick()  # a `wait_while` for this context looks again, and sees its end
+
+    def _thread_ends(self) -> None:
+        """Fail `start`, if the thread never came to `_live`."""
+        starter = self._starter
+        if not self._ended and starter is not None:
+            self._ended = True
+            self._failure = ended_early(self._thread)  # last but for the notice: `start` goes on
+            starter.unpark()
 
     def _report_exit(self, context: AioContext, error: BaseException) -> None:
         """Report a SystemExit raised here, of which threading's own excepthook says nothing."""

@@ -22,6 +22,7 @@ from .._os.clock import Deadline
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.reports import report
 from .._os.snapshot import snapshot
+from .._os.threads import NoticedThread, ended_early
 from .._threads.wait_until import Watchers, wait_until
 from .gate import Entrant, Gate
 
@@ -119,7 +120,7 @@ class VCPUThread(Entrant):
         self._parker: Parker | None = None
         self._nudged = Watchers()  # told with the parker: for a thread that sleeps elsewhere
         self._end = Watchers()  # told when it has ended
-        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._thread = NoticedThread(self._live, self._thread_ends, self.name)
 
     def _refusal(self, what: str) -> ContextError:
         if not self._started:
@@ -303,6 +304,12 @@ class VCPUThread(Entrant):
         with gate.guard:
             self._stopping = True
         report(error, f"VCPU {self.name!r} stops it")
+
+    def _thread_ends(self) -> None:
+        """Note the end of a thread that never came to `_live`."""
+        if not self._ended:
+            self._failure = ended_early(self._thread)
+            self._mark_ended()
 
     def _mark_ended(self) -> None:
         with gate.guard:

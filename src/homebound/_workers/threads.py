@@ -16,10 +16,11 @@ not send for help as long as an idle one *watches*: it looks each millisecond, a
 none was taken since its last look, the pool treats its jobs as long again. No job waits behind a
 long one for more than two looks.
 
-A worker may die of an exception in its own code: the process is out of memory, or a debugger throws
-one into the thread. The pool then removes it and fails its job, and the other workers do the other
-jobs. If there are none and none can be started, as at the limit of threads, the waiting jobs fail
-as well. No caller waits for a worker that is gone.
+A worker may die of an exception in its own code, or before that begins: the process is out of
+memory, a debugger throws one into the thread, a profiler's hook fails. The pool then removes it and
+fails its job, and the other workers do the other jobs. If there are none and none can be started,
+as at the limit of threads, the waiting jobs fail as well. No caller waits for a worker that is
+gone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import _thread
 import concurrent.futures
 import threading
 from collections import deque
+from functools import partial
 from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
+from .._os.threads import NoticedThread, ended_early
 
 if TYPE_CHECKING:
     import weakref
@@ -51,11 +54,13 @@ _TICK = 1e-3  # seconds between two looks of a worker that watches
 _QUIET = 16  # looks at which nothing happened, after which it stops watching
 
 
-class Worker(threading.Thread):
+class Worker(NoticedThread):
     """A worker's thread. It may be joined while another thread is about to start it."""
 
-    def __init__(self, live: Callable[[], None], name: str) -> None:
-        super().__init__(target=live, name=name, daemon=True)
+    def __init__(
+        self, live: Callable[[], None], ended: Callable[[Worker], object], name: str
+    ) -> None:
+        super().__init__(live, partial(ended, self), name)
         self.tried = threading.Event()  # set once it is known whether the thread could be started
         self.begun = False  # the thread has begun; written by it under the pool's lock
         self.worked = False  # it has done a job, or found none to do; written by it
@@ -193,7 +198,7 @@ class WorkerThreads:
                 if len(self._threads) >= self._limits[1]:
                     self._searching = False  # all are busy, and each looks again when it is done
                     return
-                thread = Worker(self._live, f"{self.name}-{next(self._number)}")
+                thread = Worker(self._live, self._remove_ended, f"{self.name}-{next(self._number)}")
                 self._threads.add(thread)
             thread.start()
         except BaseException:
@@ -396,14 +401,20 @@ class WorkerThreads:
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Join a thread for at most `timeout` seconds; False if it has not ended by then.
 
-        If it ended without leaving the pool, remove it.
+        If it ended without leaving the pool, it is removed.
         """
         thread.join(timeout)
         if thread.is_alive():
             return False
-        if thread in self._threads.copy():
-            self._lost(thread, RuntimeError(f"thread {thread.name!r} has ended"))
+        self._remove_ended(thread)
         return True
+
+    def _remove_ended(self, thread: Worker) -> None:
+        """Remove a thread that has ended, or is in its last step, without leaving the pool."""
+        with self._lock:
+            left = thread not in self._threads
+        if not left:
+            self._lost(thread, ended_early(thread))
 
     def _fail_jobs(self, error: BaseException) -> None:
         """Fail the jobs that are queued now, as there is no worker and none can be started.

@@ -1,0 +1,39 @@
+"""A thread whose end is noticed even if it ends before its own code has begun.
+
+`Thread.start` returns once the new thread exists. Before that thread calls its target, threading
+records it, installs the hooks of tracers and profilers, and calls `run`, which another library may
+have replaced. An exception there (MemoryError, a hook's) ends the thread; a caller that waits for
+what the target was to do would wait forever.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class NoticedThread(threading.Thread):
+    """A daemon thread that calls `ended` in its last step, whether or not it called `target`."""
+
+    def __init__(
+        self, target: Callable[[], object], ended: Callable[[], object], name: str
+    ) -> None:
+        super().__init__(target=target, name=name, daemon=True)
+        self._notice: Callable[[], object] | None = ended  # dropped by the thread, at its end
+
+    def _bootstrap_inner(self) -> None:
+        """Do as threading's, and call `ended`."""
+        try:
+            super()._bootstrap_inner()  # type: ignore[misc]  # private; tests pin that it is called
+        finally:
+            ended, self._notice = self._notice, None  # it would be a reference cycle
+            if ended is not None:
+                ended()
+
+
+def ended_early(thread: threading.Thread) -> RuntimeError:
+    """Return the error of a wait for a thread that ended before it could report why."""
+    return RuntimeError(f"thread {thread.name!r} has ended, with an exception of another's code")
