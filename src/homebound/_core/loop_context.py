@@ -305,8 +305,7 @@ class LoopContext(AioContext):
         cancel: Any = bool if ours is None else ours.cancel
         interrupted = outer is None or stop.cancel_once(outer, cancel)
         stop.settle()
-        if stop.over():
-            raise asyncio.CancelledError
+        stop.raise_if_over(asked=interrupted)
         if interrupted:
             raise asyncio.CancelledError if ours is None else ours._to_throw()
 

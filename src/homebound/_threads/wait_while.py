@@ -252,7 +252,7 @@ def end_waits(context: LoopContext) -> bool:
     """Cancel the tasks and calls that a stop of the loop waits for; True if any was new.
 
     They are the nested waits of the calling thread, the home, and the tasks in whose steps those
-    were called. Raises CancelledError when the time for the end is over.
+    were called. Raises ContextClosed when the time for the end is over.
     """
     stop = PutOff.of(context.loop)
     asked = False
@@ -268,8 +268,7 @@ def end_waits(context: LoopContext) -> bool:
             stop.cancel_once(caller, caller.cancel)
         asked |= stop.cancel_once(call.task, call.cancel)
     stop.settle()
-    if stop.over():
-        raise asyncio.CancelledError
+    stop.raise_if_over(asked=asked)
     return asked
 
 
