@@ -46,6 +46,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from .._errors import ContextClosed
+from .._os.parking import SET
 from .bell import AWAKE, CLOSED
 
 
@@ -85,7 +86,7 @@ class Mailbox:
         self._ready: deque[Entry] = deque()
         # AWAKE, or the bell of the present sleep, or CLOSED. Written by the home, and by its
         # stand-in under the big lock. Falsy means: a producer has nothing to do.
-        self._bell: Any = [None]
+        self._bell: Any = [SET]
         self._closed = False  # set once, by the thread that closes it, of which there is one
 
     def _post(self, entry: Entry) -> None:
@@ -189,7 +190,7 @@ def put_up_bell(mailbox: Mailbox) -> bool:
 
     Called from: home, or its stand-in.
     """
-    mailbox._bell = [None]
+    mailbox._bell = [SET]
     ready = mailbox._ready
     ready.rotate(0)
     return not ready

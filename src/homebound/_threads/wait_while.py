@@ -80,13 +80,15 @@ class Waiting:
         self._ident = get_ident()
 
     def __enter__(self) -> None:
-        _waits.setdefault(self._ident, []).append(self)
+        mine = _waits.setdefault(self._ident, [])
+        mine.append(self)
+        _waits[self._ident] = mine  # again: a wait in a finaliser may have dropped it in between
 
     def __exit__(self, *_error: object) -> None:
         mine = _waits[self._ident]
         mine.pop()
         if not mine:
-            del _waits[self._ident]
+            _waits.pop(self._ident, None)
 
     def __repr__(self) -> str:
         return f"{self.what}({self.subject!r})"
