@@ -48,6 +48,120 @@ def test_waits_on_locks_in_threads(in_thread: InThread, timeout: float):
     assert waits.result(20) == "item"
 
 
+class Wait:
+    """A wait on a lock or queue, in a thread or home, or in a task, and what ends it."""
+
+    def __init__(self, it: Any, name: str, end: Callable[[], object], *args: Any) -> None:
+        self.it = it
+        self.sync = partial(getattr(it, f"{name}_sync"), *args)
+        self.task = partial(getattr(it, name), *args)
+        self.end = end
+
+    def is_waited_for(self) -> bool:
+        """Return whether the wait has begun."""
+        joined = self.it._unfinished._waiters if isinstance(self.it, homebound.Queue) else ()
+        return bool(joined) or any(
+            sign in repr(self.it) for sign in ("waiters:1", "_getters[1]", "_putters[1]")
+        )
+
+
+class ConditionWait(Wait):
+    """A wait on a condition, for which the waiter needs its lock."""
+
+    def __init__(self) -> None:
+        condition = homebound.Condition()
+        super().__init__(condition, "wait", self.notify)
+        self.sync, self.task = self.wait_sync, self.wait  # type: ignore[assignment]
+
+    def notify(self) -> None:
+        with self.it:
+            self.it.notify()
+
+    def wait_sync(self, timeout: float) -> bool:
+        with self.it:
+            return bool(self.it.wait_sync(timeout))
+
+    async def wait(self) -> None:
+        async with self.it:
+            await self.it.wait()
+
+
+def held(it: Any, name: str = "acquire", first: str = "acquire_sync") -> Wait:
+    """Acquire it, so that the next has to wait."""
+    getattr(it, first)()
+    return Wait(it, name, it.release)
+
+
+def queued(it: Any) -> Any:
+    """Put something into a queue."""
+    it.put_nowait(1)
+    return it
+
+
+def at_an_event() -> Wait:
+    event = homebound.Event()
+    return Wait(event, "wait", event.set)
+
+
+def at_a_barrier() -> Wait:
+    barrier = homebound.Barrier(2)
+    return Wait(barrier, "wait", barrier.wait_sync)
+
+
+def for_an_item() -> Wait:
+    queue = homebound.PriorityQueue[int]()
+    return Wait(queue, "get", partial(queue.put_nowait, 1))
+
+
+def for_room() -> Wait:
+    queue = queued(homebound.Queue[int](1))
+    return Wait(queue, "put", queue.get_nowait, 1)
+
+
+def for_the_last_task() -> Wait:
+    queue = queued(homebound.LifoQueue[int]())
+    return Wait(queue, "join", queue.task_done)
+
+
+LOCKS: dict[str, Callable[[], Wait]] = {
+    "Lock": lambda: held(homebound.Lock()),
+    "Semaphore": lambda: held(homebound.Semaphore(1)),
+    "BoundedSemaphore": lambda: held(homebound.BoundedSemaphore(1)),
+    "RWLock, read": lambda: held(homebound.RWLock(), "acquire_read", "acquire_write_sync"),
+    "RWLock, write": lambda: held(homebound.RWLock(), "acquire_write", "acquire_read_sync"),
+    "Event": at_an_event,
+    "Barrier": at_a_barrier,
+    "Condition": ConditionWait,
+    "get": for_an_item,
+    "put": for_room,
+    "join": for_the_last_task,
+}
+
+
+@pytest.mark.parametrize("place", ["thread", "home", "task"])
+@pytest.mark.parametrize("kind", LOCKS)
+@pytest.mark.parametrize("timeout", [*LONG, 1e12, float(sys.maxsize)])
+def test_each_lock_and_queue(
+    in_thread: InThread, io: IOThread, kind: str, timeout: float, place: str
+):
+    """threading refuses the longest of them, asyncio takes all."""
+    wait = LOCKS[kind]()
+
+    async def at_home() -> None:
+        wait.sync(timeout)
+
+    async def in_task() -> None:
+        await asyncio.wait_for(wait.task(), timeout)
+
+    if place == "thread":
+        waiting = in_thread(wait.sync, timeout)
+    else:
+        waiting = in_thread(block_on, io.spawn(at_home() if place == "home" else in_task()))
+    until(wait.is_waited_for)
+    wait.end()
+    waiting.result(20)
+
+
 @long_times
 def test_the_big_lock(in_thread: InThread, timeout: float):
     def take() -> bool:

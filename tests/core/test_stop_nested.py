@@ -32,6 +32,30 @@ def lock():
     lock.acquire_sync()
     lock.acquire_sync()
 
+def condition():
+    condition = homebound.Condition()
+    condition.acquire_sync()
+    try:
+        condition.wait_sync()
+    finally:
+        assert condition.locked()
+        condition.release()
+
+def rw_lock(held, wanted):
+    lock = homebound.RWLock()
+    getattr(lock, held)()
+    getattr(lock, wanted)()
+
+def put():
+    queue = homebound.Queue(1)
+    queue.put_sync(1)
+    queue.put_sync(2)
+
+def join():
+    queue = homebound.Queue()
+    queue.put_sync(1)
+    queue.join_sync()
+
 def inline():  # the first step of one task runs in the midst of another
     async def inner():
         block_on(asyncio.sleep(3600))
@@ -44,6 +68,15 @@ WAITS = {
     "poll": poll,
     "get_sync": get,
     "acquire_sync": lock,
+    "Condition": condition,
+    "Semaphore": lambda: homebound.Semaphore(0).acquire_sync(),
+    "BoundedSemaphore": lambda: homebound.BoundedSemaphore(0).acquire_sync(),
+    "Event": lambda: homebound.Event().wait_sync(),
+    "Barrier": lambda: homebound.Barrier(2).wait_sync(),
+    "RWLock, read": lambda: rw_lock("acquire_write_sync", "acquire_read_sync"),
+    "RWLock, write": lambda: rw_lock("acquire_read_sync", "acquire_write_sync"),
+    "put_sync": put,
+    "join_sync": join,
 }
 
 async def work(wait, log, began=lambda: None):
@@ -63,7 +96,7 @@ _space: dict[str, Any] = {}
 exec(HEAD, _space)  # the subprocesses below run the same program
 work: Callable[..., Coroutine[Any, Any, None]] = _space["work"]
 WAITS: dict[str, Callable[[], None]] = _space["WAITS"]
-EACH = ["block_on", "inline", "wait_while", "poll", "get_sync", "acquire_sync"]
+EACH = list(WAITS)
 CLEAN = ["cancelled", "cleaned up"]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,58 @@ def _fail(*_: object) -> Any:
 
 # They pin that threading calls Thread._bootstrap_inner, which NoticedThread overrides.
 EARLY_ENDS = [replaced_run, failing_profiler]
+
+
+class _Cycle:
+    """Garbage for the collector."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class _Finalised(_Cycle):
+    """Garbage whose finaliser acts."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def __del__(self) -> None:
+        self.act()
+
+
+def in_finaliser(act: Callable[[], object]) -> None:
+    """Have the collector find an object whose `__del__` acts, now."""
+    _Finalised(act)
+    gc.collect()
+
+
+def in_weak_callback(act: Callable[[], object]) -> None:
+    """Have the collector find an object for whose death a weak reference's callback waits, now."""
+    reference = weakref.ref(_Cycle(), lambda _: act())
+    gc.collect()
+    assert reference() is None
+
+
+def in_collection(act: Callable[[], object]) -> None:
+    """Leave garbage whose finaliser acts; the next allocations start the collector."""
+    _Finalised(act)
+    gc.set_threshold(1)
+
+
+@contextmanager
+def collector() -> Iterator[None]:
+    """Have collections take little time, and none start by itself but after `in_collection`."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(0)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        gc.collect()
 
 
 class Interruption:

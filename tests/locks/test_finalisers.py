@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,14 @@ import pytest
 import homebound
 from homebound.testing import until
 
-from .interruptions import Interruption, no_more_threads
+from .interruptions import (
+    Interruption,
+    collector,
+    in_collection,
+    in_finaliser,
+    in_weak_callback,
+    no_more_threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,13 +159,29 @@ def without_threads(act: Callable[[], object]) -> None:
 def test_nothing_is_lost_and_nothing_hangs(kind: str, *, limit: bool):
     if limit and kind == "pool":
         pytest.skip("its submitter gets an error: tests/core/test_worker_death.py")
+    interrupt_each(kind, without_threads if limit else None)
+
+
+@pytest.mark.parametrize("way", [in_finaliser, in_weak_callback, in_collection])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_garbage_collector(kind: str, way: Callable[..., object]):
+    """It runs in the middle, and what it calls acts on the same object."""
+    with collector():
+        interrupt_each(kind, way)
+
+
+def interrupt_each(kind: str, way: Callable[..., object] | None) -> None:
+    """Interrupt at each place in turn: `way` calls what comes in between."""
     at = 0
     with homebound.IOThread() as io:
         while True:
             scene = Scene(kind, io)
-            report = partial(without_threads, scene.report) if limit else scene.report
+            report = partial(way, scene.report) if way else scene.report
             interruption = Interruption(at, report)
             interruption.run(scene.use)
+            if way is in_collection:
+                gc.set_threshold(0)
+                gc.collect()  # if it has not run
             if not interruption.happened:
                 scene.report()
             try:

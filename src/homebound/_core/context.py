@@ -96,7 +96,7 @@ class AioContext(Chain):
         # Futures of calls that executors make for its tasks: `homebound.testing` counts a task that
         # waits for one as busy. Written at home; other threads only look whether it is empty.
         self._away: set[Any] = set()
-        # The tasks that it keeps alive while no thread runs its loop, and some that are done or have
+        # Tasks that it keeps alive while no thread runs its loop, and some that are done or have
         # left: resting.py. Written by a thread that keeps others out.
         self._resting: set[Any] = set()
         # Parkers of threads that wait for progress of this context; list operations are atomic.
@@ -392,11 +392,8 @@ class AioContext(Chain):
         """Pass an exception of an entry to the loop's exception handler, and go on."""
         if was_emptied(error):
             return
-        about = {
-            "message": f"Exception in {entry!r} of {self!r}",
-            "exception": reason(entry, error),
-        }
-        self.loop.call_exception_handler(about)
+        message = f"Exception in {entry!r} of {self!r}"
+        self.loop.call_exception_handler({"message": message, "exception": reason(entry, error)})
 
     def _woken_by_post(self, posts: int) -> None:
         self._wakeups += 1

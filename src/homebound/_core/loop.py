@@ -26,7 +26,7 @@ from .._aio.tasks import ON_BEHALF, keep_alive, task_here
 from .._errors import ContextClosed
 from .._os.clock import monotonic
 from .._os.greenlets import turn_here, turn_in
-from .._os.parking import wait_for_any
+from .._os.parking import SET, wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
 from .entries import Errand, carries, put_back
@@ -446,7 +446,7 @@ class Loop(NestingLoop, ExecutorLoop):
             spin = self.spin
             if spin is not None and spin.begin(self._peek, self.timeout_until(until)):
                 return
-            home._bell = [None]  # put_up_bell, without the call
+            home._bell = [SET]  # put_up_bell, without the call
             ready = self._ready
             ready.rotate(0)
             if ready:

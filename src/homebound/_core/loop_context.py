@@ -167,8 +167,9 @@ class LoopContext(AioContext):
             return
         signal = self._signal  # holds the descriptor open
         try:
-            bell.pop()
-            write_signal(signal.written_fd, SET)
+            # In one call, in C: between taking the bell and ringing it no finaliser comes in. One
+            # that waited for this home would find the bell taken, and wait for this frame.
+            next(map(write_signal, (signal.written_fd,), iter(bell.pop, None)))
         except (IndexError, AttributeError):
             pass  # another producer rings it, or the home has woken by itself
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
@@ -309,8 +310,7 @@ class LoopContext(AioContext):
         cancel: Any = bool if ours is None else ours.cancel
         interrupted = outer is None or stop.cancel_once(outer, cancel)
         stop.settle()
-        if stop.over():
-            raise asyncio.CancelledError
+        stop.raise_if_over(asked=interrupted)
         if interrupted:
             raise asyncio.CancelledError if ours is None else ours._to_throw()
 

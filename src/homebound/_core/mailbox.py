@@ -50,6 +50,7 @@ from itertools import repeat
 from typing import Any, Protocol
 
 from .._errors import ContextClosed
+from .._os.parking import SET
 from .bell import AWAKE, CLOSED
 
 
@@ -89,7 +90,7 @@ class Mailbox:
         self._ready: deque[Entry] = deque()
         # AWAKE, or the bell of the present sleep, or CLOSED. Written by the home, and by its
         # stand-in under the big lock. Falsy means: a producer has nothing to do.
-        self._bell: Any = [None]
+        self._bell: Any = [SET]
         self._closed = False  # set once, by the thread that closes it, of which there is one
         self._left: deque[Entry] = deque()  # entries whose `_unrun` the closer has yet to call
 
@@ -199,7 +200,7 @@ def put_up_bell(mailbox: Mailbox) -> bool:
 
     Called from: home, or its stand-in.
     """
-    mailbox._bell = [None]
+    mailbox._bell = [SET]
     ready = mailbox._ready
     ready.rotate(0)
     return not ready

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import starts_coroutine
 from .._aio.tasks import be_lost_quietly
+from .._os.clock import Deadline
 from .current import here
 from .left_over import left_over
 from .loop import Loop
@@ -24,6 +25,13 @@ _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_task
 def bound_end(context: AioContext, timeout: float | None) -> None:
     """Limit the time that the end of this context may take; None: no limit. Home, before it."""
     context._shutdown_timeout = timeout
+
+
+def bound_end_now(context: AioContext, timeout: float) -> None:
+    """Limit the time that the end of this context may take from now on. Home."""
+    context._shutdown_timeout = timeout
+    context._end_by = Deadline(timeout)
+    context.loop.call_later(timeout, context.loop.stop)
 
 
 def end_once(context: AioContext) -> None:

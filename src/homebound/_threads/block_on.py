@@ -28,7 +28,7 @@ from .._core.coroutines import check_awaitable, coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
 from .._core.places import context_at, served_context
-from .._core.put_off import must_end_waits
+from .._core.put_off import must_end_waits, refuse_late_wait
 from .._core.task import Task
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import Deadline, check_timeout, monotonic
@@ -147,6 +147,8 @@ def block_on(
             result: T = _block_elsewhere(awaitable, target, timeout)
             return result
         turned = _place_to_wait("block_on", target)
+        if turned.loop.put_off is not None:
+            refuse_late_wait(turned.loop)  # before it makes a task that would be left behind
     except ContextError:
         _close(awaitable)
         raise
@@ -262,9 +264,8 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
             while True:  # not `while not task.done()`: the jump rule
                 if task.done():
                     break
-                if must_end_waits(turned.loop):
-                    end_waits(turned)
-                turned.turn_once(blocking=True)
+                asked = must_end_waits(turned.loop) and end_waits(turned)
+                turned.turn_once(blocking=not asked)  # if so, look again: it may be the last turn
             break
         except (KeyboardInterrupt, SystemExit) as error:
             if not task.done():

@@ -15,7 +15,7 @@ from .._core.guest_context import GuestContext
 from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
-from .._core.wind_down import end_once, wind_down
+from .._core.wind_down import bound_end_now, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .._os.parking import Parker
 
 T = TypeVar("T")
+
+_MOST_DELAY = 2.0  # seconds, in which a thread whose time is over reports that and ends
 
 _numbers = count()
 # By its id, the I/O thread that has each loop. `setdefault` is atomic: of two threads that are
@@ -184,10 +186,11 @@ class IOThread:
 
         Its tasks are cancelled and waited for, asynchronous generators and workers shut down.
         TimeoutError says what has not ended, with stacks; the end goes on, and another `stop` waits
-        for the same end. The interpreter's exit waits for `timeout` seconds more, then abandons the
-        thread. A no-op if the thread has ended or was never started. Raises WouldDeadlock in the
-        thread itself and in other I/O threads. `astop`, and the end of `async with IOThread()`,
-        wait without blocking (there a task that has moved into the thread moves back first).
+        for the same end. The interpreter's exit waits for `timeout` seconds more; what has not
+        ended by then is abandoned, as at the end of `run(..., shutdown_timeout=)`. A no-op if the
+        thread has ended or was never started. Raises WouldDeadlock in the thread itself and in
+        other I/O threads. `astop`, and the end of `async with IOThread()`, wait without blocking
+        (there a task that has moved into the thread moves back first).
 
         Called from: any thread.
         """
@@ -245,10 +248,20 @@ class IOThread:
 
     def _bound_exit(self, patience: float | None) -> None:
         """Bound the time that the interpreter's exit waits for the thread and its workers."""
-        self._patience = patience
+        self._patience = None if patience is None else max(patience, 0.0)
         workers = None if self._context is None else self._context.workers
         if workers is not None:
             workers._patience = patience
+
+    def _bound_end(self) -> None:
+        """Have the thread abandon, after its patience, what has not ended. Called from: exit."""
+        context, patience = self._context, self._patience
+        if context is None or patience is None or self._ended:
+            return
+        try:
+            context.call_soon(bound_end_now, context, patience)
+        except ContextError:
+            pass  # it is closed
 
     def _check_wait(self, what: str) -> None:
         """Raise if the caller may not wait, before the call changes anything."""
@@ -450,8 +463,10 @@ def _stop_all() -> None:
     exit_begins()
     for thread in members(_running):
         thread._ask_to_stop()
+        thread._bound_end()
     for thread in members(_running):
-        thread._thread.join(thread._patience)
+        patience = thread._patience
+        thread._thread.join(None if patience is None else patience + _MOST_DELAY)
 
 
 def _begin_as_child() -> None:

@@ -68,9 +68,10 @@ def run(
 
     At the end tasks are cancelled and waited for, asynchronous generators and workers shut down:
     for at most `shutdown_timeout` seconds, if given. What has not ended by then is abandoned: the
-    loop's exception handler gets a report with stacks, and its waiters get ContextClosed. (This
-    does not help against a call that blocks the main thread, or the threads of a concurrent.futures
-    executor, for which Python itself waits at exit.)
+    loop's exception handler gets a report with stacks, and its waiters get ContextClosed. So does a
+    task that waits in a call (block_on, wait_while, poll, a lock's ..._sync), there and in each
+    such call that it makes afterwards. (This does not help against a call that blocks the main
+    thread, or the threads of a concurrent.futures executor, for which Python itself waits at exit.)
 
     Raises ContextError if there is a main context already, RuntimeError if a loop runs in this
     thread, ValueError if `shutdown_timeout` is negative, and as asyncio does if `main` is no

@@ -80,13 +80,15 @@ class Waiting:
         self._ident = get_ident()
 
     def __enter__(self) -> None:
-        _waits.setdefault(self._ident, []).append(self)
+        mine = _waits.setdefault(self._ident, [])
+        mine.append(self)
+        _waits[self._ident] = mine  # again: a wait in a finaliser may have dropped it in between
 
     def __exit__(self, *_error: object) -> None:
         mine = _waits[self._ident]
         mine.pop()
         if not mine:
-            del _waits[self._ident]
+            _waits.pop(self._ident, None)
 
     def __repr__(self) -> str:
         return f"{self.what}({self.subject!r})"
@@ -254,7 +256,7 @@ def end_waits(context: LoopContext) -> bool:
     """Cancel the tasks and calls that a stop of the loop waits for; True if any was new.
 
     They are the nested waits of the calling thread, the home, and the tasks in whose steps those
-    were called. Raises CancelledError when the time for the end is over.
+    were called. Raises ContextClosed when the time for the end is over.
     """
     stop = PutOff.of(context.loop)
     asked = False
@@ -270,8 +272,7 @@ def end_waits(context: LoopContext) -> bool:
             stop.cancel_once(caller, caller.cancel)
         asked |= stop.cancel_once(call.task, call.cancel)
     stop.settle()
-    if stop.over():
-        raise asyncio.CancelledError
+    stop.raise_if_over(asked=asked)
     return asked
 
 

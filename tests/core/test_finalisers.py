@@ -1,0 +1,267 @@
+"""A finaliser comes in at any line of a call of ours, and calls the same on the same object."""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import homebound
+from homebound import ContextError, IOThread, block_on
+from homebound.testing import settle_sync, until
+
+from ..locks.interruptions import (
+    Interruption,
+    collector,
+    in_collection,
+    in_finaliser,
+    in_weak_callback,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 10
+
+
+async def answer() -> int:
+    return 42
+
+
+class Scene:
+    """`use` is interrupted by `report`; `check` is called when both have returned."""
+
+    use: Callable[[], object]
+    report: Callable[[], object]
+    check: Callable[[], object]
+
+    def __init__(self, kind: str, io: IOThread) -> None:
+        self.io = io
+        self.context = io.context
+        self.log: list[Any] = []
+        getattr(self, f"_{kind}")()
+
+    def _twice(self, act: Callable[[], object], check: Callable[[], object]) -> None:
+        self.use = self.report = act
+        self.check = check
+
+    def _logged(self, *expected: list[Any]) -> Callable[[], object]:
+        def check() -> None:
+            until(lambda: len(self.log) >= len(expected[0]))
+            settle_sync(self.context)
+            assert self.log in expected, self.log
+
+        return check
+
+    def _suspended(self) -> homebound.Task[Any]:
+        async def sleeper() -> None:
+            await homebound.suspend()
+            self.log.append("awake")
+
+        task = self.io.spawn(sleeper())
+        block_on(self.io.spawn(answer()))
+        return task
+
+    def _wake(self) -> None:
+        task = self._suspended()
+
+        def wake() -> None:
+            try:
+                task.wake()
+            except ContextError as error:
+                self.log.append(type(error).__name__)
+
+        def check() -> None:
+            block_on(task, timeout=PATIENCE)
+            until(lambda: len(self.log) > 1)  # the collector may have run in the home's thread
+            self.log.remove("awake")
+            assert self.log in (["AlreadyScheduled"], ["NotSuspended"]), self.log
+
+        self._twice(wake, check)
+
+    def _wake_of_two(self) -> None:
+        tasks = [self._suspended(), self._suspended()]
+        self.use, self.report = tasks[0].wake, tasks[1].wake
+        self.check = self._logged(["awake", "awake"])
+
+    def _wake_and_cancel(self) -> None:
+        task = self._suspended()
+
+        def wake() -> None:
+            try:
+                task.wake()
+            except ContextError:
+                pass
+
+        def check() -> None:
+            until(task.done)
+
+        self.use, self.report, self.check = wake, task.cancel, check
+
+    def _schedule(self) -> None:
+        task = self._suspended()
+
+        def schedule() -> None:
+            try:
+                self.context.schedule(task)
+            except ContextError as error:
+                self.log.append(type(error).__name__)
+
+        self._twice(schedule, lambda: block_on(task, timeout=PATIENCE))
+
+    def _block_on(self) -> None:
+        def use() -> None:
+            self.log.append(block_on(answer(), self.context, timeout=PATIENCE))
+
+        self._twice(use, self._logged([42, 42]))
+
+    def _post_and_block_on(self) -> None:
+        """The finaliser waits for the home that was about to be woken."""
+        self.use = lambda: self.context.call_soon(self.log.append, 42)
+
+        def report() -> None:
+            self.log.append(block_on(answer(), self.context, timeout=PATIENCE))
+
+        self.report = report
+        self.check = self._logged([42, 42])
+
+    def _wake_and_block_on(self) -> None:
+        task = self._suspended()
+        self.use = task.wake
+
+        def report() -> None:
+            block_on(answer(), self.context, timeout=PATIENCE)
+
+        self.report = report
+        self.check = lambda: block_on(task, timeout=PATIENCE)
+
+    def _event_and_block_on(self) -> None:
+        event = homebound.Event()
+        task = self.io.spawn(event.wait())
+        block_on(self.io.spawn(answer()))
+        self.use = event.set
+
+        def report() -> None:
+            block_on(answer(), self.context, timeout=PATIENCE)
+
+        self.report = report
+        self.check = lambda: block_on(task, timeout=PATIENCE)
+
+    def _bottom_half(self) -> None:
+        half = self.context.bottom_half(partial(self.log.append, 1))
+
+        def check() -> None:
+            self._logged([1], [1, 1])()
+            half.close()
+
+        self._twice(half.schedule, check)
+
+    def _call_soon(self) -> None:
+        self._twice(lambda: self.context.call_soon(self.log.append, 1), self._logged([1, 1]))
+
+    def _call_soon_threadsafe(self) -> None:
+        post = self.context.loop.call_soon_threadsafe
+        self._twice(lambda: post(self.log.append, 1), self._logged([1, 1]))
+
+    def _spawn(self) -> None:
+        async def work() -> None:
+            self.log.append(1)
+
+        self._twice(lambda: self.io.spawn(work()), self._logged([1, 1]))
+
+    def _cancel(self) -> None:
+        task = self._suspended()
+
+        def check() -> None:
+            until(task.done)
+            assert task.cancelled()
+
+        self._twice(task.cancel, check)
+
+    def _done_callback(self) -> None:
+        task = self.io.spawn(answer())
+        self._twice(
+            lambda: task.add_done_callback(lambda _: self.log.append(1)), self._logged([1, 1])
+        )
+
+    def _notify(self) -> None:
+        self._twice(self.context.notify, lambda: settle_sync(self.context))
+
+    def _kick(self) -> None:
+        self._twice(homebound.kick, lambda: settle_sync(self.context))
+
+
+HERE = [name[1:] for name in vars(Scene) if name[0] == "_" and name[1] != "_"]
+HERE = [name for name in HERE if name not in ("twice", "logged", "suspended")]
+WAYS = [None, in_finaliser, in_weak_callback, in_collection]
+
+
+def interrupt_each(
+    io: IOThread, kind: str, way: Any, call: Callable[[Callable[[], object]], object]
+) -> None:
+    """Interrupt at each line in turn, in a thread where `call` calls what it is given."""
+    at = 0
+    while True:
+        scene = Scene(kind, io)
+        interruption = Interruption(at, partial(way, scene.report) if way else scene.report)
+        call(partial(interruption.run, scene.use))
+        if way is in_collection:
+            gc.set_threshold(0)
+            gc.collect()  # if it has not run
+        if not interruption.happened:
+            scene.report()
+        try:
+            scene.check()
+        except BaseException as error:
+            error.add_note(f"interrupted at {interruption.where}")
+            raise
+        if not interruption.happened:
+            break
+        at += 1
+    assert at > 0
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.__name__ if way else "called")
+def way(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The way in which the finaliser comes to be called."""
+    if request.param is None:
+        yield None
+        return
+    with collector():
+        yield request.param
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_in_another_thread(kind: str, way: Any, io: IOThread):
+    interrupt_each(io, kind, way, lambda act: act())
+
+
+@pytest.mark.parametrize("way", WAYS[:2], indirect=True)
+@pytest.mark.parametrize("kind", HERE)
+def test_at_home(kind: str, way: Any, io: IOThread):
+    """In a callback there, between tasks."""
+
+    def call(act: Callable[[], object]) -> None:
+        done: list[int] = []
+
+        def callback() -> None:
+            try:
+                act()
+            finally:
+                done.append(1)
+
+        io.context.call_soon(callback)
+        until(lambda: done)
+
+    interrupt_each(io, kind, way, call)
+
+
+@pytest.mark.parametrize("way", WAYS[:2], indirect=True)
+@pytest.mark.parametrize("kind", HERE)
+def test_in_a_task(kind: str, way: Any, io: IOThread):
+    async def task(act: Callable[[], object]) -> None:
+        act()
+
+    interrupt_each(io, kind, way, lambda act: block_on(io.spawn(task(act)), timeout=PATIENCE * 2))
