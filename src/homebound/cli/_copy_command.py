@@ -11,9 +11,8 @@ from .._threads.run import run
 from ._began import Progress
 from ._copy import CopyJob
 from ._disks import AUTO, FORMATS, MEMORY
-from ._map import DIRTY_BITMAP
 from ._places import STREAM, is_image
-from ._remote import RECONNECT_DELAY, Link, is_uri
+from ._remote import DIRTY_BITMAP, RECONNECT_DELAY, Link, is_uri
 from ._types import PATH, PLACE, SECONDS, TEXT
 
 

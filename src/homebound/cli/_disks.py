@@ -1,4 +1,4 @@
-"""The disks that the command line names."""
+"""The disks that the command line names. Those of rarer kinds are loaded when one is opened."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from .._threads.run import run
-from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
+from ..block import FileDisk, ImageError, ImageLocked
 from ..block._probe import QCOW2, RAW, probe
-from ..block._scripts.open import open_script_disk
 from ._remote import Link, check_uri, is_uri
 from ._sizes import parse_size
 
@@ -28,6 +27,8 @@ def _read_qcow2(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
     It may name a backing file only if the user has said that it is qcow2: a guest that could write
     a header into a raw image would else have any file served.
     """
+    from ..block import Qcow2Disk  # noqa: PLC0415  (see above)
+
     del read_only
     return Qcow2Disk(path, backing=asked, lock=lock)
 
@@ -110,11 +111,15 @@ class Opener:
         Raises DiskError.
         """
         if spec.startswith(MEMORY):
+            from ..block import MemoryDisk  # noqa: PLC0415  (see above)
+
             return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self.read_only)
         self._opening = spec
         if is_uri(spec):
             return self._connect(spec)
         if is_script(spec):
+            from ..block._scripts.open import open_script_disk  # noqa: PLC0415  (see above)
+
             return open_script_disk(spec, read_only=self.read_only)
         name = _format_of(spec) if self._format == AUTO else self._format
         if name not in _READERS:
