@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .._threads.run import run
 from ..block import FileDisk, ImageError, ImageLocked
 from ..block._probe import QCOW2, RAW, probe
+from ..nbd import ConnectError
 from ._remote import Link, check_uri, is_uri
 from ._sizes import parse_size
 
@@ -138,7 +139,13 @@ class Opener:
         if self._format not in (AUTO, RAW):
             text = f"{uri!r} is an NBD server's disk, whose bytes are served as they are"
             raise ImageError(errno.EINVAL, f"{text}; --format {self._format} is for images")
-        disk = run(self._link.connect(uri, read_only=self.read_only))
+        try:
+            disk = run(self._link.connect(uri, read_only=self.read_only))
+        except ConnectError as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            advice = "if it serves an export of this server, each waits for the other"
+            raise ConnectError(error.errno, f"{error}; {advice}") from error
         self.remotes.append(disk)
         return disk
 
