@@ -1,8 +1,9 @@
 """The servers of `disks.py` by kind of storage and of request, with IOPS beside the CPU time.
 
-`python -m benchmarks.disk_kinds KIND [ROUNDS]`: a kind is one of KINDS, and takes less than a
-minute with 3 rounds, so that it fits into a quiet minute of a machine. Each round runs every server
-once, in turn; medians are reported. The directory of "ext4" is the current one.
+`python -m benchmarks.disk_kinds KIND [ROUNDS [SCALE]]`: a kind is one of KINDS, and takes less than
+a minute with 3 rounds, so that it fits into a quiet minute of a machine. Each round runs every
+server once, in turn; medians are reported. SCALE is a factor for the number of requests. The
+directory of "ext4" is the current one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,7 +190,7 @@ def _drop(image: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _compare(running: dict[str, tuple[int, Path]], loads: tuple[Load, ...], rounds: int) -> None:
+def _compare(running: dict[str, tuple[int, Path]], loads: list[Load], rounds: int) -> None:
     for load in loads:
         figures: dict[str, list[tuple[float, float]]] = {who: [] for who in running}
         for _ in range(rounds):
@@ -238,8 +239,10 @@ KINDS: dict[str, tuple[str, Callable[[Path], None], Commands, tuple[Load, ...] |
 }
 
 
-def main(kind: str, rounds: str = "3") -> None:
+def main(kind: str = "", rounds: str = "3", scale: str = "1") -> None:
     """Run a kind, and write its figures."""
+    if kind not in KINDS:
+        sys.exit(f"no kind {kind!r}; there are {', '.join(KINDS)}")
     place, make, servers, loads = KINDS[kind]
     with contextlib.ExitStack() as stack:
         running = {
@@ -249,7 +252,8 @@ def main(kind: str, rounds: str = "3") -> None:
         if loads is None:
             _copies(kind, running, int(rounds))
         else:
-            _compare(running, loads, int(rounds))
+            less = [replace(each, requests=round(each.requests * float(scale))) for each in loads]
+            _compare(running, less, int(rounds))
 
 
 if __name__ == "__main__":

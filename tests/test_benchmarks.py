@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py") if file.stem != "run")
-
+APART = {"run", "disk_kinds"}  # which are not names for `python -m benchmarks`
+FILES = sorted({file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py")} - APART)
 
 # fio takes most of a second for a few requests, and so do programs that are started for each sample
 SLOW = {"disks": pytest.mark.timeout(180), "nbd_client": pytest.mark.timeout(180)}
@@ -42,6 +43,28 @@ def test_runs(name: str, tmp_path: Path) -> None:
         variants = case["variants"]
         assert {"homebound", "asyncio"} & set(variants)
         assert all(each["median_s"] > 0 for each in variants.values())
+
+
+def disk_kinds(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.disk_kinds", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("kind", "lines"), [("tmpfs", 4), ("sparse", 1)])
+def test_kinds_of_disks(kind: str, lines: int) -> None:
+    for program in ("qemu-nbd", "nbdkit", "nbdcopy", "fio"):
+        if shutil.which(program) is None or sys.platform != "linux":
+            pytest.skip(f"there is no {program}, or none with NBD")
+    done = disk_kinds(kind, "1", "0.001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.count("homebound") for line in done.stdout.splitlines()] == [1] * lines
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    done = disk_kinds("floppy")
+    assert done.returncode == 1
+    assert "no kind 'floppy'; there are tmpfs, ext4" in done.stderr
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -31,6 +31,7 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._os.public_names import loaded_later as _loaded_later
 from ._os.public_names import publish as _publish
 from ._sync.barrier import Barrier as Barrier
 from ._sync.condition import Condition as Condition
@@ -130,16 +131,7 @@ __all__ = (
 
 
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
-
-    def __getattr__(name: str) -> object:
-        """Load a name that has not been asked for yet."""
-        where = _LATER.get(name)
-        if where is None:
-            message = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(message)
-        value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
-        _publish(globals(), [name])
-        return value
+    __getattr__ = _loaded_later(globals(), _LATER)
 
 
 def __dir__() -> list[str]:

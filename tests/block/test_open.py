@@ -80,10 +80,9 @@ def test_an_overlay_and_one_on_it(image: Path, tmp_path: Path):
 
 class TestRefused:
     def test_sizes(self):
-        refused("memory:", "no size; write a number")
-        refused("memory:-1", "no size")
-        with pytest.raises(DiskError, match="cannot make a disk of 0 bytes"):
-            homebound.run(open_disk("memory:0"))
+        refused("memory:", "'' is not a size; write a number")
+        refused("memory:-1", "'-1' is not a size")
+        refused("memory:0", "'0' is 0 bytes; a disk has a whole number, at least 1")
 
     def test_missing(self, tmp_path: Path):
         refused(tmp_path / "none", "No such file or directory", errno.ENOENT)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from homebound.cli._sizes import parse_size, show_size
+from homebound.block._names import parse_size
+from homebound.cli._sizes import show_size
 
 
 @pytest.mark.parametrize(

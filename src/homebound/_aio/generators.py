@@ -60,7 +60,7 @@ def _forget_dead() -> None:
         for ident, entry in list(_begun.items()):
             if entry[0]() is not None or _begun.get(ident) is not entry:
                 continue
-            _begun.pop(ident, None)  # last: see BigLock._wait
+            _begun.pop(ident, None)  # last: the jump rule
         _Tidying.at = max(_FEWEST, 2 * len(_begun))
     finally:
         _Tidying.lock.release()

@@ -133,15 +133,20 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
 
     def _drop_signal(self) -> None:
         """Drop the signal as the loop closes; a thread about to set it still refers to it."""
+        signal: Signal | None = self.signal
+        if signal is None:
+            return  # the loop was about to close once before, and an exception came between
         if self._epoll is not None:
             with suppress(OSError):  # collected together, they are finalised in any order
-                self._epoll.unregister(self.signal.fd)
+                self._epoll.unregister(signal.fd)
         else:
-            self._remove_reader(self.signal.fd)  # type: ignore[attr-defined]
+            self._remove_reader(signal.fd)  # type: ignore[attr-defined]
         self.signal = None  # type: ignore[assignment]
         self._look = _see_nothing  # a bound method would be a reference cycle
 
     def _close_self_pipe(self) -> None:
+        if self._ssock is None:
+            return  # as in `_drop_signal`
         try:
             super()._close_self_pipe()  # type: ignore[misc]
         except ValueError:  # collected together, the sockets were finalised before the loop

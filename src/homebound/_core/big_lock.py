@@ -270,10 +270,7 @@ class BigLock:
         try:
             seat.timed = timeout >= 0
             self._crowd.add(seat)
-            # CPython checks for signals at a backward jump. On 3.12 to 3.14 a conditional backward
-            # jump is not covered by the `try` around it: so neither a `while` with a condition
-            # nor a loop that ends in an `if`. tests/core/test_jumps_back.py looks for those.
-            while True:
+            while True:  # not `while queue[0] is not seat`: the jump rule
                 if queue[0] is seat:
                     return True
                 if deadline.over():

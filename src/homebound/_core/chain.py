@@ -109,7 +109,7 @@ class Chain(Mailbox):
                     break
                 if left > rest > 0:
                     woken.rotate(left - rest)
-                # Last: see BigLock._wait.
+                # Last: the jump rule.
                 rest = left - 1
         except IndexError:  # a chain on top has emptied it
             if task is not None:

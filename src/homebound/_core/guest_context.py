@@ -160,7 +160,7 @@ class GuestContext(AioContext):
                         entry._run()
                     except Exception as error:  # noqa: BLE001
                         self._report(entry, error)
-                batch -= 1  # last: see BigLock._wait
+                batch -= 1  # last: the jump rule
         finally:
             if outer is not None:
                 self._enter_again(outer)

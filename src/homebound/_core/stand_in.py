@@ -9,11 +9,10 @@ Two threads never run tasks of the main context at once, because each of them ho
 while it does. On the way to a wait the home sets `lent`, and only then releases the lock (`lend`,
 `home_sleeps`, `nested_ends`). `awake` clears it, once the home holds the lock again. In between the
 home runs no task, not even in a signal handler or a finaliser: `may_run_here` is False. A second
-exception may
-keep `come_back` from reacquiring the lock. Then `lent` stays set, and the next call that would run
-something at home calls `come_back` again first. (A main thread that calls `big_lock.release()`
-itself gives this up until it has the lock again. `may_run_here` looks for that; a wake at home and
-the loop's batch do not, as every wake would pay for it.)
+exception may keep `come_back` from reacquiring the lock. Then `lent` stays set, and the next call
+that would run something at home calls `come_back` again first. (A main thread that calls
+`big_lock.release()` itself gives this up until it has the lock again. `may_run_here` looks for
+that; a wake at home and the loop's batch do not, as every wake would pay for it.)
 
 No thread sleeps over work. A thread that goes to sleep, or leaves the main context to a sleeping
 home, puts up a bell first and looks last (`put_up_bell`):

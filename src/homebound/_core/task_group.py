@@ -155,7 +155,7 @@ class TaskGroup:
         """
         cancellation = last = None
         try:
-            while True:  # not `while self._members.exiting()`: see BigLock._wait
+            while True:  # not `while self._members.exiting()`: the jump rule
                 if not self._members.exiting():
                     return cancellation, last
                 self._all_ended = asyncio.get_running_loop().create_future()

@@ -187,7 +187,7 @@ class TaskFuture(FutureParts[T], Generic[T]):
                     self._call_listener(*listener)
                 else:
                     listener._heard(None)
-                # Last: see BigLock._wait.
+                # Last: the jump rule.
                 continue
         except BaseException as error:
             if not taken and type(error) is IndexError:

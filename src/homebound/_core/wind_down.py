@@ -46,7 +46,7 @@ def wind_down(context: AioContext, failure: str) -> None:
         for part in _parts(context, failure):
             if _finish(context, part, failure):
                 continue
-            break  # last: see BigLock._wait
+            break  # last: the jump rule
     finally:
         context.loop.close()
         context._close()

@@ -1,4 +1,4 @@
-"""The names under which classes and functions present themselves: the package that exports them.
+"""The public names of a package: some are loaded at their first use, and all say that they are its.
 
 A class in a private module says in its repr, in `help`, in a pickle and in a TypeError where it is
 imported from, and so do the private bases from which it has its methods. On Python 3.13 and later
@@ -8,11 +8,31 @@ file's lines; that of a method, and of a function, is found.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+
+def loaded_later(namespace: dict[str, Any], modules: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a package's `__getattr__`, which loads a name from its module, of those in `modules`.
+
+    Called from: the package, when it is imported.
+    """
+    package = namespace["__name__"]
+
+    def load(name: str) -> object:
+        module = modules.get(name)
+        if module is None:
+            message = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = namespace[name] = getattr(import_module(f".{module}", package), name)
+        publish(namespace, [name])
+        return value
+
+    return load
 
 
 def publish(namespace: dict[str, Any], names: Iterable[str] | None = None) -> None:

@@ -249,7 +249,7 @@ class Getters(WaitQueue):
                     self._unfreed += 1
             except IndexError:
                 pass  # there are no more
-            while True:  # not `while self._undone`: see BigLock._wait
+            while True:  # not `while self._undone`: the jump rule
                 if not self._undone:
                     break
                 unfinished.take_mark()

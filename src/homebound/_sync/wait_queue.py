@@ -181,7 +181,7 @@ class WaitQueue:
             return
         waiter: Waiter | None = None
         try:
-            while True:  # not `while waiters`: see BigLock._wait
+            while True:  # not `while waiters`: the jump rule
                 if not waiters:
                     return
                 with self._guard:
@@ -194,7 +194,7 @@ class WaitQueue:
                     waiters.popleft()
                 if waiter.wake():
                     continue
-                self._leave(waiter)  # last: see BigLock._wait
+                self._leave(waiter)  # last: the jump rule
         except BaseException:
             try:
                 self._finish(waiter)
@@ -285,7 +285,7 @@ class WaitQueue:
                     await suspend_for(task, waiter)
                 if waiter.granted:
                     return waiter
-                armed = self._rearm(waiter)  # woken for another reason. Last: see BigLock._wait
+                armed = self._rearm(waiter)  # woken for another reason. Last: the jump rule
         except GeneratorExit:
             self._leave_unseen(waiter)
             raise
@@ -386,7 +386,7 @@ class WaitQueue:
                 self._join(waiter)
                 if joined is not None:
                     joined()
-                while True:  # not `while not waiter.granted`: see BigLock._wait
+                while True:  # not `while not waiter.granted`: the jump rule
                     if owed:
                         pay()
                     if waiter.granted:

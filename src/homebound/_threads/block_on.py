@@ -258,7 +258,7 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
         try:
             # Again after an interrupt, which may have come before this.
             tell(task, _Notify(turned, outer))
-            while True:  # not `while not task.done()`: see BigLock._wait
+            while True:  # not `while not task.done()`: the jump rule
                 if task.done():
                     break
                 if must_end_waits(turned.loop):
@@ -363,7 +363,7 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
     deadline = Deadline(timeout)
     expired: _Expiry | None = None
     with Waiting("block_on", task, timed=timeout is not None):
-        while True:  # not `while not task.done()`: see BigLock._wait
+        while True:  # not `while not task.done()`: the jump rule
             if task.done():
                 break
             if deadline.over():

@@ -229,7 +229,7 @@ def _all_or_none(making: Iterable[Task[T]]) -> list[Task[T]]:
 def _results(tasks: deque[Task[T]], deadline: Deadline) -> Iterator[T]:
     """Wait for each task in turn; cancel those that are left if that fails or is given up."""
     try:
-        while True:  # not `while tasks`: see BigLock._wait
+        while True:  # not `while tasks`: the jump rule
             if not tasks:
                 break
             yield block_on(tasks[0], timeout=deadline.timeout())

@@ -107,7 +107,7 @@ def _sleep_until(
 ) -> None:
     deadline = Deadline(timeout)
     with Waiting(*what, timed=timeout is not None):
-        while True:  # not `while not done()`: see BigLock._wait
+        while True:  # not `while not done()`: the jump rule
             if done():
                 break
             if deadline.over():

@@ -232,7 +232,7 @@ def _turn_while(
         left = deadline.timeout()
         if left is not None:
             alarm = context.loop.call_later(left, _nothing)
-        while True:  # not `while predicate()`: see BigLock._wait
+        while True:  # not `while predicate()`: the jump rule
             if not predicate():
                 break
             if other is not None:

@@ -155,7 +155,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
                 for thread in left:
                     if self._bury(thread, deadline.timeout()):
                         continue
-                    raise TimeoutError  # last: see BigLock._wait
+                    raise TimeoutError  # last: the jump rule
 
     async def _end(self, context: AioContext) -> None:
         """Shut down and wait for it as a task, without blocking the context's home."""

@@ -120,7 +120,7 @@ async def _result_at_home(
     waker: Waker | None = None
     try:
         waits = True  # also if it is done already: a pending cancellation is raised here
-        while True:  # not `while waits`: see BigLock._wait
+        while True:  # not `while waits`: the jump rule
             if not waits:
                 break
             waker = Waker(task)

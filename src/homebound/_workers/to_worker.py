@@ -73,7 +73,7 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
                 await suspend_for(task, job)
             if job.done:
                 break
-            armed = job.rearm(Waker(task))  # not woken by the worker. Last: see BigLock._wait
+            armed = job.rearm(Waker(task))  # not woken by the worker. Last: the jump rule
     except BaseException:
         waker.forget()
         pool._take_out(job)

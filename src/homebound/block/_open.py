@@ -9,22 +9,17 @@ import asyncio
 import errno
 import importlib
 import os
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
 from ._file import FileDisk
+from ._names import MEMORY, OVERLAY, SCRIPT, is_uri, parse_size
 from ._probe import QCOW2, RAW, begins_as_overlay, probe
 from ._to_end import to_end
 
 if TYPE_CHECKING:
     from ._disk import Disk
-
-_MEMORY, _OVERLAY = "memory:", "overlay:"
-_URI = re.compile(r"(nbds?(\+\w+)?):", re.IGNORECASE)
-_SIZE = re.compile(r"(\d{1,30})\s*(?:([KMGTPE])(?:iB?|B)?|B)?", re.IGNORECASE)
-_UNITS = "KMGTPE"
 
 
 async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) -> Disk:
@@ -51,7 +46,7 @@ async def open_disk(spec: str | os.PathLike[str], *, read_only: bool = False) ->
     Called from: task.
     """
     name = os.fspath(spec)
-    if _URI.match(name):
+    if is_uri(name):
         return await _connect(name, read_only=read_only)
     opened: list[Disk] = []
     try:
@@ -78,13 +73,13 @@ def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
 
 
 def _open(spec: str, *, read_only: bool) -> Disk:
-    if spec.startswith(_MEMORY):
+    if spec.startswith(MEMORY):
         from ._memory import MemoryDisk  # noqa: PLC0415  (see above)
 
         return MemoryDisk(_size(spec), read_only=read_only)
-    if spec.startswith(_OVERLAY):
-        return _open_overlay(spec.removeprefix(_OVERLAY), read_only=read_only)
-    if spec.endswith(".py"):
+    if spec.startswith(OVERLAY):
+        return _open_overlay(spec.removeprefix(OVERLAY), read_only=read_only)
+    if spec.endswith(SCRIPT):
         return _open_script(spec, read_only=read_only)
     if _format_of(spec) == QCOW2:
         from ._qcow2.disk import Qcow2Disk  # noqa: PLC0415  (see above)
@@ -110,7 +105,7 @@ def _format_of(path: str) -> str:
     except OSError:
         return RAW  # opening it tells what is wrong, if anything but its beginning is
     if is_overlay:
-        raise _refusal(path, f"it is an overlay; open it as {_OVERLAY}{path}")
+        raise _refusal(path, f"it is an overlay; open it as {OVERLAY}{path}")
     if found not in (RAW, QCOW2):
         text = f"it is a {found} image, which is not read; convert it (qemu-img convert -O raw)"
         raise _refusal(path, text)
@@ -163,11 +158,10 @@ def _sign_of(path: str) -> str:
 
 
 def _size(spec: str) -> int:
-    match = _SIZE.fullmatch(spec.removeprefix(_MEMORY).strip())
-    if match is None:
-        raise _refusal(spec, "no size; write a number and perhaps K, M, G or T: memory:1G")
-    number, unit = match.groups()
-    return int(number) << (10 * (_UNITS.index(unit.upper()) + 1) if unit else 0)
+    try:
+        return parse_size(spec.removeprefix(MEMORY))
+    except ValueError as error:
+        raise _refusal(spec, str(error)) from error
 
 
 def _refusal(spec: str, text: str, number: int | None = errno.EINVAL) -> ImageError:

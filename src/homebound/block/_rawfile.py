@@ -71,7 +71,7 @@ class RawFile:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer`; an image that has become too short for that is an error."""
         with self._use(offset, len(buffer)) as fd:
-            while True:  # not `while buffer`: see BigLock._wait
+            while True:  # not `while buffer`: the jump rule
                 if not buffer:
                     break
                 done = os.preadv(fd, (buffer,), offset)
@@ -88,7 +88,7 @@ class RawFile:
         rest = memoryview(data)
         with self._use(offset, len(data), changes=True) as fd:
             try:
-                while True:  # not `while rest`: see BigLock._wait
+                while True:  # not `while rest`: the jump rule
                     if not rest:
                         break
                     done = os.pwritev(fd, (rest,), offset, flags)

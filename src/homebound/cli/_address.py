@@ -7,10 +7,10 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..block._names import is_uri
 from ..nbd._client.uri import parse_uri
 from ..nbd._server.server import DEFAULT_PORT
 from ._errors import ServeError
-from ._remote import is_uri
 
 if TYPE_CHECKING:
     from ..nbd import NBDServer

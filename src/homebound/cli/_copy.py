@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from ..block._copying.compare import Comparison
 from ..block._copying.engine import Copy
 from ..block._copying.errors import CopyError, Differs
+from ..block._names import MEMORY
 from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ._copy_report import Report
-from ._disks import AUTO, MEMORY, label_of
+from ._disks import AUTO, label_of
 from ._errors import CommandError
 from ._interrupt import ending_with
 from ._places import (

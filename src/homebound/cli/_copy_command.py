@@ -8,11 +8,12 @@ from contextlib import closing
 import click
 
 from .._threads.run import run
+from ..block._names import MEMORY, is_uri
 from ._began import Progress
 from ._copy import CopyJob
-from ._disks import AUTO, FORMATS, MEMORY
+from ._disks import AUTO, FORMATS
 from ._places import STREAM, is_image
-from ._remote import DIRTY_BITMAP, RECONNECT_DELAY, Link, is_uri
+from ._remote import DIRTY_BITMAP, RECONNECT_DELAY, Link
 from ._types import PATH, PLACE, SECONDS, TEXT
 
 

@@ -80,7 +80,7 @@ class GrowingFile(Disk):
             self._fd = -1
 
     def _write(self, offset: int, data: memoryview) -> None:
-        while True:  # not `while data`: see BigLock._wait
+        while True:  # not `while data`: the jump rule
             if not data:
                 break
             done = os.pwrite(self._fd, data, offset)

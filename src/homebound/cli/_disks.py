@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from .._threads.run import run
 from ..block import FileDisk, ImageError, ImageLocked
+from ..block._names import MEMORY, SCRIPT, is_uri, parse_size
 from ..block._probe import QCOW2, RAW, probe
 from ..nbd import ConnectError
-from ._remote import Link, check_uri, is_uri
-from ._sizes import parse_size
+from ._remote import Link, check_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,6 @@ def _read_raw(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
 # What opens the images of each format. `asked`: the user has named the format.
 _READERS: dict[str, Callable[..., Disk]] = {RAW: _read_raw, QCOW2: _read_qcow2}
 FORMATS = (AUTO, *_READERS)
-MEMORY = "memory:"
-SCRIPT = ".py"
 _URL = re.compile(r"(nbds?(?:\+\w+)?(?=:)|[a-z][a-z0-9+.-]+(?=://))", re.IGNORECASE)
 _ONCE = Link()
 _LONGEST_OPENING = 3.0  # seconds after the signal; nothing is served yet

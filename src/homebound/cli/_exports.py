@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..block import OverlayDisk, ScriptError
+from ..block._names import MEMORY
 from ..block._scripts.open import open_script
 from ..block._scripts.plugin import Plugin
 from ._announce import NamedDisk, NamedSource
 from ._directory import Directory
-from ._disks import MEMORY, check_image, label_of
+from ._disks import check_image, label_of
 from ._found import FoundExports, PluginExports
 from ._stdio import tell
 

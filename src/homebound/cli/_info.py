@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..block import FileDisk, MemoryDisk
+from ..block._names import is_uri
 from ..block._probe import RAW, probe
 from ..nbd import NBDDisk
 from ..nbd._client.survey import ask_server
 from ._content import content_of
-from ._disks import label_of
+from ._disks import is_script, label_of
 from ._errors import CommandError
 from ._facts import Facts, facts_of, facts_of_export
 from ._map import ALLOCATION, put_map, put_totals, spans
 from ._places import open_place
-from ._remote import is_uri
 from ._stdio import put, tell
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class InfoJob:
 
     async def _look(self) -> tuple[dict[str, Any], list[Facts]]:
         """Open a disk that is no server's."""
-        script = self.spec.endswith(".py")  # it says itself whether it is read-only
+        script = is_script(self.spec)  # it says itself whether it is read-only
         with await open_place(self.spec, read_only=not script) as disk:
             read_only, kind = disk.read_only, ""
             if isinstance(disk, FileDisk):

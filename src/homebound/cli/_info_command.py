@@ -7,11 +7,11 @@ from contextlib import closing
 import click
 
 from .._threads.run import run
+from ..block._names import is_uri
 from ._began import Progress
 from ._facts import CAPABILITIES
 from ._info import InfoJob
 from ._map import ALLOCATION
-from ._remote import is_uri
 from ._types import DISK, TEXT
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import stat
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
+from ..block._names import OVERLAY, SCRIPT, is_path, is_uri
 from ..block._probe import RAW, probe
 from ..block._to_end import to_end
 from ._disks import Opener, check_spec, is_script
 from ._errors import CommandError
-from ._remote import Link, check_uri, is_uri
+from ._remote import Link, check_uri
 
 if TYPE_CHECKING:
     from ..block import Disk
 
 STREAM = "-"
 _ONCE = Link()
-_PREFIX = re.compile(r"(memory|overlay|nbds?(\+\w+)?):", re.IGNORECASE)
 
 
 def check_place(spec: str) -> str:
@@ -42,7 +41,7 @@ def check_disk(spec: str) -> str:
 
 def is_plain_file(spec: str) -> bool:
     """Return whether `spec` is the path of a regular file, or of nothing yet."""
-    if _PREFIX.match(spec):
+    if not is_path(spec):
         return False
     try:
         mode = os.stat(spec).st_mode  # noqa: PTH116  (a Path would not keep bytes)
@@ -50,7 +49,7 @@ def is_plain_file(spec: str) -> bool:
         return True
     except OSError:
         return False  # opening it tells what is wrong
-    return stat.S_ISREG(mode) and not spec.endswith(".py")
+    return stat.S_ISREG(mode) and not spec.endswith(SCRIPT)
 
 
 async def open_place(
@@ -82,7 +81,7 @@ def is_image(spec: str) -> bool:
     >>> is_image("disk.img"), is_image("disk.py"), is_image("-")
     (True, False, False)
     """
-    return spec != STREAM and not _PREFIX.match(spec) and not is_script(spec)
+    return spec != STREAM and is_path(spec) and not is_script(spec)
 
 
 async def make_file(path: str, size: int, source: str) -> None:
@@ -149,7 +148,7 @@ def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
     about: dict[str, Any] = {"size": disk.size}
     if is_uri(spec):
         return {**about, "uri": spec}
-    path = os.path.realpath(spec.removeprefix("overlay:"))
+    path = os.path.realpath(spec.removeprefix(OVERLAY))
     try:
         status = os.stat(path)  # noqa: PTH116  (it is a string from realpath)
     except OSError:

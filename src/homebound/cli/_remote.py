@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from ..nbd import NBDDisk
@@ -11,17 +10,6 @@ from ..nbd._client.uri import parse_uri
 RECONNECT_DELAY: float = 30  # seconds
 REQUEST_TIMEOUT: float = 300  # seconds for a server that is served on; see docs/serve.md: loops
 DIRTY_BITMAP = "qemu:dirty-bitmap:"  # how the names of QEMU's contexts for bitmaps begin
-_URI = re.compile(r"nbds?(\+\w+)?:", re.IGNORECASE)
-
-
-def is_uri(spec: str) -> bool:
-    """Return whether `spec` is an NBD URI.
-
-    >>> from homebound.cli._remote import is_uri
-    >>> is_uri("nbd+unix:///?socket=/run/nbd"), is_uri("disk.img")
-    (True, False)
-    """
-    return _URI.match(spec) is not None
 
 
 def check_uri(uri: str) -> str:

@@ -61,7 +61,7 @@ async def run_beside(
             if ended.done():
                 break
             os.kill(process, number)
-            await asyncio.wait((ended,), timeout=_PATIENCE)  # last: see BigLock._wait
+            await asyncio.wait((ended,), timeout=_PATIENCE)  # last: the jump rule
     finally:
         stopping.cancel()
     code = os.waitstatus_to_exitcode((await ended)[1])

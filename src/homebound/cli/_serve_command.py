@@ -9,10 +9,11 @@ from dataclasses import replace
 import click
 
 from .._threads.run import run
+from ..block._names import MEMORY
 from ..nbd._server.server import DEFAULT_PORT
 from ._address import DEFAULT_HOST, Address, take_activated
 from ._began import Progress
-from ._disks import AUTO, FORMATS, MEMORY, Opener, is_script
+from ._disks import AUTO, FORMATS, Opener, is_script
 from ._exports import Choice, open_exports, split_export
 from ._remote import RECONNECT_DELAY, REQUEST_TIMEOUT, Link
 from ._serve import Service

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..block._names import parse_size
 from ._disks import check_image
 from ._places import check_disk, check_place
-from ._sizes import parse_seconds, parse_size
+from ._sizes import parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,9 +6,9 @@ The server's names are loaded when they are first used: a program that only conn
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from .._os.public_names import loaded_later as _loaded_later
 from .._os.public_names import publish as _publish
 from ._client.described import StatusExtent as StatusExtent
 from ._client.disk import NBDDisk as NBDDisk
@@ -82,16 +82,7 @@ __all__ = (
 )
 
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
-
-    def __getattr__(name: str) -> object:
-        """Load a name of the server's."""
-        where = _LATER.get(name)
-        if where is None:
-            message = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(message)
-        value = globals()[name] = getattr(_import_module(f".{where}", __name__), name)
-        _publish(globals(), [name])
-        return value
+    __getattr__ = _loaded_later(globals(), _LATER)
 
 
 def __dir__() -> list[str]:

@@ -273,7 +273,7 @@ def _set(ready: asyncio.Future[None]) -> None:
 
 
 def _write_all(fd: int, data: memoryview) -> None:
-    while True:  # not `while data`: see BigLock._wait
+    while True:  # not `while data`: the jump rule
         if not data:
             break
         data = data[os.write(fd, data) :]

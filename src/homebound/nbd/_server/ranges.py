@@ -109,7 +109,7 @@ class Ranges:
 def _granted_by_end_of(claim: Claim) -> list[Claim]:
     """Count `claim` off its waiters; return those that wait for no other. Under the lock.
 
-    Not a loop in the `with` itself: see BigLock._wait.
+    Not a loop in the `with` itself: the jump rule.
     """
     granted = []
     for waiter in claim.waiters:
