@@ -69,20 +69,20 @@ LOADS = (
 @functools.cache
 def serve(who: str, size: int = SIZE) -> tuple[int, Path]:
     """Start a server for all samples; its start is not measured. Its process, and its address."""
-    directory = Path(_until_exit.enter_context(tempfile.TemporaryDirectory()))
+    directory = Path(until_exit.enter_context(tempfile.TemporaryDirectory()))
     image, path = directory / "image", directory / "socket"
     image.write_bytes(os.urandom(MIB) * (size // MIB))
     process = subprocess.Popen(  # noqa: S603 - our own command line
         SERVERS[who](image, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _until_exit.callback(process.wait, _PATIENCE)
-    _until_exit.callback(process.terminate)
+    until_exit.callback(process.wait, _PATIENCE)
+    until_exit.callback(process.terminate)
     _wait_for(path, process)
     return process.pid, path
 
 
-_until_exit = contextlib.ExitStack()
-atexit.register(_until_exit.close)
+until_exit = contextlib.ExitStack()
+atexit.register(until_exit.close)
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

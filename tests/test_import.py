@@ -116,8 +116,9 @@ def test_a_missing_name_is_an_attribute_error():
     assert not hasattr(homebound, "nursery")
 
 
-def test_type_checkers_read_what_is_loaded_at_run_time():
-    tree = ast.parse(Path(homebound.__file__).read_text())
+@pytest.mark.parametrize("package", [homebound, homebound.block, homebound.nbd])
+def test_type_checkers_read_what_is_loaded_at_run_time(package: Any):
+    tree = ast.parse(Path(package.__file__).read_text())
     (checked,) = (
         node
         for node in tree.body
@@ -133,8 +134,8 @@ def test_type_checkers_read_what_is_loaded_at_run_time():
         }
         for body in (tree.body, checked.body)
     )
-    assert later == homebound._LATER
-    assert sorted(at_once.keys() | later.keys(), key=str) == sorted(homebound.__all__)
+    assert later == package._LATER
+    assert sorted(at_once.keys() | later.keys(), key=str) == sorted(package.__all__)
 
 
 @pytest.mark.parametrize(

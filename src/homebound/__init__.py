@@ -7,7 +7,6 @@ descriptors, in a signal handler or in a finaliser, where an import can fail or 
 
 from importlib import import_module as _import_module
 from os import environ as _environ
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from ._core.big_lock import BigLock as BigLock
@@ -31,6 +30,7 @@ from ._errors import ContextError as ContextError
 from ._errors import NotSuspended as NotSuspended
 from ._errors import WouldDeadlock as WouldDeadlock
 from ._errors import WrongThread as WrongThread
+from ._os.public_names import listed as _listed
 from ._os.public_names import loaded_later as _loaded_later
 from ._os.public_names import publish as _publish
 from ._sync.barrier import Barrier as Barrier
@@ -133,17 +133,7 @@ __all__ = (
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
     __getattr__ = _loaded_later(globals(), _LATER)
 
-
-def __dir__() -> list[str]:
-    """Return what is public: names, the packages that have been imported, and Python's own."""
-    packages = (name for name, value in globals().items() if isinstance(value, _ModuleType))
-    return sorted(
-        {
-            *__all__,
-            *(name for name in packages if not name.startswith("_")),
-            *(name for name in globals() if name.startswith("__")),
-        }
-    )
+__dir__ = _listed(globals())
 
 
 def _watch_in_debug_mode() -> object:

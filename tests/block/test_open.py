@@ -97,6 +97,10 @@ class TestRefused:
         with FileDisk(image, read_only=True) as base:
             OverlayDisk(base, tmp_path / "o").close()
         refused(tmp_path / "o", f"it is an overlay; open it as overlay:{tmp_path}/o")
+        page = bytearray((tmp_path / "o").read_bytes())
+        page[60] ^= 1
+        (tmp_path / "o").write_bytes(page)
+        refused(tmp_path / "o", f"it is an overlay; open it as overlay:{tmp_path}/o")
 
     def test_no_overlay(self, image: Path, tmp_path: Path):
         refused(f"overlay:{image}", "it is not an overlay")

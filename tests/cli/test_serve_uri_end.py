@@ -77,6 +77,18 @@ class TestAway:
             f"homebound: cannot flush {below.uri}: no connection to {below.uri}: "
         )
 
+    def test_a_flush_that_is_not_answered(self, pair: tuple[Served, Served]):
+        """With no client there: it has the time that requests have, told in one line."""
+        below, above = pair
+        below.process.send_signal(signal.SIGSTOP)
+        code, out, err = above.stop()
+        below.process.send_signal(signal.SIGCONT)
+        assert (code, out) == (1, "")
+        assert err == (
+            f"homebound: cannot flush {below.uri}: {below.uri} has not answered for 5 s; "
+            "it hangs, or waits for this program in turn\n"
+        )
+
 
 def test_a_server_that_is_back_is_flushed(
     serve: Serve, pair: tuple[Served, Served], tmp_path: Path
@@ -147,7 +159,31 @@ def test_two_that_serve_each_other(serve: Serve, tmp_path: Path):
         timeout=TIMEOUT,
     )
     assert "read failed" in done.stdout + done.stderr
+    told = ""
     for served in (third, second):
         code, out, err = served.stop()
         assert (code in {0, 1}, out) == (True, "")
         assert "Traceback" not in err
+        told += err
+    assert "has not answered for 1 s; it hangs, or waits for this program in turn" in told
+
+
+def test_two_that_are_started_at_once_on_sockets_of_the_callers(tmp_path: Path):
+    """The handshake of each waits for the other, which listens only when it has connected."""
+    listeners = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    uris, started = [], []
+    for listener, name in zip(listeners, "ab", strict=True):
+        listener.bind(str(tmp_path / name))
+        listener.listen()
+        uris.append(f"nbd+unix:///?socket={tmp_path / name}")
+    for listener, uri in zip(listeners, reversed(uris), strict=True):
+        fd = listener.fileno()
+        command = [*SERVE, uri, "--socket-fd", str(fd)]
+        started.append(subprocess.Popen(command, pass_fds=[fd], stderr=subprocess.PIPE, text=True))
+    advice = "it does not answer in time; if it serves an export of this server, each waits for the"
+    for process, uri in zip(started, reversed(uris), strict=True):
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 1
+        assert err == f"homebound: cannot connect to {uri}: {advice} other\n"
+    for listener in listeners:
+        listener.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from homebound.cli._group import homebound
 
 from .programs import TIMEOUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # For drawing on a terminal; for the metadata of distributions, and what that needs.
 ALWAYS_LATER = {"rich", "importlib.metadata", "email", "zipfile", "csv"}
@@ -22,8 +26,9 @@ from homebound.cli import main
 try:
     main()
 finally:
+    found = list(sys.modules)
     import json
-    sys.stderr.write(json.dumps(list(sys.modules)))
+    sys.stderr.write(json.dumps(found))
 """
 
 
@@ -72,5 +77,23 @@ def test_each_command_is_found_by_its_name():
     assert homebound.get_command(context, "cp") is None
 
 
-def test_the_copy_of_a_disk_draws_nothing_without_a_terminal():
-    assert not loaded("copy", "memory:1M", "memory:1M") & ALWAYS_LATER
+def test_a_copy_loads_only_what_it_uses(tmp_path: Path):
+    """Neither other kinds of disks nor what its options need: its start is a part of its time."""
+    (tmp_path / "a").write_bytes(b"x" * 8192)
+    modules = loaded("copy", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == b"x" * 8192
+    kinds = {"_fault", "_fsspec", "_log", "_memory", "_overlay", "_qcow2", "_scripts", "_slice"}
+    options = {"_copying.state", "_copying.checkpoints", "_copying.streams"}
+    assert not modules & {f"homebound.block.{each}" for each in kinds | options}
+    assert not modules & {"ctypes", "json", "homebound.nbd._server", "random"}
+    assert not modules & ALWAYS_LATER
+
+
+def test_collections_of_cycles_go_on_when_a_command_is_loaded():
+    listing = LISTING.replace("list(sys.modules)", "[gc.isenabled()]").replace("sys", "gc, sys", 1)
+    for arguments in (["copy", "memory:1M", "memory:1M"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-c", listing, *arguments],
+            capture_output=True, check=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        assert json.loads(done.stderr) == [True]

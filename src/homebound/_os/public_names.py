@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from sys import modules
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,21 @@ def loaded_later(namespace: dict[str, Any], places: Mapping[str, str]) -> Callab
         return value
 
     return load
+
+
+def listed(namespace: dict[str, Any]) -> Callable[[], list[str]]:
+    """Return a package's `__dir__`: its names, packages that were imported, and Python's own.
+
+    Called from: the package, when it is imported.
+    """
+
+    def names() -> list[str]:
+        packages = {name for name, value in namespace.items() if isinstance(value, ModuleType)}
+        shown = {name for name in packages if not name.startswith("_")}
+        python = {name for name in namespace if name.startswith("__")}
+        return sorted({*namespace["__all__"]} | shown | python)
+
+    return names
 
 
 def publish(namespace: dict[str, Any], names: Iterable[str] | None = None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import functools
 import os
+from typing import Any
 
 KEEP_SIZE = 0x01
 PUNCH_HOLE = 0x02
@@ -13,12 +14,22 @@ ZERO_RANGE = 0x10
 # What a file system says that cannot do it there, or not for this range.
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-# Where off_t is 32 bits wide the plain name takes those; everywhere else both are one function.
-_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
-if _fallocate is not None:
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    _fallocate.restype = ctypes.c_int
+
+@functools.cache
+def _system_call() -> Any:
+    """Return the C library's function, None if it has none.
+
+    Loaded at its first use: most programs that read disks punch no hole.
+    """
+    import ctypes  # noqa: PLC0415  (see above)
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Where off_t is 32 bits wide the plain name takes those; everywhere else both are one function.
+    function = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        function.restype = ctypes.c_int
+    return function
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
@@ -26,9 +37,12 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
 
     Raises OSError when it could but failed.
     """
-    if _fallocate is None:
+    function = _system_call()
+    if function is None:
         return False
-    while _fallocate(fd, mode, offset, length):
+    import ctypes  # noqa: PLC0415  (loaded above)
+
+    while function(fd, mode, offset, length):
         number = ctypes.get_errno()
         if number in _CANNOT:
             return False

@@ -1,4 +1,7 @@
-"""Disks by name: a path, memory:SIZE, overlay:PATH, a script, an NBD URI."""
+"""Disks by name: a path, memory:SIZE, overlay:PATH, a script, an NBD URI.
+
+The module of each kind but files is loaded when such a disk is opened.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
 from ._file import FileDisk
-from ._memory import MemoryDisk
 from ._names import MEMORY, OVERLAY, SCRIPT, is_uri, parse_size
-from ._overlay import OverlayDisk
-from ._overlay_file import base_path_of
-from ._probe import QCOW2, RAW, probe
-from ._qcow2.disk import Qcow2Disk
-from ._scripts.open import open_script_disk
+from ._probe import QCOW2, RAW, begins_as_overlay, probe
 from ._to_end import to_end
 
 if TYPE_CHECKING:
@@ -76,17 +74,23 @@ def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
 
 def _open(spec: str, *, read_only: bool) -> Disk:
     if spec.startswith(MEMORY):
+        from ._memory import MemoryDisk  # noqa: PLC0415  (see above)
+
         return MemoryDisk(_size(spec), read_only=read_only)
     if spec.startswith(OVERLAY):
         return _open_overlay(spec.removeprefix(OVERLAY), read_only=read_only)
     if spec.endswith(SCRIPT):
         return _open_script(spec, read_only=read_only)
     if _format_of(spec) == QCOW2:
+        from ._qcow2.disk import Qcow2Disk  # noqa: PLC0415  (see above)
+
         return Qcow2Disk(spec, backing=False)
     return FileDisk(spec, read_only=read_only)
 
 
 def _open_script(path: str, *, read_only: bool) -> Disk:
+    from ._scripts.open import open_script_disk  # noqa: PLC0415  (see above)
+
     try:
         return open_script_disk(path, read_only=read_only)
     except DiskError:
@@ -97,11 +101,10 @@ def _open_script(path: str, *, read_only: bool) -> Disk:
 
 def _format_of(path: str) -> str:
     try:
-        found = probe(path)
-        base = base_path_of(path)
+        found, is_overlay = probe(path), begins_as_overlay(path)
     except OSError:
         return RAW  # opening it tells what is wrong, if anything but its beginning is
-    if base is not None:
+    if is_overlay:
         raise _refusal(path, f"it is an overlay; open it as {OVERLAY}{path}")
     if found not in (RAW, QCOW2):
         text = f"it is a {found} image, which is not read; convert it (qemu-img convert -O raw)"
@@ -110,6 +113,9 @@ def _format_of(path: str) -> str:
 
 
 def _open_overlay(path: str, *, read_only: bool) -> Disk:
+    from ._overlay import OverlayDisk  # noqa: PLC0415  (see above)
+    from ._overlay_file import base_path_of  # noqa: PLC0415
+
     try:
         base_path = base_path_of(path)
     except DiskError:
@@ -133,9 +139,7 @@ def _open_overlay(path: str, *, read_only: bool) -> Disk:
 def _open_base(path: str) -> Disk:
     """Open an overlay's base, which may be another overlay: it was named then, not guessed."""
     try:
-        is_overlay = base_path_of(path) is not None
-    except DiskError:
-        raise
+        is_overlay = begins_as_overlay(path)
     except OSError:
         is_overlay = False  # opening it tells what is wrong
     if is_overlay:

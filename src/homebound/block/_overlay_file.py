@@ -21,7 +21,6 @@ from ._overlay_format import (
     FIRST_BITMAP_PAGE,
     HEADER_PAGE,
     JOURNAL_PAGE,
-    MAGIC,
     PAGE,
     Damaged,
     Header,
@@ -33,6 +32,7 @@ from ._overlay_format import (
     unpack_states,
     unseal,
 )
+from ._probe import OVERLAY_SIGN
 from ._states import BlockStates
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def base_path_of(path: str | os.PathLike[str]) -> str | None:
     """Return the base that an overlay's file names, "" for none; None for another file."""
     with open(path, "rb") as file:  # noqa: PTH123  (a path of any kind)
         page = file.read(PAGE)
-    if not page.startswith(MAGIC):
+    if not page.startswith(OVERLAY_SIGN):
         return None
     try:
         return os.fsdecode(Header.unpack(page).base_path)

@@ -9,9 +9,10 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from ._probe import OVERLAY_SIGN
+
 PAGE = 4096
 HEADER_PAGE, JOURNAL_PAGE, FIRST_BITMAP_PAGE = 0, 1, 2
-MAGIC = b"homebound overlay\n"
 _JOURNAL_MAGIC = b"homebound journal\n"
 _VERSION = 1
 _COMMITTING = 1  # a flag
@@ -93,7 +94,7 @@ class Header:
         if _HEADER.size + len(self.base_path) > BODY:
             raise ValueError("the path of the base is too long")
         fields = _HEADER.pack(
-            MAGIC,
+            OVERLAY_SIGN,
             _VERSION,
             _COMMITTING if self.committing else 0,
             self.uuid,
@@ -111,7 +112,7 @@ class Header:
     @classmethod
     def unpack(cls, page: bytes) -> Header:
         """Return the contents of page 0. Raises Damaged."""
-        if not page.startswith(MAGIC):
+        if not page.startswith(OVERLAY_SIGN):
             raise Damaged("it is not an overlay: its header does not say so")
         body = unseal(HEADER_PAGE, None, page)
         _, version, flags, uuid, block, size, base_size, mtime, *places, length = (

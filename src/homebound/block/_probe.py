@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Final
 
+OVERLAY_SIGN: Final = b"homebound overlay\n"  # the first bytes of an overlay's file
 RAW: Final = "raw"
 QCOW2: Final = "qcow2"
 
@@ -39,12 +40,24 @@ def probe(path: str | os.PathLike[str]) -> str:
 
     Called from: any thread.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        head = os.pread(fd, _LOOK_AT, 0)
-    finally:
-        os.close(fd)
+    head = _beginning(path)
     for name, offset, sign in _SIGNS:
         if head.startswith(sign, offset):
             return name
     return RAW
+
+
+def begins_as_overlay(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as an overlay's does. Raises OSError if it cannot be read.
+
+    Called from: any thread.
+    """
+    return _beginning(path).startswith(OVERLAY_SIGN)
+
+
+def _beginning(path: str | os.PathLike[str]) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.pread(fd, _LOOK_AT, 0)
+    finally:
+        os.close(fd)

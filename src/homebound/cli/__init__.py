@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from ._stdio import fill_standard_streams
@@ -13,10 +14,13 @@ def main() -> None:
     Called from: any thread.
     """
     fill_standard_streams()
+    gc.disable()  # until the command's modules are loaded: see _group.py
     try:
         status = _run()
     except KeyboardInterrupt:  # before the command has begun, or after it has ended
         status = 130
+    finally:
+        gc.enable()
     sys.exit(status)
 
 

@@ -1,4 +1,7 @@
-"""`homebound copy`: opens both ends, copies, verifies; what is resumed, and what errors say."""
+"""`homebound copy`: opens both ends, copies, verifies; what is resumed, and what errors say.
+
+What only some options need is loaded for them: a copy lasts little longer than its program's start.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..block._copying.checkpoints import Checkpoints, keep_stable
 from ..block._copying.compare import Comparison
 from ..block._copying.engine import Copy
 from ..block._copying.errors import CopyError, Differs
-from ..block._copying.state import CopyState, check_same, load_state, remove_state
 from ..block._names import MEMORY
 from ..block._to_end import to_end
 from ..nbd import NBDDisk
 from ._copy_report import Report
-from ._copy_streams import copy_in, copy_out
 from ._disks import AUTO, label_of
 from ._errors import CommandError
 from ._interrupt import ending_with
-from ._map import DIRTY_BITMAP
 from ._places import (
     STREAM,
     check_different,
@@ -33,7 +32,7 @@ from ._places import (
     open_image,
     open_place,
 )
-from ._remote import Link
+from ._remote import DIRTY_BITMAP, Link
 from ._sizes import show_size
 from ._stdio import tell
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from ..block import Disk
     from ..block._copying.plan import Changed
+    from ..block._copying.state import CopyState
 
 _DIRTY = 1  # the flag of an extent in a dirty bitmap
 _TRIED = {
@@ -75,10 +75,14 @@ class CopyJob:
         try:
             async with AsyncExitStack() as stack:
                 if self.target == STREAM:
+                    from ._copy_streams import copy_out  # noqa: PLC0415  (see above)
+
                     source = await self._open_source(stack)
                     report = Report(source.size, as_json=self.as_json)
                     await copy_out(source, report)
                 elif self.source == STREAM:
+                    from ._copy_streams import copy_in  # noqa: PLC0415  (see above)
+
                     await copy_in(stack, self.target, self.link, as_json=self.as_json)
                 else:
                     await self._copy(stack)
@@ -94,22 +98,23 @@ class CopyJob:
 
     async def _copy(self, stack: AsyncExitStack) -> None:
         check_different(self.source, self.target)
-        saved = await to_end(partial(load_state, self.resume)) if self.resume else None
+        saved = await self._saved()
         source = await self._open_source(stack)
         target, fresh = await self._open_target(stack, source.size, keep=saved is not None)
-        state = self._state(source, target)
-        start = 0
-        if self.resume and saved is not None:
-            check_same(self.resume, saved, state)
-            state, start, fresh = saved, saved.done, False
+        start, state = 0, None
+        if self.resume:
+            state = self._state(source, target, saved)
+            if saved is not None:
+                start, fresh = saved.done, False
         changed = await self._changed(source)
         copy = Copy(source, target, start=start, fresh=fresh, changed=changed)
         report = Report(source.size, as_json=self.as_json)
         async with report.showing("copying", copy):
-            if self.resume:
-                checkpoints = Checkpoints(copy, self.resume, state)
-                work = self._with_checkpoints(copy, checkpoints)
+            if state is not None:
+                work = self._with_checkpoints(copy, state)
             elif isinstance(target, NBDDisk) and self.link.reconnect_delay:
+                from ..block._copying.checkpoints import keep_stable  # noqa: PLC0415  (see above)
+
                 work = _until_done(copy.run(), keep_stable(copy))
             else:
                 work = copy.run()
@@ -117,7 +122,7 @@ class CopyJob:
         if self.verify:
             await self._compare(report, Comparison(source, target, changed=changed))
         if self.resume:
-            await to_end(partial(remove_state, self.resume))
+            await self._forget_state(self.resume)
         report.finish(copy, verified=self.verify, began_at=start)
 
     async def _open_source(self, stack: AsyncExitStack) -> Disk:
@@ -148,12 +153,33 @@ class CopyJob:
         check_target(self.target, target, size)
         return target, fresh
 
-    def _state(self, source: Disk, target: Disk) -> CopyState:
-        return CopyState(
+    async def _saved(self) -> CopyState | None:
+        """Return what the state file says, None if there is none."""
+        if not self.resume:
+            return None
+        from ..block._copying.state import load_state  # noqa: PLC0415  (see above)
+
+        return await to_end(partial(load_state, self.resume))
+
+    def _state(self, source: Disk, target: Disk, saved: CopyState | None) -> CopyState:
+        """Return the state to go on from. Raises StateError if what was saved is another copy's."""
+        from ..block._copying.state import CopyState, check_same  # noqa: PLC0415  (see above)
+
+        state = CopyState(
             identity(self.source, source, changes=False),
             identity(self.target, target, changes=True),
             self.bitmap,
         )
+        if saved is None:
+            return state
+        assert self.resume is not None
+        check_same(self.resume, saved, state)
+        return saved
+
+    async def _forget_state(self, path: str) -> None:
+        from ..block._copying.state import remove_state  # noqa: PLC0415  (see above)
+
+        await to_end(partial(remove_state, path))
 
     async def _changed(self, source: Disk) -> Changed | None:
         """Return a function that tells what the bitmap says has changed."""
@@ -170,8 +196,12 @@ class CopyJob:
 
         return changed
 
-    async def _with_checkpoints(self, copy: Copy, checkpoints: Checkpoints) -> None:
+    async def _with_checkpoints(self, copy: Copy, state: CopyState) -> None:
         """Copy; whatever ends it, the state file says at last how far it came."""
+        from ..block._copying.checkpoints import Checkpoints  # noqa: PLC0415  (see above)
+
+        assert self.resume is not None
+        checkpoints = Checkpoints(copy, self.resume, state)
         try:
             await checkpoints.begin()
             await _until_done(copy.run(), checkpoints.keep())
@@ -192,7 +222,7 @@ class CopyJob:
                 await comparison.run()
         except Differs as error:
             if self.resume:
-                await to_end(partial(remove_state, self.resume))
+                await self._forget_state(self.resume)
             source, target = label_of(self.source), label_of(self.target)
             words = f"{target!r} differs from {source!r} at offset {error.offset}"
             raise CommandError(words) from error

@@ -12,9 +12,8 @@ from ..block._names import MEMORY, is_uri
 from ._began import Progress
 from ._copy import CopyJob
 from ._disks import AUTO, FORMATS
-from ._map import DIRTY_BITMAP
 from ._places import STREAM, is_image
-from ._remote import RECONNECT_DELAY, Link
+from ._remote import DIRTY_BITMAP, RECONNECT_DELAY, Link
 from ._types import PATH, PLACE, SECONDS, TEXT
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .._os.clock import monotonic
 from ._sizes import show_size
@@ -86,7 +85,7 @@ class Report:
                 "bytes_per_second": _rate(size - began_at, seconds),
                 "verified": verified,
             }
-            put(json.dumps(summary))
+            _put_json(summary)
         elif has_terminal():
             checked = ", verified" if verified else ""
             tell(
@@ -110,7 +109,7 @@ class Report:
                 "bytes_per_second": rate,
                 "seconds_left": left,
             }
-            put(json.dumps(line))
+            _put_json(line)
 
     async def _keep_bar(self, what: str, work: Position) -> None:
         try:
@@ -138,6 +137,12 @@ def _bar() -> Progress:
         auto_refresh=False,
         transient=True,
     )
+
+
+def _put_json(line: dict[str, Any]) -> None:
+    import json  # noqa: PLC0415  (a copy's program starts in little more time than it takes)
+
+    put(json.dumps(line))
 
 
 def _rate(done: int, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""The disks that the command line names."""
+"""The disks that the command line names. Those of rarer kinds are loaded when one is opened."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from .._threads.run import run
-from ..block import FileDisk, ImageError, ImageLocked, MemoryDisk, Qcow2Disk
+from ..block import FileDisk, ImageError, ImageLocked
 from ..block._names import MEMORY, SCRIPT, is_uri, parse_size
 from ..block._probe import QCOW2, RAW, probe
-from ..block._scripts.open import open_script_disk
+from ..nbd import ConnectError
 from ._remote import Link, check_uri
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def _read_qcow2(path: str, *, read_only: bool, lock: bool, asked: bool) -> Disk:
     It may name a backing file only if the user has said that it is qcow2: a guest that could write
     a header into a raw image would else have any file served.
     """
+    from ..block import Qcow2Disk  # noqa: PLC0415  (see above)
+
     del read_only
     return Qcow2Disk(path, backing=asked, lock=lock)
 
@@ -108,11 +110,15 @@ class Opener:
         Raises DiskError.
         """
         if spec.startswith(MEMORY):
+            from ..block import MemoryDisk  # noqa: PLC0415  (see above)
+
             return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self.read_only)
         self._opening = spec
         if is_uri(spec):
             return self._connect(spec)
         if is_script(spec):
+            from ..block._scripts.open import open_script_disk  # noqa: PLC0415  (see above)
+
             return open_script_disk(spec, read_only=self.read_only)
         name = _format_of(spec) if self._format == AUTO else self._format
         if name not in _READERS:
@@ -131,7 +137,13 @@ class Opener:
         if self._format not in (AUTO, RAW):
             text = f"{uri!r} is an NBD server's disk, whose bytes are served as they are"
             raise ImageError(errno.EINVAL, f"{text}; --format {self._format} is for images")
-        disk = run(self._link.connect(uri, read_only=self.read_only))
+        try:
+            disk = run(self._link.connect(uri, read_only=self.read_only))
+        except ConnectError as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            advice = "if it serves an export of this server, each waits for the other"
+            raise ConnectError(error.errno, f"{error}; {advice}") from error
         self.remotes.append(disk)
         return disk
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GRACE = 5.0  # seconds for the clients to read their replies
 _CUT_OFF = 3.0  # seconds more for clients and requests that were aborted then
-_FLUSH = 60.0  # seconds, if all clients have disconnected in time
+_FLUSH = 60.0  # seconds for files, if all clients have disconnected in time
 _LAST_TRY = 1.0  # seconds for another server to take a connection
 _ANSWERS = 4.0  # seconds for another server to answer, if clients wait for that
 
@@ -37,9 +37,12 @@ class End:
         self._left: float | None = None
 
     async def stop(self, grace: float) -> None:
-        """Stop the server. Raises ServeError if the disks cannot be flushed."""
+        """Stop the server. Raises ServeError if the disks cannot be flushed.
+
+        The flush of another server's export has `grace` seconds, as requests of clients have.
+        """
         for disk in self._remotes:
-            shorten_waits(disk, _LAST_TRY)
+            shorten_waits(disk, _LAST_TRY, grace)
         timer = asyncio.get_running_loop().call_later(_ANSWERS, self._give_up)
         try:
             await self._server.stop(grace)
@@ -49,10 +52,10 @@ class End:
             timer.cancel()
 
     def _give_up(self) -> None:
-        """Fail what other servers do not answer, unless it is only the flush at the end."""
+        """Fail what other servers do not answer to clients; the flush at the end has its limit."""
         if self._server.stats().clients:
             for disk in self._remotes:
-                shorten_waits(disk, 0)
+                shorten_waits(disk, 0, GRACE)
 
     def overdue(self, seconds: float) -> str | None:
         """Return why the server has not ended `seconds` after the signal; None if it may yet.

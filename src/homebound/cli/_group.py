@@ -1,10 +1,12 @@
 """The `homebound` command. Each command of it is loaded when it is used.
 
-They take longer to load than all that Python, asyncio and click need to start.
+They take longer to load than all that Python, asyncio and click need to start. The collector of
+cycles is off until then, as it would find nothing, and never looks at what they have loaded.
 """
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 
 import click
@@ -39,6 +41,9 @@ class Commands(click.Group):
             return None
         module, _ = _COMMANDS[cmd_name]
         command = getattr(import_module(f".{module}", __package__), cmd_name)
+        if not gc.isenabled():  # `main` is loading
+            gc.freeze()
+            gc.enable()
         assert isinstance(command, click.Command)
         return command
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ._remote import DIRTY_BITMAP
 from ._stdio import put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
 
 ALLOCATION = "base:allocation"
-DIRTY_BITMAP = "qemu:dirty-bitmap:"
 DEPTH = "qemu:allocation-depth"
 _SPAN = 1 << 30  # bytes that are asked for at once
 

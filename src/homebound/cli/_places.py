@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..block import DiskError, ImageError, Qcow2Disk, open_disk
+from ..block import DiskError, ImageError, open_disk
 from ..block._locks import lock_image
 from ..block._names import OVERLAY, SCRIPT, is_path, is_uri
 from ..block._probe import RAW, probe
@@ -153,6 +153,8 @@ def identity(spec: str, disk: Disk, *, changes: bool) -> dict[str, Any]:
         status = os.stat(path)  # noqa: PTH116  (it is a string from realpath)
     except OSError:
         return {**about, "name": spec}
+    from ..block import Qcow2Disk  # noqa: PLC0415  (for --resume only)
+
     about |= {"path": path, "inode": status.st_ino}
     if isinstance(disk, Qcow2Disk) and len(disk.paths) > 1:
         about["backing"] = [[each, os.stat(each).st_mtime_ns] for each in disk.paths[1:]]  # noqa: PTH116

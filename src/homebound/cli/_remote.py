@@ -9,6 +9,7 @@ from ..nbd._client.uri import parse_uri
 
 RECONNECT_DELAY: float = 30  # seconds
 REQUEST_TIMEOUT: float = 300  # seconds for a server that is served on; see docs/serve.md: loops
+DIRTY_BITMAP = "qemu:dirty-bitmap:"  # how the names of QEMU's contexts for bitmaps begin
 
 
 def check_uri(uri: str) -> str:

@@ -6,9 +6,9 @@ The server's names are loaded when they are first used: a program that only conn
 
 from __future__ import annotations
 
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
+from .._os.public_names import listed as _listed
 from .._os.public_names import loaded_later as _loaded_later
 from .._os.public_names import publish as _publish
 from ._client.described import StatusExtent as StatusExtent
@@ -85,11 +85,7 @@ __all__ = (
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
     __getattr__ = _loaded_later(globals(), _LATER)
 
-
-def __dir__() -> list[str]:
-    """Return what is public, and Python's own names."""
-    modules = {name for name, value in globals().items() if isinstance(value, _ModuleType)}
-    return sorted({*__all__, *modules, *(name for name in globals() if name.startswith("__"))})
+__dir__ = _listed(globals())
 
 
 _publish(globals(), __all__)

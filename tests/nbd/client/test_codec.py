@@ -189,6 +189,22 @@ def test_a_large_payload_is_received_into_its_target():
     assert request.target == data
 
 
+def test_the_end_of_a_large_payload_is_received_into_its_target_too():
+    """However little is left: the short buffer for headers would take it in many parts."""
+    length = 100_000
+    target = memoryview(bytearray(length))
+    reader = ReplyReader({}, structured=False)
+    reader.pending[0] = Request(Command.READ, 0, length, target=target)
+    header = struct.pack(">IIQ", 0x67446698, 0, 0)
+    reader.get_buffer()[:16] = header
+    assert reader.received(memoryview(reader._whole), 16) == []
+    for part in (length - 5000, 4999):
+        buffer = reader.get_buffer()
+        assert buffer.obj is target.obj
+        assert reader.received(buffer, part) == []
+    assert len(reader.get_buffer()) == 1
+
+
 def test_too_many_pieces_are_refused():
     length = 1 << 16
     request = Request(Command.READ, 0, length, target=memoryview(bytearray(length)))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .plan import Changed, Piece
 
-WINDOW = 32  # pieces in flight
-PIECE = 512 << 10  # bytes; with WINDOW it bounds the memory that a copy takes
+WINDOW = 8  # pieces in flight; with 16, caches hold less of them, at both ends
+PIECE = 1 << 20  # bytes; with WINDOW it bounds the memory that a copy takes
 _FINEST = 4096  # bytes; the precision of the offset that a read error names
 
 

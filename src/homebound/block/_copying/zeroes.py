@@ -19,21 +19,21 @@ def runs_of(
     >>> list(runs_of(bytearray(b"x" + bytes(8191)), 8192))
     [(0, 4096, False), (4096, 8192, True)]
     """
-    start, zero = 0, False
-    if length and 0 not in data[0:length:block_size]:  # no block begins with a zero
-        yield 0, length, False
-        return
-    zeroes = bytes(block_size)
-    for block in range(0, length, block_size):
-        if length - block < block_size:
-            zeroes = bytes(length - block)  # the last block
-        is_zero = data.startswith(zeroes, block)
-        if block and is_zero != zero:
-            yield start, block, zero
-            start = block
-        zero = is_zero
-    if length:
-        yield start, length, zero
+    first = data[0:length:block_size]  # each block's first byte
+    start, begins, zeroes = 0, first.find(0), bytes(block_size)
+    while begins >= 0:
+        block = begins * block_size
+        end = block
+        while end < length and data.startswith(zeroes[: length - end], end):
+            end = min(length, end + block_size)
+        if end > block:
+            if start < block:
+                yield start, block, False
+            yield block, end, True
+            start = end
+        begins = first.find(0, max(begins + 1, -(-end // block_size)))
+    if start < length:
+        yield start, length, False
 
 
 def first_nonzero(data: bytearray, length: int) -> int | None:

@@ -374,6 +374,8 @@ class Channel:
         elif self.state is State.LIVE and self.in_flight and not seconds:
             text = f"{self._client.target.label} does not answer"
             self.lose(TimeoutError(errno.ETIMEDOUT, text))
+        elif self.state is State.LIVE:
+            self._restart_time()
 
     def _not_connected(self, error: Exception | None) -> None:
         self._last_error = error
@@ -414,6 +416,17 @@ class Channel:
         assert isinstance(oldest, Call)
         self._overdue = self._client.loop.call_at(oldest.since + limit, self._on_overdue)
 
+    def _restart_time(self) -> None:
+        """Give the requests in flight the whole of a time limit that has changed."""
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        now = self._client.loop.time()
+        for call in self._reader.pending.values():
+            assert isinstance(call, Call)
+            call.since = now
+        self._watch_time()
+
     def _on_overdue(self) -> None:
         """Give the connection up if a request has got no reply in time."""
         self._overdue = None
@@ -428,7 +441,10 @@ class Channel:
         if not late:
             self._watch_time()
             return
-        text = f"{self._client.target.label} has not answered for {limit} s"
+        who = self._client.target.label
+        text = (
+            f"{who} has not answered for {limit:g} s; it hangs, or waits for this program in turn"
+        )
         for call in late:
             del pending[call.cookie]
             call.end(self._client.loop, ConnectionLost(errno.ETIMEDOUT, text))

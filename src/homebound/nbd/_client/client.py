@@ -382,17 +382,19 @@ class Client:
         if error is not None:
             raise error
 
-    def shorten(self, seconds: float) -> None:
+    def shorten(self, seconds: float, answers: float) -> None:
         """Have requests wait at most `seconds` more for a connection, whose next try is the last.
 
-        With 0, those in flight are given up, too. What fails from then on fails with ESHUTDOWN. For
-        a server that stops, and passes requests on to this disk. Any thread.
+        With 0, those in flight are given up, too. Later ones, and those in flight from now on, wait
+        at most `answers` seconds for a reply. What loses its connection from then on fails with
+        ESHUTDOWN. For a server that stops, and passes requests on to this disk. Any thread.
         """
-        self.post(self._shorten, seconds)
+        self.post(self._shorten, seconds, answers)
 
-    def _shorten(self, seconds: float) -> None:
+    def _shorten(self, seconds: float, answers: float) -> None:
         self.ending = True
         self.reconnect_delay = min(self.reconnect_delay, seconds)
+        self.request_timeout = min(answers, self.request_timeout or answers)
         for channel in self.channels:
             channel.shorten(seconds)
 

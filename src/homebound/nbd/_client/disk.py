@@ -399,13 +399,13 @@ class NBDDisk(RemoteDisk):
             await self.write(at, _ZEROES[: min(most, offset + length - at)])
 
 
-def shorten_waits(disk: NBDDisk, seconds: float) -> None:
-    """Have requests wait at most `seconds` more for a connection, and 0 for a reply.
+def shorten_waits(disk: NBDDisk, seconds: float, answers: float) -> None:
+    """Have requests wait at most `seconds` more for a connection, and `answers` for a reply.
 
-    Those that fail from now on fail with ESHUTDOWN: the server that passes them on is stopping. Any
-    thread.
+    With 0 `seconds`, those in flight wait no more. Those that lose their connection from now on
+    fail with ESHUTDOWN: the server that passes them on is stopping. Any thread.
     """
-    disk._client.shorten(seconds)
+    disk._client.shorten(seconds, answers)
 
 
 def _pieces(offset: int, length: int) -> list[tuple[int, int]]:

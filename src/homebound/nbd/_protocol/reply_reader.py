@@ -83,7 +83,8 @@ class ReplyReader:
         if self._start == self._end:
             self._start = self._end = 0
             current = self._current
-            if self._left >= DIRECT and current is not None and self._sink is None:
+            direct = self._left >= DIRECT or (self._left and self._long)
+            if direct and current is not None and self._sink is None:
                 target = current.target
                 if target is not None:
                     self._long = True
