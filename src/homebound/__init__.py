@@ -132,8 +132,7 @@ __all__ = (
 
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
     __getattr__ = _loaded_later(globals(), _LATER)
-
-__dir__ = _listed(globals())
+    __dir__ = _listed(globals())
 
 
 def _watch_in_debug_mode() -> object:

@@ -77,8 +77,7 @@ __all__ = (
 
 if not TYPE_CHECKING:  # for a type checker, a module with this function has every attribute
     __getattr__ = _loaded_later(globals(), _LATER)
-
-__dir__ = _listed(globals())
+    __dir__ = _listed(globals())
 
 
 _publish(globals(), __all__)
