@@ -7,9 +7,12 @@ task has run by the time it is this entry's turn, the promise was kept.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
+
+if TYPE_CHECKING:
+    from collections import deque
 
 
 class Resumption:
@@ -51,8 +54,20 @@ class Continuation:
         self._awaited = awaited
 
     def _run(self) -> None:
-        if self._task._fut_waiter is self._awaited:
-            self._task._run()
+        task = self._task
+        if task._fut_waiter is self._awaited:
+            _take_out(task._home._ready, task)  # late, by what a signal handler has interrupted
+            task._run()
+
+
+def _take_out(ready: deque[Any], task: Any) -> None:
+    while True:
+        try:
+            ready.remove(task)
+        except ValueError:
+            return  # it is not there
+        except IndexError:
+            pass  # another thread has posted meanwhile: again
 
 
 def continue_surely(task: Any, awaited: Any) -> None:

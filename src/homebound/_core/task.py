@@ -444,8 +444,8 @@ class Task(Enterable[T]):
                 return False
             return True
         cancelled: bool = waiter.cancel(msg=msg)
-        if not cancelled and waiter.done():
-            continue_surely(self, waiter)  # the wake-up may have been cut short: cut_short.py
+        if not cancelled and waiter.done() and type(waiter) is not Task:
+            continue_surely(self, waiter)  # if the future's note to it was cut short: cut_short.py
         return cancelled
 
 
