@@ -231,8 +231,10 @@ class WaitQueue:
         with self._guard:
             if waiter.granted or waiter.left:
                 return False
-            if waiter in self._waiters:  # else an exception has kept it from joining
+            try:
                 self._waiters.remove(waiter)
+            except ValueError:
+                pass  # an exception has kept it from joining
             waiter.left = True
         self._serve()  # the waiter behind it may need less
         return True
