@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import selectors
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 import homebound
-from homebound import ContextClosed, WorkerPool
-from homebound._core.loop import Loop
+from homebound import WorkerPool
 from homebound.testing import until
 
 from ..locks.attack import PATIENCE, Attack, Interrupt
@@ -93,21 +91,5 @@ def test_create_task(io: homebound.IOThread):
         assert io.context.stats().tasks == 0
         assert ran == [1] or (raised and not ran)
         coro.close()
-
-    assert attack_each(one) > 0
-
-
-@pytest.mark.parametrize("selector", ["epoll", "select"])
-def test_close(selector: str):
-    """A loop whose close was interrupted is closed by the next one."""
-
-    def one(attack: Attack) -> bool:
-        loop = Loop(selectors.SelectSelector() if selector == "select" else None)
-        raised = attack.run(loop.close)
-        loop.close()
-        assert loop.is_closed()
-        with pytest.raises(ContextClosed):
-            loop.home.call_soon(print)
-        return raised
 
     assert attack_each(one) > 0

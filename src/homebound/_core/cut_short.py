@@ -53,6 +53,8 @@ def mend(task: Task[Any], home: AioContext, yielded: Any, error: BaseException) 
         if type(error) is RuntimeError and context_in_use(error):
             _run_in_a_copy(task, home)
             return True
+        if getattr(task._body, "cr_running", False):
+            return False  # it is being run further up the stack, and that goes on
         if task._throw is None:
             if not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 task._throw = error
@@ -97,8 +99,8 @@ def _end(task: Task[Any], outcome: Any) -> None:
 
 def _carry_on(task: Task[Any], home: AioContext, yielded: Any) -> None:
     """Begin the wait for what the coroutine has yielded, or what of that is left to do."""
-    if task._home is not home:  # it has moved, and may be running there
-        task._home._ring_for_own()  # type: ignore[union-attr]
+    if task._home is not home:
+        _follow(task, yielded)
     elif any(_is_for(each, task) for each in snapshot(home._ready)):
         pass  # it is queued, and only its home takes it out
     elif yielded is None:
@@ -115,6 +117,15 @@ def _carry_on(task: Task[Any], home: AioContext, yielded: Any) -> None:
     elif task._far is None and not any(each[0] is task for each in yielded._callbacks or ()):
         yielded._asyncio_future_blocking = True
         task._wait_for(yielded, home)
+
+
+def _follow(task: Task[Any], yielded: Any) -> None:
+    """Finish the post of a task to another home, where it may be running by now."""
+    cell = task._cell
+    if yielded is SUSPENDED and SUSPENDED in cell and cell[0] is not SUSPENDED:
+        task._post_resumption(cell)  # it was woken for that home before it suspended
+    else:
+        task._home._ring_for_own()  # type: ignore[union-attr]
 
 
 def _is_for(entry: Entry, task: Task[Any]) -> bool:

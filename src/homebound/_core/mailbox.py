@@ -24,6 +24,7 @@ or memory) needs another repair. Each place appends, then looks at `_bell`, then
     _core/mailbox.py   Mailbox._post_first
     _core/task.py      Task._future_done          _heard's replacement on Python 3.14 and later
     _core/task.py      Task._heard                a future or task that it awaits is done
+    _core/task.py      Task._wait_for             a move; cut_short.py rings, if that was cut short
 
 The home is awake when it appends for itself, and rings nothing:
 

@@ -277,22 +277,21 @@ class Task(Enterable[T]):
         elif isinstance(yielded, AioContext):
             if pursuing:
                 on_leaving(self, home)
-            self._home = yielded
             try:
                 if yielded._drained:
                     yielded._refuse()
-                yielded._post(self)
+                self._home = yielded  # nothing can come between this and the next call
+                yielded._ready.append(self)
+                if yielded._bell:
+                    yielded._ring(self)
             except ContextClosed as closed:
                 self._home = home
                 self._resume_with(closed)
-        elif blocking is None:
-            self._resume_with(RuntimeError(f"Task got bad yield: {yielded!r}"))
         else:
-            self._resume_with(
-                RuntimeError(
-                    f"yield was used instead of yield from in task {self!r} with {yielded!r}"
-                )
-            )
+            text = f"Task got bad yield: {yielded!r}"
+            if blocking is not None:
+                text = f"yield was used instead of yield from in task {self!r} with {yielded!r}"
+            self._resume_with(RuntimeError(text))
 
     def _heard(self, _: object) -> None:
         """Queue it at its home, as what it awaits is done."""
