@@ -182,7 +182,8 @@ DISKS: list[Row] = [
 
 @pytest.mark.parametrize(("program", "kind", "text"), DISKS)
 def test_packages_say_it_too(program: str, kind: type[BaseException], text: str):
-    names = vars(homebound.block) | {
+    disks = {name: getattr(homebound.block, name) for name in homebound.block.__all__}
+    names = disks | {
         "Lock": homebound.Lock,
         "debug": homebound.debug,
         "testing": homebound.testing,
