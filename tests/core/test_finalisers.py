@@ -223,6 +223,15 @@ def interrupt_each(
     assert at > 0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_to_collect() -> Iterator[None]:
+    """Have collections take little time: a run of all tests has a large heap by now."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__ if way else "called")
 def way(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The way in which the finaliser comes to be called."""

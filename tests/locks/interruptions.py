@@ -98,16 +98,14 @@ def in_collection(act: Callable[[], object]) -> None:
 
 @contextmanager
 def collector() -> Iterator[None]:
-    """Have collections take little time, and none start by itself but after `in_collection`."""
+    """Have no collection start by itself but after `in_collection`."""
     thresholds = gc.get_threshold()
     gc.collect()
-    gc.freeze()
     gc.set_threshold(0)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
         gc.collect()
 
 
