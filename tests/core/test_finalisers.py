@@ -205,11 +205,20 @@ def interrupt_each(
     at = 0
     while True:
         scene = Scene(kind, io)
-        interruption = Interruption(at, partial(way, scene.report) if way else scene.report)
+        reported: list[int] = []
+
+        def report() -> None:
+            try:
+                scene.report()  # noqa: B023  (it is called in this turn)
+            finally:
+                reported.append(1)  # noqa: B023
+
+        interruption = Interruption(at, partial(way, report) if way else report)
         call(partial(interruption.run, scene.use))
         if way is in_collection:
             gc.set_threshold(0)
-            gc.collect()  # if it has not run
+            while interruption.happened and not reported:
+                gc.collect()  # without a GIL a call does nothing while another thread collects
         if not interruption.happened:
             scene.report()
         try:
