@@ -216,6 +216,12 @@ class Enterable(TaskFuture[T]):
         except ContextClosed:
             self._abandon("ended with it")
 
+    def _resume_as_promised(self) -> None:
+        """Have it entered if that was promised, and it has not run since. Home only."""
+        cell = self._cell
+        if cell is PROMISED or len(cell) > 1:
+            self._post_resumption(cell)
+
     def _begin_surely(self) -> None:
         """Have a task that was made to be queued begin, if it has not; its post was cut short."""
         try:

@@ -9,15 +9,14 @@ would never run again, and its home would wait for it in vain, at its end too.
 So the loop puts an entry back that had been taken out and had not begun (`put_back`, entries.py),
 and a step that was cut short is brought to its end (`mend`):
 
-    cut short before the coroutine ran        the task runs in the next iteration
-    as its value came back, which is lost     the exception is raised in the coroutine, as if it
-                                              had come a moment earlier; instead of one that ends
-                                              the loop, the task is cancelled
+    cut short before the coroutine ran, or    the exception is raised in the coroutine, as if it
+    as its value came back, which is lost     had come there; instead of one that ends the loop,
+                                              the task is cancelled
     before the task has begun to wait for     the task begins that wait
     what the coroutine has yielded
     as the coroutine's end was recorded       it is recorded
 
-In all cases but the second the exception goes on to the loop: Ctrl-C ends it, another is reported.
+In the last two cases, and where it ends the loop, the exception goes on.
 
 Home only. None of it costs anything while nothing is raised.
 """
@@ -36,32 +35,19 @@ if TYPE_CHECKING:
     from .mailbox import Entry
     from .task import Task
 
-NOTHING = object()  # has been done yet
-LOST = object()  # the coroutine has run, or is about to; what it yielded has not come back
+LOST = True  # nothing has come back from the coroutine: it is about to run, or has run
 
 
 def mend(task: Task[Any], home: AioContext, yielded: Any, error: BaseException) -> bool:
     """Bring to its end a step that `error` has cut short; True if the coroutine has had `error`.
 
     `yielded` is what has come back from the coroutine: what it yielded, or the exception that
-    ended it, or one of the above.
+    ended it, or LOST.
     """
     leave_if_entered(home.loop, task)
-    if yielded is NOTHING:
-        _begin_anew(task, home, error)
-    elif yielded is LOST:
-        if type(error) is RuntimeError and context_in_use(error):
-            _run_in_a_copy(task, home)
+    if yielded is LOST:
+        if _goes_on(task, home, error):
             return True
-        if getattr(task._body, "cr_running", False):
-            return False  # it is being run further up the stack, and that goes on
-        if task._throw is None:
-            if not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                task._throw = error
-                task._run()
-                return True
-            task._throw = CANCEL
-        home._post(task)
     elif task.done() or isinstance(yielded, BaseException):
         _end(task, yielded)
     else:
@@ -70,14 +56,27 @@ def mend(task: Task[Any], home: AioContext, yielded: Any, error: BaseException) 
     return False
 
 
-def _begin_anew(task: Task[Any], home: AioContext, error: BaseException) -> None:
+def _goes_on(task: Task[Any], home: AioContext, error: BaseException) -> bool:
+    """Have the coroutine run, again or for the first time; True if it has had `error`."""
+    if getattr(task._body, "cr_running", False):
+        return False  # it is being run further up the stack, and that goes on
     if task_here(home.loop) is not None:  # another is running, and that is no fault of ours
         task._fail(error)
-        return
-    if task._suspended:
+        return False
+    if type(error) is RuntimeError and context_in_use(error):
+        _run_in_a_copy(task, home)
+        return True
+    if task._throw is None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        task._throw = error
+        task._run()
+        return True
+    if task._throw is None:
+        task._throw = CANCEL
+    if task._suspended:  # the step had not even begun
         task._suspended = False
         task._cell = []
     home._post(task)
+    return False
 
 
 def _run_in_a_copy(task: Task[Any], home: AioContext) -> None:

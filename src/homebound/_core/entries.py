@@ -15,6 +15,7 @@ from .._errors import ContextClosed
 from .._os.no_copy import of_this_process
 from .coroutines import check_callback
 from .pursuit import Pursuer
+from .resumption import find_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +48,15 @@ def carries(*functions: Any) -> None:
 def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
     """Queue an entry again, ahead of all, if `error` came after it was taken out, before it began.
 
-    Called by the function that took it out of the mailbox and has caught the error. See
+    If it came as the mailbox returned the entry, which is lost then, the task that it may have been
+    is looked for. Called by the function that took it out and has caught the error, see
     cut_short.py.
     """
     step = error.__traceback__.tb_next  # type: ignore[union-attr]
-    while step is not None and step.tb_frame.f_code in _carriers:
+    codes = {*_carriers, getattr(getattr(type(entry), "_run", None), "__code__", None)}
+    if step is None or step.tb_frame.f_code not in codes:
+        find_lost(home)
+    while step is not None and step.tb_frame.f_code in codes:
         if step.tb_lineno == step.tb_frame.f_code.co_firstlineno:  # as that function began
             home._ready.appendleft(entry)  # type: ignore[arg-type]
             return

@@ -157,7 +157,9 @@ class GuestContext(AioContext):
         if outer is not None:
             self._leave_running(outer)
         chained = self._put_aside()
-        takes: Iterator[Entry] = map(deque.popleft, repeat(ready))  # see Loop._takes
+        takes: Iterator[Entry] = map(
+            deque.popleft, repeat(ready)
+        )  # no look for signals after the pop
         try:
             while True:
                 if not batch or not ready:  # a batch inside this one may have taken the rest

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextvars
 from _thread import start_new_thread as start_thread
-from collections import deque
 from itertools import repeat, starmap
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -71,8 +70,6 @@ class Loop(NestingLoop, ExecutorLoop):
         self.put_off: PutOff | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if the user has chosen it
         self.context_type(self, name)
-        # Pops the first entry, with no look for signals between the pop and the assignment.
-        self._takes: Iterator[Entry] = map(deque.popleft, repeat(self._ready))
 
     # Called from any thread.
 
@@ -326,7 +323,6 @@ class Loop(NestingLoop, ExecutorLoop):
         else:
             busy_until = monotonic() + LOOK_INTERVAL
         popleft = ready.popleft
-        takes = self._takes
         scheduled = self._scheduled  # the same list for the loop's whole life
         entry: Entry | None = None
         count = len(ready)
@@ -337,13 +333,11 @@ class Loop(NestingLoop, ExecutorLoop):
             home._iterations += 1
             try:
                 if count == 1:  # the most frequent case: a nested run finds no rest to take over
-                    # What popleft() returns is lost if a signal handler raises as it returns.
-                    for entry in takes:
-                        if entry._cancelled:
-                            home._skipped += 1
-                        else:
-                            entry._run()
-                        break
+                    entry = popleft()  # lost if a signal handler raises now: see put_back
+                    if entry._cancelled:
+                        home._skipped += 1
+                    else:
+                        entry._run()
                 else:
                     home._more += count - 1
                     # A loop in C pops the entries; a nested run ends it by exhausting `_batch`.

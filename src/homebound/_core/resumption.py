@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
+from .._os.snapshot import snapshot
 
 if TYPE_CHECKING:
     from collections import deque
@@ -79,3 +80,21 @@ def continue_surely(task: Any, awaited: Any) -> None:
         task._home._post(Continuation(task, awaited))
     except ContextClosed:
         pass  # and so the task was abandoned
+
+
+def find_lost(home: Any) -> None:
+    """Have each task run once more that is in no queue of its home, and that nobody is to wake.
+
+    Called from: home thread.
+    """
+    queued = {id(each) for each in (*snapshot(home._ready), *snapshot(home._woken))}
+    for task in home._tasks():
+        awaited = task._fut_waiter
+        if id(task) in queued or getattr(task._body, "cr_running", False):
+            continue
+        if task._suspended:
+            task._resume_as_promised()
+        elif awaited is None:
+            home._post(task)
+        elif task._far is None and awaited.done():
+            continue_surely(task, awaited)

@@ -20,7 +20,7 @@ from .cell import NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
-from .cut_short import LOST, NOTHING, mend
+from .cut_short import mend
 from .entries import carries
 from .far import Cancel, FarWait
 from .loop import Loop
@@ -157,7 +157,7 @@ class Task(Enterable[T]):
         """Run one step, then the tasks that it has woken. What is raised in here: cut_short.py."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
-        yielded: Any = NOTHING
+        yielded: Any = True  # LOST, without a look in the module: it costs each step
         try:
             if self._suspended:
                 if self._suspended is not True:
@@ -166,7 +166,6 @@ class Task(Enterable[T]):
                 self._cell = []
             enter_task(loop, self)
             try:
-                yielded = LOST
                 if self._throw is not None:
                     yielded = self._vars.run(self._body.throw, self._to_throw())
                 else:
