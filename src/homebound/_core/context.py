@@ -55,8 +55,8 @@ class AioContext(Chain):
     `run`, `IOThread` and `new_event_loop` make one; `attach` makes one for any asyncio loop.
     """
 
-    # The Task class; set where it is defined, one layer up.
-    task_type: ClassVar[type[Task[Any]]]
+    _over = False  # set by the thread that closes it, in the end
+    task_type: ClassVar[type[Task[Any]]]  # the Task class; set where it is defined, one layer up
     # The class for foreign loops; set where it is defined, one layer up.
     guest_type: ClassVar[Callable[..., AioContext]]
     # A task factory that makes tasks at home on its loop; set where Task is defined.
@@ -81,8 +81,6 @@ class AioContext(Chain):
         self.name = name or f"context-{next(_names)}"
         self._stand_in = StandIn(loop)
         self._home_ident: int | None = None  # the home thread's; written by that thread
-        self._closers: list[int] = []  # idents of threads that close it: the first of them does
-        self._over = False  # it has been closed
         # The homebound task in whose step a task factory is called. A task that the factory starts
         # eagerly, homebound's or not, is the running task meanwhile; the tasks that it wakes run
         # when the outer one suspends. Home only.
@@ -392,8 +390,8 @@ class AioContext(Chain):
         """Pass an exception of an entry to the loop's exception handler, and go on."""
         if was_emptied(error):
             return
-        message = f"Exception in {entry!r} of {self!r}"
-        self.loop.call_exception_handler({"message": message, "exception": reason(entry, error)})
+        what = f"Exception in {entry!r} of {self!r}"
+        self.loop.call_exception_handler({"message": what, "exception": reason(entry, error)})
 
     def _woken_by_post(self, posts: int) -> None:
         self._wakeups += 1
@@ -445,8 +443,10 @@ class AioContext(Chain):
     def _close(self) -> None:
         """Refuse every post from now on, and abandon what is left. Again, if it was interrupted."""
         ident = _thread.get_ident()
-        self._closers.append(ident)
-        if self._closers[0] != ident or self._over:
+        # Idents: the first thread closes it. Made now: more attributes make each slower to read.
+        closers: list[int] = self.__dict__.setdefault("_closers", [])
+        closers.append(ident)
+        if closers[0] != ident or self._over:
             return
         self._shut()
         for task in self._tasks(done=True):

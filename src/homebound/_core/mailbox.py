@@ -93,7 +93,6 @@ class Mailbox:
         # stand-in under the big lock. Falsy means: a producer has nothing to do.
         self._bell: Any = [SET]
         self._closed = False  # set once, by the thread that closes it, of which there is one
-        self._left: deque[Entry] = deque()  # entries whose `_unrun` the closer has yet to call
 
     def _post(self, entry: Entry) -> None:
         """Put an entry into the mailbox: append first, then look (pairs with the home's sleep)."""
@@ -169,7 +168,8 @@ class Mailbox:
         self._ready.rotate(0)
         # Take all of them first. `_unrun` may post, which is refused: the producer then looks for
         # its entry in the mailbox, which is short.
-        left = self._left
+        # Entries whose `_unrun` is still to be called; made only now: see AioContext._close.
+        left: deque[Entry] = self.__dict__.setdefault("_left", deque())
         try:
             # In C: an entry is in one of the two queues at each bytecode.
             left.extend(map(deque.popleft, repeat(self._ready, len(self._ready))))
