@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from .disks import MIB, SERVERS, SIZE, _cpu_seconds, _wait_for
 
@@ -180,6 +181,10 @@ def _once(load: Load, uri: str) -> float:
     return float(job["read"]["iops"] + job["write"]["iops"])
 
 
+def _uri(socket: Path) -> str:
+    return f"nbd+unix:///?socket={quote(str(socket))}"
+
+
 def _run(command: list[str], **options: dict[str, str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload, no-any-return]  # noqa: S603
 
@@ -198,7 +203,7 @@ def _compare(running: dict[str, tuple[int, Path]], loads: list[Load], rounds: in
                 if load.cold:
                     _drop(socket.with_name("image"))
                 began = _cpu_seconds(process)
-                iops = _once(load, f"nbd+unix:///?socket={socket}")
+                iops = _once(load, _uri(socket))
                 cpu = (_cpu_seconds(process) - began) / load.requests * 1e6
                 figures[who].append((cpu, iops))
         _tell(load.name, figures, "us", "IOPS")
@@ -209,7 +214,7 @@ def _copies(name: str, running: dict[str, tuple[int, Path]], rounds: int) -> Non
     for _ in range(rounds):
         for who, (process, socket) in running.items():
             cpu, began = _cpu_seconds(process), time.monotonic()
-            _run(["nbdcopy", f"nbd+unix:///?socket={socket}", "null:"])
+            _run(["nbdcopy", _uri(socket), "null:"])
             took = time.monotonic() - began
             figures[who].append(((_cpu_seconds(process) - cpu) * 1e3, took * 1e3))
     _tell(name, figures, "ms CPU", "ms")
