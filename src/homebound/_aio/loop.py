@@ -338,11 +338,11 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
         except BaseException:  # a signal handler's, and the entry has not begun
             self._ready.appendleft(entry)
             raise
-        if is_handle:
-            self._run_handle(entry)
-            return
         try:
-            entry._run()
+            if is_handle:
+                self._run_handle(entry)
+            else:
+                entry._run()
         finally:
             del entry  # as in _run_with_care
 
