@@ -75,9 +75,9 @@ class Scene:
 
         def check() -> None:
             block_on(task, timeout=PATIENCE)
-            until(lambda: len(self.log) > 1)  # the collector may have run in the home's thread
             self.log.remove("awake")
-            assert self.log in (["AlreadyScheduled"], ["NotSuspended"]), self.log
+            # Nothing is said if the task was running just then, and might have suspended again.
+            assert self.log in (["AlreadyScheduled"], ["NotSuspended"], []), self.log
 
         self._twice(wake, check)
 

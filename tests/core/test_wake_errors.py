@@ -283,9 +283,12 @@ def test_after_an_error_task_and_context_go_on(io: IOThread):
     times: list[int] = []
     task = io.spawn(resumed(times))
     settle_sync(io.context)
+    go_on = threading.Event()
+    io.context.call_soon(go_on.wait)  # a running task would take the second wake for its next wait
     task.wake()
     with pytest.raises(homebound.ContextError):
         task.wake()
+    go_on.set()
     assert homebound.block_on(task) == "done"
     with pytest.raises(homebound.ContextError):
         task.wake()
