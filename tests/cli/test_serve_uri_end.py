@@ -55,6 +55,12 @@ def pair(serve: Serve, tmp_path: Path) -> tuple[Served, Served]:
     return below, above
 
 
+def freeze(served: Served) -> None:
+    """Stop a server as SIGSTOP does, and wait until all of its threads have stopped."""
+    served.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, served.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 class TestAway:
     @pytest.mark.parametrize("write", [False, True])
     def test_a_request_in_flight_gets_eshutdown(self, pair: tuple[Served, Served], *, write: bool):
@@ -69,7 +75,7 @@ class TestAway:
 
     def test_a_server_that_does_not_answer(self, pair: tuple[Served, Served]):
         below, above = pair
-        below.process.send_signal(signal.SIGSTOP)
+        freeze(below)
         code, line, number = stop_within(above, write=False)
         below.process.send_signal(signal.SIGCONT)
         assert (code, number) == (1, errno.ESHUTDOWN)
@@ -80,7 +86,7 @@ class TestAway:
     def test_a_flush_that_is_not_answered(self, pair: tuple[Served, Served]):
         """With no client there: it has the time that requests have, told in one line."""
         below, above = pair
-        below.process.send_signal(signal.SIGSTOP)
+        freeze(below)
         code, out, err = above.stop()
         below.process.send_signal(signal.SIGCONT)
         assert (code, out) == (1, "")
@@ -102,7 +108,7 @@ def test_a_server_that_is_back_is_flushed(
 
 def test_a_second_ctrl_c(pair: tuple[Served, Served]):
     below, above = pair
-    below.process.send_signal(signal.SIGSTOP)  # so that the flush does not end
+    freeze(below)  # so that the flush does not end
     above.process.send_signal(signal.SIGINT)
     until(lambda: not is_there(above.uri), patience=TIMEOUT)
     code, out, err = above.stop(signal.SIGINT)
