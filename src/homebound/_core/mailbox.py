@@ -180,7 +180,7 @@ class Mailbox:
             if tell is not None:
                 tell()
             left.popleft()  # after the call, which may be made again
-            # Last: see BigLock._wait.
+            # Last: the jump rule.
             continue
 
 
