@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-@pytest.mark.parametrize("case", disk_cases(), ids=str)
+@pytest.mark.parametrize("case", disk_cases())
 def test_it_is_a_disk(case: Case, connections: int, tmp_path: Path):
     """On our server, in a thread of its own."""
     with serving_elsewhere(tmp_path / "s", 100_001) as server:
