@@ -15,6 +15,7 @@ from ..._core.task_group import TaskGroup
 from ..._sync.semaphore import Semaphore
 from .._errors import DiskError
 from .._to_end import to_end
+from .._zeroes import zero_pieces
 from .engine import WINDOW, piece_size, read
 from .errors import FUTILE, CopyError, first_failure, never_stable
 from .plan import Plan
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .plan import Piece
 
-_ZEROES = bytes(1 << 20)
 _KEPT = 2 * WINDOW  # pieces of a stream
 
 
@@ -98,8 +98,8 @@ class CopyOut:
         if self._skips:
             os.lseek(self._fd, length, os.SEEK_CUR)
             return
-        for offset in range(0, length, len(_ZEROES)):
-            await self._write(memoryview(_ZEROES)[: length - offset])
+        for _, zeroes in zero_pieces(0, length):
+            await self._write(zeroes)
 
     async def _write(self, data: memoryview) -> None:
         if self._pipe is None:
