@@ -358,7 +358,7 @@ async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
         return
     if request.command == Command.CACHE:
         await disk.cache(offset, length)
-    elif request.flags & _FAST_ZERO:
+    elif request.command == _WRITE_ZEROES and request.flags & _FAST_ZERO:
         fua = bool(request.flags & _FUA)
         no_hole = bool(request.flags & CommandFlag.NO_HOLE)
         await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
@@ -402,6 +402,7 @@ def carry_out(disk: Operations[T], request: SlowRequest, data: memoryview) -> T:
             return disk.flush()
         case Command.TRIM:
             return disk.trim(offset, length, fua=fua)
-        case _:
+        case Command.WRITE_ZEROES:
             no_hole = bool(request.flags & CommandFlag.NO_HOLE)
             return disk.write_zeroes(offset, length, fua=fua, no_hole=no_hole)
+    raise ValueError(f"{command} is no command that is carried out here")
