@@ -280,12 +280,13 @@ class Slice:
     which goes on when the home no longer waits.
     """
 
-    __slots__ = ("_ranges", "_token", "answered", "awaited", "requests")
+    __slots__ = ("_ranges", "_token", "awaited", "handled", "requests")
 
     def __init__(self, requests: Sequence[SlowRequest], ranges: Ranges) -> None:
         self.requests = requests
         self.awaited = requests[0].awaited  # then it is the only request
-        self.answered = False  # home thread only
+        # Its task has nothing left to do: it is answered, or a worker has it. Home thread only.
+        self.handled = False
         self._ranges = ranges
         self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
 
