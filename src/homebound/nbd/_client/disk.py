@@ -90,9 +90,9 @@ class NBDDisk(RemoteDisk):
         - `connections`: how many there are, if the server supports more than one.
         - `open_timeout`: how long connecting is tried again when it fails.
         - `reconnect_delay`: how long requests wait for a new connection when theirs is lost. They
-          are sent again, so a write may be made twice. 0: they fail, and so do those until the
-          connection is there again. What a server had acknowledged, and lost as it ended because it
-          was not flushed, is not written again: `interruptions` tells of that, a flush does not.
+          are sent again, so a write may be made twice. 0: they fail, and so do later ones until
+          there is a new connection. Writes that the server had acknowledged but not flushed when it
+          ended are not repeated: `interruptions` reveals that, a flush does not.
         - `request_timeout`: how long a server may take for a reply. After it the request fails, and
           the connection is replaced.
         - `meta`: metadata contexts for `status`, beside base:allocation.
