@@ -29,8 +29,9 @@ from .big_lock import thread_name
 from .chain import Chain
 from .coroutines import shown
 from .current import current_context, here
-from .entries import BottomHalf, Posted, PostedWithArgs, reason, was_emptied
+from .entries import BottomHalf, Posted, PostedWithArgs, reason
 from .foreign_loops import abandon, check_loop, context_of, make_tasks_of, no_bare_context
+from .put_back import was_emptied
 from .stand_in import StandIn
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import here, main, main_context, set_home, set_main
-from .entries import put_back
 from .foreign_loops import context_of
 from .loop import Loop
 from .mailbox import put_up_bell
+from .put_back import put_back
 from .served import made_for, runs_threads
 
 if TYPE_CHECKING:

@@ -28,9 +28,10 @@ from .._os.greenlets import turn_here, turn_in
 from .._os.parking import SET, wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
-from .entries import Errand, carries, put_back
+from .entries import Errand
 from .executors import ExecutorLoop
 from .nesting import NestingLoop
+from .put_back import carries, put_back
 from .resting import lose
 from .resumption import continue_surely
 from .shared_handle import SharedHandle

@@ -36,7 +36,7 @@ The home is awake when it appends for itself, and rings nothing:
     _core/chain.py     Chain._put_aside
     _core/chain.py     Chain._run_chain
     _core/cut_short.py _run_in_a_copy
-    _core/entries.py   put_back
+    _core/put_back.py  put_back
     _core/task.py      Task._resume_with
     _core/task.py      Task._run
 

@@ -21,10 +21,10 @@ from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
 from .cut_short import mend
-from .entries import carries
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
+from .put_back import carries
 from .resumption import continue_surely
 from .stand_in import may_run_here
 from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
