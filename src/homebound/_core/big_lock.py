@@ -31,11 +31,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
@@ -193,8 +193,7 @@ class BigLock:
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         owner = self._owner

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .coroutines import check_callback
 from .pursuit import Pursuer
 
@@ -238,8 +238,7 @@ class BottomHalf:
         self._wanted = False
         self._callback()
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "scheduled" if self._wanted else "idle"

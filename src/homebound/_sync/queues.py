@@ -11,10 +11,10 @@ import asyncio
 import math
 from _thread import start_new_thread as start_thread
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._os.counts import check_limit
-from .._os.no_copy import no_copy
+from .._os.no_copy import refuse_copy
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
 from .queue_state import ShownQueue
 from .store import Fifo, Ordered
@@ -467,8 +467,7 @@ class Queue(ShownQueue, Generic[T]):
             self._getters_queue.drop_all()
         self._getters_queue.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise no_copy(self)
+    __reduce__ = refuse_copy
 
 
 def _raise_error_of(waiter: Waiter) -> None:

@@ -56,7 +56,7 @@ import asyncio
 import sys
 from _thread import start_new_thread as start_thread
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop
 from .._core.big_lock import big_lock_released
@@ -65,7 +65,7 @@ from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
-from .._os.no_copy import no_copy
+from .._os.no_copy import refuse_copy
 from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
@@ -416,8 +416,7 @@ class WaitQueue:
 
         return looks(self, want, loop)
 
-    def __reduce__(self) -> NoReturn:
-        raise no_copy(self)
+    __reduce__ = refuse_copy
 
     # What dump(), the stall watch and own_loop.py read. A lock that knows its holders overrides it.
 

@@ -7,12 +7,12 @@ import asyncio
 import inspect
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from .._core.coroutines import check_async
 from .._errors import ContextClosed, ContextError
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
 from .faces import face_of
@@ -217,8 +217,7 @@ class Background:
     ) -> None:
         await self.astop()
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         state = "started" if self.started else "stopped" if self.stopped else "not started"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
@@ -19,7 +19,7 @@ from .._core.wind_down import bound_end_now, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
@@ -356,8 +356,7 @@ class IOThread:
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         return f"<IOThread {self.name!r} {self._state()}>"

@@ -7,7 +7,7 @@ import contextlib
 from contextvars import copy_context
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from .._core.big_lock import big_lock_released
@@ -19,7 +19,7 @@ from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._threads.wait_while import Waiting, turn_while
@@ -175,8 +175,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         """Have neither the home nor the interpreter's exit wait for the workers any longer."""
         self._patience = 0.0
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         state = "shut down, " if self._shut_down else ""
