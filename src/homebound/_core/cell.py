@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import task_here
 from .._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .context import whereabouts
 from .coroutines import waited_for
 from .current import here
@@ -269,7 +269,7 @@ class Enterable(TaskFuture[T]):
         first = cell[1] if cell[0] is SUSPENDED else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
         if ident:
-            who = f"thread {thread_name(abs(ident))}"
+            who = f"thread {shown_thread(abs(ident))}"
         else:
             who = "the call that made it (spawn, create_task)"
         return AlreadyScheduled(

@@ -25,7 +25,7 @@ from .._errors import ContextClosed
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .chain import Chain
 from .coroutines import shown
 from .current import current_context, here
@@ -498,4 +498,4 @@ def whereabouts() -> str:
     """Return the calling thread and its current context, for messages."""
     context = current_context()
     there = "no current context" if context is None else f"current context {context.name!r}"
-    return f"thread {thread_name(_thread.get_ident())} ({there})"
+    return f"thread {shown_thread(_thread.get_ident())} ({there})"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import gathered, loop_kept_by, thread_that_runs, waits_for
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._core.context import every_context
 from .._core.task import Task
 from .._sync.holders import holders, resolve
@@ -60,7 +60,7 @@ class Frame:
     ident: int
 
     def __str__(self) -> str:
-        return f"thread {thread_name(self.ident)}"
+        return f"thread {shown_thread(self.ident)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Service:
     ident: int
 
     def __str__(self) -> str:
-        return f"the home thread {thread_name(self.ident)}"
+        return f"the home thread {shown_thread(self.ident)}"
 
 
 @dataclass(frozen=True, slots=True)
