@@ -139,7 +139,7 @@ class Enterable(TaskFuture[T]):
         except BaseException:
             try:
                 resume_surely(self, cell, token)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(resume_surely, (self, cell, token))
             raise
         if cell[0] is not token or self.done():
@@ -226,7 +226,7 @@ class Enterable(TaskFuture[T]):
         """Have a task that was made to be queued begin, if it has not; its post was cut short."""
         try:
             self._post_resumption(PROMISED)
-        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+        except BaseException:  # noqa: BLE001  (surely.py)
             start_thread(self._post_resumption, (PROMISED,))
 
     def _claimed_by_closer(self) -> bool:
@@ -342,7 +342,7 @@ class OneSuspension:
         except BaseException:
             try:
                 resume_surely(task, cell, token)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(resume_surely, (task, cell, token))
             raise
         # Else too early, and the task will find the token; or too late, after another wake.

@@ -255,7 +255,7 @@ class AioContext(Chain):
             except BaseException:  # it may be posted, or not
                 try:
                     task._post_resumption(cell)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     _thread.start_new_thread(task._post_resumption, (cell,))
                 raise
 
@@ -310,7 +310,7 @@ class AioContext(Chain):
             if task._cell is cell and task not in self._woken:
                 try:
                     task._post_resumption(cell)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     _thread.start_new_thread(task._post_resumption, (cell,))
             raise
 

@@ -191,7 +191,7 @@ class BottomHalf:
         except BaseException:
             try:
                 context._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(context._ring_for_own, ())
             raise
         try:
@@ -203,7 +203,7 @@ class BottomHalf:
         except BaseException:  # out of stack or memory, or of a signal handler: it is queued
             try:
                 context._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(context._ring_for_own, ())
             raise
 

@@ -88,7 +88,7 @@ class Loop(NestingLoop, ExecutorLoop):
             except BaseException:  # it may be queued
                 try:
                     continue_surely(callback, args[0])
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     start_thread(continue_surely, (callback, args[0]))
                 raise
             return None
@@ -110,7 +110,7 @@ class Loop(NestingLoop, ExecutorLoop):
         except BaseException:  # it may be queued
             try:
                 home._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(home._ring_for_own, ())
             raise
         return handle
@@ -162,7 +162,7 @@ class Loop(NestingLoop, ExecutorLoop):
         except BaseException:  # it may be queued
             try:
                 home._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(home._ring_for_own, ())
             raise
         return handle

@@ -174,7 +174,7 @@ class LoopContext(AioContext):
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
             try:
                 write_signal(signal.written_fd, SET)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(signal.set, ())
             raise
 

@@ -105,7 +105,7 @@ class Mailbox:
         except BaseException:  # out of stack or memory, or a signal handler's: it may be posted
             try:
                 self._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._ring_for_own, ())
             raise
 

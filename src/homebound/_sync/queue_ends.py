@@ -223,7 +223,7 @@ class Getters(WaitQueue):
                 taken = [item, stage, error]
                 try:
                     self._undo(taken)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     start_thread(self._undo, (taken,))
             raise
         if item is NOTHING:
@@ -397,7 +397,7 @@ class Unfinished(WaitQueue):
         except BaseException:
             try:
                 self._serve()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._serve, ())
             raise
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._os.counts import check_limit
 from .._os.no_copy import refuse_copy
+from .._os.surely import surely
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
 from .queue_state import ShownQueue
 from .store import Fifo, Ordered
@@ -203,7 +204,7 @@ class Queue(ShownQueue, Generic[T]):
         except BaseException as error:
             try:
                 self._put_failed(stage, error)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
                 raise self._shut_down() from None
@@ -244,7 +245,7 @@ class Queue(ShownQueue, Generic[T]):
         except BaseException:
             try:
                 slots._leave(waiter)  # no-op once its slot is used
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(slots._leave, (waiter,))
             raise
 
@@ -268,7 +269,7 @@ class Queue(ShownQueue, Generic[T]):
         except BaseException as error:
             try:
                 self._put_failed(stage, error)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
                 raise self._shut_down() from None
@@ -362,7 +363,7 @@ class Queue(ShownQueue, Generic[T]):
         except BaseException:
             try:
                 getters.refuse(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(getters.refuse, (waiter,))
             raise
         return item
@@ -417,7 +418,7 @@ class Queue(ShownQueue, Generic[T]):
         except BaseException:
             try:
                 getters.refuse(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(getters.refuse, (waiter,))
             raise
         return item
@@ -456,7 +457,7 @@ class Queue(ShownQueue, Generic[T]):
 
         Called from: any thread.
         """
-        self._getters_queue._surely(self._shut, immediate)
+        surely(self._shut, immediate)
 
     def _shut(self, immediate: bool) -> None:  # noqa: FBT001  (shutdown's)
         self._is_shutdown = True
