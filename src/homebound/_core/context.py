@@ -475,8 +475,7 @@ class AioContext(Chain):
         self._stand_in.lent = False
 
     def __repr__(self) -> str:
-        state = " closed" if self._closed else ""
-        return f"<AioContext {self.name!r}{state}>"
+        return f"<AioContext {self.name!r}{' closed' if self._closed else ''}>"
 
 
 def every_context() -> list[AioContext]:

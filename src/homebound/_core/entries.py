@@ -147,7 +147,7 @@ class BottomHalf:
     Called from: any thread.
     """
 
-    __slots__ = ("_callback", "_closed", "_context", "_token", "_wanted")
+    __slots__ = ("_callback", "_closed", "_context", "_due", "_token")
 
     _cancelled = False  # never skipped in a mailbox: it has to note that it left the queue
 
@@ -156,7 +156,7 @@ class BottomHalf:
         self._context = context
         self._callback = callback
         self._closed = False  # set once, by any thread
-        self._wanted = False  # call it; set before queueing, looked at after leaving the queue
+        self._due = False  # call it; set before queueing, looked at after leaving the queue
         # Empty while it stands in the mailbox: `del` lets one of many put it there. Atomic.
         self._token: list[None] = [None]
 
@@ -171,10 +171,10 @@ class BottomHalf:
             return
         context = self._context
         token = self._token
-        # Wanted, then a pass through a lock, then the token. Each pairs with _run, which passes
-        # through both locks between being queued and looking whether it is wanted: the token's own,
+        # Due, then a pass through a lock, then the token. Each pairs with _run, which passes
+        # through both locks between being queued and looking whether it is due: the token's own,
         # which `del` takes also if it finds no token, and where no token is seen, the deque's.
-        self._wanted = True
+        self._due = True
         if not token:
             context._ready.rotate(0)
             if not token:
@@ -212,7 +212,7 @@ class BottomHalf:
 
         Called from: any thread.
         """
-        self._wanted = False
+        self._due = False
 
     def close(self) -> None:
         """Never call it again, however it was or will be scheduled.
@@ -220,7 +220,7 @@ class BottomHalf:
         Called from: any thread.
         """
         self._closed = True
-        self._wanted = False
+        self._due = False
 
     def _run(self) -> None:
         try:
@@ -229,17 +229,17 @@ class BottomHalf:
         except BaseException:  # a signal handler raised: as if it was scheduled meanwhile
             if not self._token:
                 self._token.append(None)
-            if self._wanted:
+            if self._due:
                 self.schedule()
             raise
-        if not self._wanted or self._closed:
+        if not self._due or self._closed:
             self._context._skipped += 1
             return
-        self._wanted = False
+        self._due = False
         self._callback()
 
     __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "scheduled" if self._wanted else "idle"
+        state = "closed" if self._closed else "scheduled" if self._due else "idle"
         return f"<BottomHalf {state} {self._callback!r} of {self._context!r}>"

@@ -138,10 +138,10 @@ class StallWatch:
             end()
 
     def _look_on(self) -> None:
-        look = Look(self._threshold)
+        looks = Look(self._threshold)
         pause = min(self._threshold / 2, threading.TIMEOUT_MAX)
         while not self._at_rest.acquire(timeout=pause):
-            for stall in look(monotonic()):
+            for stall in looks(monotonic()):
                 if self._stopped:
                     return
                 try:
@@ -187,7 +187,7 @@ class Look:
         in_one = set()  # homes in one iteration: not reported as holders of the lock too
         for context in graph.contexts:
             ident = progress(context).ident
-            if ident in caught or ident in graph.queue:
+            if ident in caught or ident in graph.big_lock_waiters:
                 continue  # it waits for another thread, which is looked at
             stall, same = self._context(context, before)
             if same and ident is not None:
@@ -198,8 +198,8 @@ class Look:
             stalls += self._big_lock(holder, waiters, before)
         return stalls
 
-    def _is_new_stall(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
-        """Return for how long `key` has not changed, if too long and not reported; else 0."""
+    def _stalled_for(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
+        """Record a state; return its age if that is too long and has not been reported, else 0."""
         seen = before.get(what)
         if seen is None or not seen.is_still(key):
             seen = _Seen(key, self._now)
@@ -244,7 +244,7 @@ class Look:
         for deadlock in deadlocks:
             message = str(deadlock)
             what = f"{message} {[id(each) for each in deadlock.proof]}"  # names may be the same
-            seconds = self._is_new_stall(what, deadlock.proof, before)
+            seconds = self._stalled_for(what, deadlock.proof, before)
             if seconds:
                 names = tuple(thread_name(ident) for ident in sorted(deadlock.idents))
                 yield Stall("deadlock", names, seconds, message, "\n".join(deadlock.stacks()))

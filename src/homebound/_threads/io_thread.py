@@ -29,7 +29,7 @@ from .block_on import exit_begins
 from .options import check_options
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
-from .wait_while import _place_to_wait, kick
+from .wait_while import kick, place_to_wait
 
 if TYPE_CHECKING:
     import threading
@@ -251,7 +251,7 @@ class IOThread:
         self._patience = None if patience is None else max(patience, 0.0)
         workers = None if self._context is None else self._context.workers
         if workers is not None:
-            workers._patience = patience
+            workers._bound_exit(self._patience)
 
     def _bound_end(self) -> None:
         """Have the thread abandon, after its patience, what has not ended. Called from: exit."""
@@ -275,7 +275,7 @@ class IOThread:
             )
             raise WouldDeadlock(message)
         try:
-            _place_to_wait(f"IOThread.{what}", self._context)
+            place_to_wait(f"IOThread.{what}", self._context)
         except ContextError as error:
             why = str(error)
             if isinstance(error, WouldDeadlock):

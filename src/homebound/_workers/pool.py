@@ -78,7 +78,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         refuse_green_threads("WorkerPool", only_if_late=True)
         limits = (min_threads, max_threads)
         super().__init__(name or f"workers{next(_numbers)}", limits, idle_timeout)
-        # The timeout of a shutdown that failed: the interpreter's exit waits as long once more.
+        # How long the interpreter's exit waits for the workers; None: for as long as they need.
         self._patience: float | None = None
         _pools.add(self)
 
@@ -134,7 +134,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         try:
             self._join(Deadline(timeout))
         except TimeoutError:
-            self._patience = timeout
+            self._bound_exit(timeout)  # as long once more
             doing = threads_left_over(self._threads.copy())
             message = f"{self!r} has not ended after {timeout} s:{doing}"
             raise TimeoutError(message) from None
@@ -171,9 +171,9 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         for thread in self._not_ended():  # they have reported and end within microseconds
             self._bury(thread)
 
-    def _abandon(self) -> None:
-        """Have neither the home nor the interpreter's exit wait for the workers any longer."""
-        self._patience = 0.0
+    def _bound_exit(self, patience: float | None) -> None:
+        """Bound the time that the interpreter's exit waits for the workers; None: no bound."""
+        self._patience = patience
 
     __reduce__ = refuse_threaded_copy
 

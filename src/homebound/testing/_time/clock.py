@@ -264,7 +264,7 @@ class _Advance:
 
 
 def _instruction(ident: int) -> tuple[int, int] | None:
-    """Return the line at which a thread stands; None if it has ended."""
+    """Return the frame and the instruction at which a thread stands; None if it has ended."""
     frame = thread_frames().get(ident)
     return None if frame is None else (id(frame), frame.f_lasti)
 
