@@ -32,7 +32,7 @@ from .._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspende
 from .big_lock import shown_thread
 from .context import whereabouts
 from .coroutines import waited_for
-from .current import here
+from .current import current_context, here
 from .resting import keep
 from .resumption import Resumption
 from .task_interface import TaskFuture
@@ -181,6 +181,24 @@ class Enterable(TaskFuture[T]):
         cell = self._cell
         cell.append(_thread.get_ident())
         return cell[0]  # that of an earlier wake, or this one
+
+    def _queue_early(self, token: Any) -> None:
+        """Queue it as it suspends, for a wake that came first, with that token."""
+        if type(token) is tuple:
+            self._home = token[0]
+        home: AioContext = self._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed as closed:
+            self._resume_with(closed)
+
+    def _resume_with(self, error: BaseException) -> None:
+        """Throw `error` in the task's next step, in the current context."""
+        context = current_context()
+        if context is not None:
+            self._home = context
+        self._throw = error
+        self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _renew_cell(self, cell: list[Any]) -> None:
         """Leave `cell` if a wait of the running task failed before its suspension there.

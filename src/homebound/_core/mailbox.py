@@ -32,12 +32,12 @@ The home is awake when it appends for itself, and rings nothing:
     _aio/loop.py       InheritedLoop._run_nested
     _aio/loop.py       InheritedLoop._run_timed
     _aio/loop.py       InheritedLoop._serve
+    _core/cell.py      Enterable._resume_with
     _core/chain.py     Chain._end_chain
     _core/chain.py     Chain._put_aside
     _core/chain.py     Chain._run_chain
     _core/cut_short.py _run_in_a_copy
     _core/put_back.py  put_back
-    _core/task.py      Task._resume_with
     _core/task.py      Task._run
 
 tests/core/test_post_sites.py finds any other place, and checks the order in these.

@@ -231,23 +231,6 @@ class Task(Enterable[T]):
         self._throw = self._fut_waiter = None  # last: until then it is to be thrown
         return error  # type: ignore[no-any-return]
 
-    def _queue_early(self, token: Any) -> None:
-        if type(token) is tuple:
-            self._home = token[0]
-        home: AioContext = self._home  # type: ignore[assignment]
-        try:
-            home._post(self)
-        except ContextClosed as closed:
-            self._resume_with(closed)
-
-    def _resume_with(self, error: BaseException) -> None:
-        """Throw `error` in the task's next step, in the current context."""
-        context = current_context()
-        if context is not None:
-            self._home = context
-        self._throw = error
-        self._home._ready.append(self)  # type: ignore[union-attr]
-
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
         """Wait for what the coroutine yielded: a future, a suspension, or a context to move to.
 
