@@ -20,7 +20,7 @@ from .cell import NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
-from .cut_short import mend
+from .cut_short import LOST, mend
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
@@ -148,6 +148,7 @@ class Task(Enterable[T]):
         self._far: FarWait | None = None
         self._throw: BaseException | None = None
         self._num_cancels_requested = 0
+        self._cancelled = False
         self._cell = PROMISED
         self._suspended = True
 
@@ -157,7 +158,7 @@ class Task(Enterable[T]):
         """Run one step, then the tasks that it has woken. What is raised in here: cut_short.py."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
-        yielded: Any = True  # LOST, without a look in the module: it costs each step
+        yielded: Any  # unset while nothing has come back: to set it here would cost each step
         try:
             if self._suspended:
                 if self._suspended is not True:
@@ -217,7 +218,11 @@ class Task(Enterable[T]):
                 else:
                     self._wait_for(yielded, home)
         except BaseException as error:
-            if not mend(self, home, yielded, error):
+            try:
+                back = yielded
+            except UnboundLocalError:
+                back = LOST
+            if not mend(self, home, back, error):
                 raise
         if home._woken and not home._chained:
             home._run_chain()
