@@ -1,4 +1,4 @@
-"""What has not ended: the tasks, and a report with stacks for a wait whose time is over."""
+"""The tasks that have not ended, and a report with stacks for a wait whose time is over."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _Epitaph(AioContext):
-    """What a closed loop has in its `home`: it refuses posts in the name of the closed context.
+    """The `home` of a closed loop, which refuses posts in the name of the closed context.
 
     A closed context refers to its loop. If the loop referred to the context, too, both would stay
     until the garbage collector runs, instead of going with the last reference to them.

@@ -56,7 +56,7 @@ from .bell import AWAKE, CLOSED
 
 
 class Entry(Protocol):
-    """What stands in a mailbox: a task, a handle, a bottom half, a message between homes.
+    """An object in a mailbox: a task, a handle, a bottom half, a message between homes.
 
     An entry may also have `_unrun()`, called in place of `_run()` when its context has ended. The
     thread that takes an entry out of the mailbox calls one of the two, once.
