@@ -412,6 +412,18 @@ class Task(Enterable[T]):
             self._throw = error
         self._run()
 
+    def _resume_if_lost(self, home: AioContext) -> None:
+        """Have it run once more, unless it runs or something is to wake it; it is in no queue."""
+        awaited = self._fut_waiter
+        if getattr(self._body, "cr_running", False):
+            return
+        if self._suspended:
+            self._resume_as_promised()
+        elif awaited is None:
+            home._post(self)
+        elif self._far is None and awaited.done():
+            continue_surely(self, awaited)
+
     def _cancel_awaited(self) -> None:
         """Pass a cancellation that came before the wait on to what it now awaits."""
         if self._cancel_waiter(self._cancel_message):
