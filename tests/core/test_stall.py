@@ -59,6 +59,17 @@ def test_a_home_that_blocks(io: IOThread, gate: Gate):
     assert len(look(15)) == 1  # another one
 
 
+def test_a_name_with_an_apostrophe(gate: Gate):
+    look = Look(1.0)
+    with IOThread("'io's'") as io:
+        go_on = gate(io.context)
+        assert look(0) == []
+        [stall] = look(1)
+        go_on.set()
+    assert stall.threads == ("'io's'",)
+    assert f"thread {stall.threads[0]!r} blocks" in stall.message
+
+
 def test_a_home_that_sleeps_or_runs_callbacks_is_no_stall(io: IOThread):
     look = Look(1.0)
     for now in range(5):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def cut_short(attack: Attack, name: str) -> bool:
     """Whether it raised before the call named had begun anything: then its caller calls again."""
     where = attack.where
-    return f".{name}, " in where or ("._surely, " in where and "bytecode 0 " in where)
+    return f".{name}, " in where or (where.startswith("surely, ") and "bytecode 0 " in where)
 
 
 class Acquire(Scene):

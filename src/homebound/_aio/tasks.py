@@ -40,6 +40,8 @@ if sys.version_info >= (3, 12):
 else:
     running_task = tasks._current_tasks.get  # type: ignore[attr-defined]
 
+FREE_THREADED = "t" in getattr(sys, "abiflags", "")  # a build without a GIL
+
 # A task that ended in its first, eager step has no coroutine left; 3.11 cannot describe such a
 # task.
 FORGETS_EAGER = sys.version_info >= (3, 12)
@@ -53,12 +55,16 @@ def task_here(loop: Any) -> Any:
 # As `task_here`, for a calling thread that is the loop's home, or stands in for a home that runs no
 # task: no other thread's task can be the answer then. It saves a C call in each wake-up at home.
 running_here: Callable[[Any], Any] = running_task
-if sys.version_info >= (3, 14) and "t" in sys.abiflags:
+if sys.version_info >= (3, 14) and FREE_THREADED:
     running_here = task_here
 
 
 def leave_if_entered(loop: Any, task: Any) -> None:
-    """Call `leave_task` in a forked child, which since 3.14 has entered no task of its parent."""
+    """Call `leave_task` if the calling thread runs the task.
+
+    That is not known in a forked child, which since 3.14 has entered no task of its parent, nor
+    after an exception has cut a step short.
+    """
     if task_here(loop) is task:
         leave_task(loop, task)
 
@@ -140,7 +146,7 @@ if sys.version_info < (3, 12):
 elif sys.version_info < (3, 14):
     _eager: set[Any] = tasks._eager_tasks  # type: ignore[attr-defined]
     keep_alive, let_die, _copy = _eager.add, _eager.discard, _eager.copy
-elif "t" not in getattr(sys, "abiflags", ""):
+elif not FREE_THREADED:
     keep_alive, let_die = tasks._register_eager_task, tasks._unregister_eager_task
     _copy = _list_everywhere
 else:
@@ -156,7 +162,7 @@ else:
 
     _copy = _ours.copy
 
-if sys.version_info < (3, 14) or "t" not in getattr(sys, "abiflags", ""):
+if sys.version_info < (3, 14) or not FREE_THREADED:
 
     def let_rest(task: Any) -> None:
         tasks._register_task(task)

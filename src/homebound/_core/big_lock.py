@@ -31,11 +31,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import SET, my_parker, write_signal
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import snapshot
@@ -54,9 +54,22 @@ _NOBODY_WAITS = (IndexError, AttributeError, BlockingIOError, RuntimeError)
 
 
 def thread_name(ident: int | None) -> str:
-    """Return a thread's name for messages."""
-    thread = next((each for each in threading.enumerate() if each.ident == ident), None)
-    return repr(thread.name) if thread else f"with ident {ident}"
+    """Return a thread's name; its ident in words if it is not one of `threading`'s."""
+    thread = _thread_of(ident)
+    return f"with ident {ident}" if thread is None else thread.name
+
+
+def shown_thread(ident: int | None) -> str:
+    """Return a thread's name as messages show it, in quotes."""
+    return _shown(_thread_of(ident), ident)
+
+
+def _shown(thread: threading.Thread | None, ident: int | None) -> str:
+    return f"with ident {ident}" if thread is None else repr(thread.name)
+
+
+def _thread_of(ident: int | None) -> threading.Thread | None:
+    return next((each for each in threading.enumerate() if each.ident == ident), None)
 
 
 def _find_room(frames: int) -> None:
@@ -148,7 +161,7 @@ class BigLock:
         seat = here.seat
         if not seat.has_big_lock:
             owner = self._owner
-            holder = "no thread" if owner is None else f"thread {thread_name(owner)}"
+            holder = "no thread" if owner is None else f"thread {shown_thread(owner)}"
             message = (
                 f"big_lock.release(): this thread does not hold the big lock ({holder} does); "
                 "only its holder may release it"
@@ -193,12 +206,11 @@ class BigLock:
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         owner = self._owner
-        state = "free" if owner is None else f"held by thread {thread_name(owner)}"
+        state = "free" if owner is None else f"held by thread {shown_thread(owner)}"
         return f"<homebound.big_lock, {state}, {len(self._waiters)} waiting>"
 
     @property
@@ -314,10 +326,10 @@ class BigLock:
             context._stand_in.ends()
         self._queue.popleft()
         self._wake_head()
-        name = f"with ident {ident}" if thread is None else repr(thread.name)
         error = ContextError(
-            f"thread {name} ended while it held the big lock, which is now released; acquire it "
-            "with `with big_lock:`, or call big_lock.release() in the thread that acquired it"
+            f"thread {_shown(thread, ident)} ended while it held the big lock, which is now "
+            "released; acquire it with `with big_lock:`, or call big_lock.release() in the thread "
+            "that acquired it"
         )
         threading.excepthook(threading.ExceptHookArgs((ContextError, error, None, thread)))
 

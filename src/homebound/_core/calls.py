@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
 from .task import Task
-from .task_interface import CANCEL
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -128,9 +127,9 @@ def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
     return callers
 
 
-def is_cancelled(task: Task[Any]) -> bool:
+def is_cancellation_pending(task: Task[Any]) -> bool:
     """Return whether a cancellation is pending, for what the task awaits next."""
-    return task._throw is CANCEL
+    return task._must_cancel
 
 
 def take_cancellation(task: Task[Any]) -> BaseException:

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import task_here
 from .._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .context import whereabouts
 from .coroutines import waited_for
-from .current import here
+from .current import current_context, here
 from .resting import keep
 from .resumption import Resumption
 from .task_interface import TaskFuture
@@ -84,6 +84,7 @@ class Enterable(TaskFuture[T]):
     """The part of a task that suspends it and that one of many wakers enters again."""
 
     __slots__ = (
+        "_cancelled",  # never: as a mailbox entry it is never skipped. A slot is read the fastest
         "_cell",  # the tokens of its wakers. Any thread appends; the home replaces it
         "_fut_waiter",  # the future it awaits, else None. Home only
         "_suspended",  # False, or True while suspended in suspend(), or NEW. Home only
@@ -93,7 +94,7 @@ class Enterable(TaskFuture[T]):
     _fut_waiter: Any
     _suspended: int
 
-    _cancelled = False  # as a mailbox entry it is never skipped
+    _cancelled: bool
 
     def _run(self) -> None:
         """Run one step of the coroutine."""
@@ -139,7 +140,7 @@ class Enterable(TaskFuture[T]):
         except BaseException:
             try:
                 resume_surely(self, cell, token)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(resume_surely, (self, cell, token))
             raise
         if cell[0] is not token or self.done():
@@ -181,6 +182,24 @@ class Enterable(TaskFuture[T]):
         cell = self._cell
         cell.append(_thread.get_ident())
         return cell[0]  # that of an earlier wake, or this one
+
+    def _queue_early(self, token: Any) -> None:
+        """Queue it as it suspends, for a wake that came first, with that token."""
+        if type(token) is tuple:
+            self._home = token[0]
+        home: AioContext = self._home  # type: ignore[assignment]
+        try:
+            home._post(self)
+        except ContextClosed as closed:
+            self._resume_with(closed)
+
+    def _resume_with(self, error: BaseException) -> None:
+        """Throw `error` in the task's next step, in the current context."""
+        context = current_context()
+        if context is not None:
+            self._home = context
+        self._throw = error
+        self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _renew_cell(self, cell: list[Any]) -> None:
         """Leave `cell` if a wait of the running task failed before its suspension there.
@@ -226,7 +245,7 @@ class Enterable(TaskFuture[T]):
         """Have a task that was made to be queued begin, if it has not; its post was cut short."""
         try:
             self._post_resumption(PROMISED)
-        except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+        except BaseException:  # noqa: BLE001  (surely.py)
             start_thread(self._post_resumption, (PROMISED,))
 
     def _claimed_by_closer(self) -> bool:
@@ -269,7 +288,7 @@ class Enterable(TaskFuture[T]):
         first = cell[1] if cell[0] is SUSPENDED else cell[0]
         target, ident = first if type(first) is tuple else (self._home, first)
         if ident:
-            who = f"thread {thread_name(abs(ident))}"
+            who = f"thread {shown_thread(abs(ident))}"
         else:
             who = "the call that made it (spawn, create_task)"
         return AlreadyScheduled(
@@ -342,7 +361,7 @@ class OneSuspension:
         except BaseException:
             try:
                 resume_surely(task, cell, token)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(resume_surely, (task, cell, token))
             raise
         # Else too early, and the task will find the token; or too late, after another wake.

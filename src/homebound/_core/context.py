@@ -25,12 +25,13 @@ from .._errors import ContextClosed
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .chain import Chain
 from .coroutines import shown
 from .current import current_context, here
-from .entries import BottomHalf, Posted, PostedWithArgs, reason, was_emptied
+from .entries import BottomHalf, Posted, PostedWithArgs, reason
 from .foreign_loops import abandon, check_loop, context_of, make_tasks_of, no_bare_context
+from .put_back import was_emptied
 from .stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class AioContext(Chain):
             except BaseException:  # it may be posted, or not
                 try:
                     task._post_resumption(cell)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     _thread.start_new_thread(task._post_resumption, (cell,))
                 raise
 
@@ -309,7 +310,7 @@ class AioContext(Chain):
             if task._cell is cell and task not in self._woken:
                 try:
                     task._post_resumption(cell)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     _thread.start_new_thread(task._post_resumption, (cell,))
             raise
 
@@ -474,8 +475,7 @@ class AioContext(Chain):
         self._stand_in.lent = False
 
     def __repr__(self) -> str:
-        state = " closed" if self._closed else ""
-        return f"<AioContext {self.name!r}{state}>"
+        return f"<AioContext {self.name!r}{' closed' if self._closed else ''}>"
 
 
 def every_context() -> list[AioContext]:
@@ -497,4 +497,4 @@ def whereabouts() -> str:
     """Return the calling thread and its current context, for messages."""
     context = current_context()
     there = "no current context" if context is None else f"current context {context.name!r}"
-    return f"thread {thread_name(_thread.get_ident())} ({there})"
+    return f"thread {shown_thread(_thread.get_ident())} ({there})"

@@ -6,7 +6,7 @@ raise in a coroutine is the coroutine's. What they raise in the code around it, 
 in the loop that runs it, would leave a task that is in no queue, though no one is to wake it: it
 would never run again, and its home would wait for it in vain, at its end too.
 
-So the loop puts an entry back that had been taken out and had not begun (`put_back`, entries.py),
+So the loop puts an entry back that had been taken out and had not begun (put_back.py),
 and a step that was cut short is brought to its end (`mend`):
 
     cut short before the coroutine ran, or    the exception is raised in the coroutine, as if it

@@ -8,59 +8,19 @@ from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .coroutines import check_callback
 from .pursuit import Pursuer
-from .resumption import find_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
 
     from .context import AioContext
-    from .mailbox import Entry
     from .task import Task
-
-
-def was_emptied(error: BaseException) -> bool:
-    """Return whether the mailbox was emptied between the count of its entries and the taking.
-
-    That happens if a signal handler runs a task in between that waits in a call, and so runs the
-    loop. An exception of an entry has a frame below.
-    """
-    trace = error.__traceback__
-    return type(error) is IndexError and trace is not None and trace.tb_next is None
-
-
-# What stands between the loop and what an entry does: nothing has happened before it calls on.
-_carriers: set[CodeType] = set()
-
-
-def carries(*functions: Any) -> None:
-    """Have `put_back` know functions that run entries, and do nothing before that."""
-    _carriers.update(each.__code__ for each in functions)
-
-
-def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
-    """Queue an entry again, ahead of all, if `error` came after it was taken out, before it began.
-
-    If it came as the mailbox returned the entry, which is lost then, the task that it may have been
-    is looked for. Called by the function that took it out and has caught the error, see
-    cut_short.py.
-    """
-    step = error.__traceback__.tb_next  # type: ignore[union-attr]
-    codes = {*_carriers, getattr(getattr(type(entry), "_run", None), "__code__", None)}
-    if step is None or step.tb_frame.f_code not in codes:
-        find_lost(home)
-    while step is not None and step.tb_frame.f_code in codes:
-        if step.tb_lineno == step.tb_frame.f_code.co_firstlineno:  # as that function began
-            home._ready.appendleft(entry)  # type: ignore[arg-type]
-            return
-        step = step.tb_next
 
 
 _NO_VARS = Context()  # never entered: a callback gets a copy, as of any other
@@ -187,7 +147,7 @@ class BottomHalf:
     Called from: any thread.
     """
 
-    __slots__ = ("_callback", "_closed", "_context", "_token", "_wanted")
+    __slots__ = ("_callback", "_closed", "_context", "_due", "_token")
 
     _cancelled = False  # never skipped in a mailbox: it has to note that it left the queue
 
@@ -196,7 +156,7 @@ class BottomHalf:
         self._context = context
         self._callback = callback
         self._closed = False  # set once, by any thread
-        self._wanted = False  # call it; set before queueing, looked at after leaving the queue
+        self._due = False  # call it; set before queueing, looked at after leaving the queue
         # Empty while it stands in the mailbox: `del` lets one of many put it there. Atomic.
         self._token: list[None] = [None]
 
@@ -211,10 +171,10 @@ class BottomHalf:
             return
         context = self._context
         token = self._token
-        # Wanted, then a pass through a lock, then the token. Each pairs with _run, which passes
-        # through both locks between being queued and looking whether it is wanted: the token's own,
+        # Due, then a pass through a lock, then the token. Each pairs with _run, which passes
+        # through both locks between being queued and looking whether it is due: the token's own,
         # which `del` takes also if it finds no token, and where no token is seen, the deque's.
-        self._wanted = True
+        self._due = True
         if not token:
             context._ready.rotate(0)
             if not token:
@@ -231,7 +191,7 @@ class BottomHalf:
         except BaseException:
             try:
                 context._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(context._ring_for_own, ())
             raise
         try:
@@ -243,7 +203,7 @@ class BottomHalf:
         except BaseException:  # out of stack or memory, or of a signal handler: it is queued
             try:
                 context._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(context._ring_for_own, ())
             raise
 
@@ -252,7 +212,7 @@ class BottomHalf:
 
         Called from: any thread.
         """
-        self._wanted = False
+        self._due = False
 
     def close(self) -> None:
         """Never call it again, however it was or will be scheduled.
@@ -260,7 +220,7 @@ class BottomHalf:
         Called from: any thread.
         """
         self._closed = True
-        self._wanted = False
+        self._due = False
 
     def _run(self) -> None:
         try:
@@ -269,18 +229,17 @@ class BottomHalf:
         except BaseException:  # a signal handler raised: as if it was scheduled meanwhile
             if not self._token:
                 self._token.append(None)
-            if self._wanted:
+            if self._due:
                 self.schedule()
             raise
-        if not self._wanted or self._closed:
+        if not self._due or self._closed:
             self._context._skipped += 1
             return
-        self._wanted = False
+        self._due = False
         self._callback()
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "scheduled" if self._wanted else "idle"
+        state = "closed" if self._closed else "scheduled" if self._due else "idle"
         return f"<BottomHalf {state} {self._callback!r} of {self._context!r}>"

@@ -16,19 +16,19 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextError
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .bell import CLOSED
 from .big_lock import big_lock
 from .context import AioContext, whereabouts
 from .current import here, main, main_context, set_home, set_main
-from .entries import put_back
 from .foreign_loops import context_of
 from .loop import Loop
 from .mailbox import put_up_bell
+from .put_back import put_back
 from .served import made_for, runs_threads
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class GuestContext(AioContext):
     # not change with the thread that runs a batch. Written by that thread, once.
     let = False
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: LoopEnd, name: str | None = None

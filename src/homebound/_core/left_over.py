@@ -1,4 +1,4 @@
-"""What has not ended: the tasks, and a report with stacks for a wait whose time is over."""
+"""The tasks that have not ended, and a report with stacks for a wait whose time is over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.shapes import thread_frames
 from .._aio.tasks import unfinished
 from .._os.stacks import stack, task_stack
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .context import every_context
 from .task import Task
 
@@ -38,7 +38,7 @@ def left_over(context: AioContext, part: Any = None) -> str:
     lines: list[str] = []
     home = context._home_ident
     if home is not None and home != get_ident():
-        lines += [f"  thread {thread_name(home)}:", *stack(thread_frames().get(home))]
+        lines += [f"  thread {shown_thread(home)}:", *stack(thread_frames().get(home))]
     for task in context._tasks():
         if task is not part:
             lines += [f"  task {task.get_name()!r}:", *task_stack(task)]

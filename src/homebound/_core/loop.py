@@ -28,9 +28,10 @@ from .._os.greenlets import turn_here, turn_in
 from .._os.parking import SET, wait_for_any
 from .big_lock import big_lock, big_lock_released
 from .current import current_context, here
-from .entries import Errand, carries, put_back
+from .entries import Errand
 from .executors import ExecutorLoop
 from .nesting import NestingLoop
+from .put_back import carries, put_back
 from .resting import lose
 from .resumption import continue_surely
 from .shared_handle import SharedHandle
@@ -87,7 +88,7 @@ class Loop(NestingLoop, ExecutorLoop):
             except BaseException:  # it may be queued
                 try:
                     continue_surely(callback, args[0])
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     start_thread(continue_surely, (callback, args[0]))
                 raise
             return None
@@ -109,7 +110,7 @@ class Loop(NestingLoop, ExecutorLoop):
         except BaseException:  # it may be queued
             try:
                 home._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(home._ring_for_own, ())
             raise
         return handle
@@ -161,7 +162,7 @@ class Loop(NestingLoop, ExecutorLoop):
         except BaseException:  # it may be queued
             try:
                 home._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(home._ring_for_own, ())
             raise
         return handle

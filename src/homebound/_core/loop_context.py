@@ -9,13 +9,13 @@ import weakref
 from _thread import start_new_thread as start_thread
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.generators import set_hooks
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
 from .._os.greenlets import in_child_greenlet, refusal_in_child
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import SET, my_parker, write_signal
 from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _Epitaph(AioContext):
-    """What a closed loop has in its `home`: it refuses posts in the name of the closed context.
+    """The `home` of a closed loop, which refuses posts in the name of the closed context.
 
     A closed context refers to its loop. If the loop referred to the context, too, both would stay
     until the garbage collector runs, instead of going with the last reference to them.
@@ -69,8 +69,7 @@ class LoopContext(AioContext):
 
     loop: Loop
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
         _rest_where_idle()
@@ -175,7 +174,7 @@ class LoopContext(AioContext):
         except BaseException:  # a signal handler raised, perhaps between taking it and ringing
             try:
                 write_signal(signal.written_fd, SET)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(signal.set, ())
             raise
 

@@ -32,12 +32,12 @@ The home is awake when it appends for itself, and rings nothing:
     _aio/loop.py       InheritedLoop._run_nested
     _aio/loop.py       InheritedLoop._run_timed
     _aio/loop.py       InheritedLoop._serve
+    _core/cell.py      Enterable._resume_with
     _core/chain.py     Chain._end_chain
     _core/chain.py     Chain._put_aside
     _core/chain.py     Chain._run_chain
     _core/cut_short.py _run_in_a_copy
-    _core/entries.py   put_back
-    _core/task.py      Task._resume_with
+    _core/put_back.py  put_back
     _core/task.py      Task._run
 
 tests/core/test_post_sites.py finds any other place, and checks the order in these.
@@ -56,7 +56,7 @@ from .bell import AWAKE, CLOSED
 
 
 class Entry(Protocol):
-    """What stands in a mailbox: a task, a handle, a bottom half, a message between homes.
+    """An object in a mailbox: a task, a handle, a bottom half, a message between homes.
 
     An entry may also have `_unrun()`, called in place of `_run()` when its context has ended. The
     thread that takes an entry out of the mailbox calls one of the two, once.
@@ -105,7 +105,7 @@ class Mailbox:
         except BaseException:  # out of stack or memory, or a signal handler's: it may be posted
             try:
                 self._ring_for_own()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._ring_for_own, ())
             raise
 

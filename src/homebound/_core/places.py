@@ -8,7 +8,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import ContextError, WrongThread
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .context import AioContext, whereabouts
 from .coroutines import as_coroutine, shown
 from .current import current_context, here
@@ -91,7 +91,7 @@ def running_context() -> AioContext:
     context = current_context()
     if context is None:
         message = (
-            f"no context is current in thread {thread_name(get_ident())}: one is current in a "
+            f"no context is current in thread {shown_thread(get_ident())}: one is current in a "
             "task, in a home thread and with the big lock held. Name one, as in io.spawn(coro), or "
             "give a running loop one by AioContext.attach(loop)"
         )

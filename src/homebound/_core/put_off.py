@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.shapes import thread_frames
 from .._errors import ContextClosed
 from .._os.stacks import stack
-from .big_lock import thread_name
+from .big_lock import shown_thread
 from .current import here
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class PutOff:
     def _tell(self) -> None:
         """Report what waits, with the stack; if that ignores the error, this is all to be seen."""
         home, ident = self._loop.home, get_ident()
-        lines = [f"  thread {thread_name(ident)}:", *stack(thread_frames().get(ident))]
+        lines = [f"  thread {shown_thread(ident)}:", *stack(thread_frames().get(ident))]
         message = (
             f"{home.name!r} has not ended after {home._shutdown_timeout} s, in a nested wait, "
             "which raises ContextClosed now:"

@@ -7,8 +7,8 @@ rest: `all_tasks` finds them as long as something refers to the loop. The next r
 
 Tasks that are made while the loop does not run are handed over when another loop is made, so that
 making one costs nothing more. Of the loops that were given tasks after their last run, or instead
-of one, the latest is therefore kept until there is another. So are, while the process has more than
-_MANY unfinished tasks, the loops that have stopped shortly after one another.
+of one, the latest is therefore kept until there is another. While the process has more than _MANY
+unfinished tasks, loops that stop in quick succession are kept as well.
 """
 
 from __future__ import annotations

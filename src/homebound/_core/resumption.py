@@ -89,12 +89,5 @@ def find_lost(home: Any) -> None:
     """
     queued = {id(each) for each in (*snapshot(home._ready), *snapshot(home._woken))}
     for task in home._tasks():
-        awaited = task._fut_waiter
-        if id(task) in queued or getattr(task._body, "cr_running", False):
-            continue
-        if task._suspended:
-            task._resume_as_promised()
-        elif awaited is None:
-            home._post(task)
-        elif task._far is None and awaited.done():
-            continue_surely(task, awaited)
+        if id(task) not in queued:
+            task._resume_if_lost(home)

@@ -20,11 +20,11 @@ from .cell import NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
-from .cut_short import mend
-from .entries import carries
+from .cut_short import LOST, mend
 from .far import Cancel, FarWait
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
+from .put_back import carries
 from .resumption import continue_surely
 from .stand_in import may_run_here
 from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, _numbers, at_home, at_home_in_debug
@@ -148,6 +148,7 @@ class Task(Enterable[T]):
         self._far: FarWait | None = None
         self._throw: BaseException | None = None
         self._num_cancels_requested = 0
+        self._cancelled = False
         self._cell = PROMISED
         self._suspended = True
 
@@ -157,7 +158,7 @@ class Task(Enterable[T]):
         """Run one step, then the tasks that it has woken. What is raised in here: cut_short.py."""
         home: AioContext = self._home  # type: ignore[assignment]
         loop = home.loop
-        yielded: Any = True  # LOST, without a look in the module: it costs each step
+        yielded: Any  # unset while nothing has come back: to set it here would cost each step
         try:
             if self._suspended:
                 if self._suspended is not True:
@@ -217,7 +218,11 @@ class Task(Enterable[T]):
                 else:
                     self._wait_for(yielded, home)
         except BaseException as error:
-            if not mend(self, home, yielded, error):
+            try:
+                back = yielded
+            except UnboundLocalError:
+                back = LOST
+            if not mend(self, home, back, error):
                 raise
         if home._woken and not home._chained:
             home._run_chain()
@@ -230,23 +235,6 @@ class Task(Enterable[T]):
             error = self._cancelled_error()
         self._throw = self._fut_waiter = None  # last: until then it is to be thrown
         return error  # type: ignore[no-any-return]
-
-    def _queue_early(self, token: Any) -> None:
-        if type(token) is tuple:
-            self._home = token[0]
-        home: AioContext = self._home  # type: ignore[assignment]
-        try:
-            home._post(self)
-        except ContextClosed as closed:
-            self._resume_with(closed)
-
-    def _resume_with(self, error: BaseException) -> None:
-        """Throw `error` in the task's next step, in the current context."""
-        context = current_context()
-        if context is not None:
-            self._home = context
-        self._throw = error
-        self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
         """Wait for what the coroutine yielded: a future, a suspension, or a context to move to.
@@ -423,6 +411,18 @@ class Task(Enterable[T]):
         elif self._throw is None:
             self._throw = error
         self._run()
+
+    def _resume_if_lost(self, home: AioContext) -> None:
+        """Have it run once more, unless it runs or something is to wake it; it is in no queue."""
+        awaited = self._fut_waiter
+        if getattr(self._body, "cr_running", False):
+            return
+        if self._suspended:
+            self._resume_as_promised()
+        elif awaited is None:
+            home._post(self)
+        elif self._far is None and awaited.done():
+            continue_surely(self, awaited)
 
     def _cancel_awaited(self) -> None:
         """Pass a cancellation that came before the wait on to what it now awaits."""

@@ -155,8 +155,8 @@ class TaskGroup:
         """
         cancellation = last = None
         try:
-            while True:  # not `while self._members.exiting()`: the jump rule
-                if not self._members.exiting():
+            while True:  # not `while self._members.begin_exit()`: the jump rule
+                if not self._members.begin_exit():
                     return cancellation, last
                 self._all_ended = asyncio.get_running_loop().create_future()
                 self._look()  # the last child may have left before the future was there
@@ -189,11 +189,11 @@ class TaskGroup:
 
         Called from: any thread.
         """
-        why_not = self._members.why_not()
-        if why_not is not None:
+        refusal = self._members.reserve()
+        if refusal is not None:
             if CLOSES_REFUSED:
                 coro.close()
-            message = f"TaskGroup {self!r} {why_not}"
+            message = f"TaskGroup {self!r} {refusal}"
             raise RuntimeError(message)
         task: Task[T] | None = None
         try:
@@ -293,7 +293,7 @@ class TaskGroup:
     def _look(self) -> None:
         """Have the parent look again if all have ended."""
         waiting = self._all_ended
-        if waiting is not None and not waiting.done() and not self._members.exiting():
+        if waiting is not None and not waiting.done() and not self._members.begin_exit():
             waiting.set_result(None)
 
     def _child_ended(self, task: Any) -> None:

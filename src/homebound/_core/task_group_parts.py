@@ -43,7 +43,7 @@ class Members:
             self.entered = True
             return self.cancelled
 
-    def why_not(self) -> str | None:
+    def reserve(self) -> str | None:
         """Reserve a place for a child, or return why the group accepts none."""
         with self._lock:
             if not self.entered:
@@ -68,7 +68,7 @@ class Members:
         with self._lock:
             self.tasks.discard(task)
 
-    def exiting(self) -> bool:
+    def begin_exit(self) -> bool:
         """Note that the parent waits for the rest; False if none is left and none will join."""
         with self._lock:
             self._exiting = True

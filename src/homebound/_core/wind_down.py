@@ -23,7 +23,10 @@ _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_task
 
 
 def bound_end(context: AioContext, timeout: float | None) -> None:
-    """Limit the time that the end of this context may take; None: no limit. Home, before it."""
+    """Limit how long winding down this context may take (None: no limit).
+
+    Call it at home, before winding down.
+    """
     context._shutdown_timeout = timeout
 
 
@@ -115,7 +118,7 @@ def _abandon(context: AioContext, part: Any) -> None:
     """Report what has not ended when the time is over; its waiters are notified by the close."""
     be_lost_quietly(part)
     if context.workers is not None:
-        context.workers._abandon()
+        context.workers._bound_exit(0.0)
     message = (
         f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
         f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"

@@ -13,7 +13,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import loop_kept_by, thread_frames
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._os.stacks import stack, task_stack
 from .cycles import NOTHING, Cycle, cycles, proof, stuck
 from .private_state import waits_for_caller
@@ -62,7 +62,7 @@ class Deadlock:
         """Return the stack of each thread and each task in it, innermost call last."""
         frames = thread_frames()
         for ident in sorted(self.idents):
-            yield f"thread {thread_name(ident)}:"
+            yield f"thread {shown_thread(ident)}:"
             yield from stack(frames.get(ident))
         for node, _ in self.cycle:
             if is_task(node):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import gathered, sleeps
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._core.task import Task
 from .._sync.barrier import Barrier
 from .._sync.condition import Condition
@@ -105,7 +105,7 @@ def _describe_holders(waiter: Waiter) -> str:
 
 def _describe_job(job: Job) -> str:
     fn = getattr(job.fn, "__qualname__", repr(job.fn))
-    where = "queued" if job.worker is None else f"done by thread {thread_name(job.worker)}"
+    where = "queued" if job.worker is None else f"done by thread {shown_thread(job.worker)}"
     return f"waits for the job {fn}, {where}"
 
 

@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from .._aio.shapes import thread_frames
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._core.context import every_context
 from .._core.current import main_context
 from .._os.stacks import stack, task_stack
@@ -109,10 +109,10 @@ def describe() -> Iterator[str]:
     for ident, mine in calls.items():
         if ident not in homes:
             for call in mine:
-                yield f"thread {thread_name(ident)} waits in {call!r}"
+                yield f"thread {shown_thread(ident)} waits in {call!r}"
             yield from stack(frames.get(ident))
     for ident, waiter in parked.copy().items():
-        yield f"thread {thread_name(ident)} {describe_wait(waiter)}"
+        yield f"thread {shown_thread(ident)} {describe_wait(waiter)}"
         yield from stack(frames.get(ident))
     for task, far in foreign_waits.copy().items():
         if not far.granted and not far.left:
@@ -121,8 +121,8 @@ def describe() -> Iterator[str]:
 
 def _describe_big_lock() -> Iterator[str]:
     owner, waiters = big_lock_queue()
-    held = "free" if owner is None else f"held by thread {thread_name(owner.ident)}"
-    queue = [thread_name(waiter.ident) for waiter in waiters]
+    held = "free" if owner is None else f"held by thread {shown_thread(owner.ident)}"
+    queue = [shown_thread(waiter.ident) for waiter in waiters]
     waiting = f"threads waiting in this order: {', '.join(queue)}" if queue else "no thread waits"
     yield f"big lock: {held}, {waiting}"
 
@@ -132,7 +132,7 @@ def _describe_context(
 ) -> Iterator[str]:
     ident = home_thread(context)
     state = "not running" if ident is None else "asleep" if is_asleep(context) else "running"
-    home = "no home thread" if ident is None else f"home thread {thread_name(ident)}"
+    home = "no home thread" if ident is None else f"home thread {shown_thread(ident)}"
     is_main = " (main)" if main_context() is context else ""
     moment = Moment(context)
     ready = len(moment.ready)

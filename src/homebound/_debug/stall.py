@@ -15,7 +15,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, Self
 
 from .._aio.shapes import thread_frames
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread, thread_name
 from .._core.context import every_context
 from .._core.coroutines import check_callback
 from .._os.clock import monotonic
@@ -138,10 +138,10 @@ class StallWatch:
             end()
 
     def _look_on(self) -> None:
-        look = Look(self._threshold)
+        looks = Look(self._threshold)
         pause = min(self._threshold / 2, threading.TIMEOUT_MAX)
         while not self._at_rest.acquire(timeout=pause):
-            for stall in look(monotonic()):
+            for stall in looks(monotonic()):
                 if self._stopped:
                     return
                 try:
@@ -187,7 +187,7 @@ class Look:
         in_one = set()  # homes in one iteration: not reported as holders of the lock too
         for context in graph.contexts:
             ident = progress(context).ident
-            if ident in caught or ident in graph.queue:
+            if ident in caught or ident in graph.big_lock_waiters:
                 continue  # it waits for another thread, which is looked at
             stall, same = self._context(context, before)
             if same and ident is not None:
@@ -198,8 +198,8 @@ class Look:
             stalls += self._big_lock(holder, waiters, before)
         return stalls
 
-    def _is_new_stall(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
-        """Return for how long `key` has not changed, if too long and not reported; else 0."""
+    def _stalled_for(self, what: str, key: tuple[Any, ...], before: dict[str, _Seen]) -> float:
+        """Record a state; return its age if that is too long and has not been reported, else 0."""
         seen = before.get(what)
         if seen is None or not seen.is_still(key):
             seen = _Seen(key, self._now)
@@ -218,14 +218,14 @@ class Look:
         if asleep or ident is None or not is_alive(context):
             return [], False
         what = f"context {context.name!r} {id(context)}"
-        seconds = self._is_new_stall(what, key, before)
-        message = f"context {context.name!r}: thread {thread_name(ident)} blocks in one iteration"
+        seconds = self._stalled_for(what, key, before)
+        message = f"context {context.name!r}: thread {shown_thread(ident)} blocks in one iteration"
         stalls = [_stall("context", [ident], seconds, message)] if seconds else []
         return stalls, self._seen[what].since < self._now
 
     def _big_lock(self, holder: Seat, waiters: list[Seat], before: dict[str, _Seen]) -> list[Stall]:
         owner = holder.ident
-        message = f"big lock: held by thread {thread_name(owner)}, "
+        message = f"big lock: held by thread {shown_thread(owner)}, "
         if not any(progress(each).ident == owner and is_alive(each) for each in every_context()):
             what: str = "hold"
             key: tuple[object, ...] = (holder, holder.turns)
@@ -235,8 +235,8 @@ class Look:
                 return []
             waiter = waiters[0]
             what, key = "wait", (holder, holder.turns, waiter, waiter.turns)
-            message += f"thread {thread_name(waiter.ident)} waits"
-        seconds = self._is_new_stall(what, key, before)
+            message += f"thread {shown_thread(waiter.ident)} waits"
+        seconds = self._stalled_for(what, key, before)
         return [_stall("big lock", [owner], seconds, message)] if seconds else []
 
     def _deadlocks(self, deadlocks: list[Deadlock], before: dict[str, _Seen]) -> Iterator[Stall]:
@@ -244,9 +244,9 @@ class Look:
         for deadlock in deadlocks:
             message = str(deadlock)
             what = f"{message} {[id(each) for each in deadlock.proof]}"  # names may be the same
-            seconds = self._is_new_stall(what, deadlock.proof, before)
+            seconds = self._stalled_for(what, deadlock.proof, before)
             if seconds:
-                names = tuple(thread_name(ident).strip("'") for ident in sorted(deadlock.idents))
+                names = tuple(thread_name(ident) for ident in sorted(deadlock.idents))
                 yield Stall("deadlock", names, seconds, message, "\n".join(deadlock.stacks()))
 
 
@@ -254,7 +254,7 @@ def _stall(kind: str, idents: list[int], seconds: float, message: str) -> Stall:
     frames = thread_frames()
     lines = []
     for ident in idents:
-        lines.append(f"thread {thread_name(ident)}:")
+        lines.append(f"thread {shown_thread(ident)}:")
         lines += stack(frames.get(ident))
-    names = tuple(thread_name(ident).strip("'") for ident in idents)
+    names = tuple(thread_name(ident) for ident in idents)
     return Stall(kind, names, seconds, message, "\n".join(lines))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._aio.shapes import gathered, loop_kept_by, thread_that_runs, waits_for
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._core.context import every_context
 from .._core.task import Task
 from .._sync.holders import holders, resolve
@@ -60,7 +60,7 @@ class Frame:
     ident: int
 
     def __str__(self) -> str:
-        return f"thread {thread_name(self.ident)}"
+        return f"thread {shown_thread(self.ident)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Service:
     ident: int
 
     def __str__(self) -> str:
-        return f"the home thread {thread_name(self.ident)}"
+        return f"the home thread {shown_thread(self.ident)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class WaitGraph:
 
     def __init__(self) -> None:
         self.owner, seats = big_lock_queue()
-        self.queue = {seat.ident: seat for seat in seats}
+        self.big_lock_waiters = {seat.ident: seat for seat in seats}
         self.calls = waits()
         self.parked = parked.copy()
         self.foreign_waits = foreign_waits.copy()
@@ -135,7 +135,7 @@ class WaitGraph:
 
     def _waiting_nodes(self) -> Iterator[Node]:
         """Return the tasks and threads that may wait for other ones."""
-        for ident in (*self.queue, *self.calls, *self.parked):
+        for ident in (*self.big_lock_waiters, *self.calls, *self.parked):
             yield Frame(ident)
         yield from blocked_tasks()
         yield from self.foreign_waits
@@ -231,7 +231,7 @@ class WaitGraph:
     # Threads.
 
     def _frame_needs(self, ident: int) -> Iterator[Edge]:
-        if ident in self.queue:
+        if ident in self.big_lock_waiters:
             yield from self._big_lock(ident)
         elif ident in self.parked:
             waiter = self.parked[ident]
@@ -244,7 +244,7 @@ class WaitGraph:
 
     def _service_needs(self, ident: int) -> Iterator[Edge]:
         call = self._innermost(ident)
-        if ident in self.queue:
+        if ident in self.big_lock_waiters:
             yield from self._big_lock(ident)
         elif call is not None and call.turned is None:
             yield Edge(f"is kept busy in a {call.what} by", Frame(ident), (call,))
@@ -260,7 +260,7 @@ class WaitGraph:
         return next(reversed(self.calls.get(ident, ())), None)  # type: ignore[arg-type]
 
     def _big_lock(self, ident: int) -> Iterator[Edge]:
-        waiter, owner = self.queue[ident], self.owner
+        waiter, owner = self.big_lock_waiters[ident], self.owner
         if owner is None or waiter.timed:
             return
         # Of the waits, only the one for a job's outcome keeps the lock. All others release it after

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._os.clock import Deadline
 from .._os.counts import check_count
+from .._os.surely import surely
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -145,16 +146,16 @@ class Barrier(WaitQueue):
         if self._guard._is_owned():  # in a finaliser
             self._later(self._reset)
             return
-        self._surely(self._change, RESETTING, [])
+        surely(self._change, RESETTING, [])
 
     def _abort(self) -> None:
         if self._guard._is_owned():  # in a finaliser
             self._later(self._abort)
             return
-        self._surely(self._change, BROKEN, [])
+        surely(self._change, BROKEN, [])
 
     def _change(self, state: str, woken: list[Waiter]) -> None:
-        """End the waits: RESETTING, of the waiters inside; BROKEN, of all. See `_surely`."""
+        """End the waits: RESETTING, of the waiters inside; BROKEN, of all. See `surely`."""
         with self._guard:
             if state is BROKEN:
                 self._state = BROKEN
@@ -165,11 +166,11 @@ class Barrier(WaitQueue):
         self._wake_all(woken)
 
     def _join(self, waiter: Waiter) -> bool:
-        self._surely(self._come, waiter, [])
+        surely(self._come, waiter, [])
         return waiter.granted
 
     def _come(self, waiter: Waiter, woken: list[Waiter]) -> None:
-        """Queue a waiter and count it; the last of a group releases it. See `_surely`."""
+        """Queue a waiter and count it; the last of a group releases it. See `surely`."""
         with self._guard:
             if not waiter.granted and waiter not in self._waiters:
                 self._waiters.append(waiter)
@@ -217,7 +218,7 @@ class Barrier(WaitQueue):
         `reset` before that affects none.
         """
         states: list[str] = []
-        self._surely(self._count_out, waiter, states, [])
+        surely(self._count_out, waiter, states, [])
         return states[0]
 
     def _count_out(self, waiter: Waiter, states: list[str], woken: list[Waiter]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.coroutines import check_callback, shown
 from .._os.clock import Deadline
+from .._os.surely import surely
 from .._threads.block_on import block_on
 from .lock import Lock
 from .reacquire import Reacquires
@@ -181,7 +182,7 @@ class Condition(Reacquires, WaitQueue):
         if self._guard._is_owned():  # in a finaliser
             self._later(self._notify, n)
             return
-        self._surely(self._notify_first, n, [])
+        surely(self._notify_first, n, [])
 
     def _notify_first(self, n: int, woken: list[Waiter]) -> None:
         with self._guard:
@@ -195,10 +196,10 @@ class Condition(Reacquires, WaitQueue):
         if self._guard._is_owned():  # in a finaliser
             self._later(self._leave, waiter)
             return
-        self._surely(self._pass_on, waiter, [])
+        surely(self._pass_on, waiter, [])
 
     def _pass_on(self, waiter: Waiter, woken: list[Waiter]) -> None:
-        """Withdraw a waiter, or notify the next one in its place. See `_surely`."""
+        """Withdraw a waiter, or notify the next one in its place. See `surely`."""
         if not self._withdraw(waiter):
             with self._guard:
                 if not waiter.left:

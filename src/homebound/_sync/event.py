@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._os.surely import surely
 from .wait_queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class Event(WaitQueue):
             self._later(self._serve)
             return
         if self._waiters:
-            self._surely(self._set, [])
+            surely(self._set, [])
             return
-        with self._guard:  # the usual case: one store, which is made or not, so no `_surely`
+        with self._guard:  # the usual case: one store, which is made or not, so no `surely`
             if not self._waiters:  # no waiter to serve: one store does it
                 self._value = True
                 return
-        self._surely(self._set, [])
+        surely(self._set, [])
 
     def _set(self, woken: list[Waiter]) -> None:
         with self._guard:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from .._aio.tasks import running_loop, running_task
-from .._core.big_lock import thread_name
+from .._core.big_lock import shown_thread
 from .._core.task import Task
 from .._os.process import AtFork, at_fork
 from .waiters import foreign_waits
@@ -127,7 +127,7 @@ def describe_holder(holder: Any) -> str:
     if each is None:
         return "a task that no longer exists"
     if type(each) is int:
-        return f"thread {thread_name(each)}"
+        return f"thread {shown_thread(each)}"
     return f"task {each.get_name()!r}" + (", which has ended" if each.done() else "")
 
 

@@ -77,7 +77,7 @@ class Lock(TokenQueue):
         except BaseException:
             try:
                 self._serve()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._serve, ())
             raise
 
@@ -106,7 +106,7 @@ class Lock(TokenQueue):
         except BaseException:
             try:
                 self._finish(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._finish, (waiter,))
             raise
         return True

@@ -29,8 +29,8 @@ else:
 MOST = 1024  # how many marks of unfinished work the deque holds before most become a number
 
 
-def shown_queue(name: str | None) -> str:
-    """Return what names a Queue in a message. Called from: any thread."""
+def queue_title(name: str | None) -> str:
+    """Return what begins a message about a Queue, as `_titled`. Called from: any thread."""
     return "the Queue" if name is None else f"Queue {name!r}"
 
 
@@ -98,7 +98,7 @@ class Getters(WaitQueue):
     def _take(self, waiter: Waiter) -> bool:
         if not self._items:
             if self._closed:
-                waiter.error = self._no_more()
+                waiter.error = self._exhausted_error()
                 waiter.granted = True
             return waiter.granted
         waiter.value = parcel = Parcel()
@@ -223,19 +223,19 @@ class Getters(WaitQueue):
                 taken = [item, stage, error]
                 try:
                     self._undo(taken)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     start_thread(self._undo, (taken,))
             raise
         if item is NOTHING:
-            raise self._no_more() if closed else self._empty()
+            raise self._exhausted_error() if closed else self._empty_error()
         return item
 
-    def _empty(self) -> asyncio.QueueEmpty:
-        named = shown_queue(self.name)
+    def _empty_error(self) -> asyncio.QueueEmpty:
+        named = queue_title(self.name)
         return asyncio.QueueEmpty(f"{named} is empty: get() waits for an item, as get_sync() does")
 
-    def _no_more(self) -> QueueShutDown:
-        return QueueShutDown(f"{shown_queue(self.name)} was shut down, and has no more items")
+    def _exhausted_error(self) -> QueueShutDown:
+        return QueueShutDown(f"{queue_title(self.name)} was shut down, and has no more items")
 
     def retract(self, item: Any) -> bool:
         """Take out an item that was put too late; False if a getter has it."""
@@ -302,7 +302,7 @@ class Slots(Semaphore):
 
     def _take(self, waiter: Waiter) -> bool:
         if self._closed:
-            waiter.error = QueueShutDown(f"{shown_queue(self.name)} was shut down")
+            waiter.error = QueueShutDown(f"{queue_title(self.name)} was shut down")
             waiter.granted = True
             return True
         return super()._take(waiter)
@@ -397,7 +397,7 @@ class Unfinished(WaitQueue):
         except BaseException:
             try:
                 self._serve()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._serve, ())
             raise
 
@@ -408,7 +408,7 @@ class Unfinished(WaitQueue):
                 self._marks.pop()
             except IndexError:
                 message = (
-                    f"{shown_queue(self.name)}: task_done() called too many times; call it once "
+                    f"{queue_title(self.name)}: task_done() called too many times; call it once "
                     "for each item that was put in"
                 )
                 raise ValueError(message) from None

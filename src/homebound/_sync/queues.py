@@ -11,11 +11,12 @@ import asyncio
 import math
 from _thread import start_new_thread as start_thread
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._os.counts import check_limit
-from .._os.no_copy import no_copy
-from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
+from .._os.no_copy import refuse_copy
+from .._os.surely import surely
+from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, queue_title
 from .queue_state import ShownQueue
 from .store import Fifo, Ordered
 from .tokens import TOKEN
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # How far a put has come: see Queue._put_failed.
-UNMARKED, MARKING, PUSHING = range(3)
+UNMARKED, MARKING, PUSHING, PUSHED = range(4)
 
 
 class Queue(ShownQueue, Generic[T]):
@@ -103,11 +104,11 @@ class Queue(ShownQueue, Generic[T]):
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters
 
-    def _shut_down(self) -> QueueShutDown:
-        return QueueShutDown(f"{shown_queue(self._name)} was shut down: it takes no more items")
+    def _shutdown_error(self) -> QueueShutDown:
+        return QueueShutDown(f"{queue_title(self._name)} was shut down: it takes no more items")
 
-    def _full(self) -> asyncio.QueueFull:
-        message = f"{shown_queue(self._name)} is full: it holds maxsize={self._maxsize} items"
+    def _full_error(self) -> asyncio.QueueFull:
+        message = f"{queue_title(self._name)} is full: it holds maxsize={self._maxsize} items"
         return asyncio.QueueFull(message)
 
     # Subclasses written for asyncio override these three to have an order of their own.
@@ -166,7 +167,7 @@ class Queue(ShownQueue, Generic[T]):
         Called from: task.
         """
         if self._is_shutdown:
-            raise self._shut_down()
+            raise self._shutdown_error()
         marks = self._marks
         if len(marks) > MOST:
             self._unfinished.stow()
@@ -180,7 +181,7 @@ class Queue(ShownQueue, Generic[T]):
                 waiter = await self._slots._wait()  # type: ignore[union-attr]
                 if waiter.error is not None:
                     raise waiter.error from None
-        stage: Any  # as in `get_nowait`; from here on as _put_now, without the call
+        stage: int  # set where it is needed; from here on as _put_now, without the call
         try:
             try:
                 marks.append(None)
@@ -198,15 +199,15 @@ class Queue(ShownQueue, Generic[T]):
                 stage = PUSHING
                 raise
             if self._waiting:
-                stage = late
+                stage = PUSHED
                 self._getters_queue._serve()
         except BaseException as error:
             try:
                 self._put_failed(stage, error)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
-                raise self._shut_down() from None
+                raise self._shutdown_error() from None
             raise
         if late is not None:
             raise late
@@ -219,9 +220,9 @@ class Queue(ShownQueue, Generic[T]):
         Called from: any thread.
         """
         if self._is_shutdown:
-            raise self._shut_down()
+            raise self._shutdown_error()
         if not self._put_now(item):
-            raise self._full()
+            raise self._full_error()
 
     def put_sync(self, item: T, timeout: float | None = None) -> None:
         """Do `put` in this thread; asyncio.QueueFull if there is no room for `timeout` seconds.
@@ -231,20 +232,20 @@ class Queue(ShownQueue, Generic[T]):
         Called from: any thread.
         """
         if self._is_shutdown:
-            raise self._shut_down()
+            raise self._shutdown_error()
         if self._put_now(item):
             return
         slots: Any = self._slots
         waiter = slots._wait_sync(timeout)
         if waiter is None:
-            raise self._full()
+            raise self._full_error()
         try:
             _raise_error_of(waiter)
             self._put_now(item, waiter)
         except BaseException:
             try:
                 slots._leave(waiter)  # no-op once its slot is used
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(slots._leave, (waiter,))
             raise
 
@@ -258,44 +259,43 @@ class Queue(ShownQueue, Generic[T]):
             waiter.left = True  # the slot is this call's from here on
         elif slots is not None and not slots.take_now():
             return False
-        stage: Any = MARKING
+        stage = MARKING
         try:
             marks.append(None)  # before the item: its getter may report it done at once
             stage = PUSHING
-            stage = self._push(item)
+            late = self._push(item)
+            stage = PUSHED
             if self._waiting:  # after the push: pairs with _join
                 self._getters_queue._serve()
         except BaseException as error:
             try:
                 self._put_failed(stage, error)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._put_failed, (stage, error))
             if type(error) is ValueError and self._is_shutdown:
-                raise self._shut_down() from None
+                raise self._shutdown_error() from None
             raise
-        if stage is not None:
-            raise stage
+        if late is not None:
+            raise late
         if self._is_shutdown:  # after the push: pairs with shutdown
             self._too_late(item)
         return True
 
-    def _put_failed(self, stage: Any, error: BaseException) -> None:
+    def _put_failed(self, stage: int, error: BaseException) -> None:
         """Undo a put that was interrupted, or do the rest of it if the item is in.
 
-        `stage` is what the push has returned, if it has. If a signal handler raised, the call
-        before that is done. If a call itself raised, for lack of memory or stack, it has done
-        nothing.
+        If a signal handler raised, the call before that is done. If a call itself raised, for lack
+        of memory or stack, it has done nothing.
         """
         by_itself = isinstance(error, (MemoryError, RecursionError))
-        if stage is UNMARKED:
+        if stage == UNMARKED:
             if self._slots is not None:
                 self._slots._serve()
             return
-        pushed = stage is not MARKING and stage is not PUSHING
-        if pushed or (stage is PUSHING and self._pushes_in_c and not by_itself):
+        if stage == PUSHED or (stage == PUSHING and self._pushes_in_c and not by_itself):
             self._getters_queue._serve()
             return
-        if stage is PUSHING or not by_itself:
+        if stage == PUSHING or not by_itself:
             self._unfinished.done()
         if self._slots is not None:
             self._slots.release()
@@ -304,7 +304,7 @@ class Queue(ShownQueue, Generic[T]):
         """Undo a put during which the queue was shut down, unless a getter has the item."""
         if self._getters_queue.retract(item):
             self._unput()
-            raise self._shut_down()
+            raise self._shutdown_error()
 
     def _unput(self) -> None:
         self._unfinished.done()
@@ -313,7 +313,7 @@ class Queue(ShownQueue, Generic[T]):
 
     # Getting.
 
-    async def get(self) -> T:
+    async def get(self) -> T:  # noqa: C901  (each step of it, inline)
         """Take the next item out, waiting for one. Raises QueueShutDown if none will come.
 
         Called from: task.
@@ -325,44 +325,31 @@ class Queue(ShownQueue, Generic[T]):
                 for item in self._taken:  # noqa: B007  (returned below)
                     break
             except IndexError:
-                return await self._get_waiting()
-        else:
-            waiter = await getters._wait()
-            try:
-                item = getters.unpack(waiter)
-            except BaseException:
-                try:
-                    getters.refuse(waiter)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                    start_thread(getters.refuse, (waiter,))
-                raise
-            return item
-        permits = self._permits
-        if permits is not None:
-            stage = FREEING
-            try:
-                permits.append(None)
-                if self._putting:  # after the append: pairs with _join
-                    stage = FREED
-                    self._slots._serve()  # type: ignore[union-attr]
-            except BaseException as error:
-                taken = [item, stage, error]
-                try:
-                    getters._undo(taken)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                    start_thread(getters._undo, (taken,))
-                raise
-        return item
-
-    async def _get_waiting(self) -> T:
-        getters = self._getters_queue
+                pass  # another getter has taken the last one
+            else:
+                permits = self._permits
+                if permits is not None:
+                    stage = FREEING
+                    try:
+                        permits.append(None)
+                        if self._putting:  # after the append: pairs with _join
+                            stage = FREED
+                            self._slots._serve()  # type: ignore[union-attr]
+                    except BaseException as error:
+                        taken = [item, stage, error]
+                        try:
+                            getters._undo(taken)
+                        except BaseException:  # noqa: BLE001  (surely.py)
+                            start_thread(getters._undo, (taken,))
+                        raise
+                return item
         waiter = await getters._wait()
         try:
-            item: T = getters.unpack(waiter)
+            item = getters.unpack(waiter)
         except BaseException:
             try:
                 getters.refuse(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(getters.refuse, (waiter,))
             raise
         return item
@@ -374,30 +361,30 @@ class Queue(ShownQueue, Generic[T]):
         """
         item: T
         getters = self._getters_queue
-        if not self._queue or self._waiting:
-            item = getters.get_now()
-            return item
-        try:  # as in `get`
-            for item in self._taken:  # noqa: B007  (returned below)
-                break
-        except IndexError:
-            item = getters.get_now()
-            return item
-        permits = self._permits
-        if permits is not None:
-            stage = FREEING
+        if self._queue and not self._waiting:
             try:
-                permits.append(None)
-                if self._putting:  # after the append: pairs with _join
-                    stage = FREED
-                    self._slots._serve()  # type: ignore[union-attr]
-            except BaseException as error:
-                taken = [item, stage, error]
-                try:
-                    getters._undo(taken)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                    start_thread(getters._undo, (taken,))
-                raise
+                for item in self._taken:  # noqa: B007  (returned below)
+                    break
+            except IndexError:
+                pass
+            else:  # as in `get`
+                permits = self._permits
+                if permits is not None:
+                    stage = FREEING
+                    try:
+                        permits.append(None)
+                        if self._putting:  # after the append: pairs with _join
+                            stage = FREED
+                            self._slots._serve()  # type: ignore[union-attr]
+                    except BaseException as error:
+                        taken = [item, stage, error]
+                        try:
+                            getters._undo(taken)
+                        except BaseException:  # noqa: BLE001  (surely.py)
+                            start_thread(getters._undo, (taken,))
+                        raise
+                return item
+        item = getters.get_now()
         return item
 
     def get_sync(self, timeout: float | None = None) -> T:
@@ -410,14 +397,14 @@ class Queue(ShownQueue, Generic[T]):
         getters = self._getters_queue
         waiter = getters._wait_sync(timeout)
         if waiter is None:
-            message = f"{shown_queue(self._name)} is empty: no item came in {timeout} s"
+            message = f"{queue_title(self._name)} is empty: no item came in {timeout} s"
             raise asyncio.QueueEmpty(message)
         try:
             item: T = getters.unpack(waiter)
         except BaseException:
             try:
                 getters.refuse(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(getters.refuse, (waiter,))
             raise
         return item
@@ -456,7 +443,7 @@ class Queue(ShownQueue, Generic[T]):
 
         Called from: any thread.
         """
-        self._getters_queue._surely(self._shut, immediate)
+        surely(self._shut, immediate)
 
     def _shut(self, immediate: bool) -> None:  # noqa: FBT001  (shutdown's)
         self._is_shutdown = True
@@ -467,8 +454,7 @@ class Queue(ShownQueue, Generic[T]):
             self._getters_queue.drop_all()
         self._getters_queue.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise no_copy(self)
+    __reduce__ = refuse_copy
 
 
 def _raise_error_of(waiter: Waiter) -> None:

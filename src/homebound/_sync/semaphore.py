@@ -72,7 +72,7 @@ class Semaphore(SharedHold, TokenQueue):
         except BaseException:
             try:
                 self._serve()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._serve, ())
             raise
 
@@ -176,6 +176,6 @@ class BoundedSemaphore(Semaphore):
         except BaseException:
             try:
                 self._serve()
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._serve, ())
             raise

@@ -40,7 +40,7 @@ goes on:
 * What follows from it can be begun again, whatever was done of it. A waiter is granted *before* it
   is removed from the queue, so a granted waiter at the head is one whose hand-over was cut short;
   the next thread that serves wakes it. Waking a waiter twice changes nothing.
-* So the repair is to do it again before the exception goes on (`_surely`, `_finish`): at once, or,
+* So the repair is to do it again before the exception goes on (`surely`, `_finish`): at once, or,
   where there is no stack left for that, in a new thread.
 
 tests/locks/test_attacked.py and test_attacked_leaving.py raise an exception at each point where
@@ -56,7 +56,7 @@ import asyncio
 import sys
 from _thread import start_new_thread as start_thread
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop
 from .._core.big_lock import big_lock_released
@@ -65,7 +65,8 @@ from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
-from .._os.no_copy import no_copy
+from .._os.no_copy import refuse_copy
+from .._os.surely import surely
 from .._threads.block_on import block_on
 from .guard import new_guard
 from .holders import describe_holder, watched
@@ -135,17 +136,6 @@ class WaitQueue:
         """Act once this thread, which holds the guard further up its stack, has released it."""
         owe(self._waiters, act, args)
 
-    def _surely(self, act: Callable[..., object], *args: Any) -> None:
-        """Act; after an exception act again, then raise it. `act` continues what it has begun."""
-        try:
-            act(*args)
-        except BaseException:
-            try:
-                act(*args)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
-                start_thread(act, args)
-            raise
-
     def _join(self, waiter: Waiter) -> bool:
         """Queue a waiter, or grant it at once; True if granted, and then it is not woken."""
         waiters = self._waiters
@@ -193,7 +183,7 @@ class WaitQueue:
         except BaseException:
             try:
                 self._finish(waiter)
-            except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._finish, (waiter,))
             raise
 
@@ -244,10 +234,10 @@ class WaitQueue:
         if self._guard._is_owned():
             self._later(self._leave, waiter)
             return
-        self._surely(self._go, waiter)
+        surely(self._go, waiter)
 
     def _go(self, waiter: Waiter) -> None:
-        """Do the steps of `_leave` that have not been done. See `_surely`."""
+        """Do the steps of `_leave` that have not been done. See `surely`."""
         if not self._withdraw(waiter):
             with self._guard:
                 if not waiter.left:
@@ -290,7 +280,7 @@ class WaitQueue:
             try:
                 waiter.forget()
                 self._leave(waiter)
-            except BaseException:  # noqa: BLE001  (the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 waiter.forget()
                 start_thread(self._leave, (waiter,))
             raise
@@ -318,7 +308,7 @@ class WaitQueue:
         except BaseException:
             try:
                 self._leave(waiter)
-            except BaseException:  # noqa: BLE001  (the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._leave, (waiter,))
             raise
         return waiter
@@ -345,7 +335,7 @@ class WaitQueue:
             for waiter in granted:  # on its way here when the exception came
                 try:
                     self._leave(waiter)
-                except BaseException:  # noqa: BLE001  (no stack here: the first one is raised)
+                except BaseException:  # noqa: BLE001  (surely.py)
                     start_thread(self._leave, (waiter,))
             if isinstance(error, TimeoutError):
                 return None
@@ -403,7 +393,7 @@ class WaitQueue:
             try:
                 parked.pop(waiter.who, None)  # the one above may have failed
                 self._leave(waiter)
-            except BaseException:  # noqa: BLE001  (the first one is raised)
+            except BaseException:  # noqa: BLE001  (surely.py)
                 start_thread(self._leave, (waiter,))
             raise
 
@@ -416,8 +406,7 @@ class WaitQueue:
 
         return looks(self, want, loop)
 
-    def __reduce__(self) -> NoReturn:
-        raise no_copy(self)
+    __reduce__ = refuse_copy
 
     # What dump(), the stall watch and own_loop.py read. A lock that knows its holders overrides it.
 

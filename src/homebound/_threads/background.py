@@ -7,17 +7,18 @@ import asyncio
 import inspect
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from .._core.coroutines import check_async
 from .._errors import ContextClosed, ContextError
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
 from .faces import face_of
 from .io_thread import IOThread
 from .options import check_options
+from .sessions import stopped
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -139,7 +140,8 @@ class Background:
         # The thread that is started has none of its own in the first moments of that.
         starting = getattr(self._starting, "_thread", None)
         if starting is threading.current_thread():
-            raise ContextError(self._is_starting())  # in loop_factory; it would wait for itself
+            # In loop_factory: it would wait for itself.
+            raise ContextError(self._starting_message())
         with self._lock:
             thread = self._thread
             if thread is not None and not thread._ended:
@@ -151,10 +153,10 @@ class Background:
                 message = f"{self!r} is not started any more, as the interpreter ends"
                 raise ContextClosed(message)
             if self._starting is not None:
-                raise ContextError(self._is_starting())
+                raise ContextError(self._starting_message())
             return self._start_new()
 
-    def _is_starting(self) -> str:
+    def _starting_message(self) -> str:
         return (
             f"{self!r} is being started by what makes this call: a loop_factory, a signal handler "
             "or a finaliser must not use it before that"
@@ -217,8 +219,7 @@ class Background:
     ) -> None:
         await self.astop()
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         state = "started" if self.started else "stopped" if self.stopped else "not started"
@@ -258,8 +259,7 @@ class Background:
         except asyncio.CancelledError:
             if not context._ending:
                 raise
-            message = f"{self!r} was stopped before the call was done"
-            raise ContextClosed(message) from None
+            raise stopped(self) from None
 
     def _context_for(self, awaitable: object) -> AioContext:
         try:

@@ -34,7 +34,7 @@ from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import Deadline, check_timeout, monotonic
 from .._os.greenlets import awaiter_here, in_child_greenlet, refusal_in_child
 from .._os.parking import Parker, my_parker
-from .wait_while import Waiting, _place_to_wait, end_waits
+from .wait_while import Waiting, end_waits, place_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -146,7 +146,7 @@ def block_on(
         if current is None or _may_sleep_through(current, target, awaitable):
             result: T = _block_elsewhere(awaitable, target, timeout)
             return result
-        turned = _place_to_wait("block_on", target)
+        turned = place_to_wait("block_on", target)
         if turned.loop.put_off is not None:
             refuse_late_wait(turned.loop)  # before it makes a task that would be left behind
     except ContextError:

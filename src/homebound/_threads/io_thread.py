@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from .._aio.futures import set_unless_done
@@ -20,7 +20,7 @@ from .._core.wind_down import bound_end_now, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import my_parker
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
@@ -30,7 +30,7 @@ from .block_on import exit_begins
 from .options import check_options
 from .run import new_event_loop
 from .wait_until import Watchers, wait_until
-from .wait_while import _place_to_wait, kick
+from .wait_while import kick, place_to_wait
 
 if TYPE_CHECKING:
     import threading
@@ -252,7 +252,7 @@ class IOThread:
         self._patience = None if patience is None else max(patience, 0.0)
         workers = None if self._context is None else self._context.workers
         if workers is not None:
-            workers._patience = patience
+            workers._bound_exit(self._patience)
 
     def _bound_end(self) -> None:
         """Have the thread abandon, after its patience, what has not ended. Called from: exit."""
@@ -276,7 +276,7 @@ class IOThread:
             )
             raise WouldDeadlock(message)
         try:
-            _place_to_wait(f"IOThread.{what}", self._context)
+            place_to_wait(f"IOThread.{what}", self._context)
         except ContextError as error:
             why = str(error)
             if isinstance(error, WouldDeadlock):
@@ -354,8 +354,7 @@ class IOThread:
     def _state(self) -> str:
         return "ended" if self._ended else "running" if self._context else "not started"
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         return f"<IOThread {self.name!r} {self._state()}>"

@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .._core.coroutines import check_async
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.clock import Deadline
 from .._os.counts import check_count
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .block_on import block_on
 from .io_thread import IOThread, _move_back
 
@@ -209,8 +209,7 @@ class IOThreadPool:
             await _move_back(thread, self._came_from)
         await asyncio.gather(*(thread.__aexit__(None, None, None) for thread in self.threads))
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         states = [thread._state() for thread in self.threads]

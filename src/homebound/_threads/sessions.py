@@ -34,6 +34,11 @@ S = TypeVar("S")
 Make: TypeAlias = "Callable[[], Awaitable[T]]"
 
 
+def stopped(background: Background) -> ContextClosed:
+    """Return the error of a call that a Background which was stopped has not done."""
+    return ContextClosed(f"{background!r} was stopped before the call was done")
+
+
 class _Call:
     """A call that a session is to make, the future of its outcome, and what undoes it. Home."""
 
@@ -60,7 +65,7 @@ class Session:
         self._background = background
         self._home: AioContext = background.context
         self._calls: deque[_Call | None] = deque()  # None: end. Home only
-        self._wanted: asyncio.Future[None] | None = None  # of a wait for a call. Home only
+        self._next_call: asyncio.Future[None] | None = None  # of a wait for a call. Home only
         # Awaited if the task is cancelled between two calls, as it is when its home ends. Home only
         self._leave: Leave | None = None
         name = getattr(subject, "__qualname__", type(subject).__qualname__)
@@ -81,10 +86,7 @@ class Session:
         else:
             if not (outcome.cancelled() and self._home._ending):
                 return outcome
-        raise ContextClosed(self._why_stopped())
-
-    def _why_stopped(self) -> str:
-        return f"{self._background!r} was stopped before the call was done"
+        raise stopped(self._background)
 
     def end(self, make: Make[Any] | None = None) -> None:
         """Have the task end, after one more call, without waiting. Called from: any thread."""
@@ -98,7 +100,7 @@ class Session:
     async def _ask(self, make: Make[T], leave: Leave | None) -> asyncio.Future[T]:
         if self._task.done():
             if self._home._ending:
-                raise ContextClosed(self._why_stopped())
+                raise stopped(self._background)
             message = f"task {self._task.get_name()!r} was cancelled, and makes no more calls"
             raise ContextError(message)
         call = _Call(make, leave)
@@ -122,13 +124,13 @@ class Session:
 
     def _put(self, call: _Call | None) -> None:
         self._calls.append(call)
-        if self._wanted is not None and not self._wanted.done():
-            self._wanted.set_result(None)
+        if self._next_call is not None and not self._next_call.done():
+            self._next_call.set_result(None)
 
     async def _next(self) -> _Call | None:
         while not self._calls:
-            self._wanted = asyncio.get_running_loop().create_future()
-            await self._wanted
+            self._next_call = asyncio.get_running_loop().create_future()
+            await self._next_call
         return self._calls.popleft()
 
     async def _serve(self) -> None:

@@ -12,7 +12,7 @@ from .._core.current import current_context, here, main
 from .._errors import ContextClosed
 from .._os.clock import Deadline
 from .._os.parking import my_parker
-from .wait_while import Waiting, _place_to_wait, turn_while
+from .wait_while import Waiting, place_to_wait, turn_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def check_may_wait(what: str) -> None:
     """Raise if the caller cannot wait, as on a foreign loop, before anything has changed."""
     context = current_context()
     if context is not None:
-        _place_to_wait(what, context)
+        place_to_wait(what, context)
 
 
 def wait_until(

@@ -11,7 +11,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import task_here
-from .._core.calls import is_cancelled, run_inline_by, take_cancellation
+from .._core.calls import is_cancellation_pending, run_inline_by, take_cancellation
 from .._core.context import whereabouts
 from .._core.coroutines import check_callback
 from .._core.current import current_context, here, main
@@ -103,33 +103,33 @@ def kick() -> None:
         context.notify()
 
 
-def _place_to_wait(what: str, context: AioContext | None) -> LoopContext:
-    """Return the context that the caller must turn while it waits for `context`."""
+def place_to_wait(what: str, awaited: AioContext | None) -> LoopContext:
+    """Return the context whose loop the caller, `what`, must turn while it waits for `awaited`."""
     current = current_context()
     if current is None and here.seat.has_big_lock and isinstance(main.context, GuestContext):
         raise main.context.cannot(f"{what} with the big lock")
-    if current is None or (current is not context and current is not main.context):
-        raise WouldDeadlock(_may_not_wait(what, current, context))
+    if current is None or (current is not awaited and current is not main.context):
+        raise WouldDeadlock(_may_not_wait(what, current, awaited))
     if isinstance(current, GuestContext):
         raise current.cannot(what)
     assert isinstance(current, LoopContext)
     return current
 
 
-def _may_not_wait(what: str, current: AioContext | None, context: AioContext | None) -> str:
+def _may_not_wait(what: str, current: AioContext | None, awaited: AioContext | None) -> str:
     if current is None:
         return (
             f"{what} turns a loop, and there is none for {whereabouts()} to turn: call it at home, "
             "or with the big lock held; block_on(x, ctx) works in any thread"
         )
-    if context is None:
+    if awaited is None:
         return (
             f"{what} without a context waits for the main one, and an I/O thread may not: "
             f"name its own, or await it instead. Called in {whereabouts()}"
         )
     return (
         f"{what}: an I/O thread may not wait for another, as {whereabouts()} would for "
-        f"{context.name!r}; await it instead, or block_on it in a thread that is no home"
+        f"{awaited.name!r}; await it instead, or block_on it in a thread that is no home"
     )
 
 
@@ -173,7 +173,7 @@ class _Heeding:
         self._predicate = predicate
         self._outer = outer
         # A cancellation that is already pending is for what the task awaits next.
-        self._heeds = outer is not None and not is_cancelled(outer)
+        self._heeds = outer is not None and not is_cancellation_pending(outer)
         self._cancelled = False  # by a stop of the loop, outside of any homebound task
 
     def cancel(self) -> None:
@@ -187,7 +187,7 @@ class _Heeding:
     def __call__(self) -> object:
         if self._cancelled:
             raise asyncio.CancelledError
-        if self._heeds and is_cancelled(self._outer):  # type: ignore[arg-type]
+        if self._heeds and is_cancellation_pending(self._outer):  # type: ignore[arg-type]
             raise take_cancellation(self._outer)  # type: ignore[arg-type]
         return self._predicate()
 
@@ -195,23 +195,24 @@ class _Heeding:
 def turn_while(
     what: tuple[str, object],
     predicate: Callable[[], object],
-    context: AioContext | None,
+    awaited: AioContext | None,
     timeout: float | None = None,
     cancel: Callable[[], object] | None = None,
 ) -> bool:
     """Wait as `wait_while` does, for a call that dumps name by `what`: the call, and its subject.
 
+    `awaited` is the context whose work makes the predicate false, if it is one's.
     Cancellation does not end it, as it waits for an end that is under way. Neither does a stop of
     the loop, unless `cancel` is given, which is then called.
     """
-    turned = _place_to_wait(what[0], context)
+    turned = place_to_wait(what[0], awaited)
     _waiting.append(turned)  # added before the first look, so that no kick is missed
     try:
         if not predicate():
             return False
         task = task_here(turned.loop)
         with Waiting(*what, turned, task, timed=timeout is not None, cancel=cancel):
-            _turn_while(what[0], turned, predicate, timeout, context)
+            _turn_while(what[0], turned, predicate, timeout, awaited)
     finally:
         _waiting.remove(turned)
     return True
@@ -219,37 +220,37 @@ def turn_while(
 
 def _turn_while(
     call: str,
-    context: LoopContext,
+    turned: LoopContext,
     predicate: Callable[[], object],
     timeout: float | None,
-    other: AioContext | None = None,
+    awaited: AioContext | None,
 ) -> None:
     """Turn the loop, nested in whatever runs, while `predicate()`. May raise TimeoutError.
 
-    `other` is the context whose work makes it false. Raises ContextClosed if that has ended.
+    Raises ContextClosed if `awaited` has ended.
     """
     deadline = Deadline(timeout)
-    state = context.begin_nested()
+    state = turned.begin_nested()
     alarm = None
     try:
         left = deadline.timeout()
         if left is not None:
-            alarm = context.loop.call_later(left, _nothing)
+            alarm = turned.loop.call_later(left, _nothing)
         while True:  # not `while predicate()`: the jump rule
             if not predicate():
                 break
-            if other is not None:
-                check_open(other)
+            if awaited is not None:
+                check_open(awaited)
             if deadline.over():
                 message = f"{call}: the predicate is still true after {timeout} s"
                 raise TimeoutError(message)
-            if must_end_waits(context.loop) and end_waits(context):
+            if must_end_waits(turned.loop) and end_waits(turned):
                 continue
-            context.turn_once(blocking=True)
+            turned.turn_once(blocking=True)
     finally:
         if alarm is not None:
             alarm.cancel()
-        context.end_nested(state)
+        turned.end_nested(state)
 
 
 def end_waits(context: LoopContext) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .._core.coroutines import check_callback
 from .._errors import ContextError, WouldDeadlock
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import new_parker
 from .._os.reports import report
 from .._threads.wait_until import check_may_wait
@@ -264,8 +264,7 @@ class VCPU(VCPUThread):
     ) -> None:
         self.stop()
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         states = (

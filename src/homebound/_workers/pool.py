@@ -7,7 +7,7 @@ import contextlib
 from contextvars import copy_context
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from .._aio.futures import set_unless_done
@@ -20,7 +20,7 @@ from .._core.loop_context import LoopContext
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
-from .._os.no_copy import of_this_process
+from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtExit, AtFork, at_exit, at_fork
 from .._os.snapshot import members
 from .._threads.wait_while import Waiting, turn_while
@@ -78,7 +78,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         refuse_green_threads("WorkerPool", only_if_late=True)
         limits = (min_threads, max_threads)
         super().__init__(name or f"workers{next(_numbers)}", limits, idle_timeout)
-        # The timeout of a shutdown that failed: the interpreter's exit waits as long once more.
+        # How long the interpreter's exit waits for the workers; None: for as long as they need.
         self._patience: float | None = None
         _pools.add(self)
 
@@ -134,7 +134,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         try:
             self._join(Deadline(timeout))
         except TimeoutError:
-            self._patience = timeout
+            self._bound_exit(timeout)  # as long once more
             doing = threads_left_over(self._threads.copy())
             message = f"{self!r} has not ended after {timeout} s:{doing}"
             raise TimeoutError(message) from None
@@ -172,12 +172,11 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         for thread in self._not_ended():  # they have reported and end within microseconds
             self._bury(thread)
 
-    def _abandon(self) -> None:
-        """Have neither the home nor the interpreter's exit wait for the workers any longer."""
-        self._patience = 0.0
+    def _bound_exit(self, patience: float | None) -> None:
+        """Bound the time that the interpreter's exit waits for the workers; None: no bound."""
+        self._patience = patience
 
-    def __reduce__(self) -> NoReturn:
-        raise of_this_process(self)
+    __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:
         state = "shut down, " if self._shut_down else ""

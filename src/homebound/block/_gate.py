@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._aio.tasks import running_loop, running_task
 from .._core.context import whereabouts
 from .._errors import WouldDeadlock
+from .._os.surely import surely
 from .._sync.wait_queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Gate:
 
     def reopen(self, owner: object) -> None:
         """End a section; the last one admits the waiting requests, in their order."""
-        self._entrance._surely(self._end_section, owner, [])
+        surely(self._end_section, owner, [])
 
     def _end_section(self, owner: object, ended: list[None]) -> None:
         with self._guard:

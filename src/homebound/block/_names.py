@@ -1,4 +1,4 @@
-"""What names of disks look like: `memory:SIZE`, `overlay:PATH`, NBD URIs; and sizes in them."""
+"""The forms of disks' names: `memory:SIZE`, `overlay:PATH`, NBD URIs; and sizes in them."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def snapshot(*, with_tasks: bool = True) -> dict[str, Any]:
         "time": time.time(),
         "deadlocks": [str(deadlock) for deadlock in look_twice()] if with_tasks else [],
         "big_lock": {
-            "holder": None if owner is None else _shown(owner.ident),
-            "waiters": [_shown(waiter.ident) for waiter in waiters],
+            "holder": None if owner is None else _name(owner.ident),
+            "waiters": [_name(waiter.ident) for waiter in waiters],
         },
         "homes": [_home(context) for context in contexts],
         "tasks": [task for context in contexts if with_tasks for task in _tasks(context)],
@@ -61,9 +61,8 @@ def snapshot(*, with_tasks: bool = True) -> dict[str, Any]:
     }
 
 
-def _shown(ident: int | None) -> str | None:
-    """Return a thread's name, without the quotes of a message."""
-    return None if ident is None else thread_name(ident).strip("'")
+def _name(ident: int | None) -> str | None:
+    return None if ident is None else thread_name(ident)
 
 
 def _home(context: AioContext) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def _home(context: AioContext) -> dict[str, Any]:
     return {
         "name": context.name,
         "main": main_context() is context,
-        "thread": _shown(ident),
+        "thread": _name(ident),
         "state": "not running" if ident is None else "asleep" if is_asleep(context) else "running",
         "tasks": stats.tasks,
         "ready": stats.ready,
@@ -129,6 +128,6 @@ def _threads(homes: set[int | None]) -> Iterator[dict[str, Any]]:
     """Return the threads that wait, but for those that are homes."""
     for ident, calls in waits().items():
         if ident not in homes:
-            yield {"name": _shown(ident), "does": f"waits in {calls[-1]!r}"}
+            yield {"name": _name(ident), "does": f"waits in {calls[-1]!r}"}
     for ident, waiter in parked.copy().items():
-        yield {"name": _shown(ident), "does": _brief(describe_wait(waiter))}
+        yield {"name": _name(ident), "does": _brief(describe_wait(waiter))}

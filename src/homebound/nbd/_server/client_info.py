@@ -44,7 +44,7 @@ class ClientInfo:
 
 
 class Reach:
-    """Where a client is served now, so that any thread can disconnect it there."""
+    """The place where a client is served now, so that any thread can disconnect it there."""
 
     __slots__ = ("_force", "_lock", "_loop", "_transport")
 

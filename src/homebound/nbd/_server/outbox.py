@@ -86,7 +86,7 @@ class Outbox:
 
     @property
     def holds_back(self) -> bool:
-        """Whether there is data that the transport has not been given."""
+        """True while there is data that the transport has not been given."""
         return self._sent < self._packed or bool(self._late)
 
     def open(self) -> tuple[memoryview, int]:

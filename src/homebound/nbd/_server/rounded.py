@@ -184,7 +184,7 @@ class RoundedBlockingDisk(_Rounded, BlockingDisk):
 
     @property
     def slices(self) -> int:
-        """How many workers share the requests: as many as of the disk inside.
+        """The number of workers that share the requests: as many as of the disk inside.
 
         Called from: any thread.
         """

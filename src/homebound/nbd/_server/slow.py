@@ -80,24 +80,24 @@ class SlowRequest:
 
     @property
     def awaited(self) -> bool:
-        """Whether it takes operations that only the disk itself has, not its blocking calls."""
+        """True if it takes operations that only the disk itself has, not its blocking calls."""
         if self.command == _WRITE_ZEROES:
             return bool(self.flags & _FAST_ZERO)
         return self.in_parts or self.command in _AWAITED
 
     @property
     def in_parts(self) -> bool:
-        """Whether it is a READ that may leave zeroes out of its data."""
+        """True for a READ that may leave zeroes out of its data."""
         return self.length >= PARTS_FROM and self.chunk and not self.flags & _DF
 
     @property
     def changes(self) -> bool:
-        """Whether it changes a range of the disk, which must be claimed."""
+        """True if it changes a range of the disk, which must be claimed."""
         return self.command in _CHANGES and self.length > 0
 
     @property
     def chunk(self) -> bool:
-        """Whether it is a READ whose reply must be structured."""
+        """True for a READ whose reply must be structured."""
         return self.structured and self.command == _READ
 
     @property

@@ -22,7 +22,7 @@ class Encryption:
 
     @property
     def policy(self) -> Tls:
-        """What the handshake says of it."""
+        """The handshake's policy: TLS is required, or offered."""
         return Tls.REQUIRED if self.required else Tls.OFFERED
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..._aio.shapes import thread_frames
-from ..._core.big_lock import thread_name
+from ..._core.big_lock import shown_thread
 from ..._core.context import every_context
 from ..._core.loop import Loop
 from ..._core.loop_context import LoopContext
@@ -213,7 +213,7 @@ class VirtualClock:
             if place is None or (self._stuck.get(ident) == place and _asleep(ident)):
                 continue
             if calm < self._patience or not _asleep(ident):
-                return Busy(f"thread {thread_name(ident)}", "is at work")
+                return Busy(f"thread {shown_thread(ident)}", "is at work")
             self._stuck[ident] = place
         return None
 
@@ -264,7 +264,7 @@ class _Advance:
 
 
 def _instruction(ident: int) -> tuple[int, int] | None:
-    """Return the line at which a thread stands; None if it has ended."""
+    """Return the frame and the instruction at which a thread stands; None if it has ended."""
     frame = thread_frames().get(ident)
     return None if frame is None else (id(frame), frame.f_lasti)
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..._core.big_lock import big_lock, thread_name
+from ..._core.big_lock import big_lock, shown_thread
 from ..._core.context import every_context
 from ..._core.current import main
 from ..._core.loop_context import LoopContext
@@ -53,7 +53,7 @@ class Sleeper:
         self.until = until  # by the virtual clock; None: until it is unparked
 
     def __repr__(self) -> str:
-        return f"thread {thread_name(self.ident)}"
+        return f"thread {shown_thread(self.ident)}"
 
 
 class Busy(NamedTuple):

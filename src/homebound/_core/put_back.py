@@ -1,0 +1,53 @@
+"""Entries that an exception kept from beginning go back into the mailbox.
+
+The function that takes an entry out of a mailbox calls `put_back` when anything is raised there:
+see cut_short.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .resumption import find_lost
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from .context import AioContext
+    from .mailbox import Entry
+
+
+def was_emptied(error: BaseException) -> bool:
+    """Return whether the mailbox was emptied between the count of its entries and the taking.
+
+    That happens if a signal handler runs a task in between that waits in a call, and so runs the
+    loop. An exception of an entry has a frame below.
+    """
+    trace = error.__traceback__
+    return type(error) is IndexError and trace is not None and trace.tb_next is None
+
+
+# What stands between the loop and what an entry does: nothing has happened before it calls on.
+_carriers: set[CodeType] = set()
+
+
+def carries(*functions: Any) -> None:
+    """Have `put_back` know functions that run entries, and do nothing before that."""
+    _carriers.update(each.__code__ for each in functions)
+
+
+def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
+    """Queue an entry again, ahead of all, if `error` came after it was taken out, before it began.
+
+    If it came as the mailbox returned the entry, which is lost then, the task that it may have been
+    is looked for. Called by the function that took it out and has caught the error.
+    """
+    step = error.__traceback__.tb_next  # type: ignore[union-attr]
+    codes = {*_carriers, getattr(getattr(type(entry), "_run", None), "__code__", None)}
+    if step is None or step.tb_frame.f_code not in codes:
+        find_lost(home)
+    while step is not None and step.tb_frame.f_code in codes:
+        if step.tb_lineno == step.tb_frame.f_code.co_firstlineno:  # as that function began
+            home._ready.appendleft(entry)  # type: ignore[arg-type]
+            return
+        step = step.tb_next
