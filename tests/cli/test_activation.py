@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from homebound.testing import until
+
 from .conftest import SERVE, TIMEOUT, Served
+from .programs import listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +117,24 @@ def test_systemd(tmp_path: Path):
         )
     assert done.stdout == f"nbd+unix:///?socket={tmp_path}/s ()\n"
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.peers
+def test_systemd_socket_activate(tmp_path: Path):
+    """systemd's own program listens, and starts the server at the first connection."""
+    if shutil.which("systemd-socket-activate") is None:
+        pytest.skip("systemd-socket-activate (Debian: systemd) is not installed")
+    path = tmp_path / "s"
+    command = ["systemd-socket-activate", "-l", str(path), *SERVE, "--size", "1M"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        until(lambda: listens(path))
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"nbd+unix:///?socket={path}\n"
+        assert greeting(str(path)) == GREETING
+        process.terminate()  # the server: it has replaced the program that listened
+        assert process.wait(TIMEOUT) == 0
 
 
 def test_two_ways_to_listen(refused: Refused):

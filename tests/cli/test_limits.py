@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from homebound.nbd import NBDServer
+from homebound.testing import until
 
 from .conftest import TIMEOUT, Served
 
@@ -61,6 +64,36 @@ def test_an_odd_image_out_and_back(serve: Serve, tmp_path: Path, size: int):
     subprocess.run([*convert, "-n", copy, served.uri], check=True, timeout=TIMEOUT)
     assert served.stop()[0] == 0
     assert image.read_bytes() == content[:size]
+
+
+EXPORT_NAME = struct.pack(">I8sII", 3, b"IHAVEOPT", 1, 0)  # the default one, without zeroes
+READ = struct.pack(">IHHQQI", 0x25609513, 0, 0, 1, 0, 4096)
+
+
+def is_greeted(path: Path) -> bool:
+    with connect(path) as client:
+        return client.recv(8) == b"NBDMAGIC"
+
+
+def test_the_hundred_and_first_by_default(serve: Serve, tmp_path: Path):
+    """It is closed at once, and the others go on."""
+    path = tmp_path / "s"
+    served = serve("--size", "1M", "--unix", path)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(path)) for _ in range(100)]
+        for client in clients:
+            assert len(client.recv(18, socket.MSG_WAITALL)) == 18
+            client.sendall(EXPORT_NAME)
+        for _ in range(3):
+            assert not is_greeted(path)
+        for client in clients:
+            size, _ = struct.unpack(">QH", client.recv(10, socket.MSG_WAITALL))
+            assert size == 1 << 20
+            client.sendall(READ)
+            assert len(client.recv(16 + 4096, socket.MSG_WAITALL)) == 16 + 4096
+        clients[50].close()
+        until(lambda: is_greeted(path))
+    assert served.stop()[0] == 0
 
 
 @pytest.mark.parametrize("arguments", [["--max-connections", "0"], ["--round-size", "0"]])

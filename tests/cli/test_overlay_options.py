@@ -100,6 +100,14 @@ print(bytes(a.pread(4, 4096)), bytes(b.pread(4, 4096)), a.can_multi_conn())
     assert image.read_bytes() == before
 
 
+def test_the_line_of_an_image_with_overlays(serve: Serve, image: Path, tmp_path: Path):
+    """It does not say that the image is read-only, as its clients can write."""
+    served = serve(image, "--overlay-per-client", "--unix", tmp_path / "s")
+    line = served.hear()
+    assert line == f"serving {image}, 1 MiB, an overlay for each client, at {served.uri}\n"
+    assert served.stop() == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -48,6 +48,7 @@ class NamedDisk:
     label: str
     disk: Disk
     round_size: int = 1
+    overlaid: bool = False  # each client has an overlay of its own over it
     by_name: bool = False
 
     @property
@@ -57,8 +58,11 @@ class NamedDisk:
 
     @property
     def details(self) -> str:
-        """The size, and the words ", read-only" if it is."""
-        access = ", read-only" if self.disk.read_only else ""
+        """The size, and the words ", read-only" if clients cannot write."""
+        if self.overlaid:
+            access = ", an overlay for each client"
+        else:
+            access = ", read-only" if self.disk.read_only else ""
         return f", {show_size(self.size)}{access}"
 
 

@@ -102,7 +102,8 @@ def open_exports(choice: Choice, opener: Opener, disks: ExitStack, *, round_size
             fixed.insert(0, NamedDisk(choice.name, choice.script, disk))
     if choice.overlay is not None:
         fixed = [_overlaid(fixed, choice.overlay, opener, disks)]
-    fixed = [replace(export, round_size=round_size) for export in fixed]
+    overlaid = choice.overlay_per_client
+    fixed = [replace(export, round_size=round_size, overlaid=overlaid) for export in fixed]
     _check_names(fixed)
     directory = None if choice.directory is None else Directory(choice.directory, opener)
     by_name = {export.name: export.disk for export in fixed}
@@ -111,9 +112,9 @@ def open_exports(choice: Choice, opener: Opener, disks: ExitStack, *, round_size
         shown.append(NamedSource("", f"the images in {directory.path}", by_name=True))
     if plugin is not None:
         shown.append(NamedSource("", plugin.plugin.path))
-    if directory is None and plugin is None and not choice.overlay_per_client:
+    if directory is None and plugin is None and not overlaid:
         return Opened(by_name, shown, opener.remotes)
-    exports = FoundExports(by_name, directory, plugin, overlay=choice.overlay_per_client)
+    exports = FoundExports(by_name, directory, plugin, overlay=overlaid)
     # A plugin may make a client wait until another one has gone.
     return Opened(exports, shown, opener.remotes, None if plugin is not None else 10.0)
 

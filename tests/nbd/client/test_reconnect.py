@@ -364,7 +364,8 @@ def test_a_broken_one_of_several_connections_is_replaced_alone(rude: Any):
     homebound.run(main())
 
 
-def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any):
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any, connections: int):
     """Whatever was acknowledged is there, and nothing is stuck."""
     (tmp_path / "image").write_bytes(bytes(SIZE))
     command = ("qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", program.socket, tmp_path / "image")
@@ -384,7 +385,7 @@ def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any):
         nonlocal over
         program.start(*command)
         with await NBDDisk.connect(
-            program.uri(), connections=2, open_timeout=20, reconnect_delay=30
+            program.uri(), connections=connections, open_timeout=20, reconnect_delay=30
         ) as disk:
             users = [asyncio.create_task(use(disk, n)) for n in range(16)]
             for _ in range(5):

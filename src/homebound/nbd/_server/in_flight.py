@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from ..._core.current import current_context
 from ..._errors import ContextError
+from ..._workers.calls import Call
 from ..._workers.to_worker import pool_of
 from ...block._blocking_disk import BlockingDisk
 from .._protocol.wire import Error
 from .slow import Slice, all_failed, batches, split
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from ..._workers.pool import WorkerPool
     from ...block._disk import Disk
     from .served import Served
     from .slow import Replies, SlowRequest
@@ -38,7 +39,7 @@ class InFlight:
     range, it is held until that has ended. Otherwise it is `waiting` for `start`; then in a slice
     of the queue; then at the disk.
 
-    A slice in a worker is a future, not a task: a task would take two more iterations of the loop,
+    A slice in a worker is a call, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
     """
 
@@ -72,7 +73,7 @@ class InFlight:
         self._held: list[SlowRequest] = []  # waiting for their claims to be granted
         self._queue: deque[Slice] = deque()
         # The slices at the disk: in workers, and awaited.
-        self._calls: dict[concurrent.futures.Future[Replies], Slice] = {}
+        self._calls: dict[Call[Replies], Slice] = {}
         self._tasks: dict[asyncio.Task[None], Slice] = {}
         # Awaited, and to be answered together in the next iteration.
         self._finished: list[Replies] = []
@@ -106,7 +107,7 @@ class InFlight:
         self._calls.clear()
         self._started -= len(calls)
         for call in calls:
-            call.cancel()
+            call.withdraw(self._workers)
         for part in given_up:
             self._give_up(part)
         for task in list(self._tasks):
@@ -172,39 +173,43 @@ class InFlight:
     def _call(self, disk: BlockingDisk, part: Slice) -> None:
         """Have a worker carry out a slice that counts as a request of the disk until its end."""
         try:
-            if self._context is None:
-                raise ContextError("an NBD connection outside of a context has no workers")
-            call = pool_of(self._context).submit(part.run, disk.blocking)
+            call = Call(partial(part.run, disk.blocking), last=disk.end, tell=self._called)
+            call.begin(self._workers)
         except RuntimeError as failure:  # no worker is available
             disk.end()
             self._started -= 1
             self._fail(part, failure)
             return
         self._calls[call] = part
-        call.add_done_callback(lambda _: disk.end())  # run or cancelled, in whichever thread
-        call.add_done_callback(self._called)
 
-    def _called(self, call: concurrent.futures.Future[Replies]) -> None:
+    @property
+    def _workers(self) -> WorkerPool:
+        if self._context is None:
+            raise ContextError("an NBD connection outside of a context has no workers")
+        return pool_of(self._context)
+
+    def _called(self, call: Call[Replies]) -> None:
         """Pass the result on to the home thread.
 
         Called from: any thread.
         """
+        assert self._context is not None
         try:
-            self._loop.call_soon_threadsafe(self._returned, call)
+            self._context.call_soon(self._returned, call)
         except RuntimeError:
-            pass  # that loop is closed, after its connections were aborted
+            pass  # that home has ended, after its connections were aborted
 
-    def _returned(self, call: concurrent.futures.Future[Replies]) -> None:
+    def _returned(self, call: Call[Replies]) -> None:
         part = self._calls.pop(call, None)
         if part is None:
             return  # it was given up
         self._started -= 1
-        if call.cancelled():  # with the workers of a home that is ending
+        if call.result is not None:
+            self._finish(part, call.result)
+        elif call.error is not None:  # its worker has died
+            self._fail(part, call.error)
+        else:  # dropped, with the workers of a home that is ending
             self._give_up(part)
-        elif failure := call.exception():  # its worker has died
-            self._fail(part, failure)
-        else:
-            self._finish(part, call.result())
         self._start_next()
 
     # Awaited.
