@@ -94,6 +94,14 @@ async def threads_are_places(io: IOThread) -> None:
     homebound.wait_while(bool, io)
 
 
+async def what_is_refused_is_no_parameter(io: IOThread) -> None:
+    await homebound.Event().wait(timeout=1)  # type: ignore[call-arg]
+    await homebound.Lock().acquire(blocking=False)  # type: ignore[call-arg]
+    assert_type(await homebound.Queue[int]().get(), int)
+    io.spawn(text, 1)  # type: ignore[arg-type]
+    homebound.run(text(1), 2)  # type: ignore[arg-type]
+
+
 def options_are_known() -> None:
     IOThreadPool(2, poll_max_ns=5)
     IOThreadPool(2, poll_max=5)  # type: ignore[call-arg]

@@ -193,6 +193,18 @@ class BigLock:
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
 
+    if not TYPE_CHECKING:
+
+        async def __aenter__(self) -> NoReturn:
+            message = (
+                "big_lock is acquired by a thread, not by a task: `with big_lock:`, and no await "
+                "in it. (The main loop's tasks run with it held.) What tasks share is guarded by a "
+                "homebound.Lock, which has `async with`"
+            )
+            raise TypeError(message)
+
+        __aexit__ = __aenter__
+
     def __reduce__(self) -> NoReturn:
         raise of_this_process(self)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from .._errors import ContextError, WrongThread
+from .._os.arguments import refuses
 from .big_lock import thread_name
 from .context import AioContext, whereabouts
-from .coroutines import as_coroutine, shown
+from .coroutines import as_coroutine, one_coroutine, shown
 from .current import current_context, here
 from .foreign_loops import known_context
 from .loop import Loop
@@ -99,9 +100,10 @@ def running_context() -> AioContext:
     return context
 
 
+@refuses("more")
 def create_task(
     coro: Coroutine[Any, Any, T],
-    *,
+    *more: Never,
     home: AioContext | IOThread | None = None,
     name: str | None = None,
     context: Context | None = None,
@@ -122,6 +124,8 @@ def create_task(
 
     Called from: any thread.
     """
+    if more:
+        raise one_coroutine("create_task", coro, more)
     try:
         target = running_context() if home is None else context_at(home, "create_task: home")
     except BaseException:

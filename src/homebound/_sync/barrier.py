@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
+from .._os.arguments import checked_name, no_timeout, refuses_timeout
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .wait_queue import DONE, WaitQueue
@@ -41,7 +42,7 @@ class Barrier(WaitQueue):
         check_count("Barrier: parties", parties, 1)
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         self._parties = parties
         # Under the guard. While a group leaves, new waiters stay outside: queued, not counted.
         self._state = FILLING
@@ -71,7 +72,8 @@ class Barrier(WaitQueue):
         """
         return self._state == BROKEN
 
-    async def wait(self) -> int:
+    @refuses_timeout
+    async def wait(self, timeout: None = None) -> int:
         """Wait for `parties` to be waiting; returns a number of its own, from 0 to parties - 1.
 
         A cancelled wait is no longer counted. Raises asyncio.BrokenBarrierError if the barrier is
@@ -79,6 +81,8 @@ class Barrier(WaitQueue):
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "wait")
         number = None
         while number is None:
             waiter = await self._wait()

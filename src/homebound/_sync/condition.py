@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.coroutines import check_callback, shown
 from .._errors import WouldDeadlock
+from .._os.arguments import checked_name, no_timeout, refuses, refuses_timeout
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .lock import Lock
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _check_lock(lock: Any) -> None:
-    """Raise TypeError for a lock that cannot be awaited."""
+def _no_lock(lock: Any) -> TypeError:
+    """Return the error for a lock that not all loops and threads can wait for."""
     if isinstance(lock, type):
-        message = f"Condition: the lock is {shown(lock)}; call it: it makes one"
-        raise TypeError(message)
-    if not iscoroutinefunction(getattr(lock, "acquire", None)):
-        kind = f"{type(lock).__module__}.{type(lock).__name__}"
-        message = f"Condition: the lock is a {kind}; it must be a homebound.Lock"
-        raise TypeError(message)
+        return TypeError(f"Condition: the lock is {shown(lock)}; call it: it makes one")
+    kind = f"{type(lock).__module__}.{type(lock).__name__}"
+    return TypeError(
+        f"Condition: the lock is a {kind}; it must be a homebound.Lock, for which tasks of all "
+        "loops and threads can wait"
+    )
 
 
 class Condition(WaitQueue):
@@ -63,12 +63,12 @@ class Condition(WaitQueue):
     def __init__(self, lock: Lock | None = None, *, name: str | None = None) -> None:
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         if not isinstance(lock, Lock) and lock is not None:
-            _check_lock(lock)
-        self._lock: Any = Lock() if lock is None else lock
+            raise _no_lock(lock)
+        self._lock: Lock = Lock() if lock is None else lock
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
-        self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
+        self.acquire_sync: Callable[..., bool] = self._lock.acquire_sync
         self.locked: Callable[[], bool] = self._lock.locked
         # One entry for each wait that ended without holding the lock again, as its coroutine was
         # closed, or that would have deadlocked. Atomic operations.
@@ -89,7 +89,8 @@ class Condition(WaitQueue):
             )
             raise RuntimeError(message)
 
-    async def wait(self) -> bool:
+    @refuses_timeout
+    async def wait(self, timeout: None = None) -> bool:
         """Release the lock until notified, and acquire it again; True.
 
         If cancelled, it holds the lock again before CancelledError is raised. Raises RuntimeError
@@ -97,6 +98,8 @@ class Condition(WaitQueue):
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "wait")
         self._must_hold("wait")
         try:
             try:
@@ -128,11 +131,14 @@ class Condition(WaitQueue):
             finally:
                 del cancelled  # its traceback holds this frame
 
-    async def wait_for(self, predicate: Callable[[], T]) -> T:
+    @refuses("timeout")
+    async def wait_for(self, predicate: Callable[[], T], timeout: None = None) -> T:
         """Wait until `predicate()`, called with the lock held, is true; returns its result.
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "wait_for")
         check_callback("Condition.wait_for", predicate)
         result = predicate()
         while not result:
@@ -232,7 +238,7 @@ class Condition(WaitQueue):
             self._wake_all(woken)
 
     def __aenter__(self) -> CoroutineType[Any, Any, None]:
-        return self._lock.__aenter__()  # type: ignore[no-any-return]
+        return self._lock.__aenter__()
 
     def __aexit__(
         self, kind: type[BaseException] | None, *_error: object

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
+from .._os.arguments import checked_name, name_by_keyword, no_timeout, refuses, refuses_timeout
 from .wait_queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ class Event(WaitQueue):
 
     __slots__ = ("_value",)
 
-    def __init__(self, *, name: str | None = None) -> None:
+    @refuses("more")
+    def __init__(self, *more: Never, name: str | None = None) -> None:
+        if more:
+            raise name_by_keyword(self, more)
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         self._value = False  # written under the guard, read by all
 
     def is_set(self) -> bool:
@@ -71,11 +75,14 @@ class Event(WaitQueue):
         """
         self._value = False
 
-    async def wait(self) -> bool:
+    @refuses_timeout
+    async def wait(self, timeout: None = None) -> bool:
         """Wait until it is set; True.
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "wait")
         if not self._value:
             await self._wait()
         return True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
+from .._os.arguments import checked_name, name_by_keyword, refuses
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE, WaitQueue
@@ -54,9 +55,12 @@ class Lock(TokenQueue):
     _holder: Record | None
     _shows_holders = True
 
-    def __init__(self, *, name: str | None = None) -> None:
+    @refuses("more")
+    def __init__(self, *more: Never, name: str | None = None) -> None:
+        if more:
+            raise name_by_keyword(self, more)
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)

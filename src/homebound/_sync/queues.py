@@ -13,6 +13,7 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from .._os.arguments import checked_name, no_timeout, refuses, refuses_timeout
 from .._os.counts import check_limit
 from .._os.no_copy import no_copy
 from .queue_ends import FREED, FREEING, MOST, Getters, QueueShutDown, Slots, Unfinished, shown_queue
@@ -74,7 +75,7 @@ class Queue(ShownQueue, Generic[T]):
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None) -> None:
         check_limit("Queue: maxsize", maxsize)
-        self._name = name
+        self._name = None if name is None else checked_name(self, name)
         self._maxsize = maxsize
         self._is_shutdown = False
         self._queue: Any = None
@@ -160,11 +161,16 @@ class Queue(ShownQueue, Generic[T]):
 
     # Putting.
 
-    async def put(self, item: T) -> None:  # noqa: C901, PLR0912  (each step of it, inline)
+    @refuses("block", "timeout")
+    async def put(  # noqa: C901, PLR0912, PLR0915  (each step of it, inline)
+        self, item: T, block: None = None, timeout: None = None
+    ) -> None:
         """Put an item in, waiting until there is room. Raises QueueShutDown after `shutdown`.
 
         Called from: task.
         """
+        if block is not timeout:  # one of them is given
+            raise no_timeout(self, "put")
         if self._is_shutdown:
             raise self._shut_down()
         marks = self._marks
@@ -313,11 +319,16 @@ class Queue(ShownQueue, Generic[T]):
 
     # Getting.
 
-    async def get(self) -> T:
+    @refuses_timeout
+    async def get(  # noqa: C901  (each step of it, inline)
+        self, block: None = None, timeout: None = None
+    ) -> T:
         """Take the next item out, waiting for one. Raises QueueShutDown if none will come.
 
         Called from: task.
         """
+        if block is not timeout:  # one of them is given
+            raise no_timeout(self, "get")
         getters = self._getters_queue
         item: T
         if self._queue and not self._waiting:
@@ -431,11 +442,14 @@ class Queue(ShownQueue, Generic[T]):
         """
         self._unfinished.done()
 
-    async def join(self) -> None:
+    @refuses_timeout
+    async def join(self, timeout: None = None) -> None:
         """Wait until every item put has been reported done by `task_done`.
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "join")
         if self._unfinished:
             await self._unfinished._wait()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from _thread import start_new_thread as start_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from .._errors import WouldDeadlock
+from .._os.arguments import checked_name, name_by_keyword, no_timeout, refuses, refuses_timeout
 from .._threads.block_on import block_on
 from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .wait_queue import DONE, WaitQueue
@@ -55,10 +56,13 @@ class RWLock(SharedHold, WaitQueue):
 
     _shows_holders = True
 
-    def __init__(self, *, name: str | None = None) -> None:
+    @refuses("more")
+    def __init__(self, *more: Never, name: str | None = None) -> None:
+        if more:
+            raise name_by_keyword(self, more)
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
         # One entry for each upgrade that ended holding neither side, as its coroutine was closed,
         # or that would have deadlocked. Atomic operations.
@@ -78,20 +82,26 @@ class RWLock(SharedHold, WaitQueue):
         """
         return Side(self, WRITE)
 
-    async def acquire_read(self) -> bool:
+    @refuses_timeout
+    async def acquire_read(self, blocking: None = None, timeout: None = None) -> bool:
         """Acquire it for reading, waiting as long as it takes; True.
 
         Called from: task.
         """
+        if blocking is not timeout:  # one of them is given
+            raise no_timeout(self, "acquire_read")
         if not self._acquire_now(READ):
             await self._wait(READ)
         return True
 
-    async def acquire_write(self) -> bool:
+    @refuses_timeout
+    async def acquire_write(self, blocking: None = None, timeout: None = None) -> bool:
         """Acquire it for writing, waiting as long as it takes; True.
 
         Called from: task.
         """
+        if blocking is not timeout:  # one of them is given
+            raise no_timeout(self, "acquire_write")
         if not self._acquire_now(WRITE):
             await self._wait(WRITE)
         return True
@@ -179,7 +189,8 @@ class RWLock(SharedHold, WaitQueue):
                 start_thread(self._serve, ())
             raise
 
-    async def upgrade(self) -> bool:
+    @refuses_timeout
+    async def upgrade(self, timeout: None = None) -> bool:
         """Turn the calling reader into a writer; True if no other writer held it in between.
 
         This happens at once if there is no other reader and no waiter. Else it releases the lock
@@ -189,6 +200,8 @@ class RWLock(SharedHold, WaitQueue):
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_timeout(self, "upgrade")
         if self._upgrade_now():
             return True
         try:

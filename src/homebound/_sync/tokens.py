@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._os.arguments import no_timeout, refuses_timeout
 from .holders import watched
 from .wait_queue import DONE, WaitQueue
 
@@ -20,11 +21,14 @@ class TokenQueue(WaitQueue):
 
     __slots__ = ()
 
-    async def acquire(self) -> bool:
+    @refuses_timeout
+    async def acquire(self, blocking: None = None, timeout: None = None) -> bool:
         """Acquire it, waiting as long as it takes; True.
 
         Called from: task.
         """
+        if blocking is not timeout:  # one of them is given
+            raise no_timeout(self, "acquire")
         if not self._acquire_now():
             await self._wait()
         return True

@@ -7,11 +7,12 @@ import asyncio
 import inspect
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, NoReturn, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from .._core.coroutines import check_async
+from .._core.coroutines import check_async, one_coroutine
 from .._errors import ContextClosed, ContextError
+from .._os.arguments import no_astop_timeout, refuses, refuses_timeout
 from .._os.no_copy import of_this_process
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
@@ -185,11 +186,14 @@ class Background:
         if thread is not None:
             thread.stop(timeout)
 
-    async def astop(self) -> None:
+    @refuses_timeout
+    async def astop(self, timeout: None = None) -> None:
         """End the thread and wait for it, without blocking: `stop` for a task, on any loop.
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_astop_timeout(self)
         with self._lock:
             thread = self._thread
         if thread is not None:
@@ -226,10 +230,11 @@ class Background:
 
     # Work.
 
+    @refuses("more")
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -240,6 +245,8 @@ class Background:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         return self._context_for(coro).spawn(coro, name=name, context=context)
 
     def block_on(self, awaitable: Awaitable[T], *, timeout: float | None = None) -> T:

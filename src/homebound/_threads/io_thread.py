@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 from .._core.context import whereabouts
+from .._core.coroutines import one_coroutine
 from .._core.current import current_context, set_home
 from .._core.foreign_loops import check_loop
 from .._core.guest_context import GuestContext
@@ -17,6 +18,7 @@ from .._core.loop import Loop
 from .._core.traps import move_to
 from .._core.wind_down import bound_end_now, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
+from .._os.arguments import no_astop_timeout, refuses, refuses_timeout
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
 from .._os.no_copy import of_this_process
@@ -166,10 +168,11 @@ class IOThread:
             _running.add(self)
         return interrupt
 
+    @refuses("more")
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -177,6 +180,8 @@ class IOThread:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         if self._context is None and asyncio.iscoroutine(coro):
             coro.close()  # before `context` raises, as AioContext.spawn does
         return self.context.spawn(coro, name=name, context=context)
@@ -203,7 +208,8 @@ class IOThread:
             self._bound_exit(timeout)
             raise
 
-    async def astop(self) -> None:
+    @refuses_timeout
+    async def astop(self, timeout: None = None) -> None:
         """End the thread and wait for it, without blocking: `stop` for a task, on any loop.
 
         The end of `async with` does the same. A cancelled call still waits for the end, and then
@@ -221,6 +227,8 @@ class IOThread:
 
         Called from: task.
         """
+        if timeout is not None:
+            raise no_astop_timeout(self)
         if self._context is None:
             return
         if current_context() is self._context:

@@ -6,11 +6,12 @@ import asyncio
 from collections import deque
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, NoReturn, ParamSpec, Self, TypeVar
 
-from .._core.coroutines import check_async
+from .._core.coroutines import check_async, one_coroutine
 from .._core.current import current_context
 from .._errors import ContextError
+from .._os.arguments import checked_name, refuses
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.no_copy import of_this_process
@@ -67,7 +68,7 @@ class IOThreadPool:
             )
             for index in range(n)
         )
-        self.name: str = name
+        self.name: str = checked_name(self, name)
         # Replaced by as many others if a start fails.
         self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
@@ -106,10 +107,11 @@ class IOThreadPool:
         """
         return self.threads[next(self._turn) % len(self.threads)]
 
+    @refuses("more")
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -117,6 +119,8 @@ class IOThreadPool:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         return self.next().spawn(coro, name=name, context=context)
 
     def spawn_each(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from .._aio.tasks import running_loop
 from .._core.context import whereabouts
-from .._core.coroutines import coroutine_of
+from .._core.coroutines import coroutine_of, one_coroutine
 from .._core.current import current_context
 from .._core.loop import Loop
 from .._core.wind_down import bound_end, wind_down
 from .._errors import WrongThread
+from .._os.arguments import refuses
 
 if TYPE_CHECKING:
     import selectors
@@ -56,8 +57,12 @@ def _runs_a_loop() -> str:
     )
 
 
+@refuses("more")
 def run(
-    main: Awaitable[T], *, debug: bool | None = None, shutdown_timeout: float | None = None
+    main: Awaitable[T],
+    *more: Never,
+    debug: bool | None = None,
+    shutdown_timeout: float | None = None,
 ) -> T:
     """Run a coroutine as asyncio.run does, with this thread as the main context's home meanwhile.
 
@@ -85,6 +90,8 @@ def run(
 
     Called from: any thread.
     """
+    if more:
+        raise one_coroutine("run", main, more)
     if shutdown_timeout is not None and not shutdown_timeout >= 0:
         _close(main)
         message = f"run: shutdown_timeout is {shutdown_timeout}; it must be 0 or more seconds"

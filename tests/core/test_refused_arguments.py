@@ -1,0 +1,170 @@
+"""Arguments that fit threading's, queue's, anyio's or trio's like, and not ours: what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import textwrap
+import threading
+from typing import Any
+
+import pytest
+
+import homebound
+
+from .wrong_uses import LONGEST, PRIVATE, call, work
+
+Row = tuple[str, str]
+
+COROUTINES: list[Row] = [
+    (
+        "io.spawn(work, 1)",
+        "spawn takes a coroutine, not a function and its arguments: call it, spawn(work(...))",
+    ),
+    ("io.context.spawn(work, 1)", "call it, spawn(work(...))"),
+    ("pool.spawn(work, 1)", "call it, spawn(work(...))"),
+    ("Background('b').spawn(work, 1)", "call it, spawn(work(...))"),
+    ("create_task(work, 1)", "call it, create_task(work(...))"),
+    ("run(work, 1)", "call it, run(work(...))"),
+    (
+        "io.spawn(work(), 'name')",
+        "spawn takes one coroutine, and its options by keyword: got 'name' after work()",
+    ),
+    ("create_task(work(), io)", "options by keyword: got <IOThread 'io' running> after work()"),
+    (
+        (
+            "async def main():\n    async with TaskGroup() as group:\n"
+            "        try: group.create_task(work, 1)\n"
+            "        except TypeError as error: said = error\n"
+            "    raise said\nrun(main())"
+        ),
+        "call it, create_task(work(...))",
+    ),
+]
+
+TIMEOUTS: list[Row] = [
+    (
+        "Event().wait(timeout=1)",
+        "Event.wait() takes no timeout: in a task, `async with asyncio.timeout(1):`",
+    ),
+    ("Event().wait(1)", "in a thread, wait_sync(timeout=1) has one"),
+    ("Lock().acquire(timeout=1)", "Lock.acquire() takes no timeout"),
+    (
+        "Lock().acquire(False)",
+        "in a thread, acquire_sync(timeout=1) has one, and timeout=0 does not",
+    ),
+    ("Lock().acquire(blocking=False)", "timeout=0 does not wait"),
+    ("Semaphore().acquire(timeout=1)", "Semaphore.acquire() takes no timeout"),
+    ("BoundedSemaphore().acquire(timeout=1)", "BoundedSemaphore.acquire() takes no timeout"),
+    ("RWLock().acquire_read(timeout=1)", "acquire_read_sync(timeout=1) has one"),
+    ("RWLock().acquire_write(blocking=False)", "acquire_write_sync(timeout=1) has one"),
+    ("RWLock().upgrade(timeout=1)", "upgrade_sync(timeout=1) has one"),
+    ("Condition().wait(timeout=1)", "Condition.wait() takes no timeout"),
+    ("Condition().wait_for(bool, timeout=1)", "wait_for_sync(timeout=1) has one"),
+    ("Condition().acquire(timeout=1)", "Lock.acquire() takes no timeout"),
+    ("Barrier(2).wait(timeout=1)", "Barrier.wait() takes no timeout"),
+    ("Queue().get(timeout=1)", "Queue.get() takes no timeout"),
+    ("Queue().get(block=False)", "get_sync(timeout=1) has one, and timeout=0 does not wait"),
+    ("Queue().put(1, timeout=1)", "put_sync(timeout=1) has one"),
+    ("Queue().put(1, block=False)", "Queue.put() takes no timeout"),
+    ("PriorityQueue().get(False)", "PriorityQueue.get() takes no timeout"),
+    ("Queue().join(timeout=1)", "join_sync(timeout=1) has one"),
+    ("IOThread('a').astop(timeout=5)", "IOThread.astop() takes no timeout, and waits for the end"),
+    ("Background('b').astop(5)", "`await to_worker(io.stop, 5)` waits for 5 seconds at most"),
+]
+
+NAMES: list[Row] = [
+    ("Lock(name=3)", "Lock: the name is 3; it must be a str"),
+    ("RWLock(name=3)", "RWLock: the name is 3; it must be a str"),
+    ("Event(name=b'e')", "Event: the name is b'e'; it must be a str"),
+    ("Semaphore(1, name=3)", "Semaphore: the name is 3"),
+    ("BoundedSemaphore(1, name=3)", "BoundedSemaphore: the name is 3"),
+    ("Condition(name=3)", "Condition: the name is 3"),
+    ("Barrier(2, name=3)", "Barrier: the name is 3"),
+    ("Queue(name=3)", "Queue: the name is 3"),
+    ("LifoQueue(name=3)", "LifoQueue: the name is 3"),
+    ("IOThreadPool(2, name=3)", "IOThreadPool: the name is 3"),
+    ("WorkerPool(2, name=3)", "WorkerPool: the name is 3"),
+    ("VCPU(0, print, name=3)", "VCPU: the name is 3"),
+    ("Lock('db')", "Lock takes its name by keyword, Lock(name='...'); got 'db'"),
+    ("RWLock('db')", "RWLock takes its name by keyword, RWLock(name='...'); got 'db'"),
+    ("Event('ready')", "Event takes its name by keyword, Event(name='...'); got 'ready'"),
+]
+
+LOCKS: list[Row] = [
+    (
+        "Condition(asyncio.Lock())",
+        "the lock is a asyncio.locks.Lock; it must be a homebound.Lock, for which",
+    ),
+    ("Condition(RWLock())", "the lock is a homebound.RWLock; it must be a homebound.Lock"),
+    (
+        "async def main():\n    async with big_lock: pass\nrun(main())",
+        "big_lock is acquired by a thread, not by a task: `with big_lock:`, and no await in it",
+    ),
+]
+
+ALL = COROUTINES + TIMEOUTS + NAMES + LOCKS
+PLACES = {name: getattr(homebound, name) for name in homebound.__all__} | {
+    "asyncio": asyncio,
+    "call": call,
+    "threading": threading,
+    "work": work,
+}
+
+
+async def awaited(awaitable: Any) -> None:
+    await awaitable
+
+
+@pytest.mark.parametrize(("program", "text"), ALL, ids=[row[0] for row in ALL])
+def test_it_says_what_is_taken(program: str, text: str, io: homebound.IOThread):
+    names = PLACES | {"io": io, "awaited": awaited}
+    if (program, text) in TIMEOUTS:
+        program = f"run(awaited({program}))"
+    with homebound.IOThreadPool(1) as pool, pytest.raises(TypeError) as caught:
+        exec(textwrap.dedent(program), names | {"pool": pool})
+    said = str(caught.value)
+    assert text in said
+    assert len(said) <= LONGEST
+    assert not PRIVATE.search(said)
+    assert homebound.run(asyncio.sleep(0, "went on")) == "went on"
+
+
+def test_the_signature_shows_what_is_taken():
+    """Not what is taken only to be refused."""
+    for function in (
+        homebound.AioContext.spawn,
+        homebound.IOThread.spawn,
+        homebound.IOThreadPool.spawn,
+        homebound.Background.spawn,
+    ):
+        assert [*inspect.signature(function).parameters] == ["self", "coro", "name", "context"]
+    assert [*inspect.signature(homebound.run).parameters] == ["main", "debug", "shutdown_timeout"]
+    assert [*inspect.signature(homebound.create_task).parameters] == [
+        "coro",
+        "home",
+        "name",
+        "context",
+    ]
+    assert [*inspect.signature(homebound.Lock).parameters] == ["name"]
+    assert not inspect.signature(homebound.Lock().acquire).parameters
+    assert not inspect.signature(homebound.Event().wait).parameters
+    assert [*inspect.signature(homebound.Queue().put).parameters] == ["item"]
+
+
+def test_a_refused_coroutine_is_closed(io: homebound.IOThread):
+    coroutine = work()
+    with pytest.raises(TypeError, match="takes one coroutine"):
+        io.spawn(coroutine, "name")  # type: ignore[arg-type]
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_the_big_lock_is_left_alone_by_async_with():
+    async def main() -> bool:
+        with pytest.raises(TypeError):
+            async with homebound.big_lock:  # type: ignore[attr-defined]
+                pass
+        return homebound.big_lock.held()
+
+    assert homebound.run(main())
+    assert not homebound.big_lock.held()
