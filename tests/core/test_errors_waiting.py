@@ -93,7 +93,7 @@ def result_of_a_task_in_a_thread(io: IOThread, _io2: IOThread) -> None:
         task.wake()
 
 
-@WRONG.say(TypeError, "Task.result() got an unexpected keyword argument 'timeout'")
+@WRONG.say(TypeError, "Task.result() takes no timeout and does not wait: block_on(task, timeout=5)")
 def result_with_a_timeout(io: IOThread, _io2: IOThread) -> None:
     task = io.spawn(work())
     block_on(task)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import homebound
+from homebound.block import MemoryDisk
+from homebound.nbd import NBDDisk
 
 from .wrong_uses import LONGEST, PRIVATE, call, work
 
@@ -103,8 +105,36 @@ LOCKS: list[Row] = [
     ),
 ]
 
-ALL = COROUTINES + TIMEOUTS + NAMES + LOCKS
+REST: list[Row] = [
+    ("Background('b').block_on(work, 1)", "call it, block_on(work(...))"),
+    ("block_on(work(), 5)", "got 5; a limit in seconds is given by keyword, timeout="),
+    (
+        "run(work(), loop_factory=asyncio.new_event_loop)",
+        "IOThread(loop_factory=...) is a home with",
+    ),
+    (
+        "io.spawn(work()).result(timeout=5)",
+        "Task.result() takes no timeout and does not wait: block_on(",
+    ),
+    ("io.spawn(work()).exception(5)", "Task.exception() takes no timeout and does not wait"),
+    ("pool.map(work, 3)", "IOThreadPool.map: 3 is no iterable of items, as a list is"),
+    (
+        "with RWLock(name='db'): pass",
+        "RWLock 'db' is acquired for reading or for writing: `async with",
+    ),
+    (
+        "async def main():\n    async with RWLock(): pass\nrun(main())",
+        "or `async with rw.write():` in a task, `with` in a thread",
+    ),
+    (
+        "MemoryDisk(512).write_sync(b'data', 0)",
+        "first the offset, then the bytes; got b'data', then 0",
+    ),
+]
+
+ALL = COROUTINES + TIMEOUTS + NAMES + LOCKS + REST
 PLACES = {name: getattr(homebound, name) for name in homebound.__all__} | {
+    "MemoryDisk": MemoryDisk,
     "asyncio": asyncio,
     "call": call,
     "threading": threading,
@@ -150,6 +180,19 @@ def test_the_signature_shows_what_is_taken():
     assert not inspect.signature(homebound.Lock().acquire).parameters
     assert not inspect.signature(homebound.Event().wait).parameters
     assert [*inspect.signature(homebound.Queue().put).parameters] == ["item"]
+
+
+@pytest.mark.parametrize("name", ["sleep", "gather", "to_thread"])
+def test_a_name_of_asyncio_s_is_told(name: str):
+    with pytest.raises(AttributeError, match=rf"; asyncio\.{name} works in homebound's loops$"):
+        getattr(homebound, name)
+
+
+def test_a_port_is_no_descriptor():
+    with pytest.raises(
+        OSError, match="10809 is no descriptor of a socket; a port stands in an NBD"
+    ):
+        homebound.run(NBDDisk.connect(10809))
 
 
 def test_a_refused_coroutine_is_closed(io: homebound.IOThread):

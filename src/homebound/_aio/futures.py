@@ -8,6 +8,7 @@ from _asyncio import Future
 from asyncio import futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._os.arguments import refuses_timeout
 from .tasks import always_awaited
 
 if TYPE_CHECKING:
@@ -25,6 +26,14 @@ loop_of: Callable[[Any], Any] = futures._get_loop  # type: ignore[attr-defined]
 
 # Returns whether the GIL is on: where it is off at first, an extension module can turn it on later.
 has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+
+
+def _waits_for_nothing(method: str) -> TypeError:
+    """Return the error for a timeout, as a future of concurrent.futures takes it."""
+    return TypeError(
+        f"Task.{method}() takes no timeout and does not wait: block_on(task, timeout=5) does, in a "
+        "coroutine `await` in `async with asyncio.timeout(5):`"
+    )
 
 
 # Since 3.14 asyncio's futures remember which tasks await them, for call graphs.
@@ -160,11 +169,14 @@ class FutureParts(_TaskShape[T]):
             "or in another thread, block_on(task) waits for it and returns its result"
         )
 
-    def result(self) -> T:
+    @refuses_timeout
+    def result(self, timeout: None = None) -> T:
         """Return the coroutine's result, or raise its exception. See asyncio.Future.result.
 
         Called from: any thread.
         """
+        if timeout is not None:
+            raise _waits_for_nothing("result")
         try:
             try:
                 return _result(self)
@@ -176,13 +188,16 @@ class FutureParts(_TaskShape[T]):
         finally:
             del self
 
-    def exception(self) -> BaseException | None:
+    @refuses_timeout
+    def exception(self, timeout: None = None) -> BaseException | None:
         """Return the coroutine's exception or None; raise CancelledError if it was cancelled.
 
         See asyncio.Future.exception.
 
         Called from: any thread.
         """
+        if timeout is not None:
+            raise _waits_for_nothing("exception")
         try:
             try:
                 return _exception(self)

@@ -42,6 +42,8 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
         hint = (
             ", which has several: pool.next() is one of them, pool.spawn(coro) takes them in turn"
         )
+    elif isinstance(place, (int, float)):
+        hint = "; a limit in seconds is given by keyword, timeout="
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import start_new_thread as start_thread
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Never, NoReturn
 
 from .._errors import WouldDeadlock
 from .._os.arguments import checked_name, name_by_keyword, no_timeout, refuses, refuses_timeout
@@ -67,6 +67,21 @@ class RWLock(SharedHold, WaitQueue):
         # One entry for each upgrade that ended holding neither side, as its coroutine was closed,
         # or that would have deadlocked. Atomic operations.
         self._unheld: list[None] = []
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            message = (
+                f"{self._titled()} is acquired for reading or for writing: `async with rw.read():` "
+                "or `async with rw.write():` in a task, `with` in a thread"
+            )
+            raise TypeError(message)
+
+        def __exit__(self, *_error: object) -> None:
+            """Never reached."""
+
+        __aenter__ = __enter__
+        __aexit__ = __exit__
 
     def read(self) -> Side:
         """Return a context manager for `async with` or `with` that holds the lock for reading.

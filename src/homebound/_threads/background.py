@@ -249,7 +249,8 @@ class Background:
             raise one_coroutine("spawn", coro, more)
         return self._context_for(coro).spawn(coro, name=name, context=context)
 
-    def block_on(self, awaitable: Awaitable[T], *, timeout: float | None = None) -> T:
+    @refuses("more")
+    def block_on(self, awaitable: Awaitable[T], *more: Never, timeout: float | None = None) -> T:
         """Run `awaitable` at its home and wait for it; return its result or raise its exception.
 
         As `homebound.block_on`: `timeout` and Ctrl-C cancel it and wait for its cleanup; in a task
@@ -259,6 +260,8 @@ class Background:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("block_on", awaitable, more)
         context = self._context_for(awaitable)
         try:
             return block_on(awaitable, context, timeout=timeout)

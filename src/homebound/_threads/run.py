@@ -57,12 +57,13 @@ def _runs_a_loop() -> str:
     )
 
 
-@refuses("more")
+@refuses("more", "loop_factory")
 def run(
     main: Awaitable[T],
     *more: Never,
     debug: bool | None = None,
     shutdown_timeout: float | None = None,
+    loop_factory: None = None,
 ) -> T:
     """Run a coroutine as asyncio.run does, with this thread as the main context's home meanwhile.
 
@@ -92,6 +93,13 @@ def run(
     """
     if more:
         raise one_coroutine("run", main, more)
+    if loop_factory is not None:
+        _close(main)
+        message = (
+            "run has a loop of homebound's: IOThread(loop_factory=...) is a home with another "
+            "loop, AioContext.attach(loop) makes the thread that runs one a home"
+        )
+        raise TypeError(message)
     if shutdown_timeout is not None and not shutdown_timeout >= 0:
         _close(main)
         message = f"run: shutdown_timeout is {shutdown_timeout}; it must be 0 or more seconds"
