@@ -42,7 +42,7 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
         hint = (
             ", which has several: pool.next() is one of them, pool.spawn(coro) takes them in turn"
         )
-    elif isinstance(place, (int, float)):
+    elif isinstance(place, (int, float)) and what in {"block_on", "wait_while"}:
         hint = "; a limit in seconds is given by keyword, timeout="
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
