@@ -96,9 +96,9 @@ NAMES: list[Row] = [
 LOCKS: list[Row] = [
     (
         "Condition(asyncio.Lock())",
-        "the lock is a asyncio.locks.Lock; it must be a homebound.Lock, for which",
+        "the lock is of type asyncio.locks.Lock; it must be a homebound.Lock, for which",
     ),
-    ("Condition(RWLock())", "the lock is a homebound.RWLock; it must be a homebound.Lock"),
+    ("Condition(RWLock())", "the lock is of type homebound.RWLock; it must be a homebound.Lock"),
     (
         "async def main():\n    async with big_lock: pass\nrun(main())",
         "big_lock is acquired by a thread, not by a task: `with big_lock:`, and no await in it",

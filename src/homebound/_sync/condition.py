@@ -28,8 +28,8 @@ def _no_lock(lock: Any) -> TypeError:
         return TypeError(f"Condition: the lock is {shown(lock)}; call it: it makes one")
     kind = f"{type(lock).__module__}.{type(lock).__name__}"
     return TypeError(
-        f"Condition: the lock is a {kind}; it must be a homebound.Lock, for which tasks of all "
-        "loops and threads can wait"
+        f"Condition: the lock is of type {kind}; it must be a homebound.Lock, for which tasks of "
+        "all loops and threads can wait"
     )
 
 
