@@ -11,7 +11,7 @@ import pytest
 
 import homebound
 from homebound.block import DiskReadOnly, Extent, open_disk
-from homebound.block._scripts.nbdkit_module import Session
+from homebound.block._scripts.nbdkit_module import FLAG_FUA, Session
 from homebound.block._scripts.plugin_disk import PluginDisk
 from homebound.testing import check_disk
 
@@ -122,6 +122,25 @@ def test_fua(script: Any, fua: str, flushes: object):
         assert disk.can_fua == (fua != "FUA_NONE")
         do(disk.write, 0, b"x", fua=True)
         assert (("flush", 0) in calls) == flushes
+
+
+@pytest.mark.parametrize("lacking", ["", "def can_zero(h): return False"])
+def test_fua_of_zeroes_that_are_written_as_data(script: Any, lacking: str):
+    """The plugin takes FUA as a flag, and gets no flush: each pwrite must have the flag."""
+    path = script(
+        RAM
+        + f"""
+    def can_fua(h): return nbdkit.FUA_NATIVE
+    def zero(h, count, offset, flags): nbdkit.set_error(95)
+    def flush(h, flags): calls.append("flush")
+    {lacking}
+    """
+    )
+    disk, calls = connected(path)
+    with disk:
+        do(disk.write_zeroes, 0, 9, fua=True)
+        do(disk.write_zeroes, 0, 8)
+    assert calls == [("pwrite", 9, FLAG_FUA), ("pwrite", 8, 0)]
 
 
 @pytest.mark.parametrize("how", ["set_error", "no exception", "OSError"])

@@ -187,6 +187,37 @@ def test_fua_is_a_flush_unless_the_function_takes_it(script: Any):
     assert calls == ["write", "flush", ("zero", True), "trim", "flush", "write", "close"]
 
 
+@pytest.mark.parametrize("is_async", ["", "async "])
+def test_zeroes_written_as_data_keep_fua(script: Any, is_async: str):
+    """There is no flush that could follow, so each write has to see to it itself."""
+    path = script(f"""
+        size = 3 << 20
+        calls = []
+        def read(offset, length): return bytes(length)
+        {is_async}def write(offset, data, fua=False): calls.append((offset, len(data), fua))
+    """)
+    with opened(path) as disk:
+        calls = disk.functions.attribute("calls", None)  # type: ignore[attr-defined]
+        do(disk.write_zeroes, 0, 5 << 18, fua=True)
+        do(disk.write_zeroes, 7, 9)
+    assert calls == [(0, 1 << 20, True), (1 << 20, 1 << 18, True), (7, 9, False)]
+
+
+@pytest.mark.parametrize("is_async", ["", "async "])
+def test_zeroes_written_as_data_are_flushed_once(script: Any, is_async: str):
+    path = script(f"""
+        size = 3 << 20
+        calls = []
+        def read(offset, length): return bytes(length)
+        {is_async}def write(offset, data): calls.append("write")
+        def flush(): calls.append("flush")
+    """)
+    with opened(path) as disk:
+        calls = disk.functions.attribute("calls", None)  # type: ignore[attr-defined]
+        do(disk.write_zeroes, 0, 5 << 18, fua=True)
+    assert calls == ["write", "write", "flush"]
+
+
 def test_plain_functions_are_called_one_at_a_time(script: Any):
     """Unless the script says `parallel`; and then they overlap."""
     path = script("""

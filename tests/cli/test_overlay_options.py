@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import homebound
 from homebound.block import FileDisk, OverlayDisk
+from homebound.nbd import NBDDisk
 
 from .conftest import Served
 
@@ -46,6 +48,25 @@ def test_a_file(serve: Serve, image: Path, libnbd: Any, tmp_path: Path):
         OverlayDisk(base, overlay, read_only=True) as disk,
     ):
         assert disk.info.data == 4096
+
+
+def test_an_overlay_by_its_file(serve: Serve, refused: Refused, image: Path, tmp_path: Path):
+    """As `homebound copy` takes it. Its name alone is refused, as its bytes are no disk's."""
+    path, socket = tmp_path / "changes", ("--unix", tmp_path / "s")
+    with FileDisk(image) as base, OverlayDisk(base, path) as disk:
+        homebound.run(disk.write(4096, b"mine"))
+
+    async def read(uri: str, offset: int) -> bytes:
+        async with await NBDDisk.connect(uri) as remote:
+            return bytes(await remote.read(offset, 4))
+
+    served = serve(f"overlay:{path}", *socket)
+    assert homebound.run(read(served.uri, 4096)) == b"mine"
+    assert served.stop()[0] == 0
+    assert f"it is an overlay; open it as overlay:{path}" in refused(path, *socket)
+    served = serve(path, "--format", "raw", *socket)
+    assert homebound.run(read(served.uri, 0)) == b"home"
+    assert served.stop()[0] == 0
 
 
 @pytest.mark.peers

@@ -60,7 +60,7 @@ def handed_over(run: Callable[..., Any], **options: Any) -> tuple[Any, ...]:
     "options",
     [{}, {"name": "named"}, {"context": contextvars.Context()}, {"name": "n", "eager_start": True},
      {"colour": "red", "name": "n"}],
-    ids=str,
+    ids=" ".join,
 )  # fmt: skip
 def test_it_gets_what_asyncio_hands_over(options: dict[str, Any]):
     expected = handed_over(asyncio.run, **options)

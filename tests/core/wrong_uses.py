@@ -1,16 +1,21 @@
-"""What each table of wrong uses is made of: a call, what it raises, and what that says."""
+"""What the tables of wrong uses are made of: a call or program, what it raises, what that says."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import sys
+import textwrap
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+import homebound.block
 from homebound import IOThread, Task, block_on, run
+from homebound.nbd import NBDDisk, NBDServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +24,11 @@ if TYPE_CHECKING:
 PRIVATE = re.compile(
     r"homebound\._|FutureParts|TaskFuture|Enterable|GuestContext|LoopContext| at 0x"
 )
+TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
 LONGEST = 270  # characters
 NOT_A_COROUTINE = TypeError if sys.version_info >= (3, 14) else ValueError  # asyncio.run's
+
+Row = tuple[str, type[BaseException], str]  # a program, what it raises, and a part of its text
 
 
 class WrongUses(dict[str, tuple[Any, type[BaseException], str]]):
@@ -68,3 +76,37 @@ def started(coro: Any, home: IOThread, name: str) -> Task[Any]:
     task = home.spawn(coro, name=name)
     block_on(home.spawn(work()))
     return task
+
+
+def plain(*_args: object) -> None:
+    """Return nothing."""
+
+
+async def numbers() -> Any:
+    yield 1
+
+
+NAMES = {name: getattr(homebound, name) for name in homebound.__all__} | {
+    "NBDDisk": NBDDisk,
+    "NBDServer": NBDServer,
+    "ProcessPoolExecutor": ProcessPoolExecutor,
+    "ThreadPoolExecutor": ThreadPoolExecutor,
+    "asyncio": asyncio,
+    "block": homebound.block,
+    "call": call,
+    "numbers": numbers,
+    "plain": plain,
+    "threading": threading,
+    "work": work,
+}
+
+
+def check_program(program: str, kind: type[BaseException], text: str, io: IOThread) -> None:
+    """A program as a newcomer types it raises this and says so, and everything goes on."""
+    with pytest.raises(kind) as caught:
+        exec(textwrap.dedent(program), NAMES | {"io": io})
+    said = str(caught.value)
+    assert text in said
+    assert len(said) <= LONGEST
+    assert not PRIVATE.search(said)
+    assert run(asyncio.sleep(0, "went on")) == "went on"

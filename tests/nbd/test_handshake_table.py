@@ -21,7 +21,7 @@ from homebound.nbd._protocol.handshake import (
     MAX_OPTION_DATA,
     MAX_OPTION_SKIP,
     TRANSITIONS,
-    Found,
+    Input,
     Tls,
 )
 from homebound.nbd._protocol.wire import IHAVEOPT, Option
@@ -50,59 +50,59 @@ INTO = {
     HandshakeState.CLOSED: FLAGS + option(Option.ABORT),
 }
 BYTES = {
-    (HandshakeState.CLIENT_FLAGS, Found.GOOD_FLAGS): FLAGS,
-    (HandshakeState.CLIENT_FLAGS, Found.BAD_FLAGS): struct.pack(">I", 4),
-    (HandshakeState.OPTION, Found.WANTED): option(Option.LIST, length=MAX_OPTION_DATA),
-    (HandshakeState.OPTION, Found.REFUSED): option(UNKNOWN, length=MAX_OPTION_SKIP),
-    (HandshakeState.OPTION, Found.BAD_MAGIC): bytes(16),
-    (HandshakeState.OPTION, Found.ABSURD): option(UNKNOWN, length=MAX_OPTION_SKIP + 1),
-    (HandshakeState.DATA, Found.ANSWERED): b"x",
-    (HandshakeState.DATA, Found.CHOSEN): go(b"disk")[16:],
-    (HandshakeState.DATA, Found.ABORTED): b"x",
-    (HandshakeState.DATA, Found.HOPELESS): b"x",
-    (HandshakeState.SKIP, Found.SKIPPED): b"xyz",
-    (HandshakeState.SKIP, Found.ABORTED): b"xyz",
+    (HandshakeState.CLIENT_FLAGS, Input.GOOD_FLAGS): FLAGS,
+    (HandshakeState.CLIENT_FLAGS, Input.BAD_FLAGS): struct.pack(">I", 4),
+    (HandshakeState.OPTION, Input.KNOWN): option(Option.LIST, length=MAX_OPTION_DATA),
+    (HandshakeState.OPTION, Input.REFUSED): option(UNKNOWN, length=MAX_OPTION_SKIP),
+    (HandshakeState.OPTION, Input.BAD_MAGIC): bytes(16),
+    (HandshakeState.OPTION, Input.ABSURD): option(UNKNOWN, length=MAX_OPTION_SKIP + 1),
+    (HandshakeState.DATA, Input.ANSWERED): b"x",
+    (HandshakeState.DATA, Input.CHOSEN): go(b"disk")[16:],
+    (HandshakeState.DATA, Input.ABORTED): b"x",
+    (HandshakeState.DATA, Input.HOPELESS): b"x",
+    (HandshakeState.SKIP, Input.SKIPPED): b"xyz",
+    (HandshakeState.SKIP, Input.ABORTED): b"xyz",
 }
 # States for inputs that depend on the current option.
 INTO_FOR = {
-    (HandshakeState.DATA, Found.CHOSEN): FLAGS + go(b"disk")[:16],
-    (HandshakeState.DATA, Found.ABORTED): FLAGS + option(Option.ABORT, length=1),
-    (HandshakeState.DATA, Found.HOPELESS): FLAGS + option(Option.EXPORT_NAME, length=1),
-    (HandshakeState.SKIP, Found.ABORTED): (
+    (HandshakeState.DATA, Input.CHOSEN): FLAGS + go(b"disk")[:16],
+    (HandshakeState.DATA, Input.ABORTED): FLAGS + option(Option.ABORT, length=1),
+    (HandshakeState.DATA, Input.HOPELESS): FLAGS + option(Option.EXPORT_NAME, length=1),
+    (HandshakeState.SKIP, Input.ABORTED): (
         FLAGS + option(Option.ABORT, bytes(MAX_OPTION_DATA - 2), length=MAX_OPTION_DATA + 1)
     ),
 }
 # In test_tls.py: an option without data does not stay in DATA, and no bytes end the TLS handshake.
-ELSEWHERE = {(HandshakeState.DATA, Found.ENCRYPT), (HandshakeState.TLS, Found.ENCRYPTED)}
+ELSEWHERE = {(HandshakeState.DATA, Input.ENCRYPT), (HandshakeState.TLS, Input.ENCRYPTED)}
 CELLS = [
-    (state, found) for state in HandshakeState for found in Found if (state, found) not in ELSEWHERE
+    (state, given) for state in HandshakeState for given in Input if (state, given) not in ELSEWHERE
 ]
 
 
-def in_state(state: HandshakeState, found: Found) -> ServerHandshake:
+def in_state(state: HandshakeState, given: Input) -> ServerHandshake:
     handshake = ServerHandshake(EXPORTS, Tls.OFFERED)
-    handshake.receive(INTO_FOR.get((state, found), INTO[state]))
+    handshake.receive(INTO_FOR.get((state, given), INTO[state]))
     while handshake.next_event() is not None:
         pass
     assert handshake.state is state
     return handshake
 
 
-@pytest.mark.parametrize(("state", "found"), CELLS)
-def test_cell(state: HandshakeState, found: Found):
-    handshake = in_state(state, found)
-    after = TRANSITIONS[state].get(found)
+@pytest.mark.parametrize(("state", "given"), CELLS)
+def test_cell(state: HandshakeState, given: Input):
+    handshake = in_state(state, given)
+    after = TRANSITIONS[state].get(given)
     if after is None:
         # No bytes are this input here; a bug that reports it is an error.
-        assert (state, found) not in BYTES
+        assert (state, given) not in BYTES
         with pytest.raises(LocalProtocolError, match="cannot come while the handshake waits"):
-            handshake._advance(found)
+            handshake._advance(given)
         assert handshake.state is state
-    elif found is Found.EOF:
+    elif given is Input.EOF:
         assert handshake.receive_eof().data == b""
         assert handshake.state is after
     else:
-        handshake.receive(BYTES[state, found])
+        handshake.receive(BYTES[state, given])
         event = handshake.next_event()
         assert handshake.state is after
         assert isinstance(event, Chosen) == (after is HandshakeState.TRANSMISSION)
@@ -116,7 +116,7 @@ def test_the_table_is_complete():
 
 
 def test_end_of_file_after_the_choice_is_an_error():
-    handshake = in_state(HandshakeState.TRANSMISSION, Found.EOF)
+    handshake = in_state(HandshakeState.TRANSMISSION, Input.EOF)
     with pytest.raises(LocalProtocolError, match="the end of the stream cannot come"):
         handshake.receive_eof()
 
@@ -130,7 +130,7 @@ def test_data_after_the_choice_is_kept_for_the_transmission_phase():
 
 
 def test_data_after_the_end_is_dropped():
-    handshake = in_state(HandshakeState.CLOSED, Found.EOF)
+    handshake = in_state(HandshakeState.CLOSED, Input.EOF)
     handshake.receive(bytes(1000))
     assert handshake.next_event() is None
     assert handshake.trailing() == b""

@@ -122,6 +122,15 @@ def test_a_slice_is_carried_out_in_order_and_answered_in_one_piece():
     assert [command for _, command in replies.failures] == [Command.READ, Command.WRITE]
 
 
+@pytest.mark.parametrize("command", [Command.CACHE, Command.BLOCK_STATUS, Command.RESIZE, 99])
+def test_a_command_without_a_call_that_blocks_changes_nothing(command: int):
+    log = Log()
+    replies = Slice([SlowRequest(command, 0, 1, 0, 512)], Ranges()).run(log)
+    assert log.calls == []
+    assert replies.errors == 1
+    assert isinstance(replies.failures[0][0], ValueError)
+
+
 def test_any_exception_of_a_disk_is_kept():
     class Broken(Log):
         def flush(self) -> None:

@@ -36,6 +36,15 @@ def _waits_for_nothing(method: str) -> TypeError:
     )
 
 
+def set_unless_done(future: asyncio.Future[T], result: T = None) -> None:  # type: ignore[assignment]
+    """Complete a future, unless it was cancelled or completed before.
+
+    Called from: the thread of its loop.
+    """
+    if not future.done():
+        future.set_result(result)
+
+
 # Since 3.14 asyncio's futures remember which tasks await them, for call graphs.
 RECORDS_AWAITS = sys.version_info >= (3, 14)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.coroutines import check_callback, shown
-from .._errors import WouldDeadlock
 from .._os.arguments import checked_name, no_timeout, refuses, refuses_timeout
 from .._os.clock import Deadline
 from .._threads.block_on import block_on
 from .lock import Lock
+from .reacquire import Reacquires
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def _no_lock(lock: Any) -> TypeError:
     )
 
 
-class Condition(WaitQueue):
+class Condition(Reacquires, WaitQueue):
     """asyncio.Condition for tasks of any loop and for threads, all at once.
 
     `lock` is the Lock it uses, by default a new one. A waiter holds it again when its wait is over,
@@ -70,8 +69,6 @@ class Condition(WaitQueue):
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
         self.acquire_sync: Callable[..., bool] = self._lock.acquire_sync
         self.locked: Callable[[], bool] = self._lock.locked
-        # One entry for each wait that ended without holding the lock again, as its coroutine was
-        # closed, or that would have deadlocked. Atomic operations.
         self._unheld: list[None] = []
 
     def release(self) -> None:
@@ -102,34 +99,19 @@ class Condition(WaitQueue):
             raise no_timeout(self, "wait")
         self._must_hold("wait")
         try:
-            try:
-                waiter = await self._wait(joined=self.release)
-            except GeneratorExit:
-                raise
-            except BaseException:
-                await self._reacquire(None)
-                raise
-            await self._reacquire(waiter)
-        except GeneratorExit:  # it cannot wait any more; `__aexit__` must release nothing
+            await self._wait(joined=self.release)
+        except GeneratorExit:
             self._unheld.append(None)
             raise
+        except BaseException:
+            await self._reacquire(self.acquire)
+            raise
+        try:
+            await self._reacquire(self.acquire)
+        except BaseException:
+            self._notify(1)  # it was notified, but will not look: notify the next one
+            raise
         return True
-
-    async def _reacquire(self, waiter: Waiter | None) -> None:
-        cancelled: BaseException | None = None
-        while True:
-            try:
-                await self.acquire()
-                break
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            if waiter is not None:  # notified, but it will not look: notify the next one
-                self._notify(1)
-            try:
-                raise cancelled
-            finally:
-                del cancelled  # its traceback holds this frame
 
     @refuses("timeout")
     async def wait_for(self, predicate: Callable[[], T], timeout: None = None) -> T:
@@ -160,24 +142,17 @@ class Condition(WaitQueue):
                 return bool(block_on(self.wait(), timeout=timeout))
             except TimeoutError:
                 return False
+        waiter: Waiter | None = None
         try:
-            return self._wait_parked(timeout, joined=self.release) is not None
+            waiter = self._wait_parked(timeout, joined=self.release)
         finally:
-            self._reacquire_parked()
-
-    def _reacquire_parked(self) -> None:
-        interrupt: BaseException | None = None
-        while True:
             try:
-                self.acquire_sync()
-                break
-            except KeyboardInterrupt as error:
-                interrupt = error
-            except WouldDeadlock:  # `__exit__` must release nothing
-                self._unheld.append(None)
+                self._reacquire_sync(self.acquire_sync)
+            except BaseException:
+                if waiter is not None:  # it was notified, but will not look: notify the next one
+                    self._notify(1)
                 raise
-        if interrupt is not None:
-            raise interrupt
+        return waiter is not None
 
     def wait_for_sync(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
         """Do `wait_for` in this thread, at most `timeout` seconds; returns the last result.
@@ -243,9 +218,7 @@ class Condition(WaitQueue):
     def __aexit__(
         self, kind: type[BaseException] | None, *_error: object
     ) -> CoroutineType[Any, Any, None]:
-        if kind is GeneratorExit and self._unheld:
-            self._unheld.pop()
-        else:
+        if kind is None or not self._ends_unheld(kind):
             self._lock.release()
         return DONE
 
@@ -253,9 +226,7 @@ class Condition(WaitQueue):
         self._lock.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is WouldDeadlock and self._unheld:
-            self._unheld.pop()
-        else:
+        if kind is None or not self._ends_unheld(kind):
             self._lock.release()
 
     def _describe(self) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any, Never, NoReturn
 
-from .._errors import WouldDeadlock
 from .._os.arguments import checked_name, name_by_keyword, no_timeout, refuses, refuses_timeout
 from .._threads.block_on import block_on
 from .holders import SharedHold, all_known, record_of, record_of_caller, watched
+from .reacquire import Reacquires
 from .wait_queue import DONE, WaitQueue
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _NOT_ACQUIRED = (
 )
 
 
-class RWLock(SharedHold, WaitQueue):
+class RWLock(Reacquires, SharedHold, WaitQueue):
     """A lock held by many readers at a time, or by one writer.
 
     `async with rw.read():` and `async with rw.write():` in a task, `with` in a thread. FIFO:
@@ -64,8 +63,6 @@ class RWLock(SharedHold, WaitQueue):
         if name is not None:
             self._name = checked_name(self, name)
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
-        # One entry for each upgrade that ended holding neither side, as its coroutine was closed,
-        # or that would have deadlocked. Atomic operations.
         self._unheld: list[None] = []
 
     if not TYPE_CHECKING:
@@ -220,25 +217,14 @@ class RWLock(SharedHold, WaitQueue):
         if self._upgrade_now():
             return True
         try:
-            try:
-                await self._wait(WRITE, joined=self.release)
-            except GeneratorExit:
-                raise
-            except BaseException:
-                await self._read_again()
-                raise
-        except GeneratorExit:  # it cannot wait any more; `__aexit__` must release nothing
+            await self._wait(WRITE, joined=self.release)
+        except GeneratorExit:
             self._unheld.append(None)
             raise
+        except BaseException:
+            await self._reacquire(self.acquire_read)
+            raise
         return False
-
-    async def _read_again(self) -> None:
-        while True:
-            try:
-                await self.acquire_read()
-            except asyncio.CancelledError:
-                continue  # the first one is raised, once it holds the lock
-            return
 
     def upgrade_sync(self, timeout: float | None = None) -> bool:
         """Do `upgrade` in this thread; after `timeout` seconds, TimeoutError, as a reader again.
@@ -254,7 +240,7 @@ class RWLock(SharedHold, WaitQueue):
             waiter = self._wait_parked(timeout, WRITE, self.release)
         finally:
             if waiter is None:
-                self._read_again_sync()
+                self._reacquire_sync(self.acquire_read_sync)
         if waiter is None:
             message = (
                 f"{self._titled()} could not be upgraded in {timeout} s: others hold it or were "
@@ -262,13 +248,6 @@ class RWLock(SharedHold, WaitQueue):
             )
             raise TimeoutError(message)
         return False
-
-    def _read_again_sync(self) -> None:
-        try:
-            self.acquire_read_sync()
-        except WouldDeadlock:  # `__exit__` must release nothing
-            self._unheld.append(None)
-            raise
 
     def _upgrade_now(self) -> bool:
         with self._guard:
@@ -400,9 +379,7 @@ class Side:
     def __aexit__(
         self, kind: type[BaseException] | None, *_error: object
     ) -> CoroutineType[Any, Any, None]:
-        if kind is GeneratorExit and self._lock._unheld:
-            self._lock._unheld.pop()
-        else:
+        if kind is None or not self._lock._ends_unheld(kind):
             self._lock.release()
         return DONE
 
@@ -418,7 +395,5 @@ class Side:
         self._lock._note_scoped_holder()
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is WouldDeadlock and self._lock._unheld:
-            self._lock._unheld.pop()
-        else:
+        if kind is None or not self._lock._ends_unheld(kind):
             self._lock.release()

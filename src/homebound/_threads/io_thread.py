@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
+from .._aio.futures import set_unless_done
 from .._core.context import whereabouts
 from .._core.coroutines import one_coroutine
 from .._core.current import current_context, set_home
@@ -330,13 +331,10 @@ class IOThread:
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
 
-        def set_ended() -> None:
-            if not ended.done():  # called twice, if the thread ends just now
-                ended.set_result(None)
-
         def tell() -> None:
             try:
-                loop.call_soon_threadsafe(set_ended)
+                # Twice, if the thread ends just now.
+                loop.call_soon_threadsafe(set_unless_done, ended)
             except RuntimeError:
                 if not loop.is_closed():  # else nothing waits there any more
                     raise

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from .gate import Ticket
 
 _PATIENCE = 1.0  # seconds that a vCPU has at interpreter exit to come out of `execute`
-_EXCLUSIVE = "being exclusive"  # as the reason of a wait, in dumps
+# What the waits are for, as dumps show it; `_needed` goes by it.
+JOIN, PAUSE = "VCPU.join", "VCPU.pause"
+_EXCLUSIVE, _BACK_IN = "being exclusive", "running guest code again"
 gate = Gate()
 
 
@@ -200,7 +202,7 @@ class VCPUThread(Entrant):
 
     def _go_back_in(self) -> None:
         """Continue the round that a wait has left, once no pause or exclusive vCPU forbids it."""
-        what = ("running guest code again", self)
+        what = (_BACK_IN, self)
         while not gate.admit(self, fresh=False):
             self._pass_turn()
             wait_until(what, lambda: self._work or gate.worth_asking(self), self._nudged)
@@ -351,9 +353,9 @@ def _needed(what: str, subject: VCPUThread | Work, *, serves: bool) -> Iterable[
         # A waiting vCPU runs what is queued. An item that it runs already is further up its stack.
         is_served = serves and subject in snapshot(subject.cpu._work)
         return [] if subject.done or is_served else own
-    if what == "VCPU.join":
+    if what == JOIN:
         return [] if subject._ended else own
-    if what == "VCPU.pause":
+    if what == PAUSE:
         return [] if gate.is_out(subject) or not subject._paused else own
     if owner is not None and owner.cpu is not subject:
         return [thread_of(owner.cpu)]

@@ -13,7 +13,7 @@ from .._os.no_copy import of_this_process
 from .._os.parking import new_parker
 from .._os.reports import report
 from .._threads.wait_until import check_may_wait
-from .thread import VCPUThread, Work, gate, mine
+from .thread import JOIN, PAUSE, VCPUThread, Work, gate, mine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,8 +128,8 @@ class VCPU(VCPUThread):
             message = f"VCPU.join(): {self!r} was not started; call start() first"
             raise ContextError(message)
         if not self._ended:
-            check_may_wait("VCPU.join")
-            what = ("VCPU.join", self)
+            check_may_wait(JOIN)
+            what = (JOIN, self)
             try:
                 self._wait(what, lambda: self._ended, self._end, timeout=timeout)
             except TimeoutError:
@@ -166,13 +166,13 @@ class VCPU(VCPUThread):
         """
         own = mine.cpu is self
         if not own:
-            check_may_wait("VCPU.pause")
+            check_may_wait(PAUSE)
         with gate.guard:
             self._paused = True
             self.interrupt_requested = True
         self._interrupt_and_wake()
         if not own:
-            what = ("VCPU.pause", self)
+            what = (PAUSE, self)
             self._wait(what, lambda: not self._paused or gate.is_out(self), self._out)
 
     def resume(self) -> None:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 from weakref import WeakSet
 
+from .._aio.futures import set_unless_done
 from .._core.big_lock import big_lock_released
 from .._core.coroutines import check_call
 from .._core.current import here
@@ -28,7 +29,6 @@ from .jobs import FutureJob
 from .threads import WorkerThreads
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from .._core.context import AioContext
@@ -167,7 +167,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         with self._lock:
             waits = bool(self._threads)
             if waits:
-                self._when_empty.append(partial(context.call_soon, _set_ended, ended))
+                # Unless done: Ctrl-C during the wait cancels it.
+                self._when_empty.append(partial(context.call_soon, set_unless_done, ended))
         if waits:
             await ended
         for thread in self._not_ended():  # they have reported and end within microseconds
@@ -186,11 +187,6 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             f"<WorkerPool {self.name!r} {state}{len(self._threads)} threads, "
             f"{len(self._idle)} idle, {len(self._jobs)} jobs waiting>"
         )
-
-
-def _set_ended(ended: asyncio.Future[None]) -> None:
-    if not ended.done():  # else cancelled: Ctrl-C during the wait
-        ended.set_result(None)
 
 
 Loop.thread_pools = (WorkerPool,)

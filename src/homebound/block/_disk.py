@@ -111,9 +111,9 @@ class Disk(ABC):
     def interruptions(self) -> int:
         """The number of times that unflushed writes may have been lost; 0 for most disks.
 
-        One on a server has it rise as it loses a connection: the server may have been restarted,
-        and a flush says nothing of what it was sent before. If the number is the same before the
-        first of some writes and after a flush, they are on stable storage.
+        A disk on a server counts each connection that it loses: the server may have been restarted
+        since, and then a flush says nothing of the writes before. Writes are on stable storage if
+        the number is the same before the first of them as after the flush that follows them.
 
         Called from: any thread.
         """

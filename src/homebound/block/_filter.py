@@ -105,7 +105,7 @@ class Filter(Disk):
 
         Called from: task.
         """
-        self._check(0, 0)
+        self._check_open()
         disk = self.disk
         await self._carry_out("flush", 0, 0, lambda _: disk.flush())
 

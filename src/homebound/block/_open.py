@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import DiskError, ImageError
 from ._file import FileDisk
-from ._names import MEMORY, OVERLAY, SCRIPT, is_uri, parse_size
+from ._names import MEMORY, OVERLAY, SCRIPT, is_path, is_uri, parse_size
 from ._probe import QCOW2, RAW, begins_as_overlay, probe
 from ._to_end import to_end
 
@@ -72,13 +72,18 @@ def _open_into(opened: list[Disk], spec: str, *, read_only: bool) -> None:
     opened.append(_open(spec, read_only=read_only))
 
 
-def _open(spec: str, *, read_only: bool) -> Disk:
+def open_prefixed(spec: str, *, read_only: bool) -> Disk:
+    """Open `memory:SIZE` or `overlay:PATH`. Blocks. Raises DiskError."""
     if spec.startswith(MEMORY):
         from ._memory import MemoryDisk  # noqa: PLC0415  (see above)
 
         return MemoryDisk(_size(spec), read_only=read_only)
-    if spec.startswith(OVERLAY):
-        return _open_overlay(spec.removeprefix(OVERLAY), read_only=read_only)
+    return _open_overlay(spec.removeprefix(OVERLAY), read_only=read_only)
+
+
+def _open(spec: str, *, read_only: bool) -> Disk:
+    if not is_path(spec):
+        return open_prefixed(spec, read_only=read_only)
     if spec.endswith(SCRIPT):
         return _open_script(spec, read_only=read_only)
     if _format_of(spec) == QCOW2:

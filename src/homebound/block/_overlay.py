@@ -157,8 +157,7 @@ class OverlayDisk(Disk):
 
         Called from: any thread.
         """
-        if self._closed:
-            raise DiskClosed(self)
+        self._check_open()
         if self._states.all_are(DATA, *self._blocks(offset, offset + len(buffer))):
             return self._store.try_read_into(self._data_offset + offset, buffer)
         for state, start, stop in self._runs(offset, offset + len(buffer)):
@@ -220,8 +219,7 @@ class OverlayDisk(Disk):
 
         Called from: any thread.
         """
-        if self._closed:
-            raise DiskClosed(self)
+        self._check_open()
         first, stop = self._blocks(offset, offset + len(data))
         return self._states.all_are(DATA, first, stop) and self._store.try_write(
             self._data_offset + offset, data
@@ -346,7 +344,7 @@ class OverlayDisk(Disk):
 
         Called from: task.
         """
-        self._check(0, 0)
+        self._check_open()
         if not self.read_only:
             await self._persist()
 
@@ -372,7 +370,6 @@ class OverlayDisk(Disk):
         Called from: task.
         """
         async with self.drained():
-            self._check(0, 0, changes=True)
             self._check_commit()
             await self._mark(committing=True)
             for state, start, stop in self._runs(0, min(self.size, self.base.size)):
@@ -387,8 +384,10 @@ class OverlayDisk(Disk):
             await self._store.trim(self._data_offset, self.size)
 
     def _check_commit(self) -> None:
-        if self.base.read_only:
-            raise DiskReadOnly(self.base)
+        self._check_open()
+        for disk in (self, self.base):
+            if disk.read_only:
+                raise DiskReadOnly(disk)
         for state, _, stop in self._runs(0, self.size):
             if state == DATA and stop > self.base.size:
                 text = f"cannot commit {self!r}: data at {stop - 1} is past the end of the base"
@@ -423,9 +422,12 @@ class OverlayDisk(Disk):
             if self._owned is not None:
                 self._owned.close()
 
-    def _check(self, offset: int, length: int, *, changes: bool = False) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise DiskClosed(self)
+
+    def _check(self, offset: int, length: int, *, changes: bool = False) -> None:
+        self._check_open()
         self.check_range(offset, length)
         if changes and self.read_only:
             raise DiskReadOnly(self)

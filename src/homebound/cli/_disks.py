@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from .._threads.run import run
 from ..block import FileDisk, ImageError, ImageLocked
-from ..block._names import MEMORY, SCRIPT, is_uri, parse_size
-from ..block._probe import QCOW2, RAW, probe
+from ..block._names import MEMORY, OVERLAY, SCRIPT, is_path, is_uri, parse_size
+from ..block._open import open_prefixed
+from ..block._probe import QCOW2, RAW, begins_as_overlay, probe
 from ..nbd import ConnectError
 from ._remote import Link, check_uri
 
@@ -105,17 +106,15 @@ class Opener:
         self._opening = ""  # read by another thread
 
     def open(self, spec: str) -> Disk:
-        """Open the disk that a checked `spec` names: `memory:SIZE`, a URI, a script, or an image.
+        """Open the disk that a checked `spec` names, as `open_disk` does, but as the options say.
 
         Raises DiskError.
         """
-        if spec.startswith(MEMORY):
-            from ..block import MemoryDisk  # noqa: PLC0415  (see above)
-
-            return MemoryDisk(parse_size(spec.removeprefix(MEMORY)), read_only=self.read_only)
         self._opening = spec
         if is_uri(spec):
             return self._connect(spec)
+        if not is_path(spec):
+            return open_prefixed(spec, read_only=self.read_only)
         if is_script(spec):
             from ..block._scripts.open import open_script_disk  # noqa: PLC0415  (see above)
 
@@ -155,9 +154,13 @@ class Opener:
 
 def _format_of(path: str) -> str:
     try:
-        return probe(path)
+        found, is_overlay = probe(path), begins_as_overlay(path)
     except OSError:
         return RAW  # opening it raises an error that says what is wrong
+    if is_overlay:
+        text = f"it is an overlay; open it as {OVERLAY}{path}, or serve its bytes: --format raw"
+        raise ImageError(errno.EINVAL, f"cannot open image {path!r}: {text}")
+    return found
 
 
 def _not_read(path: str, name: str) -> ImageError:

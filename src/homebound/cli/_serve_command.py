@@ -95,8 +95,8 @@ _DEFAULT_SIZE = 1 << 30
     type=SECONDS,
     default=REQUEST_TIMEOUT,
     show_default=True,
-    help="Have a request fail that another NBD server does not answer in this time; 0: never. "
-    "Servers that serve each other's exports answer none.",
+    help="Fail a request that another NBD server has not answered within this time (0: never). "
+    "Two servers that export each other's disks never answer.",
 )
 @click.option("--read-only", is_flag=True, help="Reject writes, and share images with a writer.")
 @click.option("--no-lock", is_flag=True, help="Open images even if another program writes to them.")

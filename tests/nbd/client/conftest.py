@@ -113,10 +113,14 @@ class End:
 
     async def request(self) -> tuple[int, int, int, int, bytes]:
         """Receive a request: its command, cookie, offset and length, and a WRITE's payload."""
+        return (await self.request_with_flags())[1:]
+
+    async def request_with_flags(self) -> tuple[int, int, int, int, int, bytes]:
+        """Do as `request`; the flags come first."""
         head = await self.reader.readexactly(28)
-        _, _, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
+        _, flags, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
         payload = await self.reader.readexactly(length) if command == 1 else b""
-        return command, cookie, offset, length, payload
+        return flags, command, cookie, offset, length, payload
 
     async def serve(self, memory: bytearray) -> None:
         """Serve simple replies out of `memory` until the client disconnects."""

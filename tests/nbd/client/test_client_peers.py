@@ -59,7 +59,7 @@ def start(program: Any, server: str, image: Path) -> None:
 SERVERS = ["qemu-nbd", "nbdkit", "nbdkit without chunks", "nbdkit with delays", "nbdkit in blocks"]
 
 
-@pytest.mark.parametrize("case", disk_cases(), ids=str)
+@pytest.mark.parametrize("case", disk_cases())
 @pytest.mark.parametrize("server", SERVERS)
 def test_it_is_a_disk(case: Case, server: str, program: Any, image: Path):
     start(program, server, image)
@@ -90,7 +90,7 @@ def nbd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("case", disk_cases(), ids=str)
+@pytest.mark.parametrize("case", disk_cases())
 def test_nbd_server_is_a_disk(case: Case, nbd_server: str):
     case.check(lambda: NBDDisk.connect(nbd_server, open_timeout=20))
 
@@ -245,7 +245,7 @@ def encrypted(tmp_path: Path, certificates: Path) -> Iterator[str]:
         yield f"nbds+unix:///?socket={tmp_path}/tls&tls-certificates={certificates}"
 
 
-@pytest.mark.parametrize("case", disk_cases(), ids=str)
+@pytest.mark.parametrize("case", disk_cases())
 def test_it_is_a_disk_by_tls(case: Case, encrypted: str):
     case.check(lambda: NBDDisk.connect(encrypted, connections=2))
 

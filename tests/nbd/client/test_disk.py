@@ -18,6 +18,7 @@ from homebound.nbd import (
     StatusExtent,
     TransmissionFlag,
 )
+from homebound.nbd._protocol.wire import Command, CommandFlag
 from homebound.testing import Case, disk_cases, settle
 
 from .servers import SIZE, on_server, serving_elsewhere
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-@pytest.mark.parametrize("case", disk_cases(), ids=str)
+@pytest.mark.parametrize("case", disk_cases())
 def test_it_is_a_disk(case: Case, connections: int, tmp_path: Path):
     """On our server, in a thread of its own."""
     with serving_elsewhere(tmp_path / "s", 100_001) as server:
@@ -205,6 +206,52 @@ class TestWhatTheServerCannot:
                         await writing
 
         homebound.run(main())
+
+    def test_zeroes_sent_as_data_keep_fua(self, rude: Any, say: Any):
+        """The server knows FUA but not WRITE_ZEROES."""
+        heads: list[tuple[int, int]] = []
+
+        async def talk(end: Any) -> None:
+            flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH
+            await end.negotiate(flags=flags | TransmissionFlag.SEND_FUA, size=3 << 20)
+            while True:
+                flags, command, cookie, _, length, _ = await end.request_with_flags()
+                if command == Command.DISC:
+                    return
+                heads.append((flags, length))
+                end.send(say.simple(cookie))
+
+        async def main() -> None:
+            async with rude.talking(talk):
+                with await NBDDisk.connect(rude.uri) as disk:
+                    await disk.write_zeroes(0, 5 << 18, fua=True)
+                    await disk.write_zeroes(0, 9)
+
+        homebound.run(main())
+        fua = CommandFlag.FUA
+        assert heads == [(fua, 1 << 20), (fua, 1 << 18), (0, 9)]
+
+    def test_zeroes_sent_as_data_are_flushed_once(self, rude: Any, say: Any):
+        """The server knows neither FUA nor WRITE_ZEROES."""
+        commands: list[int] = []
+
+        async def talk(end: Any) -> None:
+            flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH
+            await end.negotiate(flags=flags, size=3 << 20)
+            while True:
+                command, cookie, *_ = await end.request()
+                if command == Command.DISC:
+                    return
+                commands.append(command)
+                end.send(say.simple(cookie))
+
+        async def main() -> None:
+            async with rude.talking(talk):
+                with await NBDDisk.connect(rude.uri) as disk:
+                    await disk.write_zeroes(0, 5 << 18, fua=True)
+
+        homebound.run(main())
+        assert commands == [Command.WRITE, Command.WRITE, Command.FLUSH]
 
     def test_writes_to_what_is_read_only(self):
         async def main(uri: str) -> None:

@@ -11,10 +11,12 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..._aio.futures import set_unless_done
 from ..._core.task_group import TaskGroup
 from ..._sync.semaphore import Semaphore
 from .._errors import DiskError
 from .._to_end import to_end
+from .._zeroes import zero_pieces
 from .engine import WINDOW, piece_size, read
 from .errors import FUTILE, CopyError, first_failure, never_stable
 from .plan import Plan
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .plan import Piece
 
-_ZEROES = bytes(1 << 20)
 _KEPT = 2 * WINDOW  # pieces of a stream
 
 
@@ -98,8 +99,8 @@ class CopyOut:
         if self._skips:
             os.lseek(self._fd, length, os.SEEK_CUR)
             return
-        for offset in range(0, length, len(_ZEROES)):
-            await self._write(memoryview(_ZEROES)[: length - offset])
+        for _, zeroes in zero_pieces(0, length):
+            await self._write(zeroes)
 
     async def _write(self, data: memoryview) -> None:
         if self._pipe is None:
@@ -237,7 +238,7 @@ def _can_wait(fd: int) -> bool:
 async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(fd, _set, ready)
+    loop.add_reader(fd, set_unless_done, ready)
     try:
         await ready
     finally:
@@ -247,7 +248,7 @@ async def _readable(fd: int) -> None:
 async def _writable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_writer(fd, _set, ready)
+    loop.add_writer(fd, set_unless_done, ready)
     try:
         await ready
     finally:
@@ -265,11 +266,6 @@ def _open_without_blocking(fd: int) -> int | None:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # another user's pipe, or no /proc
         return None
-
-
-def _set(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def _write_all(fd: int, data: memoryview) -> None:

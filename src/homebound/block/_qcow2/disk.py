@@ -145,7 +145,7 @@ class Calls:
 
     def flush(self) -> None:
         """Do nothing: nothing was written."""
-        self._check(0, 0)
+        self._check_open()
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
         """Refuse to trim."""
@@ -169,10 +169,13 @@ class Calls:
         self._check(offset, length)
         return self._image.block_status(offset, length)
 
+    def _check_open(self) -> None:
+        if self._disk._closed:
+            raise DiskClosed(self._disk)
+
     def _check(self, offset: int, length: int) -> None:
+        self._check_open()
         disk = self._disk
-        if disk._closed:
-            raise DiskClosed(disk)
         if offset < 0 or length < 0 or offset + length > disk.size:
             raise OutOfRange(f"{length} bytes at {offset} are not inside {disk!r}")
 

@@ -25,13 +25,20 @@ class Scripted(Disk):
         """
         return self.patience.slices
 
-    def check(self, offset: int, length: int, *, changes: bool = False) -> None:
-        """Raise a DiskError unless the request may be carried out.
+    def check_open(self) -> None:
+        """Raise DiskClosed if it is closed.
 
         Called from: any thread.
         """
         if self.closed:
             raise DiskClosed(self)
+
+    def check(self, offset: int, length: int, *, changes: bool = False) -> None:
+        """Raise a DiskError unless the request may be carried out.
+
+        Called from: any thread.
+        """
+        self.check_open()
         if offset < 0 or length < 0 or offset + length > self.size:
             self.check_range(offset, length)  # which raises the error
         if changes and self.read_only:

@@ -12,6 +12,7 @@ from ..._sync.lock import Lock
 from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
 from .._to_end import to_end
+from .._zeroes import zero_pieces
 from .base import Scripted, shown
 from .errors import ScriptError, failure_in, wrong
 from .patience import Patience
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from .._disk import Disk
     from .._operations import Buffer, Operations
     from .functions import Functions
-
-_PIECE = 1 << 20  # bytes of zeroes written at once
-_ZEROES = memoryview(bytes(_PIECE))
 
 logger = logging.getLogger("homebound.block")
 
@@ -161,7 +159,7 @@ class _Calls:
         self._finish(function, fua=fua)
 
     def flush(self) -> None:
-        self._disk.check(0, 0)
+        self._disk.check_open()
         if self._functions.flush is not None:
             self.call(self._functions.flush)
 
@@ -178,8 +176,10 @@ class _Calls:
         self._disk.check(offset, length, changes=True)
         function = self._functions.zero
         if function is None:
-            for start in range(offset, offset + length, _PIECE):
-                self.write(start, _ZEROES[: min(_PIECE, offset + length - start)])
+            function = self._functions.write
+            itself = fua and self._functions.takes_fua(function)
+            for at, zeroes in zero_pieces(offset, length):
+                self.write(at, zeroes, fua=itself)
         else:
             keywords = self._functions.wanted(function, fua=fua, no_hole=no_hole)
             self.call(function, offset, length, **keywords)
@@ -236,7 +236,7 @@ class AsyncScriptDisk(_Own):
 
         Called from: task.
         """
-        self.check(0, 0)
+        self.check_open()
         if self.functions.flush is not None:
             await self._call(self.functions.flush)
 
@@ -261,8 +261,10 @@ class AsyncScriptDisk(_Own):
         self.check(offset, length, changes=True)
         function = self.functions.zero
         if function is None:
-            for start in range(offset, offset + length, _PIECE):
-                await self.write(start, _ZEROES[: min(_PIECE, offset + length - start)])
+            function = self.functions.write
+            itself = fua and self.functions.takes_fua(function)
+            for at, zeroes in zero_pieces(offset, length):
+                await self.write(at, zeroes, fua=itself)
         else:
             keywords = self.functions.wanted(function, fua=fua, no_hole=no_hole)
             await self._call(function, offset, length, **keywords)

@@ -98,9 +98,13 @@ class Functions:
             name: value for name, value in (("fua", fua), ("no_hole", no_hole)) if name in takes
         }
 
+    def takes_fua(self, function: Any) -> bool:
+        """Return whether a function puts its change on stable storage itself, if told to."""
+        return "fua" in self._takes.get(function, ())
+
     def needs_flush(self, function: Any, *, fua: bool) -> bool:
         """Return whether a flush has to follow, for FUA."""
-        return fua and self.flush is not None and "fua" not in self._takes.get(function, ())
+        return fua and self.flush is not None and not self.takes_fua(function)
 
     # The arguments, in the order of each name.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
 from .._to_end import to_end
+from .._zeroes import zero_pieces
 from .base import Scripted, shown
 from .errors import ScriptError, wrong
 from .nbdkit_module import (
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from .nbdkit_module import Session
     from .plugin import Plugin
 
-_PIECE = 1 << 20  # bytes of zeroes written at once
-_ZEROES = memoryview(bytes(_PIECE))
+_PIECE = 1 << 20  # bytes read at once, to have them cached
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP})
 _LARGEST = (1 << 63) - 1
 
@@ -95,9 +95,10 @@ class _Calls:
         plugin = handle.plugin
         self._disk = disk
         self._handle = handle
-        self._fua = fua
         self._flush = flush
         self._old = plugin.version == 1
+        # The calls that change the disk take FUA as a flag.
+        self._native_fua = fua == FUA_NATIVE and not self._old
         self._parallel = plugin.model == PARALLEL
         self._path, self._pread = plugin.path, plugin.function("pread")
         self._zero = handle.can("can_zero", "zero") and plugin.has("zero")
@@ -125,7 +126,7 @@ class _Calls:
         self._finish(fua=fua)
 
     def flush(self) -> None:
-        self._disk.check(0, 0)
+        self._disk.check_open()
         if self._flush:
             self._call("flush", *(() if self._old else (0,)))
 
@@ -141,8 +142,8 @@ class _Calls:
     ) -> None:
         self._disk.check(offset, length, changes=True)
         if not self._call_zero(offset, length, self._how(fua=fua, no_hole=no_hole)):
-            for start in range(offset, offset + length, _PIECE):
-                self.write(start, _ZEROES[: min(_PIECE, offset + length - start)])
+            for at, zeroes in zero_pieces(offset, length):
+                self.write(at, zeroes, fua=fua and self._native_fua)
         self._finish(fua=fua)
 
     def fast_zeroes(self, offset: int, length: int, *, fua: bool, no_hole: bool) -> bool:
@@ -172,11 +173,11 @@ class _Calls:
         return self._flags(fua=fua) | (0 if no_hole else FLAG_MAY_TRIM)
 
     def _flags(self, *, fua: bool) -> int:
-        return FLAG_FUA if fua and self._fua == FUA_NATIVE else 0
+        return FLAG_FUA if fua and self._native_fua else 0
 
     def _finish(self, *, fua: bool) -> None:
         """Do what FUA asks for, where the plugin does not."""
-        if fua and (self._fua != FUA_NATIVE or self._old):
+        if fua and not self._native_fua:
             self.flush()
 
 

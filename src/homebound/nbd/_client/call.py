@@ -8,6 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..._aio.futures import set_unless_done
 from ..._core.cell import OneSuspension
 from ...block import DiskError
 from .._protocol.client_request import Request
@@ -87,11 +88,10 @@ class Call(Request, OneSuspension):
             return
         future = self.future
         if self.loop is home:
-            if not future.done():
-                future.set_result(None)
+            set_unless_done(future)
             return
         try:
-            self.loop.call_soon_threadsafe(_set, future)
+            self.loop.call_soon_threadsafe(set_unless_done, future)
         except RuntimeError:
             pass  # the loop of the task has been closed
 
@@ -114,8 +114,3 @@ class Call(Request, OneSuspension):
         what = Command(self.command).name
         where = f" of {self.length} bytes at {self.offset}" if self.length else ""
         return f"the server fails {what}{where}: {why}{': ' if text else ''}{text}"
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -16,9 +16,9 @@ from .call import Call, Place
 from .errors import ConnectionLost
 from .outgoing import Outgoing
 from .redial import Redial
+from .timer import Timer
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Sequence
 
     from .client import Client
@@ -48,9 +48,7 @@ class Channel:
     def __init__(self, client: Client, link: Link) -> None:
         self._client = client
         self.state = State.LIVE
-        self.link: Link = link  # the last one
-        self._reader = ReplyReader(link.export.contexts, structured=link.export.structured)
-        self.in_flight = self._reader.pending
+        self._use(link)
         self._outgoing = Outgoing()
         self.waiting: dict[Call, None] = {}  # in order, while WAITING
         self._cookie = 0
@@ -60,8 +58,15 @@ class Channel:
         self._redial = Redial(client, self._begin, self._not_connected)
         self._redials = False  # connecting is to go on in the next home
         self._last_error: Exception | None = None
-        self._over: asyncio.TimerHandle | None = None
-        self._overdue: asyncio.TimerHandle | None = None  # looks for requests without a reply
+        self._waits_end = Timer(self._on_waits_end)  # of requests that wait for a connection
+        self._reply_due = Timer(self._on_reply_due)  # for the oldest request in flight
+
+    def _use(self, link: Link) -> None:
+        """Send requests on a connection from now on, and read their replies."""
+        self.link: Link = link  # the last one
+        export = link.export
+        self._reader = ReplyReader(export.contexts, structured=export.structured)
+        self.in_flight = self._reader.pending  # by cookie, in the order of sending
 
     def __repr__(self) -> str:
         return (
@@ -108,10 +113,8 @@ class Channel:
         self._reads = self._writes = False
 
     def _cancel_timers(self) -> None:
-        for timer in (self._over, self._overdue):
-            if timer is not None:
-                timer.cancel()
-        self._over = self._overdue = None
+        self._waits_end.cancel()
+        self._reply_due.cancel()
 
     # Requests.
 
@@ -191,7 +194,7 @@ class Channel:
             else:
                 loop.add_writer(number, self.push)
             self._writes = not sent
-        if self._client.request_timeout is not None and self._overdue is None:
+        if self._client.request_timeout is not None and not self._reply_due:
             self._watch_time()
 
     def _on_readable(self) -> None:
@@ -238,7 +241,7 @@ class Channel:
         for call in ended:
             assert isinstance(call, Call)
             if call.error and call.error == Error.ESHUTDOWN and self._client.reconnect_delay:
-                self._reader.pending[call.cookie] = call  # to be repeated
+                self.in_flight[call.cookie] = call  # to be repeated
                 stopping = True
                 continue
             if call.extents is not None:
@@ -252,7 +255,7 @@ class Channel:
         if used:
             self._redial.of_use()
             self._client.count_in_flight()
-            if self._reader.pending or len(ended) > 1:  # else the next one does not wait for more
+            if self.in_flight or len(ended) > 1:  # else the next one does not wait for more
                 self._client.look_soon()
         if broken is not None or stopping:
             self.lose(broken or OSError(errno.ESHUTDOWN, "the server is stopping"))
@@ -277,22 +280,19 @@ class Channel:
         self._drop_link()
         self._client.interruptions += 1
         self._last_error = error
-        pending = self._reader.pending
         calls = [
             call
-            for call in pending.values()
+            for call in self.in_flight.values()
             if isinstance(call, Call) and call.place is Place.SENT  # else it was given up
         ]
-        pending.clear()
+        self.in_flight.clear()
         self.state = State.LOST
         if calls:
             self._fall(calls)
 
     def _drop_link(self) -> None:
         self._unregister()
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        self._reply_due.cancel()
         self._outgoing = Outgoing()
         self.link.close()
 
@@ -343,15 +343,12 @@ class Channel:
 
     def _wait_until(self, when: float) -> None:
         self._redial.until = when
-        if self._over is not None:
-            self._over.cancel()
-        self._over = self._client.loop.call_at(when, self._on_over)
+        self._waits_end.start(self._client.loop, when)
 
-    def _on_over(self) -> None:
+    def _on_waits_end(self) -> None:
         """Fail the waiting requests: reconnect_delay is over. Attempts to connect go on."""
-        if self._over is not None:
-            self._over.cancel()
-        self._over = self._redial.until = None
+        self._waits_end.cancel()
+        self._redial.until = None
         self.state = State.FAILING
         calls, self.waiting = self.waiting, {}
         self._fail(calls)
@@ -380,24 +377,21 @@ class Channel:
     def _not_connected(self, error: Exception | None) -> None:
         self._last_error = error
         if self._client.ending and self.state is State.WAITING:
-            self._on_over()  # that try was the last
+            self._on_waits_end()  # that try was the last
 
     def _begin(self, link: Link) -> None:
         """Send the waiting requests on a new connection."""
-        self.link, opened = link, self._client.export
-        now = link.export
+        now, opened = link.export, self._client.export
         self._changed = bool(
             now.size < opened.size
             or now.flags & ~opened.flags & TransmissionFlag.READ_ONLY
             or set(now.contexts.values()) != set(opened.contexts.values())
         )
-        self._reader = ReplyReader(now.contexts, structured=now.structured)
-        self.in_flight = self._reader.pending
+        self._use(link)
         self._outgoing = Outgoing()
         self.state = State.LIVE
-        if self._over is not None:
-            self._over.cancel()
-        self._over = self._redial.until = None
+        self._waits_end.cancel()
+        self._redial.until = None
         calls, self.waiting = self.waiting, {}
         for call in calls:
             call.reset()
@@ -409,33 +403,30 @@ class Channel:
 
     def _watch_time(self) -> None:
         """Look again when the oldest request in flight should have been answered."""
-        limit, pending = self._client.request_timeout, self._reader.pending
-        if limit is None or not pending:
+        limit = self._client.request_timeout
+        if limit is None or not self.in_flight:
             return
-        oldest = next(iter(pending.values()))
+        oldest = next(iter(self.in_flight.values()))
         assert isinstance(oldest, Call)
-        self._overdue = self._client.loop.call_at(oldest.since + limit, self._on_overdue)
+        self._reply_due.start(self._client.loop, oldest.since + limit)
 
     def _restart_time(self) -> None:
         """Give the requests in flight the whole of a time limit that has changed."""
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        self._reply_due.cancel()
         now = self._client.loop.time()
-        for call in self._reader.pending.values():
+        for call in self.in_flight.values():
             assert isinstance(call, Call)
             call.since = now
         self._watch_time()
 
-    def _on_overdue(self) -> None:
+    def _on_reply_due(self) -> None:
         """Give the connection up if a request has got no reply in time."""
-        self._overdue = None
-        limit, pending = self._client.request_timeout, self._reader.pending
+        limit = self._client.request_timeout
         assert limit is not None
         now = self._client.loop.time()
         late = [
             call
-            for call in pending.values()
+            for call in self.in_flight.values()
             if isinstance(call, Call) and call.since + limit <= now + 0.001
         ]
         if not late:
@@ -446,7 +437,7 @@ class Channel:
             f"{who} has not answered for {limit:g} s; it hangs, or waits for this program in turn"
         )
         for call in late:
-            del pending[call.cookie]
+            del self.in_flight[call.cookie]
             call.end(self._client.loop, ConnectionLost(errno.ETIMEDOUT, text))
         self.lose(TimeoutError(errno.ETIMEDOUT, text))
         self.revive()
@@ -464,8 +455,8 @@ class Channel:
             except OSError:
                 pass  # it is closed all the same
         self._drop_link()
-        calls = [*self._reader.pending.values(), *self.waiting]
-        self._reader.pending.clear()
+        calls = [*self.in_flight.values(), *self.waiting]
+        self.in_flight.clear()
         self.waiting.clear()
         for call in calls:
             assert isinstance(call, Call)

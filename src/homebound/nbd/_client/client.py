@@ -14,7 +14,8 @@ from asyncio import get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..._aio.tasks import running_task
+from ..._aio.futures import set_unless_done
+from ..._aio.tasks import running_loop, running_task
 from ..._core.task import Task
 from ..._core.traps import suspend
 from ..._workers.pool import WorkerPool
@@ -101,7 +102,7 @@ class Client:
 
         def done(_: Attempt) -> None:
             try:
-                loop.call_soon_threadsafe(_set, ended)
+                loop.call_soon_threadsafe(set_unless_done, ended)
             except RuntimeError:
                 pass  # the loop was closed; the attempt was cancelled before
 
@@ -239,10 +240,7 @@ class Client:
         """
         while True:
             home = self.loop
-            try:
-                running = get_running_loop()
-            except RuntimeError:
-                running = None
+            running = running_loop()
             try:
                 if running is home:
                     home.call_soon(self._at_home, callback, args)
@@ -354,7 +352,7 @@ class Client:
         moved: asyncio.Future[BaseException | None] = here.create_future()
 
         def tell(error: BaseException | None) -> None:
-            here.call_soon_threadsafe(_set, moved, error)
+            here.call_soon_threadsafe(set_unless_done, moved, error)
 
         def leave() -> None:
             if self.closed:
@@ -405,11 +403,7 @@ class Client:
                 return
             self.closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        try:
-            running = get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self.loop or self.loop.is_closed():
+        if running_loop() is self.loop or self.loop.is_closed():
             self._shut()
             return
         try:
@@ -436,8 +430,3 @@ def _load(channel: Channel) -> int:
 def _hopeless(channel: Channel) -> tuple[bool, int]:
     """Return a key by which a channel that fails requests comes last."""
     return channel.state is State.FAILING, len(channel.waiting)
-
-
-def _set(future: asyncio.Future[Any], result: Any = None) -> None:
-    if not future.done():
-        future.set_result(result)

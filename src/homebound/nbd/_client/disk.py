@@ -9,6 +9,7 @@ from ..._core.places import context_at
 from ...block import DiskClosed, DiskError, DiskReadOnly, Extent
 from ...block._extent import merged
 from ...block._gate import self_counted
+from ...block._zeroes import PIECE, zero_pieces
 from .._protocol.chunks import extents_in
 from .._protocol.wire import (
     MAX_PAYLOAD,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ...block._operations import Buffer
 
 _LONGEST = 1 << 30  # bytes that one request without a payload is about
-_ZEROES = bytes(1 << 20)
 _READ, _WRITE = int(Command.READ), int(Command.WRITE)
 
 
@@ -90,9 +90,9 @@ class NBDDisk(RemoteDisk):
         - `connections`: how many there are, if the server supports more than one.
         - `open_timeout`: how long connecting is tried again when it fails.
         - `reconnect_delay`: how long requests wait for a new connection when theirs is lost. They
-          are sent again, so a write may be made twice. 0: they fail, and so do those until the
-          connection is there again. What a server had acknowledged, and lost as it ended because it
-          was not flushed, is not written again: `interruptions` tells of that, a flush does not.
+          are sent again, so a write may be made twice. 0: they fail, and so do later ones until
+          there is a new connection. Writes that the server had acknowledged but not flushed when it
+          ended are not repeated: `interruptions` reveals that, a flush does not.
         - `request_timeout`: how long a server may take for a reply. After it the request fails, and
           the connection is replaced.
         - `meta`: metadata contexts for `status`, beside base:allocation.
@@ -237,12 +237,14 @@ class NBDDisk(RemoteDisk):
         Called from: task.
         """
         self._check(offset, length, changes=True)
-        if not self._flags & TransmissionFlag.SEND_WRITE_ZEROES:
-            await self._write_zeroes_as_data(offset, length)
-        flags = self._fua(fua) | (CommandFlag.NO_HOLE if no_hole else 0)
+        flags = self._fua(fua)
         if self._flags & TransmissionFlag.SEND_WRITE_ZEROES:
+            flags |= CommandFlag.NO_HOLE if no_hole else 0
             for at, size in _pieces(offset, length):
                 await self._client.carry_out(Call(Command.WRITE_ZEROES, at, size, flags=flags))
+        else:
+            for at, zeroes in zero_pieces(offset, length, self.maximum_transfer or PIECE):
+                await self.write(at, zeroes, fua=bool(flags))
         await self._after(fua=fua)
 
     async def fast_zeroes(
@@ -392,11 +394,6 @@ class NBDDisk(RemoteDisk):
         """Flush, if that is the way to have a request on stable storage."""
         if fua and not self._flags & TransmissionFlag.SEND_FUA:
             await self.flush()
-
-    async def _write_zeroes_as_data(self, offset: int, length: int) -> None:
-        most = min(len(_ZEROES), self.maximum_transfer or len(_ZEROES))
-        for at in range(offset, offset + length, most):
-            await self.write(at, _ZEROES[: min(most, offset + length - at)])
 
 
 def shorten_waits(disk: NBDDisk, seconds: float, answers: float) -> None:

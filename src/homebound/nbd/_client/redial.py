@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .timer import Timer
+
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from .client import Client
@@ -32,13 +33,13 @@ class Redial:
         self._connected = connected
         self._failed = failed
         self._attempt: Attempt | None = None
-        self._timer: asyncio.TimerHandle | None = None  # begins the next try
+        self._timer = Timer(self._on_timer)  # begins the next try
         self._pause = 0.0  # before the next try; 0.0 after a connection that was of use
         self.until: float | None = None  # when the requests that wait fail, if any wait
 
     def start(self) -> None:
         """Try until there is a connection, at once unless the last one was of no use."""
-        if self._attempt is not None or self._timer is not None:
+        if self._attempt is not None or self._timer:
             return
         if self._client.closed or not self._client.target.can_repeat:
             return
@@ -49,7 +50,7 @@ class Redial:
 
     def hurry(self) -> None:
         """Begin the next try now, if there is a pause."""
-        if self._timer is not None:
+        if self._timer:
             self._timer.cancel()
             self._on_timer()
 
@@ -59,10 +60,8 @@ class Redial:
 
     def detach(self) -> bool:
         """Leave the home; return whether trying is to go on in the next one."""
-        tries = self._attempt is not None or self._timer is not None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        tries = self._attempt is not None or bool(self._timer)
+        self._timer.cancel()
         return tries
 
     def attach(self) -> None:
@@ -87,10 +86,9 @@ class Redial:
         self._pause = pause = min(max(2 * self._pause, _FIRST_PAUSE), longest)
         if self.until is not None:
             pause = min(pause, max(self.until - _BEFORE_END - now, _FIRST_PAUSE / 2))
-        self._timer = client.loop.call_at(now + pause, self._on_timer)
+        self._timer.start(client.loop, now + pause)
 
     def _on_timer(self) -> None:
-        self._timer = None
         self._attempt = self._client.attempt(self._on_ended)
 
     def _on_ended(self, attempt: Attempt) -> None:

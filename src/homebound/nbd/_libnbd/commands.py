@@ -25,6 +25,7 @@ from .constants import (
 from .described import Described
 from .error import failure
 from .session import Order, Session
+from .states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Chunks = Callable[[memoryview, int, int, Any], object]
     Extents = Callable[[str, int, list[int], Any], object]
 
-_WAS_READY = ("READY", "CLOSED", "DEAD")
+_WAS_READY = (State.READY, State.CLOSED, State.DEAD)
 _MOST = 64 << 20  # bytes of data in one request
 # The flags of each command, what the server must be able to do, and whether it changes the disk.
 _RULES: dict[int, tuple[int, str, bool]] = {
@@ -138,7 +139,7 @@ class Commands(Described):
         Called from: any thread.
         """
         with self._lock:
-            if self._state == "NEGOTIATING":
+            if self._state == State.NEGOTIATING:
                 self.opt_abort()
                 return
             session = self._ready("shutdown")
@@ -146,7 +147,7 @@ class Commands(Described):
                 session.finish()
             session.disconnect()
             session.close()
-            self._state = "CLOSED"
+            self._state = State.CLOSED
             self._say("shutdown", "disconnected")
 
     # Calls that do not.
@@ -322,21 +323,21 @@ class Commands(Described):
         del flags
         with self._lock:
             self._ready("aio_disconnect").disconnect()
-            self._state = "CLOSED"
+            self._state = State.CLOSED
 
     def aio_is_created(self) -> bool:
         """Return whether the handle has not connected yet.
 
         Called from: any thread.
         """
-        return self._state == "START"
+        return self._state == State.START
 
     def aio_is_negotiating(self) -> bool:
         """Return whether the handle is in option mode.
 
         Called from: any thread.
         """
-        return self._state == "NEGOTIATING"
+        return self._state == State.NEGOTIATING
 
     def aio_is_ready(self) -> bool:
         """Return whether the handle takes requests.
@@ -344,26 +345,26 @@ class Commands(Described):
         Called from: any thread.
         """
         session = self._session
-        return self._state == "READY" and session is not None and session.broken is None
+        return self._state == State.READY and session is not None and session.broken is None
 
     def aio_is_closed(self) -> bool:
         """Return whether the handle has been shut down.
 
         Called from: any thread.
         """
-        return self._state == "CLOSED"
+        return self._state == State.CLOSED
 
     def aio_is_dead(self) -> bool:
         """Return whether the connection has failed.
 
         Called from: any thread.
         """
-        return self._state == "DEAD" or (self._state == "READY" and not self.aio_is_ready())
+        return self._state == State.DEAD or (self._state == State.READY and not self.aio_is_ready())
 
     # Parts.
 
     def _ready(self, call: str) -> Session:
-        self._check_state(call, ("READY",), "connected with the server")
+        self._check_state(call, (State.READY,), "connected with the server")
         assert self._session is not None
         return self._session
 

@@ -29,6 +29,7 @@ from .constants import (
 from .error import ClosedHandle, Error, failure, told_as
 from .session import Session
 from .settings import Settings
+from .states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,11 +50,11 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 class Connecting(Settings):
-    """A handle that connects. Its states are START, NEGOTIATING, READY, CLOSED and DEAD."""
+    """A handle that connects."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._state = "START"
+        self._state = State.START
         self._shell: Shell | None = None  # while NEGOTIATING
         self._handshake = ClientHandshake()
         self._export: RemoteExport | None = None  # what is known of it
@@ -80,7 +81,7 @@ class Connecting(Settings):
                 raise ClosedHandle("nbd_close: the handle has been closed")
             self._say("close", "closing handle")
             self._drop()
-            self._state, self._closed = "CLOSED", True
+            self._state, self._closed = State.CLOSED, True
             process, self._process = self._process, None
             if process is not None:
                 if self._directory is not None:  # it waits for more clients
@@ -106,20 +107,20 @@ class Connecting(Settings):
 
     def _die(self) -> None:
         self._drop()
-        self._state = "DEAD"
+        self._state = State.DEAD
 
-    def _check_state(self, call: str, states: Sequence[str], what: str) -> None:
+    def _check_state(self, call: str, states: Sequence[State], what: str) -> None:
         if self._closed:
             raise ClosedHandle(f"nbd_{call}: the handle has been closed")
         session = self._session
-        if self._state == "READY" and session is not None and session.broken is not None:
-            self._state = "DEAD"
+        if self._state == State.READY and session is not None and session.broken is not None:
+            self._state = State.DEAD
         if self._state not in states:
-            number = errno.ENOTCONN if self._state == "START" else errno.EINVAL
+            number = errno.ENOTCONN if self._state == State.START else errno.EINVAL
             raise failure(call, f"invalid state: {self._state}: the handle must be {what}", number)
 
     def _check_created(self, call: str) -> None:
-        self._check_state(call, ("START", "NEGOTIATING"), "newly created, or negotiating")
+        self._check_state(call, (State.START, State.NEGOTIATING), "newly created, or negotiating")
 
     def connect_uri(self, uri: str) -> None:
         """Connect to the server and export that an NBD URI names.
@@ -127,7 +128,7 @@ class Connecting(Settings):
         Called from: any thread.
         """
         with self._lock:
-            self._check_state("connect_uri", ("START",), "newly created")
+            self._check_state("connect_uri", (State.START,), "newly created")
             try:
                 target = parse_uri(uri)
             except URIError as error:
@@ -160,7 +161,7 @@ class Connecting(Settings):
         Called from: any thread.
         """
         with self._lock:
-            self._check_state("connect_unix", ("START",), "newly created")
+            self._check_state("connect_unix", (State.START,), "newly created")
             path = os.fspath(unixsocket)
             self._connect("connect_unix", Target(path, path=path))
 
@@ -170,7 +171,7 @@ class Connecting(Settings):
         Called from: any thread.
         """
         with self._lock:
-            self._check_state("connect_tcp", ("START",), "newly created")
+            self._check_state("connect_tcp", (State.START,), "newly created")
             with told_as("connect_tcp"):
                 number = int(port) if str(port).isdigit() else socket.getservbyname(str(port))
             target = Target(f"{hostname}:{port}", host=hostname, port=number)
@@ -182,7 +183,7 @@ class Connecting(Settings):
         Called from: any thread.
         """
         with self._lock:
-            self._check_state("connect_socket", ("START",), "newly created")
+            self._check_state("connect_socket", (State.START,), "newly created")
             given = socket.socket(fileno=sock)
             self._connect("connect_socket", Target(f"socket {sock}", sock=given))
 
@@ -192,7 +193,7 @@ class Connecting(Settings):
         Called from: any thread.
         """
         with self._lock:
-            self._check_state("connect_command", ("START",), "newly created")
+            self._check_state("connect_command", (State.START,), "newly created")
             ours, theirs = socket.socketpair()
             with told_as("connect_command"):
                 try:
@@ -213,7 +214,7 @@ class Connecting(Settings):
         """
         call = "connect_systemd_socket_activation"
         with self._lock:
-            self._check_state(call, ("START",), "newly created")
+            self._check_state(call, (State.START,), "newly created")
             self._directory = tempfile.mkdtemp(prefix="nbd-")
             path = str(Path(self._directory, "socket"))
             with told_as(call), socket.socket(socket.AF_UNIX) as listener:
@@ -254,7 +255,7 @@ class Connecting(Settings):
             except BaseException:
                 self._die()
                 raise
-        self._state = "NEGOTIATING"
+        self._state = State.NEGOTIATING
         if not self._opt_mode:
             try:
                 self._go(call)
@@ -312,7 +313,7 @@ class Connecting(Settings):
         assert self._shell is not None
         self._session = Session(self._shell.sock, export)
         self._shell = None
-        self._export, self._state = export, "READY"
+        self._export, self._state = export, State.READY
 
 
 def _connected(target: Target) -> socket.socket:

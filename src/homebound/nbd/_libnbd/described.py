@@ -9,13 +9,14 @@ from .._protocol.wire import TransmissionFlag
 from .connecting import Connecting
 from .constants import SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PAYLOAD, SIZE_PREFERRED
 from .error import Error, failure
+from .states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._protocol.client_handshake import RemoteExport
 
-_CONNECTED = ("NEGOTIATING", "READY", "CLOSED")
+_CONNECTED = (State.NEGOTIATING, State.READY, State.CLOSED)
 _WHAT = "negotiating, or connected with the server, or shut down"
 _SIZES = {SIZE_MINIMUM: 0, SIZE_PREFERRED: 1, SIZE_MAXIMUM: 2, SIZE_PAYLOAD: 2}
 
@@ -128,7 +129,7 @@ class Described(Connecting):
         """
         self._check_state("can_meta_context", _CONNECTED, _WHAT)
         agreed = self._contexts_agreed or self._session is not None
-        if not agreed and (self._contexts or self._state != "NEGOTIATING"):
+        if not agreed and (self._contexts or self._state != State.NEGOTIATING):
             text = "no metadata contexts have been agreed on yet"
             raise failure("can_meta_context", text, errno.EINVAL)
         return agreed and metacontext in self._handshake.contexts.values()
@@ -184,14 +185,14 @@ class Described(Connecting):
 
         Called from: any thread.
         """
-        return self._state
+        return str(self._state)
 
     def get_uri(self) -> str:
         """Return the URI of the connection.
 
         Called from: any thread.
         """
-        if self._state == "START":
+        if self._state == State.START:
             raise failure("get_uri", "the handle has not connected", errno.ENOTCONN)
         target, scheme = self._target, "nbds" if self._handshake.tls else "nbd"
         if target.path:
@@ -203,7 +204,7 @@ class Described(Connecting):
     # Option mode.
 
     def _check_negotiating(self, call: str) -> None:
-        self._check_state(call, ("NEGOTIATING",), "negotiating")
+        self._check_state(call, (State.NEGOTIATING,), "negotiating")
 
     def opt_go(self) -> None:
         """Choose the export; requests can be made after that.
@@ -240,7 +241,7 @@ class Described(Connecting):
             self._check_negotiating("opt_abort")
             self._ask("opt_abort", self._handshake.abort)
             self._drop()
-            self._state = "CLOSED"
+            self._state = State.CLOSED
 
     def opt_list(self, list: Callable[[str, str], object]) -> int:  # noqa: A002  (libnbd's name)
         """Call `list(name, description)` for each export; return their number.
@@ -322,7 +323,7 @@ class Described(Connecting):
             try:
                 self._ask("opt_starttls", self._handshake.begin_tls)
             except Error:
-                if self._state == "DEAD":
+                if self._state == State.DEAD:
                     raise
                 return False
             assert self._shell is not None

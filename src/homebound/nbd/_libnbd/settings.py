@@ -13,6 +13,7 @@ from .constants import (
     ALLOW_TRANSPORT_MASK,
     HANDSHAKE_FLAG_MASK,
     STRICT_MASK,
+    TLS_ALLOW,
     TLS_DISABLE,
     TLS_REQUIRE,
 )
@@ -50,7 +51,7 @@ class Settings:
         self._contexts: list[str] = []
         self._request_contexts = True
         self._uri_transports = ALLOW_TRANSPORT_MASK
-        self._uri_tls = TLS_REQUIRE - 1
+        self._uri_tls = TLS_ALLOW
         self._uri_files = False
 
     def _say(self, context: str, text: str) -> None:

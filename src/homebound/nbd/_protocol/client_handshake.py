@@ -15,7 +15,6 @@ from .export import DEFAULT_BLOCK_SIZES, check_string
 from .option_replies import (
     MAX_ERROR_TEXT,
     MAX_REPLY,
-    label,
     parse_context,
     parse_export,
     parse_info,
@@ -40,6 +39,7 @@ from .wire import (
     Option,
     ReplyType,
     TransmissionFlag,
+    option_label,
 )
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ class ClientHandshake:
         if magic != OPTION_REPLY_MAGIC:
             raise RemoteProtocolError(f"a reply to {option.name} begins with {magic:#018x}")
         if number != option:
-            raise RemoteProtocolError(f"{label(number)} was answered, not {option.name}")
+            text = f"{option_label(number)} was answered, not {option_label(option)}"
+            raise RemoteProtocolError(text)
         refused = bool(kind & OPTION_REPLY_ERROR)
         if length > (MAX_ERROR_TEXT if refused else MAX_REPLY):
             raise RemoteProtocolError(f"a reply to {option.name} has {length} bytes of data")

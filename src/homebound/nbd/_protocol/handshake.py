@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
 from .lookups import Lookups, SearchError, Wanted
-from .options import KNOWN, Answer, Outcome, answer_option, error_reply, option_label, reply
+from .options import KNOWN, Answer, Outcome, answer_option, error_reply, reply
 from .wire import (
     CLIENT_FLAGS,
     EXPORT_NAME_ZEROES,
@@ -28,6 +28,7 @@ from .wire import (
     HandshakeFlag,
     Option,
     ReplyType,
+    option_label,
 )
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ class HandshakeState(Enum):
     CLOSED = "nothing: the negotiation failed or was aborted"
 
 
-class Found(Enum):
+class Input(Enum):
     """The inputs of the state machine, as parsed from the bytes."""
 
     GOOD_FLAGS = "client flags that were offered"
     BAD_FLAGS = "a client flag that was not offered"
-    WANTED = "the header of a known option"
+    KNOWN = "the header of a known option"
     REFUSED = "the header of a refused option"
     BAD_MAGIC = "a header without the option magic"
     ABSURD = "a length above the limit"
@@ -80,45 +81,45 @@ class Found(Enum):
     EOF = "the end of the stream"
 
 
-TRANSITIONS: dict[HandshakeState, dict[Found, HandshakeState]] = {
+TRANSITIONS: dict[HandshakeState, dict[Input, HandshakeState]] = {
     HandshakeState.CLIENT_FLAGS: {
-        Found.GOOD_FLAGS: HandshakeState.OPTION,
-        Found.BAD_FLAGS: HandshakeState.CLOSED,
-        Found.EOF: HandshakeState.CLOSED,
+        Input.GOOD_FLAGS: HandshakeState.OPTION,
+        Input.BAD_FLAGS: HandshakeState.CLOSED,
+        Input.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.OPTION: {
-        Found.WANTED: HandshakeState.DATA,
-        Found.REFUSED: HandshakeState.SKIP,
-        Found.BAD_MAGIC: HandshakeState.CLOSED,
-        Found.ABSURD: HandshakeState.CLOSED,
-        Found.EOF: HandshakeState.CLOSED,
+        Input.KNOWN: HandshakeState.DATA,
+        Input.REFUSED: HandshakeState.SKIP,
+        Input.BAD_MAGIC: HandshakeState.CLOSED,
+        Input.ABSURD: HandshakeState.CLOSED,
+        Input.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.DATA: {
-        Found.ANSWERED: HandshakeState.OPTION,
-        Found.CHOSEN: HandshakeState.TRANSMISSION,
-        Found.ABORTED: HandshakeState.CLOSED,
-        Found.HOPELESS: HandshakeState.CLOSED,
-        Found.ENCRYPT: HandshakeState.TLS,
-        Found.EOF: HandshakeState.CLOSED,
+        Input.ANSWERED: HandshakeState.OPTION,
+        Input.CHOSEN: HandshakeState.TRANSMISSION,
+        Input.ABORTED: HandshakeState.CLOSED,
+        Input.HOPELESS: HandshakeState.CLOSED,
+        Input.ENCRYPT: HandshakeState.TLS,
+        Input.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.SKIP: {
-        Found.SKIPPED: HandshakeState.OPTION,
-        Found.ABORTED: HandshakeState.CLOSED,
-        Found.EOF: HandshakeState.CLOSED,
+        Input.SKIPPED: HandshakeState.OPTION,
+        Input.ABORTED: HandshakeState.CLOSED,
+        Input.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.TLS: {
-        Found.ENCRYPTED: HandshakeState.OPTION,
-        Found.EOF: HandshakeState.CLOSED,
+        Input.ENCRYPTED: HandshakeState.OPTION,
+        Input.EOF: HandshakeState.CLOSED,
     },
     HandshakeState.TRANSMISSION: {},
-    HandshakeState.CLOSED: {Found.EOF: HandshakeState.CLOSED},
+    HandshakeState.CLOSED: {Input.EOF: HandshakeState.CLOSED},
 }
 
-_FOUND_BY_OUTCOME = {
-    Outcome.GO_ON: Found.ANSWERED,
-    Outcome.CHOSEN: Found.CHOSEN,
-    Outcome.ABORT: Found.ABORTED,
-    Outcome.HOPELESS: Found.HOPELESS,
+_INPUT_BY_OUTCOME = {
+    Outcome.GO_ON: Input.ANSWERED,
+    Outcome.CHOSEN: Input.CHOSEN,
+    Outcome.ABORT: Input.ABORTED,
+    Outcome.HOPELESS: Input.HOPELESS,
 }
 
 
@@ -222,7 +223,7 @@ class ServerHandshake:
 
         Called from: any thread.
         """
-        self._advance(Found.ENCRYPTED)
+        self._advance(Input.ENCRYPTED)
         self._tls = Tls.BEGUN
         self._exports = exports
         self._structured = False
@@ -236,7 +237,7 @@ class ServerHandshake:
         Called from: any thread.
         """
         reason = f"the client disconnected before it sent {self.state.value}"
-        self._advance(Found.EOF)
+        self._advance(Input.EOF)
         return Closed(b"", reason)
 
     def trailing(self) -> bytes:
@@ -261,12 +262,12 @@ class ServerHandshake:
             event = _STEPS[before](self)
         return event
 
-    def _advance(self, found: Found) -> None:
+    def _advance(self, given: Input) -> None:
         try:
-            self.state = TRANSITIONS[self.state][found]
+            self.state = TRANSITIONS[self.state][given]
         except KeyError:
             raise LocalProtocolError(
-                f"{found.value} cannot come while the handshake waits for {self.state.value}"
+                f"{given.value} cannot come while the handshake waits for {self.state.value}"
             ) from None
 
     def _take(self, size: int) -> bytes | None:
@@ -276,8 +277,8 @@ class ServerHandshake:
         del self._inbox[:size]
         return taken
 
-    def _close(self, found: Found, reason: str, data: bytes = b"") -> Closed:
-        self._advance(found)
+    def _close(self, given: Input, reason: str, data: bytes = b"") -> Closed:
+        self._advance(given)
         self._inbox.clear()
         return Closed(data, reason)
 
@@ -290,9 +291,9 @@ class ServerHandshake:
         (flags,) = CLIENT_FLAGS.unpack(taken)
         # "Client flags": disconnect a client that sets a flag that was not offered.
         if flags & ~_TAKEABLE:
-            return self._close(Found.BAD_FLAGS, f"the client set unknown flags: {flags:#x}")
+            return self._close(Input.BAD_FLAGS, f"the client set unknown flags: {flags:#x}")
         self._client_flags = flags
-        self._advance(Found.GOOD_FLAGS)
+        self._advance(Input.GOOD_FLAGS)
         return None
 
     def _read_header(self) -> Event | None:
@@ -301,19 +302,19 @@ class ServerHandshake:
             return None
         magic, self._option, self._length = OPTION_HEADER.unpack(taken)
         if magic != IHAVEOPT:
-            return self._close(Found.BAD_MAGIC, f"an option began with {magic:#018x}")
+            return self._close(Input.BAD_MAGIC, f"an option began with {magic:#018x}")
         limit = MAX_STRING if self._option == Option.EXPORT_NAME else MAX_OPTION_DATA
         known = self._option in KNOWN
         if self._option == Option.STARTTLS:
             known = self._tls is not Tls.NONE
         if known and self._length <= limit:
-            self._advance(Found.WANTED)
+            self._advance(Input.KNOWN)
         elif self._length <= MAX_OPTION_SKIP and self._option != Option.EXPORT_NAME:
-            self._advance(Found.REFUSED)
+            self._advance(Input.REFUSED)
         else:
             # Skipping gigabytes would only delay the error.
             what = f"{option_label(self._option)} with {self._length} bytes of data"
-            return self._close(Found.ABSURD, f"the client sent {what}", self._refusal())
+            return self._close(Input.ABSURD, f"the client sent {what}", self._refusal())
         return None
 
     def _read_data(self) -> Event | None:
@@ -331,7 +332,7 @@ class ServerHandshake:
             answer = answer_option(self._option, data, self._exports, structured=self._structured)
         except SearchError as failure:
             answer = _failed(self._option, failure)
-        if self._option == Option.STRUCTURED_REPLY and not data:
+        if answer.structured:
             self._structured = True
         if self._option == Option.SET_META_CONTEXT:
             self._contexts = (answer.name, answer.contexts or frozenset())
@@ -341,19 +342,19 @@ class ServerHandshake:
         data = self._take(self._length)
         if data or self._tls is Tls.BEGUN:
             text = "NBD_OPT_STARTTLS takes no data, and is sent once"
-            self._advance(Found.ANSWERED)
+            self._advance(Input.ANSWERED)
             return Reply(error_reply(Option.STARTTLS, ReplyType.ERR_INVALID, text))
         if self._inbox:
             # An attacker may have added it, to have it taken for encrypted.
-            return self._close(Found.HOPELESS, "the client sent data behind NBD_OPT_STARTTLS")
-        self._advance(Found.ENCRYPT)
+            return self._close(Input.HOPELESS, "the client sent data behind NBD_OPT_STARTTLS")
+        self._advance(Input.ENCRYPT)
         return StartTLS(reply(Option.STARTTLS, ReplyType.ACK))
 
     def _demand_tls(self) -> Event:
         self._take(self._length)
         if self._option == Option.EXPORT_NAME:
-            return self._close(Found.HOPELESS, "the client wants an export without TLS")
-        self._advance(Found.ANSWERED)
+            return self._close(Input.HOPELESS, "the client wants an export without TLS")
+        self._advance(Input.ANSWERED)
         return Reply(self._refusal())
 
     def _skip_data(self) -> Event | None:
@@ -364,15 +365,14 @@ class ServerHandshake:
             return None
         if self._option == Option.ABORT:
             # "NBD_OPT_ABORT" is acknowledged whatever its data.
-            return self._close(Found.ABORTED, "the client aborted", self._refusal())
+            return self._close(Input.ABORTED, "the client aborted", self._refusal())
         if self._option == Option.SET_META_CONTEXT:
             self._contexts = ("", frozenset())  # a SET that fails undoes the one before
-        self._advance(Found.SKIPPED)
+        self._advance(Input.SKIPPED)
         return Reply(self._refusal())
 
     def _event(self, answer: Answer) -> Event:
-        found = _FOUND_BY_OUTCOME[answer.outcome]
-        self._advance(found)
+        self._advance(_INPUT_BY_OUTCOME[answer.outcome])
         if answer.export is not None:
             zeroes = self._option == Option.EXPORT_NAME and not (
                 self._client_flags & ClientFlag.NO_ZEROES

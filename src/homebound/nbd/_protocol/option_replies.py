@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from .errors import RemoteProtocolError
-from .wire import COUNT, ID, INFO_BLOCK_SIZE, INFO_EXPORT, LENGTH, MAX_STRING, Info, Option
+from .wire import COUNT, ID, INFO_BLOCK_SIZE, INFO_EXPORT, LENGTH, MAX_STRING, Info
 
 MAX_REPLY = 4 + 2 * MAX_STRING  # bytes: an export's name and description are the most
 MAX_ERROR_TEXT = MAX_STRING
 _LARGEST_MINIMUM = 64 << 10  # "Size constraints"
-
-
-def label(option: int) -> str:
-    """Return the name of an option, or its number."""
-    try:
-        return Option(option).name
-    except ValueError:
-        return f"option {option}"
 
 
 def parse_text(data: bytes) -> str:

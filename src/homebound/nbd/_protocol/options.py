@@ -55,6 +55,7 @@ class Answer:
     name: str = ""
     # Of SET_META_CONTEXT: the contexts selected, which replace earlier ones; None if it has failed.
     contexts: frozenset[str] | None = None
+    structured: bool = False  # it accepts structured replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,6 @@ def error_reply(option: int, kind: ReplyType, text: str) -> bytes:
     return reply(option, kind, text.encode())
 
 
-def option_label(option: int) -> str:
-    """Name an option in a message."""
-    try:
-        return f"NBD_OPT_{Option(option).name}"
-    except ValueError:
-        return f"option {option}"
-
-
 def answer_option(
     option: int, data: bytes, exports: ExportTable | Lookups, *, structured: bool = False
 ) -> Answer:
@@ -109,7 +102,7 @@ def _structured_reply(asked: Asked) -> Answer:
     if asked.data:
         text = "NBD_OPT_STRUCTURED_REPLY takes no data"
         return Answer(error_reply(asked.option, ReplyType.ERR_INVALID, text))
-    return Answer(reply(asked.option, ReplyType.ACK))
+    return Answer(reply(asked.option, ReplyType.ACK), structured=True)
 
 
 def _list(asked: Asked) -> Answer:

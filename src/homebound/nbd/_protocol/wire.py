@@ -92,6 +92,14 @@ class ReplyType(IntEnum):
     ERR_TOO_BIG = 0x80000009
 
 
+def option_label(option: int) -> str:
+    """Return the name of an option for a message, or its number."""
+    try:
+        return f"NBD_OPT_{Option(option).name}"
+    except ValueError:
+        return f"option {option}"
+
+
 class Info(IntEnum):
     """The information that a client may request about an export."""
 

@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = False
         # No more requests are taken; the connection ends when those in flight are answered.
         self._ending = False
-        self._lost = False
+        self._gone = False  # the socket is closed, or another Connection has it
         # Called once the connection is quiet; until then it serves no further request.
         self._depart: Callable[[Quiet | None], None] | None = None
         # Closes what was opened for this connection, then calls its argument.
@@ -95,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
         self.reach: Reach | None = None  # told of each home
 
     def __repr__(self) -> str:
-        state = "lost" if self._lost else "ending" if self._ending else "open"
+        state = "gone" if self._gone else "ending" if self._ending else "open"
         return (
             f"<Connection {state} to {self._served.disk!r}: {self._in_flight.count} requests in "
             f"flight, {self._outbox.unsent} bytes unsent>"
@@ -133,7 +133,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Go on: the transport has sent all that it was given."""
-        if self._lost:
+        if self._gone:
             return
         self._outbox.resume()
         # Not here: closing an asyncio transport while it calls this ends it twice.
@@ -144,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Drop what is unsent; requests in flight are finished, as they may be partly done."""
-        self._lost = self._ending = True
+        self._gone = self._ending = True
         self._stream.release()
         self._outbox.drop()
         self._account.close()
@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _serve(self) -> None:
         """Serve received requests, as far as the limits and this turn allow."""
-        if self._lost:
+        if self._gone:
             return
         in_flight = self._in_flight
         try:
@@ -222,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
             depart(None)
         elif not (self._in_flight.count or outbox.paused or outbox.holds_back):
             self._depart = None
-            self._lost = self._ending = True  # for this object
+            self._gone = self._ending = True
             rest, end_visit = self._stream.pack(), self.end_visit
             self.end_visit = _ignore
             self._lane.depart(self)
@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         for failure, command in replies.failures:
             self._dispatcher.report(failure, command)
         self._account.give_back(replies.room_written)
-        if self._lost:
+        if self._gone:
             self._account.give_back(replies.room_read)
         else:
             self._outbox.write(replies.data, replies.room_read)
@@ -318,7 +318,7 @@ class Connection(asyncio.BufferedProtocol):
         self._depart_if_quiet()
         if not self._ending or self._in_flight.count:
             return
-        if self._lost:
+        if self._gone:
             self.end_visit(partial(self._lane.leave, self))
         elif not self._outbox.holds_back:
             self._transport.close()  # after sending what is in its buffer

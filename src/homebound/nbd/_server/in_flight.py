@@ -166,7 +166,7 @@ class InFlight:
 
     async def _call_later(self, disk: BlockingDisk, part: Slice) -> None:
         await disk.begin()
-        part.answered = True  # not by this task, that is
+        part.handled = True
         self._call(disk, part)
 
     def _call(self, disk: BlockingDisk, part: Slice) -> None:
@@ -212,7 +212,7 @@ class InFlight:
     async def _carry_out(self, disk: Disk, part: Slice) -> None:
         replies = await part.run_one(disk)
         # Here and not in _ended, which the loop calls an iteration later.
-        part.answered = True
+        part.handled = True
         self._started -= 1
         if not self._started and not self._finished:
             self._finish(part, replies)
@@ -234,7 +234,7 @@ class InFlight:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         part = self._tasks.pop(task)
-        if part.answered:
+        if part.handled:
             return
         self._started -= 1
         # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has

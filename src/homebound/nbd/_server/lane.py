@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
+from ..._aio.futures import set_unless_done
 from .._protocol.buffers import BufferPool
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ class Lane:
         await self._until_empty(_AFTER_ABORT)
 
     def _look(self) -> None:
-        if self._is_empty() and self._all_left is not None and not self._all_left.done():
-            self._all_left.set_result(None)
+        if self._all_left is not None and self._is_empty():
+            set_unless_done(self._all_left)
 
     def _is_empty(self) -> bool:
         return not self.members and not self._arriving

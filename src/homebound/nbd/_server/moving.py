@@ -13,6 +13,7 @@ from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
+from ..._aio.futures import set_unless_done
 from ..._errors import ContextClosed
 from .connection import Connection
 
@@ -174,8 +175,7 @@ class _Leaving:
         self, left: asyncio.Future[asyncio.Future[None] | None], quiet: Quiet | None
     ) -> None:
         arrival = self._arrive(quiet)
-        if not left.done():
-            left.set_result(arrival)
+        set_unless_done(left, arrival)
 
 
 def _pass_on(

@@ -13,7 +13,6 @@ from ..._errors import ContextClosed
 from ..._threads.io_thread import IOThread
 from ..._threads.io_thread_pool import IOThreadPool
 from ...block._blocking_disk import BlockingDisk
-from ...block._disk import Disk
 from .._protocol.errors import ExportNameError, ListenError
 from .._protocol.export import ExportTable
 from .._protocol.wire import MAX_PAYLOAD
@@ -146,7 +145,7 @@ class NBDServer:
         self._acceptors: list[Acceptor] = []
         self._accepted = 0  # connections given to a lane
         self._paths: list[UnixPath] = []
-        self._arriving: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()  # of `_at_home`, until they end
         # A task in each lane's home, since the first address.
         self._keepers: list[asyncio.Future[None]] = []
         self._uris: list[str] = []
@@ -335,8 +334,8 @@ class NBDServer:
                 work.close()
                 return None
         # asyncio's own loop keeps only weak references to its tasks.
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def _stop(self, grace: float) -> None:

@@ -280,12 +280,13 @@ class Slice:
     which goes on when the home no longer waits.
     """
 
-    __slots__ = ("_ranges", "_token", "answered", "awaited", "requests")
+    __slots__ = ("_ranges", "_token", "awaited", "handled", "requests")
 
     def __init__(self, requests: Sequence[SlowRequest], ranges: Ranges) -> None:
         self.requests = requests
         self.awaited = requests[0].awaited  # then it is the only request
-        self.answered = False  # home thread only
+        # Its task has nothing left to do: it is answered, or a worker has it. Home thread only.
+        self.handled = False
         self._ranges = ranges
         self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
 
@@ -358,7 +359,7 @@ async def _answer(disk: Disk, request: SlowRequest, replies: Replies) -> None:
         return
     if request.command == Command.CACHE:
         await disk.cache(offset, length)
-    elif request.flags & _FAST_ZERO:
+    elif request.command == _WRITE_ZEROES and request.flags & _FAST_ZERO:
         fua = bool(request.flags & _FUA)
         no_hole = bool(request.flags & CommandFlag.NO_HOLE)
         await disk.fast_zeroes(offset, length, fua=fua, no_hole=no_hole)
@@ -402,6 +403,7 @@ def carry_out(disk: Operations[T], request: SlowRequest, data: memoryview) -> T:
             return disk.flush()
         case Command.TRIM:
             return disk.trim(offset, length, fua=fua)
-        case _:
+        case Command.WRITE_ZEROES:
             no_hole = bool(request.flags & CommandFlag.NO_HOLE)
             return disk.write_zeroes(offset, length, fua=fua, no_hole=no_hole)
+    raise ValueError(f"{command} is no command that is carried out here")

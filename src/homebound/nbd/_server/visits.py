@@ -37,9 +37,10 @@ _KINDS_KEPT = 256  # names of exports whose reported failures are remembered
 class Exports(Protocol):
     """Exports that are found as clients ask for them, in place of a mapping.
 
-    A subclass need not be one of this class. It may have a `list` as well: `async def list(self)`,
-    or a plain function that returns at once, with the names of the exports, or pairs of a name and
-    a description, for clients that ask what there is. Without it they are told of none.
+    Any object with such a `find` will do; it need not derive from this class. It may have a `list`
+    as well, `async def list(self)` or a plain function that returns at once: the names of the
+    exports, or pairs of a name and a description, for clients that ask which there are. Without
+    `list` they are told of none.
     """
 
     async def find(self, name: str, client: ClientInfo) -> Export | Disk | None:

@@ -67,7 +67,7 @@ def check_all(
     unknown = set(skip) - {case.name for case in cases}
     if unknown:
         raise ValueError(f"{suite}: there are no cases {sorted(unknown)} to skip")
-    failures: list[Exception] = []
+    failures: dict[str, Exception] = {}
     for case in cases:
         if case.name in skip:
             continue
@@ -76,14 +76,13 @@ def check_all(
         except Exception as error:  # noqa: BLE001  (whatever a broken one raises)
             failure = AssertionError(f"{suite}: {case.name!r} fails: {error!r}")
             failure.__cause__ = error
-            failures.append(failure)
+            failures[case.name] = failure
     if len(failures) == 1:
-        raise failures[0]
+        raise next(iter(failures.values()))
     if failures:
-        names = [
-            str(failure).split(" fails", 1)[0].removeprefix(f"{suite}: ") for failure in failures
-        ]
-        raise ExceptionGroup(f"{suite}: {len(names)} cases fail: {', '.join(names)}", failures)
+        names = ", ".join(map(repr, failures))
+        text = f"{suite}: {len(failures)} cases fail: {names}"
+        raise ExceptionGroup(text, list(failures.values()))
 
 
 async def turn() -> None:

@@ -210,7 +210,7 @@ async def _step(disk: Disk, model: Model, rng: random.Random) -> None:
             await disk.cache(offset, length)
         case "status":
             await _check_status(disk, model, offset, length)
-        case _:
+        case "read":
             model.compare(offset, await disk.read(offset, length), f"read({offset}, {length})")
 
 

@@ -60,6 +60,10 @@ class Blockers:
         go_on.wait()
         return 1
 
+    def running(self) -> Future[int]:
+        """Return a job that holds a thread until `free_all`."""
+        return self.jobs[0][0]
+
     def free_one(self) -> None:
         """Let one of them go, so that one thread does all that waits."""
         self.jobs.pop()[1].set()
@@ -81,7 +85,10 @@ def held(executor: Executor, start: float) -> Iterator[Blockers]:
 
 
 def was_not_cancelled(future: Future[None], patience: float, what: str) -> None:
-    """Rightly, if it has begun. Then it ends, though no thread was freed."""
+    """Raise NotHeldError if the job ran anyway, so that it could not be cancelled.
+
+    Else raise AssertionError(what).
+    """
     if wait([future], patience).done and not future.cancelled():
         raise NotHeldError("a job has run in a thread that was free")
     raise AssertionError(what)
@@ -139,7 +146,7 @@ def cancels_what_has_not_begun(executor: Executor, patience: float, start: float
     ran: list[int] = []
     with held(executor, start) as blockers:
         futures = [executor.submit(ran.append, number) for number in range(6)]
-        running = executor_job(blockers)
+        running = blockers.running()
         assert not running.cancel(), "a job that runs was cancelled"
         for future in futures[::2]:
             if not future.cancel():
@@ -149,11 +156,6 @@ def cancels_what_has_not_begun(executor: Executor, patience: float, start: float
         future.result(patience)
     assert sorted(ran) == [1, 3, 5], f"ran {ran}"
     raises(CancelledError, partial(futures[0].result, patience), "it was cancelled, and done")
-
-
-def executor_job(blockers: Blockers) -> Future[int]:
-    """Shut down an executor while a job runs."""
-    return blockers.jobs[0][0]
 
 
 def tells_when_done(executor: Executor, patience: float) -> None:
@@ -193,7 +195,7 @@ def cancels_what_is_queued_if_asked(executor: Executor, patience: float, start: 
     ran: list[int] = []
     with held(executor, start) as blockers:
         futures = [executor.submit(ran.append, number) for number in range(10)]
-        running = executor_job(blockers)
+        running = blockers.running()
         executor.shutdown(wait=False, cancel_futures=True)
         for future in futures:
             if not future.cancelled():

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..._aio.futures import set_unless_done
 from .._places import Threads
 from .cases import Case, check_all, raises, title
 
@@ -264,11 +265,6 @@ def _receive_into(future: asyncio.Future[bytes], sock: socket.socket) -> None:
     future.set_result(sock.recv(10))
 
 
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 def watches_descriptors(loop: Loop, patience: float) -> None:
     here, there = socket.socketpair()
     here.setblocking(False)
@@ -278,7 +274,7 @@ def watches_descriptors(loop: Loop, patience: float) -> None:
         got = loop.create_future()
         loop.add_reader(here, _receive_into, got, here)
         writable = loop.create_future()
-        loop.add_writer(there, _finish, writable)
+        loop.add_writer(there, set_unless_done, writable)
         await writable
         loop.remove_writer(there)
         there.send(b"hello")

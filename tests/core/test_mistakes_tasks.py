@@ -1,25 +1,18 @@
-"""Fifty wrong uses that newcomers make: a program as typed, what it raises, what that says."""
+"""Wrong uses of run, waits, tasks and threads: a program as typed, and what that says."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import textwrap
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import homebound
-import homebound.block
-from homebound.nbd import NBDDisk, NBDServer, URIError
 from homebound.testing import until
 
-from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, call
-
-TIMEOUT = "the timeout is '5'; it must be a number of seconds, or None for no limit"
-Row = tuple[str, type[BaseException], str]
+from .wrong_uses import NOT_A_COROUTINE, TIMEOUT, Row, check_program
 
 RUNNING: list[Row] = [
     ("run(work)", NOT_A_COROUTINE, "run: a coroutine was expected, got the function work: call"),
@@ -65,6 +58,21 @@ WAITING: list[Row] = [
         TypeError,
         "wait_while takes a plain function, and work is async",
     ),
+    ("block_on([work, work], io)", TypeError, "got a list of 2; `await asyncio.gather(*...)`"),
+    ("io.spawn((1, 2, 3))", TypeError, "a coroutine was expected, got a tuple of 3; `await"),
+    ("run(set())", NOT_A_COROUTINE, "run: a coroutine was expected, got a set of 0"),
+    ("block_on(work)", TypeError, "got the function work: call it, work()"),
+    ("block_on(io)", TypeError, "an awaitable was expected, got <IOThread 'io' running>"),
+    ("create_task(work)", TypeError, "got the function work: call it, work()"),
+    (
+        "async def main():\n    wait_while(lambda: True, timeout=0)\nrun(main())",
+        TimeoutError,
+        "wait_while: the predicate is still true after 0 s",
+    ),
+    ("on()", TypeError, "missing 1 required positional argument: 'ctx'"),
+    ("BigLock()", TypeError, "there is one big lock in a process: use homebound.big_lock"),
+    ("AioContext(io.context.loop)", TypeError, "AioContext.attach(loop) makes one for a loop"),
+    ("io.context.call_later(1, print)", AttributeError, "'AioContext' object has no attribute"),
 ]
 
 TASKS: list[Row] = [
@@ -210,88 +218,12 @@ THREADS: list[Row] = [
     ),
 ]
 
-LOCKS: list[Row] = [
-    ("Lock().release()", RuntimeError, "`await lock.acquire()` in a task, lock.acquire_sync() in"),
-    ("lock = Lock(); lock.acquire_sync(); lock.acquire_sync('5')", TypeError, TIMEOUT),
-    (
-        "Condition(threading.Lock())",
-        TypeError,
-        "the lock is of type _thread.lock; it must be a homebound.Lock",
-    ),
-    ("Condition().notify()", RuntimeError, "in `async with condition:`, or in a thread"),
-    ("Semaphore(-1)", ValueError, "Semaphore: the initial value is -1; it must be at least 0"),
-    ("Barrier('2')", TypeError, "Barrier: parties is '2'; it must be a whole number"),
-    ("Queue('3')", TypeError, "Queue: maxsize is '3'; it must be a number"),
-    (
-        "queue = Queue(name='jobs')\nqueue.shutdown()\nqueue.put_nowait(1)",
-        homebound.QueueShutDown,
-        "Queue 'jobs' was shut down: it takes no more items",
-    ),
-    (
-        "queue = Queue(name='jobs')\nqueue.shutdown()\nqueue.get_sync()",
-        homebound.QueueShutDown,
-        "Queue 'jobs' was shut down, and has no more items",
-    ),
-    ("import copy; copy.copy(Lock())", TypeError, "share it, or make another Lock"),
-]
 
-REST: list[Row] = [
-    ("watch_stalls('1')", TypeError, "watch_stalls: threshold is a number of seconds, not '1'"),
-    ("watch_stalls(report='x')", TypeError, "watch_stalls: report takes a function, not 'x'"),
-    ("dump('hang.txt')", TypeError, "dump takes an open file, not the path 'hang.txt'"),
-    ("dump_on('SIGUSR1')", TypeError, "takes a signal's number, as signal.SIGUSR1 is, not"),
-    ("block.MemoryDisk('1G')", TypeError, "the size is '1G'; it must be a number of bytes"),
-    ("block.FileDisk('absent.img')", homebound.block.ImageError, "No such file or directory"),
-    ("NBDServer('raw.img')", TypeError, "to serve an image, open it: FileDisk('raw.img')"),
-    ("NBDDisk('nbd://localhost')", TypeError, "NBDDisk is made by `await NBDDisk.connect(uri)`"),
-    (
-        "async def main():\n    await NBDDisk.connect('http://localhost')\nrun(main())",
-        URIError,
-        "http:// is not one of nbd://, nbds://, nbd+unix://, nbds+unix://",
-    ),
-]
-
-
-async def work() -> None:
-    await asyncio.sleep(0)
-
-
-def plain(*_args: object) -> None:
-    """Return nothing."""
-
-
-async def numbers() -> Any:
-    yield 1
-
-
-NAMES = {name: getattr(homebound, name) for name in homebound.__all__} | {
-    "NBDDisk": NBDDisk,
-    "NBDServer": NBDServer,
-    "ProcessPoolExecutor": ProcessPoolExecutor,
-    "ThreadPoolExecutor": ThreadPoolExecutor,
-    "asyncio": asyncio,
-    "block": homebound.block,
-    "call": call,
-    "numbers": numbers,
-    "plain": plain,
-    "threading": threading,
-    "work": work,
-}
-
-
-@pytest.mark.parametrize(
-    ("program", "kind", "text"), RUNNING + WAITING + TASKS + THREADS + LOCKS + REST
-)
+@pytest.mark.parametrize(("program", "kind", "text"), RUNNING + WAITING + TASKS + THREADS)
 def test_it_says_what_is_wrong_and_what_to_do(
     program: str, kind: type[BaseException], text: str, io: homebound.IOThread
 ):
-    with pytest.raises(kind) as caught:
-        exec(textwrap.dedent(program), NAMES | {"io": io})
-    said = str(caught.value)
-    assert text in said
-    assert len(said) <= LONGEST
-    assert not PRIVATE.search(said)
-    assert homebound.run(asyncio.sleep(0, "went on")) == "went on"
+    check_program(program, kind, text, io)
 
 
 @pytest.mark.parametrize(
@@ -311,43 +243,6 @@ def test_what_call_soon_cannot_call_is_reported_by_the_loop(
     assert isinstance(told[0]["exception"], TypeError)
     assert said in str(told[0]["exception"])
     assert told[0]["exception"].__context__ is None  # Python's own attempt is left out
-
-
-def test_there_are_fifty():
-    assert len(RUNNING + WAITING + TASKS + THREADS + LOCKS + REST) >= 50
-
-
-# What hangs, and is reported while `watch_stalls` or asyncio's debug mode watches.
-
-
-async def nested_in_a_task(lock: homebound.Lock) -> None:
-    async with lock, lock:
-        pass
-
-
-async def nested_in_a_call(lock: homebound.Lock) -> None:
-    with lock, lock:
-        pass
-
-
-@pytest.mark.parametrize("wrong", [nested_in_a_task, nested_in_a_call])
-def test_a_lock_acquired_again_is_reported_by_name(wrong: Any, io: homebound.IOThread):
-    told = threading.Event()
-    stalls: list[homebound.Stall] = []
-
-    def report(stall: homebound.Stall) -> None:
-        if stall.kind == "deadlock":
-            stalls.append(stall)
-            told.set()
-
-    with homebound.watch_stalls(0.05, report=report):
-        task = io.spawn(wrong(homebound.Lock(name="db")), name="owner")
-        told.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            homebound.block_on(task)
-    assert "the Lock 'db' is held by task 'owner'" in stalls[0].message
-    assert "a Lock is not recursive: its holder must not acquire it again" in str(stalls[0])
 
 
 async def waits_for_it(lock: Any) -> None:

@@ -1,4 +1,4 @@
-"""More wrong uses, as test_first_mistakes.py: limits that pass, names, copies, a loop for two."""
+"""Wrong uses of tools, packages, names and copies: a program as typed, and what that says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pickle
 import re
 import signal
 import sys
-import textwrap
 import traceback
 from typing import Any
 
@@ -20,85 +19,24 @@ import homebound.block
 import homebound.debug
 import homebound.testing
 from homebound.block import OutOfRange
+from homebound.nbd import URIError
 
-from .wrong_uses import LONGEST, NOT_A_COROUTINE, PRIVATE, work
+from .wrong_uses import PRIVATE, Row, check_program
 
-Row = tuple[str, type[BaseException], str]
-
-WAITS: list[Row] = [
-    ("block_on([work, work], io)", TypeError, "got a list of 2; `await asyncio.gather(*...)`"),
-    ("io.spawn((1, 2, 3))", TypeError, "a coroutine was expected, got a tuple of 3; `await"),
-    ("run(set())", NOT_A_COROUTINE, "run: a coroutine was expected, got a set of 0"),
-    ("block_on(work)", TypeError, "got the function work: call it, work()"),
-    ("block_on(io)", TypeError, "an awaitable was expected, got <IOThread 'io' running>"),
-    ("create_task(work)", TypeError, "got the function work: call it, work()"),
+TOOLS: list[Row] = [
+    ("watch_stalls('1')", TypeError, "watch_stalls: threshold is a number of seconds, not '1'"),
+    ("watch_stalls(report='x')", TypeError, "watch_stalls: report takes a function, not 'x'"),
+    ("dump('hang.txt')", TypeError, "dump takes an open file, not the path 'hang.txt'"),
+    ("dump_on('SIGUSR1')", TypeError, "takes a signal's number, as signal.SIGUSR1 is, not"),
+    ("block.MemoryDisk('1G')", TypeError, "the size is '1G'; it must be a number of bytes"),
+    ("block.FileDisk('absent.img')", homebound.block.ImageError, "No such file or directory"),
+    ("NBDServer('raw.img')", TypeError, "to serve an image, open it: FileDisk('raw.img')"),
+    ("NBDDisk('nbd://localhost')", TypeError, "NBDDisk is made by `await NBDDisk.connect(uri)`"),
     (
-        "async def main():\n    wait_while(lambda: True, timeout=0)\nrun(main())",
-        TimeoutError,
-        "wait_while: the predicate is still true after 0 s",
+        "async def main():\n    await NBDDisk.connect('http://localhost')\nrun(main())",
+        URIError,
+        "http:// is not one of nbd://, nbds://, nbd+unix://, nbds+unix://",
     ),
-    ("on()", TypeError, "missing 1 required positional argument: 'ctx'"),
-    ("BigLock()", TypeError, "there is one big lock in a process: use homebound.big_lock"),
-    ("AioContext(io.context.loop)", TypeError, "AioContext.attach(loop) makes one for a loop"),
-    ("io.context.call_later(1, print)", AttributeError, "'AioContext' object has no attribute"),
-]
-
-LOCKS: list[Row] = [
-    ("Lock(name='db').release()", RuntimeError, "Lock 'db' is not acquired, and cannot be rel"),
-    ("RWLock(name='db').release()", RuntimeError, "RWLock 'db' is not acquired, and cannot be"),
-    ("RWLock().downgrade()", RuntimeError, "no writer holds it; it comes after acquire_write()"),
-    ("RWLock().upgrade_sync()", RuntimeError, "no reader holds it; it comes after acquire_read()"),
-    (
-        (
-            "rw = RWLock(name='db'); rw.acquire_read_sync(); rw.acquire_read_sync()\n"
-            "rw.upgrade_sync(timeout=0)"
-        ),
-        TimeoutError,
-        "RWLock 'db' could not be upgraded in 0 s: others hold it or were first",
-    ),
-    (
-        "BoundedSemaphore(2, name='slots').release()",
-        ValueError,
-        "BoundedSemaphore 'slots' released too many times: it has all 2 permits already",
-    ),
-    ("Condition(Lock)", TypeError, "Condition: the lock is the class Lock; call it: it makes one"),
-    (
-        "Condition(name='news').notify()",
-        RuntimeError,
-        "Condition 'news': cannot notify on un-acquired lock; call it in `async with condition:`",
-    ),
-    (
-        "condition = Condition()\nwith condition: condition.wait_for_sync(work)",
-        TypeError,
-        "Condition.wait_for_sync takes a plain function, and work is async",
-    ),
-    (
-        (
-            "async def main():\n    condition = Condition()\n"
-            "    async with condition: await condition.wait_for(True)\nrun(main())"
-        ),
-        TypeError,
-        "Condition.wait_for takes a function, not True",
-    ),
-    (
-        "Barrier(2, name='start').wait_sync(timeout=0)",
-        TimeoutError,
-        "Barrier 'start': 2 parties were not there after 0 s",
-    ),
-    (
-        "start = Barrier(2, name='start'); start.abort_sync(); start.wait_sync()",
-        asyncio.BrokenBarrierError,
-        "Barrier 'start' aborted: nothing passes it before a reset()",
-    ),
-    ("Queue(float('nan'))", ValueError, "Queue: maxsize is NaN; it must be a number"),
-    (
-        "Queue(name='jobs').task_done()",
-        ValueError,
-        "Queue 'jobs': task_done() called too many times; call it once for each item",
-    ),
-]
-
-REST: list[Row] = [
     ("dump(3)", TypeError, "dump takes an open file, not 3; without one it prints to standard"),
     (
         "IOThread('b', loop_factory=lambda: io.context.loop).start()",
@@ -108,18 +46,11 @@ REST: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize(("program", "kind", "text"), WAITS + LOCKS + REST)
+@pytest.mark.parametrize(("program", "kind", "text"), TOOLS)
 def test_it_says_what_is_wrong_and_what_to_do(
     program: str, kind: type[BaseException], text: str, io: homebound.IOThread
 ):
-    names = {name: getattr(homebound, name) for name in homebound.__all__}
-    with pytest.raises(kind) as caught:
-        exec(textwrap.dedent(program), names | {"io": io, "work": work})
-    said = str(caught.value)
-    assert text in said
-    assert len(said) <= LONGEST
-    assert not PRIVATE.search(said)
-    assert homebound.run(asyncio.sleep(0, "went on")) == "went on"
+    check_program(program, kind, text, io)
 
 
 def things(io: homebound.IOThread) -> list[Any]:
