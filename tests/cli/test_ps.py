@@ -109,7 +109,7 @@ def test_what_cannot_be_looked_at(tmp_path: Path):
     none = tmp_path / "none"
     assert fail("ps", none) == f"homebound: cannot connect to '{none}': No such file or directory"
     assert "does not listen; start it with HOMEBOUND_TOP=path" in fail("top", os.getpid())
-    assert "cannot look at process 0: No such file" in fail("pstree", "0")
+    assert "cannot look at process 0: there is none" in fail("pstree", "0")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(none))
         server.listen()

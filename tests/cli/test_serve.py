@@ -97,6 +97,7 @@ def test_a_socket_in_use(serve: Serve, refused: Refused, tmp_path: Path):
         ([""], "IMAGE]': it is empty"),
         (["a.img", "b.img"], "unexpected extra argument (b.img)"),
         (["--what"], "No such option '--what'"),
+        (["--size"], "Option '--size' requires an argument"),
         (["--format", "floppy"], "'floppy' is not one of 'auto', 'raw', 'qcow2'"),
     ],
 )

@@ -19,7 +19,7 @@ LOCKS: list[Row] = [
     (
         "Condition(threading.Lock())",
         TypeError,
-        "the lock is a _thread.lock; it must be a homebound.Lock",
+        "the lock is of type _thread.lock; it must be a homebound.Lock",
     ),
     ("Condition().notify()", RuntimeError, "in `async with condition:`, or in a thread"),
     ("Semaphore(-1)", ValueError, "Semaphore: the initial value is -1; it must be at least 0"),

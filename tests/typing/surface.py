@@ -94,6 +94,10 @@ async def threads_are_places(io: IOThread) -> None:
     homebound.wait_while(bool, io)
 
 
+def what_is_refused_is_no_parameter(io: IOThread) -> None:
+    io.spawn(text, 1)  # type: ignore[arg-type]
+
+
 def options_are_known() -> None:
     IOThreadPool(2, poll_max_ns=5)
     IOThreadPool(2, poll_max=5)  # type: ignore[call-arg]

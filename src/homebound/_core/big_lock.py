@@ -31,7 +31,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .._errors import ContextError, WouldDeadlock, WrongThread
 from .._os.clock import Deadline
@@ -205,6 +205,18 @@ class BigLock:
     __enter__ = acquire
     # `release` itself: a method that calls it would need more stack than `acquire` has found.
     __exit__ = release
+
+    if not TYPE_CHECKING:
+
+        async def __aenter__(self) -> NoReturn:
+            message = (
+                "big_lock is acquired by a thread, not by a task: `with big_lock:`, and no await "
+                "in it. (The main loop's tasks run with it held.) What tasks share is guarded by a "
+                "homebound.Lock, which has `async with`"
+            )
+            raise TypeError(message)
+
+        __aexit__ = __aenter__
 
     __reduce__ = refuse_threaded_copy
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _thread
 from contextvars import copy_context
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar
 from weakref import WeakSet
 
 from .._aio.tasks import (
@@ -22,12 +22,13 @@ from .._aio.tasks import (
     unfinished,
 )
 from .._errors import ContextClosed
+from .._os.arguments import hides_more
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
 from .._os.snapshot import members
 from .big_lock import shown_thread
 from .chain import Chain
-from .coroutines import shown
+from .coroutines import no_task, one_coroutine
 from .current import current_context, here
 from .entries import BottomHalf, Posted, PostedWithArgs, reason
 from .foreign_loops import abandon, check_loop, context_of, make_tasks_of, no_bare_context
@@ -192,10 +193,11 @@ class AioContext(Chain):
 
     # Posting.
 
+    @hides_more
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -214,6 +216,8 @@ class AioContext(Chain):
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         if self._ending and here.context is not self:
             # Made without being queued: the home, which cancels its tasks now, does not know it.
             self.task_type(coro, home=self, name=name)._abandon("was never started")
@@ -280,11 +284,7 @@ class AioContext(Chain):
     def _take_no_other(self, task: object, what: str) -> None:
         """Raise TypeError if `task`, which could not be entered, is no homebound Task."""
         if not isinstance(task, self.task_type):
-            message = (
-                f"AioContext.{what}() takes a homebound.Task, got {shown(task)}; "
-                "AioContext.spawn makes one of a coroutine, AioContext.call_soon calls a function"
-            )
-            raise TypeError(message) from None
+            raise no_task(f"AioContext.{what}()", task) from None
 
     def _enter_here(self, task: Task[Any]) -> None:
         if self._closed:

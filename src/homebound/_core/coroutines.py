@@ -154,6 +154,35 @@ def as_coroutine(coro: Any) -> Any:
     return coro
 
 
+def no_task(what: str, thing: Any) -> TypeError:
+    """Return the error for what was given in place of a Task.
+
+    Called from: any thread.
+    """
+    return TypeError(
+        f"{what} takes a homebound.Task, got {shown(thing)}; AioContext.spawn makes one of a "
+        "coroutine, AioContext.call_soon calls a function"
+    )
+
+
+def one_coroutine(what: str, coro: Any, more: tuple[Any, ...]) -> TypeError:
+    """Return the error for arguments that follow a coroutine, or a function in its place.
+
+    Called from: any thread.
+    """
+    if not asyncio.iscoroutine(coro):
+        return TypeError(
+            f"{what} takes a coroutine, not a function and its arguments: call it, "
+            f"{what}({name_of(coro)}(...))"
+        )
+    name = name_of(coro)
+    coro.close()  # it is not begun: have no warning that it was never awaited
+    return TypeError(
+        f"{what} takes one coroutine, and its options by keyword: got {shown(more[0])} after "
+        f"{name}()"
+    )
+
+
 def _instead(thing: Any) -> str:
     """Return what to do in place of passing `thing` as a coroutine, for a message."""
     if inspect.iscoroutinefunction(thing) or inspect.isfunction(thing):

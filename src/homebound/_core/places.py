@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from .._errors import ContextError, WrongThread
+from .._os.arguments import hides_more
 from .big_lock import shown_thread
 from .context import AioContext, whereabouts
-from .coroutines import as_coroutine, shown
+from .coroutines import as_coroutine, one_coroutine, shown
 from .current import current_context, here
 from .foreign_loops import known_context
 from .loop import Loop
@@ -41,6 +42,8 @@ def context_at(place: AioContext | IOThread, what: str) -> AioContext:
         hint = (
             ", which has several: pool.next() is one of them, pool.spawn(coro) takes them in turn"
         )
+    elif isinstance(place, (int, float)) and what in {"block_on", "wait_while"}:
+        hint = "; a limit in seconds is given by keyword, timeout="
     message = f"{what} takes an AioContext or an IOThread, got {shown(place)}{hint}"
     raise TypeError(message)
 
@@ -99,9 +102,10 @@ def running_context() -> AioContext:
     return context
 
 
+@hides_more
 def create_task(
     coro: Coroutine[Any, Any, T],
-    *,
+    *more: Never,
     home: AioContext | IOThread | None = None,
     name: str | None = None,
     context: Context | None = None,
@@ -122,6 +126,8 @@ def create_task(
 
     Called from: any thread.
     """
+    if more:
+        raise one_coroutine("create_task", coro, more)
     try:
         target = running_context() if home is None else context_at(home, "create_task: home")
     except BaseException:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar
 
 from .._aio.futures import RECORDS_AWAITS
 from .._aio.shapes import loop_kept_by
 from .._aio.tasks import running_loop
+from .._os.arguments import hides_more
 from .context import AioContext
+from .coroutines import one_coroutine
 from .current import current_context
 from .places import context_at
 from .task import Task
@@ -171,10 +173,11 @@ class TaskGroup:
         finally:
             cancellation = last = None
 
+    @hides_more
     def create_task(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         home: AioContext | IOThread | None = None,
         name: str | None = None,
         context: Context | None = None,
@@ -189,6 +192,8 @@ class TaskGroup:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("create_task", coro, more)
         refusal = self._members.reserve()
         if refusal is not None:
             if CLOSES_REFUSED:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.coroutines import check_callback, shown
+from .._os.arguments import checked_name
 from .._os.clock import Deadline
 from .._os.surely import surely
 from .._threads.block_on import block_on
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _check_lock(lock: Any) -> None:
-    """Raise TypeError for a lock that cannot be awaited."""
+def _no_lock(lock: Any) -> TypeError:
+    """Return the error for a lock that not all loops and threads can wait for."""
     if isinstance(lock, type):
-        message = f"Condition: the lock is {shown(lock)}; call it: it makes one"
-        raise TypeError(message)
-    if not iscoroutinefunction(getattr(lock, "acquire", None)):
-        kind = f"{type(lock).__module__}.{type(lock).__name__}"
-        message = f"Condition: the lock is a {kind}; it must be a homebound.Lock"
-        raise TypeError(message)
+        return TypeError(f"Condition: the lock is {shown(lock)}; call it: it makes one")
+    kind = f"{type(lock).__module__}.{type(lock).__name__}"
+    return TypeError(
+        f"Condition: the lock is of type {kind}; it must be a homebound.Lock, for which tasks of "
+        "all loops and threads can wait"
+    )
 
 
 class Condition(Reacquires, WaitQueue):
@@ -63,12 +63,12 @@ class Condition(Reacquires, WaitQueue):
     def __init__(self, lock: Lock | None = None, *, name: str | None = None) -> None:
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         if not isinstance(lock, Lock) and lock is not None:
-            _check_lock(lock)
-        self._lock: Any = Lock() if lock is None else lock
+            raise _no_lock(lock)
+        self._lock: Lock = Lock() if lock is None else lock
         self.acquire: Callable[[], Awaitable[bool]] = self._lock.acquire
-        self.acquire_sync: Callable[..., bool] = getattr(self._lock, "acquire_sync", None)  # type: ignore[assignment]
+        self.acquire_sync: Callable[..., bool] = self._lock.acquire_sync
         self.locked: Callable[[], bool] = self._lock.locked
         self._unheld: list[None] = []
 
@@ -208,7 +208,7 @@ class Condition(Reacquires, WaitQueue):
             self._wake_all(woken)
 
     def __aenter__(self) -> CoroutineType[Any, Any, None]:
-        return self._lock.__aenter__()  # type: ignore[no-any-return]
+        return self._lock.__aenter__()
 
     def __aexit__(
         self, kind: type[BaseException] | None, *_error: object

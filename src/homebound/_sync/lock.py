@@ -6,6 +6,7 @@ from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .._os.arguments import checked_name
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE, WaitQueue
@@ -56,7 +57,7 @@ class Lock(TokenQueue):
 
     def __init__(self, *, name: str | None = None) -> None:
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
         super().__init__(self._free)

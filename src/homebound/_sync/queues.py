@@ -13,6 +13,7 @@ from _thread import start_new_thread as start_thread
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._os.arguments import checked_name
 from .._os.counts import check_limit
 from .._os.no_copy import refuse_copy
 from .._os.surely import surely
@@ -75,7 +76,7 @@ class Queue(ShownQueue, Generic[T]):
 
     def __init__(self, maxsize: int = 0, *, name: str | None = None) -> None:
         check_limit("Queue: maxsize", maxsize)
-        self._name = name
+        self._name = None if name is None else checked_name(self, name)
         self._maxsize = maxsize
         self._is_shutdown = False
         self._queue: Any = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._os.arguments import checked_name
 from .._threads.block_on import block_on
 from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .reacquire import Reacquires
@@ -57,9 +58,24 @@ class RWLock(Reacquires, SharedHold, WaitQueue):
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
         if name is not None:
-            self._name = name
+            self._name = checked_name(self, name)
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
         self._unheld: list[None] = []
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            message = (
+                f"{self._titled()} is acquired for reading or for writing: `async with rw.read():` "
+                "or `async with rw.write():` in a task, `with` in a thread"
+            )
+            raise TypeError(message)
+
+        def __exit__(self, *_error: object) -> None:
+            """Never reached."""
+
+        __aenter__ = __enter__
+        __aexit__ = __exit__
 
     def read(self) -> Side:
         """Return a context manager for `async with` or `with` that holds the lock for reading.

@@ -7,11 +7,12 @@ import asyncio
 import inspect
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from .._core.coroutines import check_async
+from .._core.coroutines import check_async, one_coroutine
 from .._errors import ContextClosed, ContextError
+from .._os.arguments import hides_more
 from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
@@ -227,10 +228,11 @@ class Background:
 
     # Work.
 
+    @hides_more
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -241,6 +243,8 @@ class Background:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         return self._context_for(coro).spawn(coro, name=name, context=context)
 
     def block_on(self, awaitable: Awaitable[T], *, timeout: float | None = None) -> T:

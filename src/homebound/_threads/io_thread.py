@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar
 from weakref import WeakSet
 
 from .._aio.futures import set_unless_done
 from .._core.context import whereabouts
+from .._core.coroutines import one_coroutine
 from .._core.current import current_context, set_home
 from .._core.foreign_loops import check_loop
 from .._core.guest_context import GuestContext
@@ -18,6 +19,7 @@ from .._core.loop import Loop
 from .._core.traps import move_to
 from .._core.wind_down import bound_end_now, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
+from .._os.arguments import hides_more
 from .._os.clock import check_timeout
 from .._os.greenlets import refuse_green_threads
 from .._os.no_copy import refuse_threaded_copy
@@ -167,10 +169,11 @@ class IOThread:
             _running.add(self)
         return interrupt
 
+    @hides_more
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -178,6 +181,8 @@ class IOThread:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         if self._context is None and asyncio.iscoroutine(coro):
             coro.close()  # before `context` raises, as AioContext.spawn does
         return self.context.spawn(coro, name=name, context=context)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar
 
-from .._core.coroutines import check_async
+from .._core.coroutines import check_async, one_coroutine, shown
 from .._core.current import current_context
 from .._errors import ContextError
+from .._os.arguments import checked_name, hides_more
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.no_copy import refuse_threaded_copy
@@ -19,7 +21,7 @@ from .io_thread import IOThread, _move_back
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
     from types import TracebackType
 
@@ -67,7 +69,7 @@ class IOThreadPool:
             )
             for index in range(n)
         )
-        self.name: str = name
+        self.name: str = checked_name(self, name)
         # Replaced by as many others if a start fails.
         self.threads: tuple[IOThread, ...] = self._make()
         self._turn: count[int] = count()
@@ -106,10 +108,11 @@ class IOThreadPool:
         """
         return self.threads[next(self._turn) % len(self.threads)]
 
+    @hides_more
     def spawn(
         self,
         coro: Coroutine[Any, Any, T],
-        *,
+        *more: Never,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -117,6 +120,8 @@ class IOThreadPool:
 
         Called from: any thread.
         """
+        if more:
+            raise one_coroutine("spawn", coro, more)
         return self.next().spawn(coro, name=name, context=context)
 
     def spawn_each(
@@ -162,6 +167,10 @@ class IOThreadPool:
         """
         check_async("IOThreadPool.map", fn)
         deadline = Deadline(timeout)
+        for items in iterables:
+            if not isinstance(items, Iterable):
+                message = f"IOThreadPool.map: {shown(items)} is no iterable of items, as a list is"
+                raise TypeError(message)
         calls = zip(*iterables, strict=False)
         return _results(deque(_all_or_none(self.spawn(fn(*items)) for items in calls)), deadline)
 

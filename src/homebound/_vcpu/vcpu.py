@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .._core.coroutines import check_callback
 from .._errors import ContextError, WouldDeadlock
+from .._os.arguments import checked_name
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
 from .._os.no_copy import refuse_threaded_copy
@@ -66,7 +67,7 @@ class VCPU(VCPUThread):
         check_count("VCPU: index", index, 0)
         check_callback("VCPU: execute", execute)
         self.index = index
-        self.name: str = f"vcpu{index}" if name is None else name
+        self.name: str = f"vcpu{index}" if name is None else checked_name(self, name)
         self._execute = execute
         self._has_work = has_work
         self._interrupt = interrupt

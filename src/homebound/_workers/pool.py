@@ -17,6 +17,7 @@ from .._core.current import here
 from .._core.left_over import threads_left_over
 from .._core.loop import Loop
 from .._core.loop_context import LoopContext
+from .._os.arguments import checked_name
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.greenlets import refuse_green_threads
@@ -77,7 +78,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             raise ValueError(message)
         refuse_green_threads("WorkerPool", only_if_late=True)
         limits = (min_threads, max_threads)
-        super().__init__(name or f"workers{next(_numbers)}", limits, idle_timeout)
+        called = checked_name(self, name) if name else f"workers{next(_numbers)}"
+        super().__init__(called, limits, idle_timeout)
         # How long the interpreter's exit waits for the workers; None: for as long as they need.
         self._patience: float | None = None
         _pools.add(self)

@@ -49,6 +49,15 @@ _OPERATIONS = (
 _background = Background("disks")
 
 
+def _length(data: Buffer, offset: object) -> int:
+    """Return how many bytes a buffer has; TypeError for what is none."""
+    try:
+        return len(data)
+    except TypeError:
+        message = f"first the offset, then the bytes; got {shown(offset)}, then {shown(data)}"
+        raise TypeError(message) from None
+
+
 class Disk(ABC):
     """A fixed number of bytes that can be read and written anywhere.
 
@@ -293,7 +302,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        self.check_range(offset, len(buffer))
+        self.check_range(offset, _length(buffer, offset))
         if not self._attempt(self.try_read_into, offset, buffer):
             self._wait_for(self.read_into(offset, buffer), timeout)
 
@@ -304,7 +313,7 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        self.check_range(offset, len(data))
+        self.check_range(offset, _length(data, offset))
         slow = self.read_only or (fua and not self.volatile)
         if slow or not self._attempt(self.try_write, offset, data):
             self._wait_for(self.write(offset, data, fua=fua), timeout)

@@ -46,13 +46,28 @@ def _complain(text: str) -> int:
 
 
 def _explain(error: click.UsageError) -> int:
-    command = error.ctx.command_path if error.ctx is not None else "homebound"
+    command = error.ctx.command_path if error.ctx is not None else _command_named()
     if error.ctx is not None and error.message == error.ctx.get_help():
         tell(error.message)  # a command without any argument
     else:
         text = _one_line(error.format_message()).removesuffix(".")
         tell(f"{command}: {text}; see {command} --help")
     return _WRONG_USE
+
+
+def _command_named() -> str:
+    """Return the command that the arguments name, for an error that click's parser raises."""
+    path = ["homebound"]
+    command: click.Group = homebound
+    for argument in sys.argv[1:]:
+        found = command.get_command(click.Context(command), argument)
+        if found is None:
+            break
+        path.append(argument)
+        if not isinstance(found, click.Group):
+            break
+        command = found
+    return " ".join(path)
 
 
 def _one_line(text: str) -> str:

@@ -39,7 +39,9 @@ def _socket_of(pid: str) -> str:
     try:
         paths = list(_listening(Path("/proc") / pid))
     except OSError as error:
-        raise CommandError(f"cannot look at process {pid}: {error.strerror or error}") from error
+        absent = isinstance(error, FileNotFoundError)
+        why = "there is none" if absent else error.strerror or error
+        raise CommandError(f"cannot look at process {pid}: {why}") from error
     for path in paths:
         try:
             _connect(path, _PEEK).close()

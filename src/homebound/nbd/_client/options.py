@@ -26,7 +26,11 @@ def target_of(
     elif isinstance(place, socket.socket):
         target = Target(f"socket {place.fileno()}", sock=place)
     elif type(place) is int:
-        target = Target(f"socket {place}", sock=socket.socket(fileno=place))
+        try:
+            target = Target(f"socket {place}", sock=socket.socket(fileno=place))
+        except OSError as error:
+            message = f"{place} is no descriptor of a socket; a port stands in an NBD URI"
+            raise OSError(error.errno, f"{error.strerror}: {message}") from error
     else:
         raise TypeError(
             f"NBDDisk.connect takes an NBD URI, a connected socket or its descriptor, got {place!r}"
