@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -95,3 +96,30 @@ def test_a_second_exit_in_the_cleanup(error: BaseException, hooked: list[BaseExc
     assert log == ["cleaned up"]
     assert reports == ["unhandled exception as io stopped"]
     assert not hooked
+
+
+def test_a_reader_that_exits_again_and_again_is_reported_once(
+    hooked: list[BaseException | None],
+):
+    """Its descriptor stays readable, so each iteration of the end calls it."""
+    reports: list[dict[str, Any]] = []
+    log: list[str] = []
+    ours, theirs = socket.socketpair()
+
+    def leave() -> None:
+        raise SystemExit(len(log))
+
+    with ours, theirs:
+        with IOThread("io") as io:
+            io.context.loop.set_exception_handler(lambda _loop, context: reports.append(context))
+            io.spawn(waits(log))
+            block_on(io.spawn(asyncio.sleep(0)))
+            theirs.send(b"x")
+            io.context.call_soon(io.context.loop.add_reader, ours, leave)
+            io._thread.join(20)
+        assert log == ["cleaned up"]
+    assert [report["message"].partition(",")[0] for report in reports] == [
+        "SystemExit(0) in IOThread 'io' ends it",
+        "unhandled exception as io stopped",
+    ]
+    assert len(hooked) <= 1

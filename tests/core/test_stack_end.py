@@ -6,6 +6,7 @@ needs to wake the home.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -128,3 +129,32 @@ def test_a_result(io: homebound.IOThread, in_thread: InThread) -> None:
             act()
         until(task.done)
     assert 0 < raised < len(DEPTHS)
+
+
+def test_a_nested_iteration():
+    """What it has taken out of the mailbox, and cannot call, runs later; its task goes on."""
+    reports: list[Any] = []
+
+    async def main() -> None:
+        loop, context = asyncio.get_running_loop(), homebound.running_context()
+        loop.set_exception_handler(lambda _loop, about: reports.append(about))
+        raised = 0
+
+        async def work(ran: list[int]) -> None:
+            ran.append(4)
+
+        for frames in range(LIMIT - 100, LIMIT):
+            ran: list[int] = []
+            for number in range(3):
+                loop.call_soon(ran.append, number)
+            context.call_soon(ran.append, 3)
+            task = loop.create_task(work(ran))
+            half = context.bottom_half(lambda: ran.append(5))  # noqa: B023  (called in this turn)
+            half.schedule()
+            raised += act_at(frames, lambda: context.poll(blocking=False))
+            await task
+            assert sorted(ran) == [0, 1, 2, 3, 4, 5], frames
+        assert raised
+
+    homebound.run(main())
+    assert all(isinstance(about["exception"], RecursionError) for about in reports)

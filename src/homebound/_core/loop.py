@@ -358,8 +358,10 @@ class Loop(NestingLoop, ExecutorLoop):
             if home._watchers:
                 home._tell_watchers()
             count = len(ready)
+            # A failed task is reported when the last reference to it goes. And `put_back` takes an
+            # entry that is known for one that has not begun.
+            entry = None
             if busy_until is None or not count or self._stopping or monotonic() >= busy_until:
-                entry = None  # a failed task is reported when the last reference to it goes
                 return
 
     def iterate(self, *, blocking: bool) -> int:
@@ -414,7 +416,12 @@ class Loop(NestingLoop, ExecutorLoop):
                 put_back(self.home, entry, error)
                 raise
             except BaseException as error:  # noqa: BLE001  (reported; the loop goes on)
-                put_back(self.home, entry, error)
+                try:
+                    put_back(self.home, entry, error)
+                except RecursionError:  # so there was no stack for the entry either
+                    if entry is not None:
+                        ready.appendleft(entry)
+                    raise
                 self.home._report(entry, error)
                 entry = None
 
@@ -487,4 +494,4 @@ class Loop(NestingLoop, ExecutorLoop):
         self._serve(pairs)
 
 
-carries(Loop._run_nested, Loop._run_handle, Loop._run_timed, run_handle)
+carries(Loop._run_timed, run_handle, only_call=(Loop._run_nested, Loop._run_handle))

@@ -348,7 +348,12 @@ class LoopContext(AioContext):
         if stand_in.lent:
             lent, released = stand_in.nested_begins()
         # In this order: after the first, nothing that runs adds to what the second puts aside.
-        return self.loop.begin_nested(), self._put_aside(), lent, released
+        loop_state = self.loop.begin_nested()
+        try:
+            return loop_state, self._put_aside(), lent, released
+        except BaseException:  # out of stack, for example
+            self.loop.end_nested(loop_state)
+            raise
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
         """Go back to what ran before `begin_nested`, which returned `state`."""

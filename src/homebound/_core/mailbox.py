@@ -37,6 +37,7 @@ The home is awake when it appends for itself, and rings nothing:
     _core/chain.py     Chain._put_aside
     _core/chain.py     Chain._run_chain
     _core/cut_short.py _run_in_a_copy
+    _core/loop.py      Loop._run_with_care
     _core/put_back.py  put_back
     _core/task.py      Task._run
 

@@ -30,16 +30,23 @@ class NestingLoop(InheritedLoop):
         """
         task = task_here(self)
         before = running_loop()
+        greenlet = turn_here()
+        hooks = None
+        try:
+            if before is not self:
+                hooks = self.hear_of_generators()
+                set_running_loop(self)
+            if task is not None:
+                self.home._leave_running(task)
+        except BaseException:  # out of stack, for example
+            turn_in(greenlet)
+            if before is not self:
+                set_running_loop(before)
+            raise
         self._depth += 1
         for _ in self._batch:
             pass
-        if task is not None:
-            self.home._leave_running(task)
-        hooks = None
-        if before is not self:
-            hooks = self.hear_of_generators()
-            set_running_loop(self)
-        return task, before, hooks, turn_here()
+        return task, before, hooks, greenlet
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
         """Go back to what ran before `begin_nested`."""

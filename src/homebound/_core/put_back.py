@@ -29,11 +29,29 @@ def was_emptied(error: BaseException) -> bool:
 
 # What stands between the loop and what an entry does: nothing has happened before it calls on.
 _carriers: set[CodeType] = set()
+_only_call: set[CodeType] = set()  # those that do nothing afterwards either, which could fail
 
 
-def carries(*functions: Any) -> None:
+def carries(*functions: Any, only_call: tuple[Any, ...] = ()) -> None:
     """Have `put_back` know functions that run entries, and do nothing before that."""
-    _carriers.update(each.__code__ for each in functions)
+    _carriers.update(each.__code__ for each in (*functions, *only_call))
+    _only_call.update(each.__code__ for each in only_call)
+
+
+_NO_ROOM = (MemoryError, RecursionError)
+
+
+def _has_no_room(error: BaseException) -> bool:
+    """Return whether there was no memory or stack to call an entry, or what a handle calls."""
+    last: Any = error.__traceback__
+    while last.tb_next is not None and last.tb_next.tb_frame.f_code in _only_call:
+        last = last.tb_next
+    if last.tb_next is None:
+        return True
+    # A handle reports what its callback raises. That has failed as well, at the same depth.
+    first = error.__context__
+    trace = first.__traceback__ if isinstance(first, _NO_ROOM) else None
+    return trace is not None and trace.tb_next is None and trace.tb_frame is last.tb_next.tb_frame
 
 
 def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
@@ -42,6 +60,9 @@ def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> Non
     If it came as the mailbox returned the entry, which is lost then, the task that it may have been
     is looked for. Called by the function that took it out and has caught the error.
     """
+    if entry is not None and isinstance(error, _NO_ROOM) and _has_no_room(error):
+        home._ready.appendleft(entry)
+        return
     step = error.__traceback__.tb_next  # type: ignore[union-attr]
     codes = {*_carriers, getattr(getattr(type(entry), "_run", None), "__code__", None)}
     if step is None or step.tb_frame.f_code not in codes:

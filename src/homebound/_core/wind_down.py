@@ -53,9 +53,10 @@ def wind_down(context: AioContext, failure: str) -> None:
     context._end_begins()
     if isinstance(context.loop, Loop):
         _refuse_coroutines(context.loop)
+    told: set[Any] = set()
     try:
         for part in _parts(context, failure):
-            if _finish(context, part, failure):
+            if _finish(context, part, failure, told):
                 continue
             break  # last: the jump rule
     finally:
@@ -86,8 +87,14 @@ def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, No
     yield _end_tasks(loop, failure)  # tasks that were on their way here
 
 
-def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) -> bool:
-    """Run one part of the end to completion; False if there is no time left for that."""
+def _finish(
+    context: AioContext, part: Coroutine[Any, Any, None], failure: str, told: set[Any]
+) -> bool:
+    """Run one part of the end to completion; False if there is no time left for that.
+
+    `told` has the code that raised SystemExit meanwhile: a reader's callback raises it in each
+    iteration, and is reported once.
+    """
     loop = context.loop
     task = loop.create_task(part)
     while True:
@@ -99,7 +106,7 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done() or threading.current_thread() is threading.main_thread():
                 raise
-            loop.call_exception_handler({"message": failure, "exception": error})
+            _report_once(context, failure, error, told)
         except RuntimeError:
             if task.done() or loop.is_closed():
                 raise
@@ -112,6 +119,16 @@ def _finish(context: AioContext, part: Coroutine[Any, Any, None], failure: str) 
         finally:
             if alarm is not None:
                 alarm.cancel()
+
+
+def _report_once(context: AioContext, failure: str, error: BaseException, told: set[Any]) -> None:
+    """Report an exception, unless the code that raised it is among those `told`."""
+    trace: Any = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace.tb_frame.f_code not in told:
+        told.add(trace.tb_frame.f_code)
+        context.loop.call_exception_handler({"message": failure, "exception": error})
 
 
 def _abandon(context: AioContext, part: Any) -> None:
