@@ -123,3 +123,23 @@ def test_a_reader_that_exits_again_and_again_is_reported_once(
         "unhandled exception as io stopped",
     ]
     assert len(hooked) <= 1
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_an_exception_from_another_thread_cuts_the_end_short(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    hooked: list[BaseException | None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What waits for a task there is told all the same."""
+
+    def interrupted(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("homebound._threads.io_thread.wind_down", interrupted)
+    with IOThread("io", loop_factory=factory) as io:
+        task = io.spawn(asyncio.sleep(3600))
+        block_on(io.spawn(asyncio.sleep(0)))
+    with pytest.raises(ContextClosed):
+        block_on(task)
+    assert len(hooked) <= 1

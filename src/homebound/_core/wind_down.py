@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .context import AioContext
 
 _RECHECK = 0.05  # seconds between two looks at the tasks of a home that ends
+_MOST_TRIES = 100  # to close a context, if each is interrupted
 _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
 
 
@@ -62,6 +63,18 @@ def wind_down(context: AioContext, failure: str) -> None:
     finally:
         context.loop.close()
         context._close()
+
+
+def close_surely(context: AioContext) -> None:
+    """Close a context, though exceptions from another thread may have cut its end short. Home."""
+    for _ in range(_MOST_TRIES):
+        if context._over:
+            return
+        try:
+            context.loop.close()
+            context._close()
+        except BaseException:  # noqa: BLE001, S110  (the first one is raised)
+            pass
 
 
 def _refuse_coroutines(loop: Loop) -> None:

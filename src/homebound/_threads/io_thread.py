@@ -17,7 +17,7 @@ from .._core.guest_context import GuestContext
 from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
-from .._core.wind_down import bound_end_now, end_once, wind_down
+from .._core.wind_down import bound_end_now, close_surely, end_once, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.arguments import hides_more
 from .._os.clock import check_timeout
@@ -387,6 +387,8 @@ class IOThread:
             else:
                 raise
         finally:
+            if self._context is not None:
+                close_surely(self._context)
             self._ended = True
             starter = self._starter
             if starter is not None:  # it has failed to start
