@@ -424,3 +424,29 @@ def test_a_stand_in_may_outlast_a_run_and_end_before_the_next(in_thread: InThrea
         assert outcome.result(10) == "cancelled"
         assert not runner.get_loop().is_running()
         runner.run(nothing())
+
+
+@pytest.mark.parametrize("run", [homebound.run, asyncio.run], ids=["homebound", "asyncio"])
+def test_cleanup_waits_for_tasks_that_it_makes(run: Any, monkeypatch: pytest.MonkeyPatch):
+    """However often the end looks at the tasks meanwhile."""
+    monkeypatch.setattr("homebound._core.wind_down._RECHECK", 0.001)
+    done: list[str] = []
+
+    async def part(name: str) -> None:
+        await asyncio.sleep(0.05)
+        done.append(name)
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.gather(part("gathered"), asyncio.wait_for(part("limited"), 60))
+            done.append("cleaned up")
+
+    async def main() -> None:
+        keep.append(asyncio.create_task(work()))
+        await asyncio.sleep(0)
+
+    keep: list[Any] = []
+    run(main())
+    assert sorted(done) == ["cleaned up", "gathered", "limited"]

@@ -159,22 +159,23 @@ def _abandon(context: AioContext, part: Any) -> None:
 async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
     """Cancel each task at home on the loop once, and wait until there is none.
 
-    Cleanup may make new tasks, which are cancelled and waited for as well. Other threads could do
-    so forever, so the number of rounds is limited: the tasks left then end with the home.
+    Cleanup may make new tasks, and wait for them (gather, wait_for): they are cancelled, and waited
+    for, once the tasks cancelled before have ended. Other threads could make tasks forever, so the
+    number of rounds is limited: the tasks left then end with the home.
     """
     me = asyncio.current_task()
     asked: set[Any] = set()
     generation: set[Any] = set()
     generations = 0
     while tasks := asyncio.all_tasks(loop) - {me}:
-        for task in tasks - asked:
-            task.cancel()
-        asked |= tasks
         generation &= tasks
         if not generation:
             if generations == _MOST_GENERATIONS:
                 break
             generations += 1
+            for task in tasks - asked:
+                task.cancel()
+            asked |= tasks
             generation = tasks
         # With a timeout: a task that moves away, cleanup and all, is not waited for.
         await asyncio.wait(generation, timeout=_RECHECK)
