@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,15 @@ def lines_of(function: ast.AST, attribute: str) -> list[int]:
     ]
 
 
+class _WithoutReturns(ast.NodeTransformer):
+    """Drops the branches that return, and put nothing into a mailbox."""
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.body[-1], ast.Return) and not puts(node):
+            return ast.Pass(lineno=node.lineno)
+        return self.generic_visit(node)
+
+
 SITES = {
     (path.relative_to(PACKAGE).as_posix(), name): function
     for path in PACKAGE.rglob("*.py")
@@ -81,7 +91,7 @@ def test_each_place_is_listed():
 
 @pytest.mark.parametrize("site", sorted(listed()[0]), ids=":".join)
 def test_a_post_appends_then_looks_then_rings(site: Site):
-    function = SITES[site]
+    function = _WithoutReturns().visit(copy.deepcopy(SITES[site]))
     appended = max(node.lineno for node in puts(function))
     looked, rung = lines_of(function, "_bell"), lines_of(function, "_ring")
     assert looked

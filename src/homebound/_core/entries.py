@@ -177,8 +177,9 @@ class BottomHalf:
         self._due = True
         if not token:
             context._ready.rotate(0)
-            if not token:
-                context._ring_for_own()  # it is queued; an exception may have kept it from ringing
+            if not token:  # it is queued; an exception may have kept it from ringing
+                if context._bell:
+                    context._ring_for_own()
                 return
         try:
             del token[0]  # not pop: after a call, a signal handler could raise
