@@ -107,8 +107,10 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     try:
         while line := await reader.readline():
             writer.write(line)
-    except ConnectionResetError:
-        pass  # the client has been stopped with an answer on its way
+    except (ConnectionResetError, asyncio.CancelledError):
+        # The client has been stopped with an answer on its way, or this thread has with the
+        # client's end on its way: Python 3.11 logs a connection's task that is cancelled.
+        pass
     finally:
         writer.close()
 

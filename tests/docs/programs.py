@@ -40,5 +40,6 @@ def run_program(
 def printed_by(*arguments: str | Path, cwd: Path, warn: str | None = "error") -> str:
     """Return what a program prints; it must have nothing to say on stderr."""
     done = run_program(*arguments, cwd=cwd, warn=warn)
-    assert not done.stderr.replace(OFFSCREEN, "")
+    said = done.stderr.replace(OFFSCREEN, "")
+    assert not said, said
     return done.stdout

@@ -136,3 +136,56 @@ def test_an_upgrade_that_is_closed_in_a_plain_with_releases_nothing():
         assert not lock.locked()
 
     homebound.run(main())
+
+
+class Terminated(homebound.Lock):
+    """A lock whose next acquirer in a thread is terminated first, if there is an entry for it."""
+
+    signals: list[None]
+
+    def acquire_sync(self, timeout: float | None = None) -> bool:
+        if self.signals:
+            self.signals.pop()
+            raise SystemExit
+        return super().acquire_sync(timeout)
+
+
+def test_a_condition_wait_that_a_signal_handler_ends_releases_nothing(threads: Threads):
+    """The lock is another thread's by then."""
+    lock = Terminated()
+    lock.signals = []
+    condition = homebound.Condition(lock)
+    go_on = threading.Event()
+
+    def hold() -> bool:
+        with condition:
+            lock.signals.append(None)
+            go_on.wait()
+            return condition.locked()
+
+    def wait() -> None:
+        with condition:
+            holding.append(threads.start(hold))  # it queues behind this thread
+            condition.wait_sync(timeout=0.001)
+
+    holding: list[Future[bool]] = []
+    with pytest.raises(SystemExit):
+        wait()
+    assert condition.locked()
+    go_on.set()
+    (held,) = holding
+    assert held.result() is True
+    assert not condition.locked()
+
+
+def test_a_cancellation_does_not_hide_ctrl_c():
+    raised: list[BaseException] = [asyncio.CancelledError(), KeyboardInterrupt()]
+    raised.append(asyncio.CancelledError())
+
+    async def acquire() -> None:
+        if raised:
+            raise raised.pop()
+
+    with pytest.raises(KeyboardInterrupt):
+        homebound.run(homebound.Condition()._reacquire(acquire))
+    assert not raised

@@ -84,7 +84,7 @@ class Enterable(TaskFuture[T]):
     """The part of a task that suspends it and that one of many wakers enters again."""
 
     __slots__ = (
-        "_cancelled",  # never: as a mailbox entry it is never skipped. A slot is read the fastest
+        "_cancelled",  # always False, as a mailbox has it. A slot is what is read fastest
         "_cell",  # the tokens of its wakers. Any thread appends; the home replaces it
         "_fut_waiter",  # the future it awaits, else None. Home only
         "_suspended",  # False, or True while suspended in suspend(), or NEW. Home only

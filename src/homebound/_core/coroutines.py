@@ -166,21 +166,21 @@ def no_task(what: str, thing: Any) -> TypeError:
 
 
 def one_coroutine(what: str, coro: Any, more: tuple[Any, ...]) -> TypeError:
-    """Return the error for arguments that follow a coroutine, or a function in its place.
+    """Close the coroutines among what was given, and return the error for there being `more`.
 
     Called from: any thread.
     """
-    if not asyncio.iscoroutine(coro):
+    for each in (coro, *more):
+        if asyncio.iscoroutine(each):
+            each.close()  # it is not begun: have no warning that it was never awaited
+    if callable(coro):
         return TypeError(
             f"{what} takes a coroutine, not a function and its arguments: call it, "
             f"{what}({name_of(coro)}(...))"
         )
-    name = name_of(coro)
-    coro.close()  # it is not begun: have no warning that it was never awaited
-    return TypeError(
-        f"{what} takes one coroutine, and its options by keyword: got {shown(more[0])} after "
-        f"{name}()"
-    )
+    first = f"{name_of(coro)}()" if asyncio.iscoroutine(coro) else shown(coro)
+    given = f"got {shown(more[0])} after {first}"
+    return TypeError(f"{what} takes one coroutine, and its options by keyword: {given}")
 
 
 def _instead(thing: Any) -> str:

@@ -8,7 +8,6 @@ file's lines; that of a method, and of a function, is found.
 
 from __future__ import annotations
 
-import asyncio
 from importlib import import_module
 from sys import modules
 from types import FunctionType, ModuleType
@@ -29,8 +28,6 @@ def loaded_later(namespace: dict[str, Any], places: Mapping[str, str]) -> Callab
         module = places.get(name)
         if module is None:
             message = f"module {package!r} has no attribute {name!r}"
-            if package == "homebound" and name in asyncio.__all__:
-                message += f"; asyncio.{name} works in homebound's loops"
             raise AttributeError(message, name=name, obj=modules[package])  # for suggestions
         value = namespace[name] = getattr(import_module(f".{module}", package), name)
         publish(namespace, [name])

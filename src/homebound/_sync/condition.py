@@ -98,8 +98,8 @@ class Condition(Reacquires, WaitQueue):
         self._must_hold("wait")
         try:
             await self._wait(joined=self.release)
-        except GeneratorExit:
-            self._unheld.append(None)
+        except GeneratorExit as error:
+            self._leads_out(error)
             raise
         except BaseException:
             await self._reacquire(self.acquire)
@@ -211,17 +211,19 @@ class Condition(Reacquires, WaitQueue):
         return self._lock.__aenter__()
 
     def __aexit__(
-        self, kind: type[BaseException] | None, *_error: object
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> CoroutineType[Any, Any, None]:
-        if kind is None or not self._ends_unheld(kind):
+        if error is None or not self._ends_unheld(error):
             self._lock.release()
         return DONE
 
     def __enter__(self) -> None:
         self._lock.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is None or not self._ends_unheld(kind):
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        if error is None or not self._ends_unheld(error):
             self._lock.release()
 
     def _describe(self) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .._errors import WouldDeadlock
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -15,28 +13,30 @@ class Reacquires:
     """A mixin for a lock or condition with such waits. The class has the slot `_unheld`.
 
     A wait that is cancelled or interrupted by Ctrl-C acquires again all the same, and raises that
-    once it holds what the `with` block is going to release. Two waits end without: that of a
-    coroutine that is closed, which cannot wait any more, and one that would deadlock. The exception
-    that they raise leads out of the block, which then releases nothing.
+    once it holds what the `with` block is going to release. A few waits end without: that of a
+    coroutine that is closed, which cannot wait any more, one that would deadlock, or one that a
+    signal handler ends. The exception that they raise leads out of the block, which then releases
+    nothing: it has the lock as its attribute `unheld`.
     """
 
     __slots__ = ()
 
-    # One entry for each wait that has ended without holding anything, until its block has ended.
-    # Atomic operations.
+    # One entry for each wait that a close has ended, until its block has ended: each frame of a
+    # coroutine that is closed gets a GeneratorExit of its own. Atomic operations.
     _unheld: list[None]
 
     async def _reacquire(self, acquire: Callable[[], Awaitable[object]]) -> None:
-        """Acquire, whatever comes meanwhile; then raise the last of that."""
+        """Acquire, whatever comes meanwhile; then raise that."""
         interrupt: BaseException | None = None
         while True:
             try:
                 await acquire()
             except (asyncio.CancelledError, KeyboardInterrupt) as error:
-                interrupt = error
+                if not isinstance(interrupt, KeyboardInterrupt):
+                    interrupt = error
                 continue
-            except GeneratorExit:
-                self._unheld.append(None)
+            except BaseException as error:
+                self._leads_out(error)
                 raise
             break
         if interrupt is not None:
@@ -54,8 +54,8 @@ class Reacquires:
             except KeyboardInterrupt as error:
                 interrupt = error
                 continue
-            except WouldDeadlock:
-                self._unheld.append(None)
+            except BaseException as error:
+                self._leads_out(error)
                 raise
             break
         if interrupt is not None:
@@ -64,12 +64,22 @@ class Reacquires:
             finally:
                 del interrupt  # its traceback holds this frame
 
-    def _ends_unheld(self, kind: type[BaseException]) -> bool:
-        """Return whether a block that an exception of this kind ends must release nothing."""
-        if kind is not GeneratorExit and kind is not WouldDeadlock:
+    def _leads_out(self, error: BaseException) -> None:
+        """Note that an exception comes of a wait that ends without what its block is to hold."""
+        if isinstance(error, GeneratorExit):
+            self._unheld.append(None)
+        else:
+            error.unheld = self  # type: ignore[attr-defined]
+
+    def _ends_unheld(self, error: BaseException) -> bool:
+        """Return whether a block that this exception ends must release nothing."""
+        if isinstance(error, GeneratorExit):
+            try:
+                self._unheld.pop()
+            except IndexError:
+                return False
+            return True
+        if getattr(error, "unheld", None) is not self:
             return False
-        try:
-            self._unheld.pop()
-        except IndexError:
-            return False
+        del error.unheld  # type: ignore[attr-defined]  # a block around it holds its own
         return True

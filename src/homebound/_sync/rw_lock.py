@@ -206,8 +206,8 @@ class RWLock(Reacquires, SharedHold, WaitQueue):
             return True
         try:
             await self._wait(WRITE, joined=self.release)
-        except GeneratorExit:
-            self._unheld.append(None)
+        except GeneratorExit as error:
+            self._leads_out(error)
             raise
         except BaseException:
             await self._reacquire(self.acquire_read)
@@ -365,9 +365,9 @@ class Side:
         self._lock._note_scoped_holder()
 
     def __aexit__(
-        self, kind: type[BaseException] | None, *_error: object
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> CoroutineType[Any, Any, None]:
-        if kind is None or not self._lock._ends_unheld(kind):
+        if error is None or not self._lock._ends_unheld(error):
             self._lock.release()
         return DONE
 
@@ -382,6 +382,8 @@ class Side:
         self._plain_enter()
         self._lock._note_scoped_holder()
 
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is None or not self._lock._ends_unheld(kind):
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        if error is None or not self._lock._ends_unheld(error):
             self._lock.release()

@@ -387,14 +387,16 @@ class IOThread:
             else:
                 raise
         finally:
-            if self._context is not None:
-                close_surely(self._context)
-            self._ended = True
-            starter = self._starter
-            if starter is not None:  # it has failed to start
-                starter.unpark()
-            self._at_end.tell()
-            kick()  # a `wait_while` for this context looks again, and sees its end
+            try:
+                if self._context is not None:
+                    close_surely(self._context)
+            finally:
+                self._ended = True
+                starter = self._starter
+                if starter is not None:  # it has failed to start
+                    starter.unpark()
+                self._at_end.tell()
+                kick()  # a `wait_while` for this context looks again, and sees its end
 
     def _thread_ends(self) -> None:
         """Fail `start`, if the thread never came to `_live`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar
 
-from .._core.coroutines import check_async, one_coroutine, shown
+from .._core.coroutines import check_async, one_coroutine
 from .._core.current import current_context
 from .._errors import ContextError
 from .._os.arguments import checked_name, hides_more
@@ -21,7 +20,7 @@ from .io_thread import IOThread, _move_back
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from contextvars import Context
     from types import TracebackType
 
@@ -167,10 +166,6 @@ class IOThreadPool:
         """
         check_async("IOThreadPool.map", fn)
         deadline = Deadline(timeout)
-        for items in iterables:
-            if not isinstance(items, Iterable):
-                message = f"IOThreadPool.map: {shown(items)} is no iterable of items, as a list is"
-                raise TypeError(message)
         calls = zip(*iterables, strict=False)
         return _results(deque(_all_or_none(self.spawn(fn(*items)) for items in calls)), deadline)
 

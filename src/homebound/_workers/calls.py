@@ -22,7 +22,7 @@ class Call(Generic[T]):
     """A blocking call, in a copy of the maker's contextvars.
 
     At its end, made or not, `last` is called once, and then `tell(call)`: in a worker, or in the
-    thread that withdraws the call or shuts the pool down. Only if that raises, it is made again.
+    thread that withdraws the call or shuts the pool down. `tell` is called again if it raises.
     """
 
     __slots__ = ("_fn", "_last", "_tell", "_vars", "done", "dropped", "error", "result", "worker")

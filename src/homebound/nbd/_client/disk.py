@@ -244,7 +244,7 @@ class NBDDisk(RemoteDisk):
                 await self._client.carry_out(Call(Command.WRITE_ZEROES, at, size, flags=flags))
         else:
             for at, zeroes in zero_pieces(offset, length, self.maximum_transfer or PIECE):
-                await self.write(at, zeroes, fua=bool(flags))
+                await self.write(at, zeroes, fua=bool(flags & CommandFlag.FUA))
         await self._after(fua=fua)
 
     async def fast_zeroes(
