@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,12 @@ from homebound.block._copying.compare import Comparison
 from homebound.block._copying.engine import PIECE, WINDOW, Copy
 from homebound.block._copying.errors import CopyError, Differs
 from homebound.block._copying.plan import Plan
+from homebound.block._copying.streams import CopyOut
 from homebound.block._copying.zeroes import runs_of
 from homebound.testing import settle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIB = 1024
 
@@ -271,6 +276,23 @@ def test_a_cancelled_copy_leaves_no_request():
             assert source.hanging == 0
 
     homebound.run(main())
+
+
+def test_a_stream_has_all_that_precedes_the_first_failure(tmp_path: Path):
+    """The second block takes longest; those behind it have failed long before."""
+    slow, *failing = (range(at * PIECE, (at + 1) * PIECE) for at in (1, 3, 2))
+    rules = [Fault(command="read", range=slow, delay=0.1)]
+    rules += [Fault(command="read", range=each, error="EIO") for each in failing]
+    content = random.Random(0).randbytes(8 * PIECE)
+
+    async def main(fd: int) -> None:
+        with await disk_of(content) as below:
+            await CopyOut(FaultDisk(below, rules), fd).run()
+
+    with (tmp_path / "copy").open("wb") as file, pytest.raises(CopyError) as caught:
+        homebound.run(main(file.fileno()))
+    assert caught.value.offset == 2 * PIECE
+    assert (tmp_path / "copy").read_bytes() == content[: 2 * PIECE]
 
 
 def test_short_zeroes_are_read_with_their_surroundings():

@@ -59,7 +59,7 @@ class CopyOut:
                 os.close(self._pipe)
 
     async def _run(self, group: TaskGroup) -> None:
-        ahead: deque[tuple[Piece, asyncio.Task[bytearray]]] = deque()
+        ahead: deque[tuple[Piece, asyncio.Task[bytearray | CopyError]]] = deque()
         more = True
         while True:
             while more and len(ahead) < WINDOW:
@@ -71,16 +71,23 @@ class CopyOut:
             if not ahead:
                 break
             piece, fetched = ahead.popleft()
-            await self._put(piece, await fetched)
+            data = await fetched
+            if isinstance(data, CopyError):
+                raise data
+            await self._put(piece, data)
             self._plan.finish(piece)
             self.done_until = piece.offset + piece.length
         if self._skips:
             await to_end(partial(os.ftruncate, self._fd, os.lseek(self._fd, 0, os.SEEK_CUR)))
 
-    async def _fetch(self, piece: Piece) -> bytearray:
+    async def _fetch(self, piece: Piece) -> bytearray | CopyError:
+        """Read a piece, or return why not: raised here, it would end what is before it as well."""
         data = bytearray(0 if piece.zero else piece.length)
         if data:
-            await read(self._source, piece.offset, memoryview(data), target=False)
+            try:
+                await read(self._source, piece.offset, memoryview(data), target=False)
+            except CopyError as error:
+                return error
             self.read += piece.length
         return data
 
