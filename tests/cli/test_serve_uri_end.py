@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -30,13 +34,22 @@ SIZE = 1 << 20
 NEVER = 10 * TIMEOUT  # seconds: a test that waits for it exceeds its own limit
 
 
+def unread(connection: socket.socket) -> int:
+    """Return whether the other end of a Unix socket has yet to read something, as a number."""
+    (number,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    return int(number)
+
+
 def stop_within(served: Served, *, write: bool) -> tuple[int, str, int | None]:
     """Stop a server with a request in flight; its status, its last line, the request's errno."""
 
     async def main() -> tuple[int, str, int | None]:
-        with await NBDDisk.connect(served.uri) as disk:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(parse_qs(urlsplit(served.uri).query)["socket"][0])
+        with await NBDDisk.connect(connection) as disk:
             request = asyncio.ensure_future(disk.write(0, b"x") if write else disk.read(0, 1))
             await asyncio.sleep(0)  # it is sent
+            await asyncio.to_thread(until, lambda: not unread(connection))
             code, _, err = await asyncio.to_thread(served.stop)
             (failure,) = await asyncio.gather(request, return_exceptions=True)
         assert isinstance(failure, DiskError)
