@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -283,3 +284,11 @@ def test_in_a_task(kind: str, way: Any, io: IOThread):
         act()
 
     interrupt_each(io, kind, way, lambda act: block_on(io.spawn(task(act)), timeout=PATIENCE * 2))
+
+
+# Not `in_collection`: that may come at the home, whose loop cannot be run from inside itself.
+@pytest.mark.parametrize("way", WAYS[:3], indirect=True)
+@pytest.mark.parametrize("kind", [kind for kind in HERE if kind != "call_soon_threadsafe"])
+def test_a_home_on_a_foreign_loop(kind: str, way: Any):
+    with IOThread(loop_factory=asyncio.SelectorEventLoop) as foreign:
+        interrupt_each(foreign, kind, way, lambda act: act())

@@ -119,7 +119,7 @@ CAUGHT = [
     ("bell", "", "BROKEN_SAME_BELL", LOST),
     ("bell", "", "BROKEN_TEST_THEN_CLEAR", "written"),
     ("foreign", "", "BROKEN_LOOK_BEFORE_APPEND", LOST),
-    ("foreign", "", "BROKEN_CALL_BEFORE_CLEAR", LOST),
+    ("foreign", "", "BROKEN_SAME_BELL", LOST),
     ("foreign", "", "BROKEN_RAISE_LAST", LOST),
     ("foreign", "", "BROKEN_NO_PASS", LOST),
     ("foreign", "", "BROKEN_NO_LAST_LOOK", LOST),

@@ -105,11 +105,11 @@ class GuestContext(AioContext):
         if bell is CLOSED:
             self._withdraw(entry)
             return
-        try:
-            bell.pop()
-        except (IndexError, AttributeError):
-            return  # another producer rings it, or the home has woken by itself
-        self._wake_home(entry)
+        if bell:
+            # First: until the loop is told, a finaliser that comes in here finds the bell up, and
+            # tells the loop itself. Two may tell it, which costs an empty batch.
+            self._wake_home(entry)
+            bell.clear()  # this bell: the home may have put up the next one by now
 
     def _wake_home(self, entry: Entry | None) -> None:
         if running_loop() is self.loop:
