@@ -17,6 +17,7 @@ import homebound
 from homebound import WorkerPool
 from homebound._os.parking import Parker
 from homebound._workers import threads as under_test
+from homebound._workers.worker import Worker
 from homebound.testing import until
 
 from ..locks.interruptions import EARLY_ENDS, no_more_threads
@@ -85,7 +86,7 @@ def test_running_workers_do_what_no_new_one_can():
 def test_submitters_that_relied_on_a_new_thread_get_an_error(
     monkeypatch: pytest.MonkeyPatch, in_thread: InThread
 ):
-    """While one submitter starts a thread, others only queue their jobs."""
+    """While one submitter starts the last thread there may be, others only queue their jobs."""
     start = threading.Thread.start
     asked, go_on = threading.Event(), threading.Event()
 
@@ -98,7 +99,7 @@ def test_submitters_that_relied_on_a_new_thread_get_an_error(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", fail_late)
-    with WorkerPool(name="late") as pool:
+    with WorkerPool(max_threads=1, name="late") as pool:
         searches = in_thread(pool.submit, int)
         assert asked.wait(20)
         relies = pool.submit(int)
@@ -177,7 +178,7 @@ def _in_a_worker(function: Callable[..., Any]) -> Callable[..., Any]:
     """A wrapper of the function that raises MemoryError in workers alone."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(threading.current_thread(), under_test.Worker):
+        if isinstance(threading.current_thread(), Worker):
             raise MemoryError  # noqa: TRY004  (no matter of a wrong type)
         return function(*args, **kwargs)
 
@@ -269,7 +270,7 @@ class Thrower:
 
 
 def _can_throw(frame: FrameType) -> bool:
-    """No exception is raised in a thread between a lock's end and its `with`."""
+    """Neither where a worker begins, nor where the pool mends what another exception has broken."""
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
     begins = code.co_name == "_live" and line.startswith(("worker: Any", "try:", "worker.parker"))
@@ -283,7 +284,7 @@ def _can_throw(frame: FrameType) -> bool:
         "_bootstrap_inner",
         "_remove_ended",
     )
-    return not line.startswith("with ") and not begins and not mends
+    return not begins and not mends
 
 
 def thrown_at(at: int) -> Thrower:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,31 @@ class Scene:
         self.use = self.report = submit
         self.end = pool.shutdown
 
+    def _job_in_a_new_pool(self) -> None:
+        """The finaliser waits for a job of the pool whose first thread is about to start."""
+        self._waits_for_a_job(homebound.WorkerPool(max_threads=1))
+
+    def _job_in_an_idle_pool(self) -> None:
+        """The finaliser waits for a job of the pool whose only thread is about to be woken."""
+        pool = homebound.WorkerPool(max_threads=1)
+        assert pool.submit(int).result(10) == 0
+        until(lambda: pool._idle)
+        self._waits_for_a_job(pool)
+
+    def _waits_for_a_job(self, pool: homebound.WorkerPool) -> None:
+        alone = threading.Lock()
+
+        def job() -> None:
+            assert alone.acquire(blocking=False), "two jobs at once in a pool of one thread"
+            alone.release()
+
+        def use() -> None:
+            self.outcomes.append(homebound.run_in(Given(pool.submit(job)), int))
+
+        self.use = use
+        self.report = lambda: pool.submit(job).result(10)
+        self.end = pool.shutdown
+
 
 class Given(homebound.WorkerPool):
     """An executor that comes to a future that there is."""
@@ -146,6 +172,7 @@ async def nothing() -> None:
 
 
 KINDS = [name[1:] for name in vars(Scene) if name[0] == "_" and name[1] not in "_tw"]
+OF_POOLS = {"pool", "job_in_a_new_pool", "job_in_an_idle_pool"}
 
 
 def without_threads(act: Callable[[], object]) -> None:
@@ -157,7 +184,7 @@ def without_threads(act: Callable[[], object]) -> None:
 @pytest.mark.parametrize("limit", [False, True], ids=["", "at the limit of threads"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_nothing_hangs(kind: str, *, limit: bool):
-    if limit and kind == "pool":
+    if limit and kind in OF_POOLS:
         pytest.skip("its submitter gets an error: tests/core/test_worker_death.py")
     interrupt_each(kind, without_threads if limit else None)
 

@@ -118,16 +118,14 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
 
         Called from: any thread.
         """
-        with self._lock:
-            self._shut_down = True
-            threads = tuple(self._threads)
+        self._shut_down = True
         while cancel_futures and self._jobs:
             try:
                 job = self._jobs.popleft()
             except IndexError:
                 break
             job.drop()
-        for thread in threads:
+        for thread in self._threads.copy():  # after that: one that begins later looks
             parker = thread.parker
             if parker is not None:  # else it has not begun, and looks before it sleeps
                 parker.unpark()
@@ -145,9 +143,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         """Wait for the workers. Their jobs may need the calling home, or the big lock."""
         context = here.seat.home
         if isinstance(context, LoopContext) and self._threads:
-            with self._lock:
-                if self._threads:
-                    self._when_empty.append(context.notify)
+            self._when_empty.append(context.notify)
+            self._tell_if_empty()
             what = ("WorkerPool.shutdown", self)
             turn_while(what, lambda: self._threads, context, deadline.timeout())
         with Waiting("WorkerPool.shutdown", self), big_lock_released():
@@ -164,12 +161,10 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         """Shut down and wait for it as a task, without blocking the context's home."""
         ended = context.loop.create_future()
         self.shutdown(wait=False)
-        with self._lock:
-            waits = bool(self._threads)
-            if waits:
-                # Unless done: Ctrl-C during the wait cancels it.
-                self._when_empty.append(partial(context.call_soon, set_unless_done, ended))
-        if waits:
+        if self._threads:
+            # Unless done: Ctrl-C during the wait cancels it.
+            self._when_empty.append(partial(context.call_soon, set_unless_done, ended))
+            self._tell_if_empty()
             await ended
         for thread in self._not_ended():  # they have reported and end within microseconds
             self._bury(thread)

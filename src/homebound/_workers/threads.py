@@ -2,13 +2,20 @@
 
 There is no future and no call_soon_threadsafe: a worker that has done its job puts the waiting task
 into the mailbox of the task's home. Jobs wait in one deque, idle workers in another; each operation
-on them is atomic. At most one woken worker is *searching* at a time, and a worker that finds a job
-while there are more wakes the next before it begins. So a burst of short jobs runs on few threads,
-and long jobs get one each.
+on them is atomic. A worker that was sent, and has not yet found a job or none, *searches*. While
+one does, submitters send no other; a worker that finds a job while there are more sends the next
+before it begins. So a burst of short jobs runs on few threads, and long jobs get one each.
 
 Two orders make sure that no job is lost: a submitter appends the job and then looks whether a
-worker searches; a worker that found nothing lists itself as idle, stops searching, and then looks
-at the jobs again.
+worker searches; a worker that found nothing lists itself as idle, ends its search, and then looks
+at the jobs again. Each search is an object of its own, which its worker ends and submitters see
+when the worker has been sent, not before: if the worker has ended it by then, they see that.
+
+A finaliser may come in at any point of this, in any thread, submit a job of its own, and wait for
+it. It finds no search that the call it has interrupted had still to begin: an idle worker is taken
+off the list, woken, and its search made known in one step of the interpreter; a thread that the
+call was about to start gives its place to the finaliser's. And there is no lock, which the
+interrupted call might hold: a set and two lists say who works, who leaves, and whom to tell.
 
 Waking a thread costs more than a brief job, and with the GIL it takes the interpreter away from
 the worker that is busy. So while jobs are brief on average, a worker that finds more of them does
@@ -29,8 +36,7 @@ import _thread
 import concurrent.futures
 import threading
 from collections import deque
-from functools import partial
-from itertools import count, repeat, starmap
+from itertools import count, filterfalse, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from .._core.current import here
@@ -38,7 +44,8 @@ from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
-from .._os.threads import NoticedThread, ended_early
+from .._os.threads import ended_early
+from .worker import NO_SEARCH, Search, Worker, wake
 
 if TYPE_CHECKING:
     import weakref
@@ -54,32 +61,6 @@ _TICK = 1e-3  # seconds between two looks of a worker that watches
 _QUIET = 16  # looks at which nothing happened, after which it stops watching
 
 
-class Worker(NoticedThread):
-    """A worker's thread. It may be joined while another thread is about to start it."""
-
-    def __init__(
-        self, live: Callable[[], None], ended: Callable[[Worker], object], name: str
-    ) -> None:
-        super().__init__(live, partial(ended, self), name)
-        self.tried = threading.Event()  # set once it is known whether the thread could be started
-        self.begun = False  # the thread has begun; written by it under the pool's lock
-        self.worked = False  # it has done a job, or found none to do; written by it
-        self.parker: Parker | None = None  # set while the thread lives; written by it
-
-    def start(self) -> None:
-        try:
-            super().start()
-        finally:
-            self.tried.set()
-
-    def join(self, timeout: float | None = None) -> None:
-        self.tried.wait()
-        if timeout is not None:
-            timeout = min(timeout, threading.TIMEOUT_MAX)  # beyond that, OverflowError
-        if self.ident is not None:  # else it could not be started
-            super().join(timeout)
-
-
 class WorkerThreads:
     """The part of a `WorkerPool` that its users do not call."""
 
@@ -88,8 +69,10 @@ class WorkerThreads:
         self._limits = limits  # how many threads stay when idle, and how many there may be
         self._idle_timeout = idle_timeout
         self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
-        self._idle: deque[Parker] = deque()  # workers append themselves; the latest is woken first
-        self._searching = False  # a woken worker has not found its job yet; any thread
+        # What idle workers will search when woken: each appends its own; the latest is woken first.
+        self._idle: deque[Search] = deque()
+        self._search = NO_SEARCH  # the last that a worker was sent on; written by the sender
+        self._starting: dict[int, Worker] = {}  # by the ident of the thread that starts it
         # The average time of a job in seconds, and whether that is brief; how many were taken;
         # whether an idle worker watches. Any worker writes them: they are hints, and _watch makes
         # up for a lost update.
@@ -97,25 +80,25 @@ class WorkerThreads:
         self._brief = False
         self._taken = 0
         self._watched = False
-        self._shut_down = False  # set once, under _lock
+        self._shut_down = False  # set once
         # Of a context's own pool: that context, for which its threads work. Set before it has any.
         self._serves: weakref.ref[AioContext] | None = None
-        # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
-        self._lock = _thread.RLock()  # a finaliser may submit, anywhere
+        # Those that work, or are about to begin; any thread changes it. Each operation is atomic.
         self._threads: set[Worker] = set()
-        self._going: list[Worker] = []  # out of the set, but perhaps still in their last steps
+        self._going: set[Worker] = set()  # those that leave, perhaps still in their last steps
         self._number = count()
-        # Called when the last thread has left; under _lock.
+        # Called when the last thread has left, each by the thread that pops it.
         self._when_empty: list[Callable[[], object]] = []
 
     def _begin_as_child(self) -> None:
         """Have no workers and no jobs, as when it was made: this is a forked process."""
-        self._lock = _thread.RLock()
         self._threads = set()
-        self._going = []
+        self._going = set()
         self._idle = deque()
         self._jobs = deque()
-        self._searching = self._watched = False
+        self._search = NO_SEARCH
+        self._starting = {}
+        self._watched = False
         self._when_empty = []
 
     # In a submitter.
@@ -128,7 +111,7 @@ class WorkerThreads:
             queued = True
             if self._shut_down:
                 refused = self._take_out(job)  # else a worker has it, or shutdown dropped it
-            elif self._searching:  # after the append: pairs with _rest and _send_instead
+            elif self._search.under_way:  # after the append: pairs with _rest and _lost
                 return
             elif not (self._brief and self._watched) or self._all_idle():
                 self._send_one()
@@ -161,56 +144,71 @@ class WorkerThreads:
 
     def _send_one(self) -> None:
         """Send one more worker to look for work: wake an idle one, or start a thread."""
-        self._searching = True
-        parker: Parker | None = None
         try:
-            # `for` pops and stores in one step of the interpreter: whatever a signal handler raises
-            # here, the worker is woken.
-            for parker in starmap(self._idle.pop, repeat((), 1)):
-                parker.unpark()
+            # `for` pops an idle worker's search, wakes the worker, and stores the search, in one
+            # step of the interpreter: filterfalse gives what it was given, as `wake` returns None.
+            popped = starmap(self._idle.pop, repeat((), 1))
+            for self._search in filterfalse(wake, popped):
+                return
         except IndexError:
             pass
-        except BaseException:
-            if parker is not None:
-                parker.unpark()
-            raise
-        else:
-            return
+        except (BlockingIOError, RuntimeError):
+            return  # its parker is set, so it wakes, and finds itself no longer listed
         self._hire()
 
     def _send_instead(self) -> None:
         """Send another worker after a search that failed, or fail the jobs."""
-        self._searching = False
-        if not self._jobs:  # after that: pairs with _put
+        if not self._jobs:  # after the search's end: pairs with _put
             return
         try:
             self._send_one()
         except BaseException as error:  # noqa: BLE001  (the callers get it)
-            self._searching = False
             if not self._threads:
                 self._fail_jobs(error)
 
     def _hire(self) -> None:
         """Start one more worker. Raises if that fails and there is no other to do the work."""
+        me = _thread.get_ident()
+        if len(self._threads) >= self._limits[1] and not self._displace(me):
+            return  # all are busy, and each looks again when it is done
         thread: Worker | None = None
         try:
-            with self._lock:
-                if len(self._threads) >= self._limits[1]:
-                    self._searching = False  # all are busy, and each looks again when it is done
-                    return
-                thread = Worker(self._live, self._remove_ended, f"{self.name}-{next(self._number)}")
-                self._threads.add(thread)
-            thread.start()
+            thread = Worker(self._live, self._remove_ended, f"{self.name}-{next(self._number)}")
+            if self._admit(thread, me):
+                search = thread.searches[-1]
+                thread.start()  # it may have ended that search since, and listed its next
+                self._search = search
         except BaseException:
-            self._searching = False
-            with self._lock:
-                if thread is not None and not thread.begun:
-                    self._threads.discard(thread)  # else it lives: Ctrl-C came during `start`
-                alone = not self._threads
-            if thread is not None:
-                thread.tried.set()  # so that `join` does not wait for it
-            if alone:
+            if thread is not None and not thread.begun:
+                self._threads.discard(thread)
+                if thread.begun:  # after that: pairs with _live
+                    self._threads.add(thread)  # it lives: Ctrl-C came during `start`
+            if not self._threads:
                 raise
+        finally:
+            if thread is not None and thread.ident is None:
+                thread.tried.set()  # so that `join` does not wait for it
+            if self._starting.get(me) is thread:
+                self._starting.pop(me, None)
+
+    def _admit(self, thread: Worker, me: int) -> bool:
+        """Count a thread that is about to be started; False if there is no room for it."""
+        while True:
+            self._starting[me] = thread
+            self._threads.add(thread)
+            if len(self._threads) <= self._limits[1]:  # after the addition: others add theirs
+                return True
+            self._threads.discard(thread)
+            if len(self._threads) >= self._limits[1]:
+                return False  # another's is there instead
+
+    def _displace(self, me: int) -> bool:
+        """Have a worker leave as it begins, if this call interrupts the one that starts it."""
+        thread = self._starting.pop(me, None)
+        if thread is None or thread.begun:
+            return False
+        self._threads.discard(thread)
+        return True
 
     # In a worker.
 
@@ -218,16 +216,30 @@ class WorkerThreads:
         """Run a worker, from its first step to its last, and have the pool note how it ends."""
         worker: Any = threading.current_thread()
         try:
-            with self._lock:
-                worker.begun = True
-                self._threads.add(worker)
-            self._work(worker)
+            # In this order: pairs with _hire, whose failure discards it, then looks at `begun`.
+            worker.begun = True
+            self._threads.add(worker)
+            if not self._gave_place(worker):
+                self._work(worker)
         except BaseException as error:
             self._lost(worker, error)
             log_exit(error, f"{worker.name!r}, a worker, ends it")
             raise  # to threading.excepthook
         finally:
-            worker.parker = None  # its descriptor goes with the thread, not with this object
+            # Its descriptor goes with the thread, not with these objects.
+            if self._search.parker is worker.parker:
+                self._search = NO_SEARCH  # a search that is forgotten costs one more to be sent
+            worker.parker, worker.searches = None, (NO_SEARCH,)
+
+    def _gave_place(self, worker: Worker) -> bool:
+        """Leave, if a finaliser has started another in its place; False if there is room."""
+        if len(self._threads) <= self._limits[1]:
+            return False
+        self._see_off(worker)
+        self._threads.discard(worker)
+        worker.searches[-1].under_way = False
+        self._send_instead()
+        return True
 
     def _work(self, worker: Worker) -> None:
         here.serves = self._serves
@@ -237,7 +249,7 @@ class WorkerThreads:
         jobs = self._jobs
         take = starmap(jobs.popleft, repeat(()))
         job: Any = None
-        sent = True  # this worker is the searching one, and has not found a job yet
+        search = worker.searches[-1]
         try:
             while True:
                 try:
@@ -245,14 +257,13 @@ class WorkerThreads:
                         break
                 except IndexError:
                     worker.worked = True
-                    if self._rest(parker, sent=sent):
-                        sent = True
+                    if self._rest(worker, parker):
+                        search = worker.searches[-1]
                         continue
                     return
-                if sent:
-                    sent = self._searching = False
+                search.under_way = False
                 self._taken += 1
-                if jobs and not self._searching and not (self._brief and self._watched):
+                if jobs and not self._search.under_way and not (self._brief and self._watched):
                     self._send_help()
                 self._do(job)
                 job = None  # an idle worker keeps nothing alive
@@ -266,8 +277,8 @@ class WorkerThreads:
         """Send another worker for the other jobs. If that fails, this one does them in turn."""
         try:
             self._send_one()
-        except Exception:  # noqa: BLE001  (out of memory: no reason to drop the job taken)
-            self._searching = False
+        except Exception:  # noqa: BLE001, S110  (out of memory: no reason to drop the job taken)
+            pass
 
     def _do(self, job: Any) -> None:
         began = perf_counter()
@@ -284,30 +295,31 @@ class WorkerThreads:
         self._average += (took - self._average) / 8
         self._brief = self._average < _BRIEF
 
-    def _rest(self, parker: Parker, *, sent: bool) -> bool:
+    def _rest(self, worker: Worker, parker: Parker) -> bool:
         """Sleep until sent, having found no job. Returns False if the worker is to end."""
-        self._idle.append(parker)
-        if sent:
-            self._searching = False
+        last, search = worker.searches[-1], Search(parker)
+        worker.searches = last, search  # if it dies here, _lost ends both
+        self._idle.append(search)
+        last.under_way = False
         if self._jobs or self._shut_down:  # after the listing: pairs with _put and shutdown
-            return not self._leave(parker)
-        if self._brief and not self._watched and self._watch(parker):
+            return not self._leave(worker)
+        if self._brief and not self._watched and self._watch(search, parker):
             return True
         if not self._sleep(parker):
             if self._may_leave():
-                return not self._leave(parker)
+                return not self._leave(worker)
             parker.park()  # still listed: a submitter wakes this worker and starts no thread
-        self._unlist(parker)
+        self._unlist(search)
         return True
 
-    def _unlist(self, parker: Parker) -> bool:
+    def _unlist(self, search: Search) -> bool:
         """Remove a worker from the idle list; False if it is not there, because it was sent.
 
         A worker whose parker was set for an earlier search has not been sent now and is still
         listed. Left on the list twice, it would be sent after its end.
         """
         try:
-            self._idle.remove(parker)
+            self._idle.remove(search)
         except ValueError:
             return False
         return True
@@ -322,7 +334,7 @@ class WorkerThreads:
                 return False
         return True
 
-    def _watch(self, parker: Parker) -> bool:
+    def _watch(self, search: Search, parker: Parker) -> bool:
         """Watch, idle, that brief jobs keep being taken. Returns True to look for work now."""
         self._watched = True
         quiet = 0
@@ -343,28 +355,25 @@ class WorkerThreads:
         # sent no other (pairs with _work and _put).
         if quiet == _QUIET and not self._jobs:
             return False
-        self._unlist(parker)  # unless it was sent
+        self._unlist(search)  # unless it was sent
         return True
 
     def _may_leave(self) -> bool:
-        with self._lock:
-            return self._shut_down or len(self._threads) > self._limits[0]
+        return self._shut_down or len(self._threads) > self._limits[0]
 
-    def _leave(self, parker: Parker) -> bool:
+    def _leave(self, worker: Worker) -> bool:
         """Leave the pool unless sent meanwhile; True if this worker is to end."""
-        if not self._unlist(parker):
+        if not self._unlist(worker.searches[-1]):
             return False  # sent: there is work
         if self._jobs:
             return False
-        worker: Any = threading.current_thread()
-        with self._lock:
-            if not self._shut_down and len(self._threads) <= self._limits[0]:
-                return False  # another worker has left meanwhile
-            self._threads.discard(worker)
-            if self._jobs:  # a submitter may have started no thread because this one was there
-                self._threads.add(worker)
-                return False
-            self._see_off(worker)
+        self._see_off(worker)
+        self._threads.discard(worker)
+        # Then look. Another may have left meanwhile, too; a submitter may have started no thread
+        # because this one was there; `shutdown` may have begun.
+        if self._jobs or not (self._shut_down or len(self._threads) >= self._limits[0]):
+            self._threads.add(worker)
+            return False
         self._tell_if_empty()
         return True
 
@@ -372,31 +381,32 @@ class WorkerThreads:
 
     def _lost(self, worker: Worker, error: BaseException) -> None:
         """Remove a worker that dies, or has died. Called from: any thread."""
-        if worker.parker is not None:
-            self._unlist(worker.parker)
-        with self._lock:
-            self._threads.discard(worker)
-            self._see_off(worker)
-            alone = not self._threads
+        for search in worker.searches:
+            self._unlist(search)
+        self._see_off(worker)
+        self._threads.discard(worker)
         self._watched = False
+        for search in worker.searches:
+            search.under_way = False
         if worker.worked or self._idle:
             self._send_instead()
-        else:
-            # Another one would die as this did, having done nothing. Busy workers look again later.
-            self._searching = False
-            if alone:
-                self._fail_jobs(error)
+        elif not self._threads:  # another one would die as this did, having done nothing
+            self._fail_jobs(error)
         self._tell_if_empty()
 
     def _see_off(self, worker: Worker) -> None:
-        """Remember a worker that leaves, for `shutdown` to join it. Called under the lock."""
-        self._going = [*(each for each in self._going if each.is_alive()), worker]
+        """Remember a worker that is about to leave, for `shutdown` to join it."""
+        self._going.add(worker)
+        for each in self._going.copy():
+            if not each.is_alive():
+                self._going.discard(each)
 
     def _not_ended(self) -> set[Worker]:
         """Return the threads that work or leave, without the calling one."""
         me: Any = threading.current_thread()
-        with self._lock:
-            return {*self._threads, *(each for each in self._going if each.is_alive())} - {me}
+        # In this order: pairs with _leave, which has a worker go before it no longer works.
+        work, go = self._threads.copy(), self._going.copy()
+        return {*work, *(each for each in go if each.is_alive())} - {me}
 
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Join a thread for at most `timeout` seconds; False if it has not ended by then.
@@ -411,9 +421,7 @@ class WorkerThreads:
 
     def _remove_ended(self, thread: Worker) -> None:
         """Remove a thread that has ended, or is in its last step, without leaving the pool."""
-        with self._lock:
-            left = thread not in self._threads
-        if not left:
+        if thread in self._threads:
             self._lost(thread, ended_early(thread))
 
     def _fail_jobs(self, error: BaseException) -> None:
@@ -438,11 +446,15 @@ class WorkerThreads:
         return broken
 
     def _tell_if_empty(self) -> None:
-        with self._lock:
-            if self._threads:
+        """Tell those that wait for the last worker's end, if none works. Called from: any thread.
+
+        A worker leaves and then calls it; one that begins to wait says so and then calls it.
+        """
+        while not self._threads:
+            try:
+                callback = self._when_empty.pop()
+            except IndexError:
                 return
-            tell, self._when_empty = self._when_empty, []
-        for callback in tell:
             try:
                 callback()
             except ContextClosed:
