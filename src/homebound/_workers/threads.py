@@ -25,7 +25,6 @@ gone.
 
 from __future__ import annotations
 
-import _thread
 import concurrent.futures
 import threading
 from collections import deque
@@ -36,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
+from .._os.guard import new_guard
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
 from .._os.threads import NoticedThread, ended_early
@@ -101,7 +101,7 @@ class WorkerThreads:
         # Of a context's own pool: that context, for which its threads work. Set before it has any.
         self._serves: weakref.ref[AioContext] | None = None
         # Guards the set of threads and its count; never held while a job runs or a thread sleeps.
-        self._lock = _thread.RLock()  # a finaliser may submit, anywhere
+        self._lock = new_guard()  # a finaliser may submit, anywhere
         self._threads: set[Worker] = set()
         self._going: list[Worker] = []  # out of the set, but perhaps still in their last steps
         self._number = count()
@@ -110,7 +110,7 @@ class WorkerThreads:
 
     def _begin_as_child(self) -> None:
         """Have no workers and no jobs, as when it was made: this is a forked process."""
-        self._lock = _thread.RLock()
+        self._lock = new_guard()
         self._threads = set()
         self._going = []
         self._idle = deque()
