@@ -3,7 +3,8 @@
 `Thread.start` returns once the new thread exists. Before that thread calls its target, threading
 records it, installs the hooks of tracers and profilers, and calls `run`, which another library may
 have replaced. An exception there (MemoryError, a hook's) ends the thread; a caller that waits for
-what the target was to do would wait forever.
+what the target was to do would wait forever. If it comes before the thread is recorded, as one
+that is thrown into the new thread does (`PyThreadState_SetAsyncExc`), even `start` would.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ class NoticedThread(threading.Thread):
         try:
             super()._bootstrap_inner()  # type: ignore[misc]  # private; tests pin that it is called
         finally:
+            if not self._started.is_set():  # type: ignore[attr-defined]
+                self._is_stopped = True  # to `join` and `is_alive`, before 3.13
+                self._started.set()  # type: ignore[attr-defined]  # `start` waits for it
             ended, self._notice = self._notice, None  # it would be a reference cycle
             if ended is not None:
                 ended()

@@ -38,6 +38,7 @@ from .._os.clock import monotonic, perf_counter
 from .._os.guard import new_guard
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
+from .._os.surely import surely
 from .._os.threads import NoticedThread, ended_early
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Worker(NoticedThread):
         self.tried = threading.Event()  # set once it is known whether the thread could be started
         self.begun = False  # the thread has begun; written by it under the pool's lock
         self.worked = False  # it has done a job, or found none to do; written by it
+        self.gone = False  # set as the last step of its leaving, or of its removal once it is dead
         self.parker: Parker | None = None  # set while the thread lives; written by it
 
     def start(self) -> None:
@@ -78,6 +80,11 @@ class Worker(NoticedThread):
             timeout = min(timeout, threading.TIMEOUT_MAX)  # beyond that, OverflowError
         if self.ident is not None:  # else it could not be started
             super().join(timeout)
+
+
+def _matters(worker: Worker) -> bool:
+    """Return whether a worker that left, or died, is still there, or its end was cut short."""
+    return worker.is_alive() or not worker.gone
 
 
 class WorkerThreads:
@@ -259,7 +266,7 @@ class WorkerThreads:
                 worker.worked = True
         except BaseException as error:
             if job is not None:
-                job.fail(self._broken(error))
+                surely(self._fail_job, job, error)
             raise
 
     def _send_help(self) -> None:
@@ -366,12 +373,16 @@ class WorkerThreads:
                 return False
             self._see_off(worker)
         self._tell_if_empty()
+        worker.gone = True
         return True
 
     # The end of a worker that does not leave by itself.
 
     def _lost(self, worker: Worker, error: BaseException) -> None:
-        """Remove a worker that dies, or has died. Called from: any thread."""
+        """Remove a worker that dies, or has died; again, if that was cut short.
+
+        Called from: any thread.
+        """
         if worker.parker is not None:
             self._unlist(worker.parker)
         with self._lock:
@@ -387,16 +398,17 @@ class WorkerThreads:
             if alone:
                 self._fail_jobs(error)
         self._tell_if_empty()
+        worker.gone = True
 
     def _see_off(self, worker: Worker) -> None:
         """Remember a worker that leaves, for `shutdown` to join it. Called under the lock."""
-        self._going = [*(each for each in self._going if each.is_alive()), worker]
+        self._going = [*(each for each in self._going if _matters(each)), worker]
 
     def _not_ended(self) -> set[Worker]:
         """Return the threads that work or leave, without the calling one."""
         me: Any = threading.current_thread()
         with self._lock:
-            return {*self._threads, *(each for each in self._going if each.is_alive())} - {me}
+            return {*self._threads, *(each for each in self._going if _matters(each))} - {me}
 
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Join a thread for at most `timeout` seconds; False if it has not ended by then.
@@ -410,26 +422,40 @@ class WorkerThreads:
         return True
 
     def _remove_ended(self, thread: Worker) -> None:
-        """Remove a thread that has ended, or is in its last step, without leaving the pool."""
-        with self._lock:
-            left = thread not in self._threads
-        if not left:
+        """Remove a thread that has ended, or is in its last step, unless that was done."""
+        if not thread.gone:
             self._lost(thread, ended_early(thread))
+
+    def _remove_dead(self) -> None:
+        """Remove the workers whose end was cut short, and see to the jobs that they have left."""
+        for thread in self._not_ended():
+            if thread.tried.is_set() and not thread.is_alive():
+                self._remove_ended(thread)
+        if self._jobs and not self._threads:
+            self._send_instead()
 
     def _fail_jobs(self, error: BaseException) -> None:
         """Fail the jobs that are queued now, as there is no worker and none can be started.
 
         The submitters of later jobs find no search going on, and send a worker themselves.
         """
-        for _ in range(len(self._jobs)):
-            try:
-                job = self._jobs.popleft()
-            except IndexError:
-                return
-            try:
-                job.fail(self._broken(error))
-            except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-                report(more, f"a callback of a job that {self!r} could not do")
+        job: Any = None
+        try:
+            for job in starmap(self._jobs.popleft, repeat((), len(self._jobs))):
+                self._fail_job(job, error)
+        except IndexError:
+            pass  # a worker has come
+        except BaseException:
+            if job is not None:
+                self._fail_job(job, error)
+            raise
+
+    def _fail_job(self, job: Any, error: BaseException) -> None:
+        broken = self._broken(error)
+        try:
+            surely(job.fail, broken)
+        except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
+            report(more, f"a callback of a job that {self!r} could not do")
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """Return the error of a job that could not be done for lack of a worker."""
@@ -441,9 +467,11 @@ class WorkerThreads:
         with self._lock:
             if self._threads:
                 return
-            tell, self._when_empty = self._when_empty, []
-        for callback in tell:
+            tell = self._when_empty
+        for callback in tell:  # again if this is cut short: to be told twice does no harm
             try:
                 callback()
             except ContextClosed:
                 pass  # the home that waited has ended
+        with self._lock:
+            self._when_empty = self._when_empty[len(tell) :]
