@@ -52,8 +52,8 @@ def test_a_handler_that_raises_as_a_guard_is_acquired():
         for _ in range(20):
             held = threading.Event()
             holder = threading.Thread(target=hold, args=[held])
-            holder.start()
             with contextlib.suppress(_Raised):
+                holder.start()
                 held.wait(20)
                 with guard:
                     pass

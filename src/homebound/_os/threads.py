@@ -24,6 +24,30 @@ class NoticedThread(threading.Thread):
     ) -> None:
         super().__init__(target=target, name=name, daemon=True)
         self._notice: Callable[[], object] | None = ended  # dropped by the thread, at its end
+        # Emptied by the first of: the thread, as it begins to run, or ends before that; `call_off`.
+        self._claim = [None]
+        self._runs = False  # the thread was first
+
+    def call_off(self) -> bool:
+        """Have a thread whose start was cut short do nothing; False if it has begun, or ended.
+
+        It then calls neither `target` nor `ended`. An exception may come out of `start` before it
+        is known whether there is a thread.
+        """
+        try:
+            del self._claim[0]
+        except IndexError:
+            return False
+        return True
+
+    def run(self) -> None:
+        """Do as threading's, unless it was called off."""
+        try:
+            del self._claim[0]  # no call, after which an exception could come
+            self._runs = True
+        except IndexError:
+            return
+        super().run()
 
     def _bootstrap_inner(self) -> None:
         """Do as threading's, and call `ended`."""
@@ -34,7 +58,7 @@ class NoticedThread(threading.Thread):
                 self._is_stopped = True  # to `join` and `is_alive`, before 3.13
                 self._started.set()  # type: ignore[attr-defined]  # `start` waits for it
             ended, self._notice = self._notice, None  # it would be a reference cycle
-            if ended is not None:
+            if ended is not None and (self._runs or self.call_off()):
                 ended()
 
 
