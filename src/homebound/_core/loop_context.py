@@ -74,13 +74,14 @@ class LoopContext(AioContext):
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
         _rest_where_idle()
+        # Held by the home thread, or by a thread that acts for the home while there is none. Set
+        # before others see this context: `_rest_where_idle` of the next loop tries it.
+        self._key = new_guard()
         super().__init__(loop, name)
         loop.home = self
         self._ready = loop._ready
         self._bell = AWAKE
         self._signal = loop.signal
-        # Held by the home thread, or by a thread that acts for the home while there is none.
-        self._key = new_guard()
 
     # Home.
 
