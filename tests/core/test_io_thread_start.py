@@ -9,12 +9,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
 from homebound import ContextError, IOThread, IOThreadPool, block_on
+from homebound.testing import until
 
 from ..locks.interruptions import EARLY_ENDS
 
@@ -177,3 +178,71 @@ def test_a_thread_that_ends_before_its_own_code(
     io.stop()
     with io:
         assert answers(io)
+
+
+# What `start` raises in the middle, as Ctrl-C does.
+
+
+class _Interrupt(BaseException):
+    pass
+
+
+def _interrupt(*_: object) -> Any:
+    raise _Interrupt
+
+
+def test_a_start_cut_short_before_its_thread_begins(monkeypatch: pytest.MonkeyPatch):
+    """The thread, which `start` knows nothing of, does nothing once it begins."""
+    io = IOThread()
+    start = threading.Thread.start
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _interrupt)
+        with pytest.raises(_Interrupt):
+            io.start()
+    late = io._thread
+    io.stop(20)
+    start(late)
+    late.join(20)
+    assert repr(io) == f"<IOThread {io.name!r} not started>"
+    with io:
+        assert homebound.block_on(asyncio.sleep(0, "done"), io.context) == "done"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stop_after_a_start_cut_short(monkeypatch: pytest.MonkeyPatch, begun: bool):  # noqa: FBT001
+    """It ends the thread that has no context yet, or has it never begin."""
+    io = IOThread()
+    start = threading.Thread.start
+    with monkeypatch.context() as patch:
+        patch.setattr(IOThread, "_await_start", _interrupt)
+        if not begun:
+            patch.setattr(threading.Thread, "start", lambda _: None)
+        with pytest.raises(_Interrupt):
+            io.start()
+    io.stop(20)
+    if not begun:
+        start(io._thread)
+    io._thread.join(20)
+    assert not io._thread.is_alive()
+
+
+def test_a_stop_while_the_loop_is_being_made():
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> asyncio.AbstractEventLoop:
+        asked.set()
+        go_on.wait(20)
+        return homebound.new_event_loop()
+
+    io = IOThread(loop_factory=slowly)
+    starter = threading.Thread(target=io.start)
+    starter.start()
+    asked.wait(20)
+    stopper = threading.Thread(target=io.stop)
+    stopper.start()
+    until(lambda: io._asked_to_stop)
+    go_on.set()
+    for thread in starter, stopper:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert repr(io) == f"<IOThread {io.name!r} ended>"

@@ -12,6 +12,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, IOThread, block_on
+from homebound._core import context
 from homebound._core.resting import _pace
 from homebound._os.clock import monotonic
 from homebound.testing import no_leaks, until
@@ -243,3 +244,19 @@ def test_they_count_as_unfinished():
     with pytest.raises(AssertionError, match=r"tasks left: .*await_wake"):
         leave_one()
     loop.close()
+
+
+def test_a_loop_that_an_exception_leaves_half_made(monkeypatch: pytest.MonkeyPatch):
+    """The next one, which looks for tasks to rest, does not trip over its context."""
+    half_made: list[AioContext] = []
+
+    def fail(made: AioContext, _callback: object) -> Any:
+        half_made.append(made)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(context, "BottomHalf", fail)
+        with pytest.raises(MemoryError):
+            homebound.new_event_loop()
+    homebound.new_event_loop().close()
+    half_made[0].loop.close()

@@ -247,10 +247,14 @@ def test_a_future_whose_result_was_set_from_outside(told: list[type[BaseExceptio
 
 
 class Thrower:
-    """A tracer that raises in the workers, at the n-th line of their own code."""
+    """A tracer that raises in the workers, at the n-th line of their own code.
 
-    def __init__(self, at: int) -> None:
+    With `again` it raises once more, at that line after the first exception, where it is mended.
+    """
+
+    def __init__(self, at: int, again: int | None = None) -> None:
         self.left = at
+        self.again = again
         self.where: str | None = None
         self.worked = False  # the worker had begun to look for a job by then
         self._guard = threading.Lock()
@@ -258,10 +262,15 @@ class Thrower:
     def __call__(self, frame: FrameType, event: str, _: object) -> Any:
         if frame.f_code.co_filename != under_test.__file__:
             return None
+        mends = frame.f_code.co_name in MENDING
         if event == "line" and _can_throw(frame):
             with self._guard:
-                self.left -= 1
-                now = self.left == -1
+                if mends and self.left < 0 and self.again is not None:
+                    self.again -= 1
+                    if self.again == -1:
+                        raise MemoryError
+                self.left -= not mends
+                now = not mends and self.left == -1
             if now:
                 self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
                 self.worked = getattr(threading.current_thread(), "worked", False)
@@ -274,22 +283,23 @@ def _can_throw(frame: FrameType) -> bool:
     code = frame.f_code
     line = linecache.getline(code.co_filename, frame.f_lineno).strip()
     begins = code.co_name == "_live" and line.startswith(("worker: Any", "try:", "worker.parker"))
-    mends = code.co_name in (
-        "_lost",
-        "_send_instead",
-        "_fail_jobs",
-        "_broken",
-        "_tell_if_empty",
-        "_see_off",
-        "_bootstrap_inner",
-        "_remove_ended",
-    )
-    return not begins and not mends
+    return not begins and code.co_name != "_remove_ended"
 
 
-def thrown_at(at: int) -> Thrower:
+# The functions that mend what the first exception has cut short.
+MENDING = {
+    "_lost",
+    "_send_instead",
+    "_fail_jobs",
+    "_broken",
+    "_tell_if_empty",
+    "_see_off",
+}
+
+
+def thrown_at(at: int, again: int | None = None) -> Thrower:
     """A pool's life with an exception raised in one of its workers: each caller gets an answer."""
-    thrower = Thrower(at)
+    thrower = Thrower(at, again)
     threading.settrace(thrower)
     try:
         with WorkerPool(max_threads=2, idle_timeout=0.0) as pool:
@@ -322,6 +332,48 @@ def test_an_exception_at_any_line_of_a_worker():
     else:
         raise AssertionError("a worker has come to a thousand lines")
     assert {"_live", "_work", "_do", "_rest", "_sleep", "_leave"} <= seen
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("first", [3, 57])
+def test_another_exception_where_the_first_is_mended(first: int):
+    seen = 0
+    while True:
+        left = thrown_at(first, seen).again
+        if left is not None and left >= 0:
+            break
+        seen += 1
+    assert seen > 5
+
+
+def test_a_thread_that_is_struck_before_it_is_recorded(program: Program):
+    """Starting it returns, though threading itself would wait forever."""
+    assert program("""
+    import homebound, sys, threading
+    from concurrent.futures import BrokenExecutor
+
+    def fail(*_):
+        raise MemoryError
+
+    sys.unraisablehook = lambda _: None
+    set_ident, threading.Thread._set_ident = threading.Thread._set_ident, fail
+    pool = homebound.WorkerPool()
+    try:
+        pool.submit(int).result()
+    except BrokenExecutor:
+        print("submit")
+    io, cpu = homebound.IOThread(), homebound.VCPU(0, homebound.VCPU.halt)
+    for thread in io, cpu:
+        try:
+            thread.start()
+        except RuntimeError:
+            print("start")
+    threading.Thread._set_ident = set_ident
+    print(pool.submit(int).result())
+    pool.shutdown()
+    with io:
+        pass
+    """) == "submit\nstart\n0\n"  # fmt: skip
 
 
 # The end of run, of an I/O thread and of the interpreter.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,9 +21,8 @@ pytestmark = pytest.mark.exhaustive
 
 @pytest.fixture(autouse=True)
 def _world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    guards = SimpleNamespace(RLock=World.allocate_lock)
     monkeypatch.setattr(wait_queue, "new_guard", World.allocate_lock)
-    monkeypatch.setattr(_gate, "_thread", guards)
+    monkeypatch.setattr(_gate, "new_guard", World.allocate_lock)
     monkeypatch.setattr(waiters, "my_parker", World.my_parker)
     yield
     World.run = None

@@ -11,7 +11,6 @@ of the class's own `close`. The next post notices them, if the loop then refuses
 
 from __future__ import annotations
 
-import _thread
 import weakref
 from asyncio import iscoroutine
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from .._aio.tasks import running_loop
 from .._errors import ContextError
+from .._os.guard import new_guard
 from .._os.process import AtFork, at_fork
 from .coroutines import shown
 from .current import here, hooks, set_home
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _NAME = "_homebound_end"  # the attribute of a loop that leads to its LoopEnd
 
-_making = _thread.RLock()  # held to make a LoopEnd and to give it its context
+_making = new_guard()  # held to make a LoopEnd and to give it its context
 _uncovered: WeakKeyDictionary[Any, LoopEnd] = WeakKeyDictionary()  # under _making
 
 
@@ -196,7 +196,7 @@ hooks.stopped = _stopped
 
 def _begin_as_child() -> None:
     global _making  # noqa: PLW0603  (a thread of the parent's may have held it)
-    _making = _thread.RLock()
+    _making = new_guard()
 
 
 at_fork(AtFork.LOOP_ENDS, _begin_as_child)

@@ -281,7 +281,10 @@ class Loop(NestingLoop, ExecutorLoop):
             return
         self._hear_no_more()
         self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: a reference cycle
-        home = self.home
+        home = self.__dict__.get("home")
+        if home is None:  # an exception has left it half made
+            super().close()
+            return
         home._close()
         self._drop_signal()
         # asyncio clears the queue that it finds, so it gets another one. A producer that was too

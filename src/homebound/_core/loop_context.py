@@ -15,6 +15,7 @@ from .._aio.generators import set_hooks
 from .._aio.tasks import FORGETS_EAGER, running_loop, set_running_loop, task_here
 from .._errors import ContextError, WrongThread
 from .._os.greenlets import in_child_greenlet, refusal_in_child
+from .._os.guard import new_guard
 from .._os.no_copy import refuse_threaded_copy
 from .._os.parking import SET, my_parker, write_signal
 from .bell import AWAKE, CLOSED
@@ -73,13 +74,14 @@ class LoopContext(AioContext):
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
         _rest_where_idle()
+        # Held by the home thread, or by a thread that acts for the home while there is none. Set
+        # before others see this context: `_rest_where_idle` of the next loop tries it.
+        self._key = new_guard()
         super().__init__(loop, name)
         loop.home = self
         self._ready = loop._ready
         self._bell = AWAKE
         self._signal = loop.signal
-        # Held by the home thread, or by a thread that acts for the home while there is none.
-        self._key = threading.RLock()
 
     # Home.
 
@@ -204,7 +206,7 @@ class LoopContext(AioContext):
         if self._key.acquire(blocking=False):  # it was free, or this thread was the home
             self._key.release()
         else:
-            self._key = threading.RLock()
+            self._key = new_guard()
         self._signal = None  # type: ignore[assignment]
         self.loop.leave_in_child()
         self.loop.close_in_child(self._ready)

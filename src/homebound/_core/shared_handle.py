@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import contextvars
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import FastHandle, ThreadSafeHandle, run_handle
+from .._os.guard import new_guard
 from .big_lock import big_lock_released
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ else:
             self._cancelled = False
             self._repr = None
             self._source_traceback = None
-            self._mutex = _thread.RLock()
+            self._mutex = new_guard()
 
         def _run(self) -> None:
             with self._mutex:

@@ -6,11 +6,11 @@ lock of its own. Everything else is decided at the parent's home, and sent there
 
 from __future__ import annotations
 
-import _thread
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import running_loop
 from .._errors import ContextClosed
+from .._os.guard import new_guard
 from .current import current_context
 from .pursuit import Pursuer
 from .stand_in import may_run_here
@@ -26,7 +26,7 @@ class Members:
 
     def __init__(self) -> None:
         # Guards every field. Reentrant, as a finaliser may run while it is held.
-        self._lock = _thread.RLock()
+        self._lock = new_guard()
         self.tasks: set[Any] = set()  # the children whose end the parent has not yet noted
         self._coming = 0  # children being made: they count as members, but are no tasks yet
         self.entered = False  # set once

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .._os.guard import new_guard
 from .._os.process import AtFork, at_fork
 from .stall import StallWatch
 
@@ -18,7 +18,7 @@ _THRESHOLD = 1.0  # seconds, as that of watch_stalls
 class _State:
     """The watch, and how many homes in debug mode run. Under the guard."""
 
-    guard = _thread.allocate_lock()
+    guard = new_guard()
     homes = 0
     watched = False  # there is a watch, or the thread that set this starts it
     watch: StallWatch | None = None
@@ -67,7 +67,7 @@ def _leave() -> None:
 
 def _begin_as_child() -> None:
     """Forget the parent's watch in a forked process: its thread is not here."""
-    _State.guard = _thread.allocate_lock()
+    _State.guard = new_guard()
     _State.homes = 0
     _State.watched = False
     _State.watch = None

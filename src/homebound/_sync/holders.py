@@ -24,6 +24,7 @@ from weakref import ref
 from .._aio.tasks import running_loop, running_task
 from .._core.big_lock import shown_thread
 from .._core.task import Task
+from .._os.guard import new_guard
 from .._os.process import AtFork, at_fork
 from .waiters import foreign_waits
 
@@ -65,7 +66,7 @@ class _Twin(Generic[F]):
 class _Watch:
     """The watches that are on. Written under the lock; `current` is None while there is none."""
 
-    lock = _thread.RLock()
+    lock = new_guard()
     count = 0
     current: object = None
 
@@ -98,7 +99,7 @@ def _install(which: int) -> None:
 
 def _begin_as_child() -> None:
     """End all watches in a forked process: the watching threads do not exist there."""
-    _Watch.lock = _thread.RLock()
+    _Watch.lock = new_guard()
     _Watch.count = 1
     end()
 

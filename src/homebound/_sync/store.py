@@ -6,10 +6,11 @@ has returned, nothing gets in.
 
 from __future__ import annotations
 
-import _thread
 from collections import deque
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
+
+from .._os.guard import new_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +104,7 @@ class Ordered:
         self._put = put
         self._get = get
         self._closed = False  # under the lock
-        self._lock = _thread.RLock()  # held for one `_put` or `_get`
+        self._lock = new_guard()  # held for one `_put` or `_get`
         # A finaliser may interrupt that, on the same queue. An item that it puts lies here until
         # the interrupted operation is done; to its `pop_next`, the store is empty.
         self._busy = False

@@ -65,10 +65,10 @@ from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
+from .._os.guard import new_guard
 from .._os.no_copy import refuse_copy
 from .._os.surely import surely
 from .._threads.block_on import block_on
-from .guard import new_guard
 from .holders import describe_holder, watched
 from .owed import owe, owed, pay, pay_and
 from .waiters import FutureWaiter, TaskWaiter, ThreadWaiter, Waiter, parked

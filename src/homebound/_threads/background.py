@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import inspect
 import threading
@@ -13,6 +12,7 @@ from weakref import WeakSet
 from .._core.coroutines import check_async, one_coroutine
 from .._errors import ContextClosed, ContextError
 from .._os.arguments import hides_more
+from .._os.guard import new_guard
 from .._os.no_copy import refuse_threaded_copy
 from .._os.process import AtFork, at_fork
 from .block_on import block_on, exit_is_under_way
@@ -89,7 +89,7 @@ class Background:
         self._loop_factory = loop_factory
         # Held while the thread is started. Re-entrant: a signal handler or a finaliser of the
         # starting thread may make a call, and is refused.
-        self._lock = _thread.RLock()
+        self._lock = new_guard()
         self._starting: IOThread | None = None  # written under _lock
         self._thread: IOThread | None = None  # the latest; written under _lock
         _all.add(self)
@@ -353,7 +353,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 def _begin_as_child() -> None:
     """Forget the parent's threads in a forked process: the first use there starts another."""
     for background in tuple(_all):
-        background._lock = _thread.RLock()
+        background._lock = new_guard()
         background._starting = None
         background._thread = None
 

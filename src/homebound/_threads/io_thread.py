@@ -35,7 +35,6 @@ from .wait_until import Watchers, wait_until
 from .wait_while import kick, place_to_wait
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
     from types import TracebackType
@@ -96,7 +95,7 @@ class IOThread:
         self._loop_factory = loop_factory or new_event_loop
         self._polling = (poll_max_ns, poll_grow, poll_shrink)
         # Made by start(); made again if the first one could not be started.
-        self._thread: threading.Thread
+        self._thread: NoticedThread
         # That of the thread in start(), and dropped after it: a parker has a descriptor.
         self._starter: Parker | None = None
         # Written by the I/O thread before it says that it has started, then constant.
@@ -104,6 +103,7 @@ class IOThread:
         self._failure: BaseException | None = None
         self._started = False  # set by start(), and cleared again if that fails
         self._ended = False  # set once by the I/O thread, in its last step
+        self._asked_to_stop = False  # by any thread
         self._came_from: AioContext | None = None  # of the task in `async with`; written by it
         self._at_end = Watchers()  # notified when _ended is set
         # The timeout of a stop that failed: the interpreter's exit waits as long once more.
@@ -138,12 +138,13 @@ class IOThread:
         self._starter = my_parker()
         self._thread = NoticedThread(self._live, self._thread_ends, self.name)
         self._failure = None
+        self._asked_to_stop = False
         self._started = True
         interrupt: BaseException | None = None
         try:
             self._thread.start()
         except BaseException as error:
-            if self._thread.ident is None:
+            if self._thread.call_off():
                 self._started = False
                 raise
             interrupt = error  # Ctrl-C, after the thread had started
@@ -227,9 +228,9 @@ class IOThread:
 
         Called from: task.
         """
-        if self._context is None:
+        if not self._started:
             return
-        if current_context() is self._context:
+        if self._context is not None and current_context() is self._context:
             self._check_wait("stop")
         await self._end()
 
@@ -290,8 +291,16 @@ class IOThread:
             raise type(error)(message) from None
 
     def _ask_to_stop(self) -> None:
-        context = self._context
-        if context is None or self._ended:
+        self._asked_to_stop = True
+        context = self._context  # after that: pairs with _live
+        if context is None:  # what called `start` was interrupted, or is still in it
+            if self._started and self._failure is None and self._thread.call_off():
+                self._failure = ContextError(f"IOThread {self.name!r} was stopped as it started")
+                self._started = False
+                if (starter := self._starter) is not None:
+                    starter.unpark()
+            return
+        if self._ended:
             return
         try:
             context.call_soon(end_once, context)
@@ -337,6 +346,8 @@ class IOThread:
                     raise
 
         self._ask_to_stop()
+        if not self._started:
+            return
         self._at_end.enter(tell)
         if self._ended:  # after the entry: pairs with the end of _live
             tell()
@@ -371,6 +382,8 @@ class IOThread:
             with self._home() as context:
                 starter = self._starter  # first: it is dropped once the context is seen
                 self._context = context
+                if self._asked_to_stop:  # after that: pairs with _ask_to_stop
+                    context.call_soon(end_once, context)
                 if starter is not None:
                     starter.unpark()
                 del starter
@@ -392,8 +405,7 @@ class IOThread:
                     close_surely(self._context)
             finally:
                 self._ended = True
-                starter = self._starter
-                if starter is not None:  # it has failed to start
+                if (starter := self._starter) is not None:  # it has failed to start
                     starter.unpark()
                 self._at_end.tell()
                 kick()  # a `wait_while` for this context looks again, and sees its end

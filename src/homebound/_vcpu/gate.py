@@ -27,10 +27,10 @@ tests/model/vcpu.pml searches every interleaving of this and of the thread's wai
 
 from __future__ import annotations
 
-import _thread
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .._os.guard import new_guard
 from .._threads.wait_until import Watchers
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Gate:
     checked = False  # set by a stress run: assert the invariants at each change
 
     def __init__(self) -> None:
-        self.guard = _thread.RLock()  # a finaliser may call a method at any point
+        self.guard = new_guard()  # a finaliser may call a method at any point
         self.cpus: set[VCPUThread] = set()  # started and not ended
         self.running: set[VCPUThread] = set()  # in guest code
         self.owner: Ticket | None = None  # of the vCPU that is exclusive

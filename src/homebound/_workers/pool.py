@@ -129,6 +129,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             parker = thread.parker
             if parker is not None:  # else it has not begun, and looks before it sleeps
                 parker.unpark()
+        self._remove_dead()
         if not wait:
             return
         try:

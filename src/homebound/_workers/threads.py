@@ -36,6 +36,7 @@ import _thread
 import concurrent.futures
 import threading
 from collections import deque
+from contextlib import suppress
 from itertools import count, filterfalse, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report
+from .._os.surely import surely
 from .._os.threads import ended_early
 from .worker import NO_SEARCH, Search, Worker, wake
 
@@ -87,7 +89,7 @@ class WorkerThreads:
         self._threads: set[Worker] = set()
         self._going: set[Worker] = set()  # those that leave, perhaps still in their last steps
         self._number = count()
-        # Called when the last thread has left, each by the thread that pops it.
+        # Called when the last thread has left.
         self._when_empty: list[Callable[[], object]] = []
 
     def _begin_as_child(self) -> None:
@@ -239,6 +241,7 @@ class WorkerThreads:
         self._threads.discard(worker)
         worker.searches[-1].under_way = False
         self._send_instead()
+        worker.gone = True
         return True
 
     def _work(self, worker: Worker) -> None:
@@ -270,7 +273,7 @@ class WorkerThreads:
                 worker.worked = True
         except BaseException as error:
             if job is not None:
-                job.fail(self._broken(error))
+                surely(self._fail_job, job, error)
             raise
 
     def _send_help(self) -> None:
@@ -375,12 +378,16 @@ class WorkerThreads:
             self._threads.add(worker)
             return False
         self._tell_if_empty()
+        worker.gone = True
         return True
 
     # The end of a worker that does not leave by itself.
 
     def _lost(self, worker: Worker, error: BaseException) -> None:
-        """Remove a worker that dies, or has died. Called from: any thread."""
+        """Remove a worker that dies, or has died; again, if that was cut short.
+
+        Called from: any thread.
+        """
         for search in worker.searches:
             self._unlist(search)
         self._see_off(worker)
@@ -393,12 +400,13 @@ class WorkerThreads:
         elif not self._threads:  # another one would die as this did, having done nothing
             self._fail_jobs(error)
         self._tell_if_empty()
+        worker.gone = True
 
     def _see_off(self, worker: Worker) -> None:
         """Remember a worker that is about to leave, for `shutdown` to join it."""
         self._going.add(worker)
         for each in self._going.copy():
-            if not each.is_alive():
+            if not each.matters:
                 self._going.discard(each)
 
     def _not_ended(self) -> set[Worker]:
@@ -406,7 +414,7 @@ class WorkerThreads:
         me: Any = threading.current_thread()
         # In this order: pairs with _leave, which has a worker go before it no longer works.
         work, go = self._threads.copy(), self._going.copy()
-        return {*work, *(each for each in go if each.is_alive())} - {me}
+        return {*work, *(each for each in go if each.matters)} - {me}
 
     def _bury(self, thread: Worker, timeout: float | None = None) -> bool:
         """Join a thread for at most `timeout` seconds; False if it has not ended by then.
@@ -420,24 +428,40 @@ class WorkerThreads:
         return True
 
     def _remove_ended(self, thread: Worker) -> None:
-        """Remove a thread that has ended, or is in its last step, without leaving the pool."""
-        if thread in self._threads:
+        """Remove a thread that has ended, or is in its last step, unless that was done."""
+        if not thread.gone:
             self._lost(thread, ended_early(thread))
+
+    def _remove_dead(self) -> None:
+        """Remove the workers whose end was cut short, and see to the jobs that they have left."""
+        for thread in self._not_ended():
+            if thread.tried.is_set() and not thread.is_alive():
+                self._remove_ended(thread)
+        if self._jobs and not self._threads:
+            self._send_instead()
 
     def _fail_jobs(self, error: BaseException) -> None:
         """Fail the jobs that are queued now, as there is no worker and none can be started.
 
         The submitters of later jobs find no search going on, and send a worker themselves.
         """
-        for _ in range(len(self._jobs)):
-            try:
-                job = self._jobs.popleft()
-            except IndexError:
-                return
-            try:
-                job.fail(self._broken(error))
-            except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-                report(more, f"a callback of a job that {self!r} could not do")
+        job: Any = None
+        try:
+            for job in starmap(self._jobs.popleft, repeat((), len(self._jobs))):
+                self._fail_job(job, error)
+        except IndexError:
+            pass  # a worker has come
+        except BaseException:
+            if job is not None:
+                self._fail_job(job, error)
+            raise
+
+    def _fail_job(self, job: Any, error: BaseException) -> None:
+        broken = self._broken(error)
+        try:
+            surely(job.fail, broken)
+        except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
+            report(more, f"a callback of a job that {self!r} could not do")
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """Return the error of a job that could not be done for lack of a worker."""
@@ -450,12 +474,12 @@ class WorkerThreads:
 
         A worker leaves and then calls it; one that begins to wait says so and then calls it.
         """
-        while not self._threads:
-            try:
-                callback = self._when_empty.pop()
-            except IndexError:
+        for callback in tuple(self._when_empty):
+            if self._threads:
                 return
             try:
                 callback()
             except ContextClosed:
                 pass  # the home that waited has ended
+            with suppress(ValueError):  # last: to be told twice does no harm
+                self._when_empty.remove(callback)

@@ -43,7 +43,13 @@ class Worker(NoticedThread):
         self.tried = threading.Event()  # set once it is known whether the thread could be started
         self.begun = False  # the thread has begun; written by it
         self.worked = False  # it has done a job, or found none to do; written by it
+        self.gone = False  # set as the last step of its leaving, or of its removal once it is dead
         self.parker: Parker | None = None  # set while the thread lives; written by it
+
+    @property
+    def matters(self) -> bool:
+        """True if a worker that left, or died, is still there, or if its end was cut short."""
+        return self.is_alive() or not self.gone
 
     def start(self) -> None:
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from typing import TYPE_CHECKING
+
+from .._os.guard import new_guard
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +27,7 @@ class Descriptor:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd  # for callers that know that it is not being closed
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = new_guard()  # guards the two below
         self._users = 0
         self._closed = False
 

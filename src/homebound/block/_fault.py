@@ -6,11 +6,11 @@ import asyncio
 import errno
 import os
 import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._os.guard import new_guard
 from .._sync.event import Event
 from ._errors import DiskError
 from ._filter import Filter
@@ -117,7 +117,7 @@ class _Rule:
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = new_guard()  # guards the two below
         self._count = 0
         self._random = random.Random(fault.seed)  # noqa: S311  (no secret)
 
@@ -163,7 +163,7 @@ class FaultDisk(Filter):
         self._rules = [_Rule(fault) for fault in faults]
         self._released = Event()
         self.hanging: int = 0  # requests that hang at this moment; written under the lock
-        self._lock = threading.Lock()
+        self._lock = new_guard()
 
     def release(self) -> None:
         """Let everything go on that hangs, and let nothing hang from now on.

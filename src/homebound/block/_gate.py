@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._aio.tasks import running_loop, running_task
 from .._core.context import whereabouts
 from .._errors import WouldDeadlock
+from .._os.guard import new_guard
 from .._os.surely import surely
 from .._sync.wait_queue import WaitQueue
 
@@ -67,7 +68,7 @@ class Gate:
         self.inside: deque[None] = deque()  # an entry for each request; atomic operations
         # Drained, or requests queue, or retired. Written under the guard, read by all.
         self.closed: bool = False
-        self._guard: Any = _thread.RLock()
+        self._guard: Any = new_guard()
         self._drains = 0  # sections begun and not ended. Under the guard
         self._owners: list[object] = []  # whose they are, for the error. Under the guard
         self._retired = False  # under the guard

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import threading
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .._os.clock import clock
+from .._os.guard import new_guard
 from ._filter import Filter
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LogDisk(Filter):
             raise TypeError(message)
         self.failure: Exception | None = None  # that of the stream; written under the lock
         self._stream = stream
-        self._lock = threading.Lock()  # lines of several threads, one after the other
+        self._lock = new_guard()  # lines of several threads, one after the other
 
     def try_read_into(self, offset: int, buffer: memoryview) -> bool:
         """Do as the disk below does; noted if it was done.

@@ -10,10 +10,10 @@ import dataclasses
 import errno
 import os
 import stat
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._os.guard import new_guard
 from ._errors import ImageError
 from ._file import FileDisk
 from ._new_file import make_file
@@ -89,7 +89,7 @@ class OverlayFile:
         self.disk = FileDisk(path, read_only=read_only)
         self._raw = self.disk.blocking
         # Guards header and journal in memory and in the file, and the bitmap in the file.
-        self._metadata = threading.Lock()
+        self._metadata = new_guard()
         self._closed = False  # under the lock
         try:
             self._load(base, size)

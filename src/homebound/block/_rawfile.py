@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._os.guard import new_guard
 from ._descriptor import ClosedDescriptor, Descriptor
 from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
 from ._fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
@@ -57,7 +57,7 @@ class RawFile:
         self.volatile: bool = self.nowait == 0
         # Threads in fdatasync at this moment. Written under _lock; readers may see an old value.
         self.flushing: int = 0
-        self._lock = threading.Lock()
+        self._lock = new_guard()
 
     @property
     def fd(self) -> int:

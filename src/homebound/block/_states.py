@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING
 
+from .._os.guard import new_guard
 from ._overlay_format import STATES_A_PAGE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class BlockStates:
 
     def __init__(self, blocks: int) -> None:
         self._states = bytearray(blocks)
-        self._guard = threading.Lock()
+        self._guard = new_guard()
         # Pages of the bitmap that have changed; and those of them that are being written. Under
         # the guard.
         self._dirty: set[int] = set()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._os.guard import new_guard
 from ..block import BlockingDisk, FileDisk, ImageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Entry:
     """A file that is open, or being opened or closed."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # held while it is opened and closed
+        self.lock = new_guard()  # held while it is opened and closed
         self.disk: Disk | None = None  # under the lock
         self.users = 0  # under the guard of the directory
 
@@ -43,7 +43,7 @@ class Directory:
             self._where = _place_of(fd)
         finally:
             os.close(fd)
-        self._guard = threading.Lock()
+        self._guard = new_guard()
         self._entries: dict[str, _Entry] = {}  # by the real path; under the guard
 
     def names(self) -> list[str]:

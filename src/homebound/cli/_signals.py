@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .._os.clock import monotonic
+from .._os.guard import new_guard
 from ._stdio import tell
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Signals:
         # The signal that stops. Written once, by the thread.
         self.stopped: signal.Signals | None = None
         self._on_stop: Callable[[], None] | None = None
-        self._lock = threading.Lock()  # guards stopped and _on_stop
+        self._lock = new_guard()  # guards stopped and _on_stop
         self._ended = False  # read by the thread after the signal that __exit__ sends
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from ..._os.guard import new_guard
 
 
 class BlockCache:
@@ -11,7 +11,7 @@ class BlockCache:
     def __init__(self, most: int) -> None:
         self.most: int = most
         self._blocks: dict[int, bytes] = {}  # the least recently used first
-        self._guard = threading.Lock()
+        self._guard = new_guard()
 
     def __len__(self) -> int:
         return len(self._blocks)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib
-import threading
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._os.guard import new_guard
 from .header import ZLIB, Refused
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ class Clusters:
         # Clusters by descriptor, the oldest first. Changed under the guard.
         self._kept: dict[int, bytes] = {}
         self._most = max(2, KEPT // self._size)
-        self._guard = threading.Lock()
+        self._guard = new_guard()
         # One of these is held while a cluster is decompressed, so that workers that want the same
         # one do it once. By workers only: a home asks for what is kept.
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._locks = [new_guard() for _ in range(_LOCKS)]
 
     def find(self, descriptor: int) -> bytes | None:
         """Return a cluster that is kept."""

@@ -7,9 +7,10 @@ oldest goes first: what is in use comes back with one read of the page cache.
 from __future__ import annotations
 
 import sys
-import threading
 from array import array
 from typing import TYPE_CHECKING, Final
+
+from ..._os.guard import new_guard
 
 if TYPE_CHECKING:
     from .._rawfile import RawFile
@@ -24,7 +25,7 @@ class Tables:
     def __init__(self, most: int = MOST_PAGES) -> None:
         self._most = most
         self._pages: dict[tuple[int, int], array[int]] = {}
-        self._guard = threading.Lock()  # for adding and dropping; reading needs none
+        self._guard = new_guard()  # for adding and dropping; reading needs none
 
     def __len__(self) -> int:
         return len(self._pages)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..._os.guard import new_guard
 from ..._sync.lock import Lock
 from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
@@ -127,7 +127,7 @@ class _Calls:
     def __init__(self, disk: ScriptDisk, *, parallel: bool) -> None:
         self._disk = disk
         self._functions = disk.functions
-        self._lock = None if parallel else threading.Lock()
+        self._lock = None if parallel else new_guard()
 
     def call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         """Call a function of the script. Raises ScriptError."""

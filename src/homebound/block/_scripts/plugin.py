@@ -5,10 +5,10 @@ nbdkit-python-plugin(3) and nbdkit-plugin(3) say which function is called when, 
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from ..._os.guard import new_guard
 from .errors import failure_in, wrong
 from .load import load_script
 from .nbdkit_module import PARALLEL, SERIALIZE_ALL_REQUESTS, SERIALIZE_REQUESTS, Session, here
@@ -33,7 +33,7 @@ class Plugin:
         self.module = load_script(path) if module is None else module
         self.read_only = read_only
         self.model = SERIALIZE_ALL_REQUESTS
-        self._lock: AbstractContextManager[Any] = threading.Lock()
+        self._lock: AbstractContextManager[Any] = new_guard()
         missing = [name for name in _REQUIRED if not self.has(name)]
         if missing:
             text = f"an nbdkit plugin must define {', '.join(_REQUIRED)}; {missing[0]} is missing"
@@ -119,7 +119,8 @@ class Plugin:
     def lock_of_handle(self) -> AbstractContextManager[Any]:
         """Return what the calls for one connection hold, by the thread model."""
         if self.model == SERIALIZE_REQUESTS:
-            return threading.Lock()
+            lock: AbstractContextManager[Any] = new_guard()
+            return lock
         return self._lock
 
     def call(self, session: Session | None, name: str, *arguments: Any) -> Any:

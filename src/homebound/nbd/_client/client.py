@@ -7,7 +7,6 @@ looked. The home forgets that it was told before it takes the first request.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import errno
 from asyncio import get_running_loop
@@ -18,6 +17,7 @@ from ..._aio.futures import set_unless_done
 from ..._aio.tasks import running_loop, running_task
 from ..._core.task import Task
 from ..._core.traps import suspend
+from ..._os.guard import new_guard
 from ..._workers.pool import WorkerPool
 from ...block import DiskClosed
 from .._protocol.wire import Command
@@ -55,7 +55,7 @@ class Client:
         self._queries = tuple(queries)
         self._pool = WorkerPool(connections, idle_timeout=_IDLE, name="nbd-connect")
         # Under the guard, which is held for a few lines: the home, and whether all is over.
-        self._guard: Any = _thread.allocate_lock()
+        self._guard: Any = new_guard()
         self.loop: asyncio.AbstractEventLoop = get_running_loop()
         self.closed = False
         self._inbox: deque[Call] = deque()  # its own lock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import errno
 import socket
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._os.clock import monotonic
+from ..._os.guard import new_guard
 from .._protocol.client_handshake import ClientHandshake, RemoteExport
 from .._tcp import prepare_tcp
 from .errors import ConnectError, connect_error
@@ -67,7 +67,7 @@ class Attempt:
         self._queries = queries
         self._done = done  # called in the worker
         self._seconds = seconds
-        self._guard = _thread.allocate_lock()
+        self._guard = new_guard()
         # Under the guard: so that no thread shuts a descriptor down that the worker has closed.
         self._sock: socket.socket | None = None
         self._cancelled = False

@@ -6,9 +6,9 @@ import errno
 import itertools
 import os
 import sys
-from _thread import RLock
 from typing import TYPE_CHECKING, Any
 
+from ..._os.guard import new_guard
 from .constants import (
     ALLOW_TRANSPORT_MASK,
     HANDSHAKE_FLAG_MASK,
@@ -30,7 +30,7 @@ class Settings:
     """The settings of a handle. Its lock lets one thread at a time use it."""
 
     def __init__(self) -> None:
-        self._lock: Any = RLock()
+        self._lock: Any = new_guard()
         self._name = f"nbd{next(_numbers)}"
         self._private_data = 0
         self._debugs = os.environ.get("LIBNBD_DEBUG") == "1"

@@ -7,10 +7,10 @@ clients.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ..._os.guard import new_guard
 from .._protocol.requests import ALLOWANCE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Budget:
 
     def __init__(self, limit: int = DEFAULT_BUDGET) -> None:
         self.limit = limit
-        self._lock = threading.Lock()  # guards the rest
+        self._lock = new_guard()  # guards the rest
         self.used = 0  # may exceed the limit by what was forced
         self._waiting: deque[Ask] = deque()
         # Nothing is available: a function of the two above, which may be read without the lock.

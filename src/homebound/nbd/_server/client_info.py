@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from ..._os.guard import new_guard
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,7 +52,7 @@ class Reach:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         # Under the lock: the place, and with what `force` the client is to be disconnected, if it
         # is. A client that is between two homes has no transport to end; its arrival asks.
-        self._lock = threading.Lock()
+        self._lock = new_guard()
         self._transport = transport
         self._loop = loop
         self._force: bool | None = None

@@ -8,9 +8,10 @@ that overlaps a change sees old or new data, as if it came before or after.
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING
+
+from ..._os.guard import new_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Ranges:
     __slots__ = ("_lock", "_longest", "_starts", "claims")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_guard()
         # Ordered by their start. Both lists are changed together, under _lock. A thread may read
         # without it whether there are any `claims`: a request that arrives after another client was
         # answered, or is known to have disconnected, finds that client's claims.

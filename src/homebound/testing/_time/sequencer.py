@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING
 
+from ..._os.guard import new_guard
 from ..._sync.event import Event
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Sequencer:
 
     def __init__(self, *, timeout: float | None = 10.0) -> None:
         self._timeout = timeout
-        self._guard = threading.Lock()  # for the fields below; no waiter is woken under it
+        self._guard = new_guard()  # for the fields below; no waiter is woken under it
         self._turn = 0  # the number of the running, or next, turn
         self._waiting: dict[int, Event] = {}  # the parties whose turn has not come
         self._used: set[int] = set()

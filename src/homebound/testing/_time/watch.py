@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..._os.clock import monotonic
+from ..._os.guard import new_guard
 from ..._os.parking import new_parker
 from ..._sync.event import Event
 from .idle import Busy, cut
@@ -41,7 +42,7 @@ class Watch:
     """The requests, the clock's wish to be asked, and the thread that serves them."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()  # held for the two fields below and the thread's end
+        self._guard = new_guard()  # held for the two fields below and the thread's end
         self._requests: list[Request] = []
         self._thread: threading.Thread | None = None
         # Set under the guard by the clock in force; called by the thread; True: it did something.

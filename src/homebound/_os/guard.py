@@ -1,4 +1,7 @@
-"""The lock that guards a wait queue: re-entrant, and never left locked by a signal handler."""
+"""The lock that `with` takes in this package: re-entrant, and never left locked by an exception.
+
+Such an exception is a signal handler's, or is thrown into the thread.
+"""
 
 from __future__ import annotations
 
