@@ -59,7 +59,9 @@ def begin(task: Task[Any], target: AioContext) -> None:
 
 
 def tell(task: Task[Any], listener: Any) -> None:
-    """Have `listener._heard(None)` called once, when the task is done, or now if it is.
+    """Have `listener._heard(None)` called when the task is done, or now if it is.
+
+    Once; again if an exception has come in between, and it may not have been called.
 
     Called from: any thread.
     """

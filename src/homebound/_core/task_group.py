@@ -302,9 +302,9 @@ class TaskGroup:
             waiting.set_result(None)
 
     def _child_ended(self, task: Any) -> None:
-        self._members.left(task)
+        first = self._members.left(task)  # a listener cut short by an exception reports again
         self._look()
-        if task.cancelled():
+        if not first or task.cancelled():
             return
         error = task.exception()
         if error is None:

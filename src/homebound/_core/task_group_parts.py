@@ -63,10 +63,13 @@ class Members:
                 self.tasks.add(task)
             return self.aborting
 
-    def left(self, task: Any) -> None:
-        """Remove a child whose end the parent has noted."""
+    def left(self, task: Any) -> bool:
+        """Remove a child whose end the parent notes; False if it was noted before."""
         with self._lock:
+            if task not in self.tasks:
+                return False
             self.tasks.discard(task)
+            return True
 
     def begin_exit(self) -> bool:
         """Note that the parent waits for the rest; False if none is left and none will join."""

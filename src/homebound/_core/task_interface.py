@@ -27,6 +27,7 @@ from .._aio.tasks import (
     unfinished,
 )
 from .._errors import ContextClosed, ContextError
+from .._os.snapshot import snapshot
 from .entries import Errand
 from .loop import Loop
 from .resumption import continue_surely
@@ -202,8 +203,13 @@ class TaskFuture(FutureParts[T], Generic[T]):
             continue_surely(listener, self)
         elif listener is None:
             pass
-        elif not taken and not any(each is listener for each in tuple(self._listeners)):
-            self._listeners.append(listener)  # the exception came as it was taken out
+        elif not taken:
+            if not any(each is listener for each in tuple(self._listeners)):
+                self._listeners.append(listener)  # the exception came as it was taken out
+        elif type(listener) is tuple:
+            self._call_unless_queued(*listener)
+        else:
+            listener._heard(None)  # these may hear of it twice
         self._announce()
 
     def _call_listener(self, fn: Any, context: Context, loop: Any) -> None:
@@ -220,6 +226,25 @@ class TaskFuture(FutureParts[T], Generic[T]):
                 loop.call_soon_threadsafe(fn, self, context=context)
         except RuntimeError:
             pass  # the listener's loop has ended
+
+    def _call_unless_queued(self, fn: Any, context: Context, loop: Any) -> None:
+        """Do as `_call_listener`, as an exception may have come before the entry was queued.
+
+        `context` tells this registration of `fn` from others. If the listener's home is in another
+        thread, and has run the entry by now, `fn` is called twice; else it might never be called.
+        """
+        for entry in self._queued_for(fn, loop):
+            ran_in = entry._vars if isinstance(entry, Errand) else entry._context
+            if entry._callback == fn and entry._args == (self,) and ran_in is context:
+                return
+        self._call_listener(fn, context, loop)
+
+    def _queued_for(self, fn: Any, loop: Any) -> list[Any]:
+        """Return the queued entries among which a listener's would be."""
+        parent: Any = Errand.task_of(fn) if type(fn) is MethodType else None
+        home = parent._home if isinstance(parent, TaskFuture) else getattr(loop, "home", None)
+        queued = () if home is None else snapshot(home._ready)
+        return [entry for entry in queued if isinstance(entry, (FastHandle, Errand))]
 
     def _post_listener(self, handle: FastHandle, loop: Loop) -> None:
         try:
