@@ -72,6 +72,27 @@ def test_a_refused_job_is_not_run_later():
     assert done == ["taken"]
 
 
+def test_the_programs_own_excepthook_raises(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def hook(_: object) -> None:
+        message = "the hook"
+        raise ValueError(message)
+
+    def callback(_: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    with WorkerPool(max_threads=1) as pool:
+        go_on = threading.Event()
+        pool.submit(go_on.wait, 20).add_done_callback(callback)
+        after = [pool.submit(int) for _ in range(3)]
+        go_on.set()
+        assert [each.result(20) for each in after] == [0, 0, 0]
+    assert "threading.excepthook failed" in caplog.text
+    caplog.clear()  # its records have tracebacks
+
+
 def test_running_workers_do_what_no_new_one_can():
     go_on = threading.Event()
     with WorkerPool() as pool:

@@ -18,6 +18,17 @@ def report(error: BaseException, what: str) -> None:
     threading.excepthook(threading.ExceptHookArgs(args))
 
 
+def report_and_go_on(error: BaseException, what: str) -> None:
+    """Do as `report`, and log what the hook, which may be the program's own, raises itself.
+
+    Called from: any thread.
+    """
+    try:
+        report(error, what)
+    except BaseException:
+        _logger.exception("threading.excepthook failed, as it was to report %r in %s", error, what)
+
+
 def log_exit(error: BaseException, what: str) -> None:
     """Log SystemExit. Called from: any thread."""
     if isinstance(error, SystemExit):

@@ -44,7 +44,7 @@ from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
 from .._os.parking import new_parker
-from .._os.reports import log_exit, report
+from .._os.reports import log_exit, report_and_go_on
 from .._os.surely import surely
 from .._os.threads import ended_early
 from .worker import NO_SEARCH, Search, Worker, wake
@@ -291,7 +291,7 @@ class WorkerThreads:
             # Not an exception of the function called: reporting its outcome has failed, as when a
             # future's callback raises SystemExit.
             job.fail(self._broken(error))
-            report(error, f"{threading.current_thread().name!r}, a worker, which goes on")
+            report_and_go_on(error, f"{threading.current_thread().name!r}, a worker, which goes on")
         del job  # the traceback of its error holds this frame, through that of `work`
         # Capped: a single job that had to wait for the GIL does not make the average long.
         took = min(perf_counter() - began, _LONG)
@@ -461,7 +461,7 @@ class WorkerThreads:
         try:
             surely(job.fail, broken)
         except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-            report(more, f"a callback of a job that {self!r} could not do")
+            report_and_go_on(more, f"a callback of a job that {self!r} could not do")
 
     def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
         """Return the error of a job that could not be done for lack of a worker."""
