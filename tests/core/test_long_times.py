@@ -301,5 +301,17 @@ def test_nan_is_refused_before_anything_begins(io: IOThread, in_thread: InThread
         WorkerPool(idle_timeout=math.nan)
 
 
+def test_a_timer_set_for_nan_is_due_and_keeps_no_other_back(io: IOThread):
+    async def work() -> list[str]:
+        rang: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.call_later(math.nan, rang.append, "NaN")
+        loop.call_later(0.001, rang.append, "other")
+        await asyncio.sleep(0.01)
+        return rang
+
+    assert sorted(block_on(io.spawn(work()), timeout=20)) == ["NaN", "other"]
+
+
 async def never_begun() -> None:
     raise AssertionError

@@ -87,7 +87,7 @@ class TimedLoop(asyncio.SelectorEventLoop):
         end = now + self._clock_resolution
         if end == now:  # at so late a time, floats are further apart than the clock's ticks
             end = math.nextafter(now, math.inf)
-        while scheduled and scheduled[0]._when < end:
+        while scheduled and not scheduled[0]._when >= end:  # so NaN is due, as with asyncio
             timer = heapq.heappop(scheduled)
             timer._scheduled = False
             if timer._cancelled:
