@@ -15,6 +15,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, IOThread, _core, move_to
+from homebound._core.nesting import NestingLoop
 from homebound.testing import until
 
 from ..locks import attack as attacks
@@ -255,3 +256,35 @@ def test_a_cancellation_between_a_result_and_the_note_of_it():
 
     homebound.run(main())
     assert said == ["cancelled", "wakes it", "woken"]
+
+
+def test_a_nested_run_that_does_not_begin(monkeypatch: pytest.MonkeyPatch):
+    """A signal handler raises as `block_on` puts its task aside: the task is the running one."""
+    begin = NestingLoop.begin_nested.__code__
+    monkeypatch.setattr(attacks, "_is_ours", lambda code: code is begin)
+
+    async def main() -> int:
+        me = asyncio.current_task()
+        loop: Any = asyncio.get_running_loop()
+        for at in range(MOST):
+            for _ in range(3):  # the rest of a batch
+                homebound.create_task(asyncio.sleep(0))
+            await asyncio.sleep(0)
+            attack = Attack(at)
+            coro = one()
+            try:
+                with attack._watching():
+                    homebound.block_on(coro)
+            except Interrupt:
+                pass
+            finally:
+                coro.close()
+            assert asyncio.current_task() is me, attack.where
+            assert loop._depth == 0, attack.where
+            assert asyncio.get_running_loop() is loop
+            if attack.left >= 0:
+                return at
+        return MOST
+
+    points = homebound.run(main())
+    assert 0 < points < MOST

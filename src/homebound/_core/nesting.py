@@ -32,20 +32,26 @@ class NestingLoop(InheritedLoop):
         before = running_loop()
         greenlet = turn_here()
         hooks = None
+        depth = self._depth
         try:
             if before is not self:
                 hooks = self.hear_of_generators()
                 set_running_loop(self)
             if task is not None:
                 self.home._leave_running(task)
-        except BaseException:  # out of stack, for example
+            self._depth = depth + 1
+            for _ in self._batch:
+                pass
+        except BaseException:  # out of stack, for example, or a signal handler's
             turn_in(greenlet)
             if before is not self:
                 set_running_loop(before)
+                if hooks is not None:
+                    set_hooks(hooks)
+            if task is not None and task_here(self) is not task:
+                self.home._enter_again(task)
+            self._depth = depth
             raise
-        self._depth += 1
-        for _ in self._batch:
-            pass
         return task, before, hooks, greenlet
 
     def end_nested(self, state: tuple[Any, ...]) -> None:
