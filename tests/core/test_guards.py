@@ -6,10 +6,13 @@ import _thread
 import ast
 import contextlib
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import homebound
 from homebound._os.guard import new_guard
@@ -19,9 +22,11 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(homebound.__file__).parent
 
-# Locks that no `with` takes: a parker sleeps on one, the others are tried or passed to a thread.
+# Locks that no `with` takes: a parker sleeps on one, a handle acquires one within a `try`, the
+# others are tried or passed to a thread.
 RAW = {
     "_aio/generators.py",
+    "_core/shared_handle.py",
     "_debug/stall.py",
     "_os/guard.py",
     "_os/parking.py",
@@ -62,6 +67,29 @@ def test_a_handler_that_raises_as_a_guard_is_acquired():
             holder.join(20)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="its handle has no lock")
+@pytest.mark.parametrize("use", ["_run", "cancelled"])
+def test_a_handler_that_raises_as_a_handle_is_used(use: str):
+    """Again and again, wherever the signal comes: another thread can acquire its lock then."""
+    loop = homebound.new_event_loop()
+    handle: Any = loop.call_soon_threadsafe(int)
+    act = getattr(handle, use)
+    before = signal.signal(signal.SIGALRM, _raise)
+    try:
+        for number in range(1000):
+            with contextlib.suppress(_Raised):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 5e-6 + number % 50 * 1e-6)
+                    for _ in range(10_000):
+                        act()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            assert not handle._mutex._is_owned(), number
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        loop.close()
 
 
 def test_no_other_lock_is_taken_by_with():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._aio.handles import FastHandle, ThreadSafeHandle, run_handle
-from .._os.guard import new_guard
 from .big_lock import big_lock_released
 
 if TYPE_CHECKING:
@@ -41,22 +41,33 @@ else:
             self._cancelled = False
             self._repr = None
             self._source_traceback = None
-            self._mutex = new_guard()
+            self._mutex = _thread.RLock()
 
         def _run(self) -> None:
-            with self._mutex:
+            mutex = self._mutex
+            try:  # not `with`: see _os/guard.py, whose locks would cost each handle more
+                mutex.acquire()
                 if not self._cancelled:
                     run_handle(self)
+            finally:
+                try:
+                    mutex.release()
+                except RuntimeError:
+                    pass  # interrupted before it was acquired
 
         @contextmanager
         def _not_running_elsewhere(self) -> Iterator[None]:
-            if not self._mutex.acquire(blocking=False):
-                with big_lock_released():
-                    self._mutex.acquire()
+            mutex = self._mutex
             try:
+                if not mutex.acquire(blocking=False):
+                    with big_lock_released():
+                        mutex.acquire()
                 yield
             finally:
-                self._mutex.release()
+                try:
+                    mutex.release()
+                except RuntimeError:
+                    pass  # interrupted before it was acquired
 
         def cancel(self) -> None:
             """Do not call it; if it runs, wait until it has. Called from: any thread."""
