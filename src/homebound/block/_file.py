@@ -15,6 +15,7 @@ from ._errors import DiskClosed
 from ._home_ring import LARGEST, ring_here
 from ._patience import Patience
 from ._rawfile import RawFile
+from ._stable_pages import has_stable_pages
 from ._to_end import to_end
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ class FileDisk(BlockingDisk):
     file system that is all memory nothing does. Few file systems can promise not to wait for a
     write. On the others, if they are local, whole pages, and parts of pages that are in the page
     cache, are written at once as long as that goes quickly; after a write that took more than
-    10 ms, and while a flush is under way, writes wait in these ways, as they always do without
-    `eager_writes`. A flush with nothing written since the last one ends at once.
+    10 ms, writes wait in these ways for a while, as they always do without `eager_writes`, and
+    during a flush if the device needs its pages unchanged. A flush with nothing written since the
+    last one ends at once.
 
     The image is locked as QEMU locks images: it has one writer, QEMU or homebound, and while that
     one has it, it can be opened `read_only` only. With `lock=False` it is opened anyway, and the
@@ -81,6 +83,7 @@ class FileDisk(BlockingDisk):
         self._read_flags = self._write_flags = raw.nowait
         # Where the kernel cannot say whether a read would wait, it may be far away: never eager.
         self._patience = Patience() if eager_writes and raw.nowait else None
+        self._stable_pages = self._patience is not None and has_stable_pages(raw.fd)
 
     def __repr__(self) -> str:
         return f"<FileDisk {self.blocking!r}>"
@@ -176,9 +179,10 @@ class FileDisk(BlockingDisk):
 
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
-        # Pages that are being flushed may not change.
-        if len(data) > _EAGER_MAX or self.blocking.flushing or patience.lost(began):
+        if len(data) > _EAGER_MAX or patience.lost(began):
             return False
+        if self._stable_pages and self.blocking.flushing:
+            return False  # pages that are being flushed may not change
         try:
             if (offset | len(data)) & _IN_PAGE and not self._has_edges(offset, len(data)):
                 return False
