@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from homebound.block import (
     _ring_steps,
 )
 from homebound.block._home_ring import HomeRing, ring_here
-from homebound.testing import no_leaks, settle
+from homebound.testing import check_disk, no_leaks, settle
 
 from .programs import run_program
 
@@ -180,6 +181,20 @@ class TestOperations:
             fua,
         )
         del way
+
+
+def test_conformance(way: str):
+    del way
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="homebound-") as directory:
+
+        def make() -> FileDisk:
+            path = Path(directory, f"image{len(os.listdir(directory))}")  # noqa: PTH208
+            path.write_bytes(CONTENT)
+            disk = FileDisk(path)
+            forget(disk)
+            return disk
+
+        check_disk(make)
 
 
 class TestErrors:
