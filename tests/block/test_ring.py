@@ -383,6 +383,8 @@ class TestEnds:
             assert pipe.buffer[:1] == b"a"
             del task
 
+    # The kernel's threads for the ring count as the process's.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_a_fork_leaves_the_parents_alone(self):
         async def main() -> None:
             with stuck() as pipe:
