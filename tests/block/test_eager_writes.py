@@ -15,6 +15,7 @@ import pytest
 
 from homebound.block import FileDisk
 from homebound.block._patience import Patience
+from homebound.block._stable_pages import has_stable_pages
 from homebound.testing import until
 
 if TYPE_CHECKING:
@@ -91,11 +92,14 @@ def test_parts_of_pages_are_if_those_are_in_memory(
     assert Path(disk.path).read_bytes() == expected
 
 
-def test_not_during_a_flush(
+@pytest.mark.parametrize("stable_pages", [False, True])
+def test_not_during_a_flush_if_pages_may_not_change_then(
     disk: FileDisk,
     in_thread: Callable[..., Future[Any]],
     monkeypatch: pytest.MonkeyPatch,
+    stable_pages: bool,  # noqa: FBT001
 ):
+    monkeypatch.setattr(disk, "_stable_pages", stable_pages)
     fdatasync, begun, go_on = os.fdatasync, threading.Event(), threading.Event()
 
     def slow(fd: int) -> None:
@@ -106,10 +110,25 @@ def test_not_during_a_flush(
     monkeypatch.setattr(os, "fdatasync", slow)
     flushed = in_thread(disk.blocking.flush)
     assert begun.wait(20)
-    assert not disk.try_write(0, PAGE)
+    if stable_pages:
+        assert not disk.try_write(0, PAGE)
+    else:
+        until(lambda: disk.try_write(0, PAGE))
     go_on.set()
     flushed.result(20)
     until(lambda: disk.try_write(0, PAGE))
+
+
+def test_what_the_kernel_says_of_pages(tmp_path: Path):
+    """A disk says it, a partition's disk says it, and of all else it is unknown."""
+    with (tmp_path / "file").open("w+b") as file:
+        device = os.fstat(file.fileno()).st_dev
+        about = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+        known = [each for each in (about, about.parent) if (each / "queue/stable_writes").exists()]
+        said = (known[0] / "queue/stable_writes").read_text().strip() != "0" if known else True
+        assert has_stable_pages(file.fileno()) is said
+    with Path("/proc/self/stat").open("rb") as file:
+        assert has_stable_pages(file.fileno())
 
 
 def test_not_if_not_wanted(disk: FileDisk):

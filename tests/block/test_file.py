@@ -35,6 +35,12 @@ def image(place: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def only_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have requests wait in workers, whose system calls a test can replace."""
+    monkeypatch.setenv("HOMEBOUND_IO_URING", "0")
+
+
 def allocated(path: Path) -> int:
     return path.stat().st_blocks * 512
 
@@ -189,6 +195,7 @@ def test_an_image_that_has_become_shorter_is_an_error_and_no_damage(image: Path)
     homebound.run(main())
 
 
+@pytest.mark.usefixtures("only_workers")
 class TestFlush:
     def test_once_failed_it_fails_for_ever(self, image: Path, monkeypatch: pytest.MonkeyPatch):
         def fail(_: int) -> None:
@@ -291,6 +298,7 @@ class TestFlush:
             """
             import os, sys
 
+            os.environ["HOMEBOUND_IO_URING"] = "0"
             del os.RWF_DSYNC  # as on macOS
             synced = []
             os.fdatasync = synced.append

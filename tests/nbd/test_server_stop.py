@@ -154,6 +154,7 @@ def test_flushes_where_there_are_workers(
     image = tmp_path / "image"
     image.write_bytes(bytes(SIZE))
     synced: list[int] = []
+    monkeypatch.setenv("HOMEBOUND_IO_URING", "0")
     monkeypatch.setattr(os, "fdatasync", synced.append)
 
     async def main(io_threads: Any) -> None:

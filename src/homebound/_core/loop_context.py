@@ -70,6 +70,9 @@ class LoopContext(AioContext):
 
     loop: Loop
 
+    # Its io_uring, made at first use by homebound.block; False if it has none. Home only.
+    disk_ring: Any = None
+
     __reduce__ = refuse_threaded_copy
 
     def __init__(self, loop: Loop, name: str | None = None) -> None:
@@ -127,6 +130,15 @@ class LoopContext(AioContext):
                     raise
                 if not self._closed:
                     rest(self.task_type, self)
+
+    def is_run_here(self) -> bool:
+        """Return whether the calling thread is its home itself, not a stand-in."""
+        return self._home_ident == _thread.get_ident()
+
+    async def _end_workers(self) -> None:
+        if self.disk_ring:
+            await self.disk_ring.end()
+        await super()._end_workers()
 
     def _move_out(self, took: bool) -> None:  # noqa: FBT001  (it took the big lock)
         """Make the calling thread no home any more; called again if any step was interrupted."""
@@ -188,6 +200,9 @@ class LoopContext(AioContext):
             if stand_ins:
                 big_lock._make_ready()
                 big_lock._reacquire()
+            ring, self.disk_ring = self.disk_ring, False
+            if ring:
+                ring.close()
             super()._close()
         finally:
             if alone:
@@ -203,6 +218,9 @@ class LoopContext(AioContext):
 
     def _end_in_child(self) -> None:
         super()._end_in_child()
+        ring, self.disk_ring = self.disk_ring, False
+        if ring:
+            ring.leave_in_child()
         if self._key.acquire(blocking=False):  # it was free, or this thread was the home
             self._key.release()
         else:

@@ -9,15 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._os.clock import monotonic
+from . import _ring_steps
 from ._blocking_disk import BlockingDisk
 from ._errors import DiskClosed
+from ._home_ring import LARGEST, ring_here
 from ._patience import Patience
 from ._rawfile import RawFile
+from ._stable_pages import has_stable_pages
 from ._to_end import to_end
 
 if TYPE_CHECKING:
     from ._disk import Buffer
     from ._extent import Extent
+    from ._home_ring import HomeRing
 
 _IN_PAGE = mmap.PAGESIZE - 1
 _EAGER_MAX = 1 << 20  # bytes
@@ -26,12 +30,14 @@ _EAGER_MAX = 1 << 20  # bytes
 class FileDisk(BlockingDisk):
     r"""The file or block device at `path` as a disk, of the size it has now.
 
-    What is in the page cache is read at once, without a thread; what is not goes to a worker. On a
+    What is in the page cache is read at once, without a thread; what is not waits in the home's
+    io_uring, where Linux has one, or in a worker (always with HOMEBOUND_IO_URING=0 set). On a
     file system that is all memory nothing does. Few file systems can promise not to wait for a
     write. On the others, if they are local, whole pages, and parts of pages that are in the page
     cache, are written at once as long as that goes quickly; after a write that took more than
-    10 ms, and while a flush is under way, writes go to workers, as they always do without
-    `eager_writes`. A flush with nothing written since the last one ends at once.
+    10 ms, writes wait in these ways for a while, as they always do without `eager_writes`, and
+    during a flush if the device needs its pages unchanged. A flush with nothing written since the
+    last one ends at once.
 
     The image is locked as QEMU locks images: it has one writer, QEMU or homebound, and while that
     one has it, it can be opened `read_only` only. With `lock=False` it is opened anyway, and the
@@ -77,6 +83,7 @@ class FileDisk(BlockingDisk):
         self._read_flags = self._write_flags = raw.nowait
         # Where the kernel cannot say whether a read would wait, it may be far away: never eager.
         self._patience = Patience() if eager_writes and raw.nowait else None
+        self._stable_pages = self._patience is not None and has_stable_pages(raw.fd)
 
     def __repr__(self) -> str:
         return f"<FileDisk {self.blocking!r}>"
@@ -123,11 +130,59 @@ class FileDisk(BlockingDisk):
         """
         return self._fd >= 0 and self.blocking.is_stable()
 
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` on. Raises OSError when the disk fails.
+
+        Called from: task.
+        """
+        ring = self.ring_for(len(buffer))
+        if ring is None:
+            await super().read_into(offset, buffer)
+        else:
+            await ring.carry_out(_ring_steps.read(self.blocking, offset, buffer))
+
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Write `data`; with `fua` it is on stable storage on return.
+
+        Raises OSError when the disk fails or is read-only.
+
+        Called from: task.
+        """
+        ring = self.ring_for(len(data))
+        if ring is None:
+            await super().write(offset, data, fua=fua)
+        else:
+            await ring.carry_out(_ring_steps.write(self, offset, data, fua=fua))
+
+    async def flush(self) -> None:
+        """Put on stable storage what was written before this call.
+
+        Raises OSError when that fails, and from then on.
+
+        Called from: task.
+        """
+        ring = self.ring_for(0)
+        if ring is None:
+            await super().flush()
+        else:
+            await ring.carry_out(_ring_steps.flush(self.blocking))
+
+    def ring_for(self, length: int) -> HomeRing | None:
+        """Return the home's ring, if it has one for requests of `length` bytes; else to workers.
+
+        Called from: any thread.
+        """
+        raw = self.blocking
+        if type(raw) is not RawFile or not raw.nowait or length > LARGEST:
+            return None
+        return ring_here()
+
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
-        # Pages that are being flushed may not change.
-        if len(data) > _EAGER_MAX or self.blocking.flushing or patience.lost(began):
+        if len(data) > _EAGER_MAX or patience.lost(began):
             return False
+        if self._stable_pages and self.blocking.flushing:
+            return False  # pages that are being flushed may not change
         try:
             if (offset | len(data)) & _IN_PAGE and not self._has_edges(offset, len(data)):
                 return False

@@ -36,6 +36,7 @@ def open_image(
     except OSError as error:
         raise _refusal(name, error, read_only=read_only) from error
     try:
+        os.set_blocking(fd, True)  # io_uring does not wait for files that are not
         size = _size(fd, name)
         if not read_only:
             _check_writable(fd, name)

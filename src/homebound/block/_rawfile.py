@@ -48,14 +48,14 @@ class RawFile:
         fd, self.size = open_image(path, read_only=read_only, lock=lock, unchanging=unchanging)
         self._descriptor = Descriptor(fd)
         # Whether there may be changes that no fdatasync covers. Set after each change, by the
-        # thread that made it, and unset by `_sync`, which says why that is right.
+        # thread that made it, and unset by `syncing`, which says why that is right.
         self.changed: bool = True
         # The error that a flush has reported, or None. Written once, by whichever thread meets it
         # (a single assignment, atomic on every build); from then on every flush reports it.
         self._lost: OSError | None = None
         self.nowait: int | None = _find_nowait(fd)
         self.volatile: bool = self.nowait == 0
-        # Threads in fdatasync at this moment. Written under _lock; readers may see an old value.
+        # Syncs of the whole file under way. Written under _lock; readers may see an old value.
         self.flushing: int = 0
         self._lock = new_guard()
 
@@ -76,8 +76,7 @@ class RawFile:
                     break
                 done = os.preadv(fd, (buffer,), offset)
                 if not done:
-                    text = f"{self.path!r} has become shorter: nothing is left at {offset}"
-                    raise DiskError(errno.EIO, text)
+                    raise self.too_short(offset)
                 offset += done
                 buffer = buffer[done:]
 
@@ -96,8 +95,7 @@ class RawFile:
                     rest = rest[done:]
             except OSError as error:
                 if flags and error.errno == errno.EIO:
-                    # The kernel tells of a failed write-back once; a flush would not hear of it.
-                    self._lost = error
+                    self.lose(error)
                 raise
             if sync and not flags:
                 self._make_stable(fd)
@@ -112,7 +110,7 @@ class RawFile:
         """Return whether a flush would have nothing to do."""
         if self._lost is not None:
             return False
-        # In this order: pairs with _sync.
+        # In this order: pairs with `syncing`.
         return self.volatile or self.read_only or not (self.changed or self.flushing)
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
@@ -170,32 +168,62 @@ class RawFile:
             return None
         return partial(self._descriptor.__exit__, None, None, None)
 
-    @contextmanager
-    def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
-        """Return the descriptor, for something that is allowed; not closed until it is done."""
+    def begin(self, offset: int, length: int, *, changes: bool = False) -> int:
+        """Return the descriptor, for something that is allowed; not closed until `end`."""
         try:
-            with self._descriptor as fd:
-                if offset < 0 or length < 0 or offset + length > self.size:
-                    raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
-                if changes and self.read_only:
-                    raise DiskReadOnly(self)
-                try:
-                    yield fd
-                finally:
-                    if changes:
-                        self.changed = True
+            fd = self._descriptor.__enter__()
         except ClosedDescriptor:
             raise DiskClosed(self) from None
+        if not (changes and self.read_only) and 0 <= offset <= offset + length <= self.size:
+            return fd
+        self._descriptor.__exit__(None, None, None)
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
+        raise DiskReadOnly(self)
 
-    def _make_stable(self, fd: int) -> None:
-        """Have all that was written put on stable storage, also by the caller just now."""
+    def end(self, *, changes: bool = False) -> None:
+        """End what `begin` began; it has changed something with `changes`."""
+        if changes:
+            self.changed = True
+        self._descriptor.__exit__(None, None, None)
+
+    @contextmanager
+    def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
+        fd = self.begin(offset, length, changes=changes)
+        try:
+            yield fd
+        finally:
+            self.end(changes=changes)
+
+    def too_short(self, offset: int) -> DiskError:
+        """Return the error of a read at `offset`, where the image has no bytes any more."""
+        return DiskError(
+            errno.EIO, f"{self.path!r} has become shorter: nothing is left at {offset}"
+        )
+
+    def lose(self, error: OSError) -> None:
+        """Have every flush report from now on that data is lost.
+
+        The kernel tells of a failed write-back once; a flush would not hear of it.
+        """
+        self._lost = error
+
+    def check_lost(self) -> None:
+        """Raise DiskError if data is lost."""
         if self._lost is not None:
             text = f"a flush of {self.path!r} failed before, so data is lost: {self._lost}"
             raise DiskError(errno.EIO, text)
-        if not (self.volatile or self.read_only):
-            self._sync(fd)
 
-    def _sync(self, fd: int) -> None:
+    def _make_stable(self, fd: int) -> None:
+        """Have all that was written put on stable storage, also by the caller just now."""
+        self.check_lost()
+        if not (self.volatile or self.read_only):
+            with self.syncing():
+                os.fdatasync(fd)
+
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Keep account of a sync of the whole file, which the block makes."""
         # A change that is noted before `changed` is unset here is covered by this call; one that is
         # noted later is the next one's, even if this one covers it. Another flush that finds
         # `changed` unset looks at `flushing` next, and so does not end before this one.
@@ -203,7 +231,7 @@ class RawFile:
             self.flushing += 1
         try:
             self.changed = False
-            os.fdatasync(fd)
+            yield
         except BaseException as error:
             self.changed = True
             if isinstance(error, OSError):

@@ -13,6 +13,7 @@ from ..._workers.calls import Call
 from ..._workers.to_worker import pool_of
 from ...block._blocking_disk import BlockingDisk
 from .._protocol.wire import Error
+from .in_ring import InRing
 from .slow import Slice, all_failed, batches, split
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class InFlight:
 
     A request that changes a range claims it when it is added, so that none that comes after it,
     even one that could be carried out at once, overtakes it. If another request is changing the
-    range, it is held until that has ended. Otherwise it is `waiting` for `start`; then in a slice
-    of the queue; then at the disk.
+    range, it is held until that has ended. Otherwise it is `waiting` for `start`; then in the ring,
+    or in a slice of the queue; then at the disk.
 
     A slice in a worker is a call, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
@@ -51,6 +52,7 @@ class InFlight:
         "_done",
         "_finished",
         "_held",
+        "_in_ring",
         "_loop",
         "_queue",
         "_ranges",
@@ -79,6 +81,7 @@ class InFlight:
         self._finished: list[Replies] = []
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
+        self._in_ring = InRing(served.disk, served.ranges, self._ring_finished)
 
     def add(self, request: SlowRequest) -> None:
         """Add a request; it begins with the next `start`, if it need not be held."""
@@ -110,6 +113,8 @@ class InFlight:
             call.withdraw(self._workers)
         for part in given_up:
             self._give_up(part)
+        for request in self._in_ring.give_up():
+            self._answer([all_failed([request], error=Error.ESHUTDOWN)])
         for task in list(self._tasks):
             task.cancel()
 
@@ -140,6 +145,13 @@ class InFlight:
             self._enqueue([request])
 
     def _enqueue(self, requests: list[SlowRequest]) -> None:
+        """Pass requests to the ring, if it can carry them out, and the others to the queue."""
+        others = self._in_ring.take(requests)
+        self._queue_for_disk(others + self._in_ring.start())
+
+    def _queue_for_disk(self, requests: list[SlowRequest]) -> None:
+        if not requests:
+            return
         if isinstance(self._disk, BlockingDisk):
             parts = split(requests, self._disk.slices)
         else:
@@ -157,6 +169,10 @@ class InFlight:
                 self._call(self._disk, part)
             else:  # it is drained
                 self._spawn(self._call_later(self._disk, part), part)
+
+    def _ring_finished(self, replies: list[Replies]) -> None:
+        self._answer(replies)
+        self._queue_for_disk(self._in_ring.start())
 
     def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice) -> None:
         task = self._loop.create_task(coro)
@@ -233,6 +249,9 @@ class InFlight:
 
     def _finish_all(self) -> None:
         finished, self._finished = self._finished, []
+        self._answer(finished)
+
+    def _answer(self, finished: list[Replies]) -> None:
         for together in batches(finished):
             self._count(-together.requests, -(together.room_read + together.room_written))
             self._done(together)
