@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .._os.clock import monotonic
 from ._blocking_disk import BlockingDisk
 from ._errors import DiskClosed
+from ._holes import is_hole
 from ._patience import Patience
 from ._rawfile import RawFile
 from ._to_end import to_end
@@ -122,6 +123,21 @@ class FileDisk(BlockingDisk):
         Called from: any thread.
         """
         return self._fd >= 0 and self.blocking.is_stable()
+
+    def try_hole(self, offset: int, length: int) -> bool:
+        """Return True for one hole, where the file system seems to be quick to say so.
+
+        Called from: any thread.
+        """
+        patience = self._patience
+        if patience is None:  # all in memory; or a home thread is not to wait for this file system
+            return self.volatile and is_hole(self._fd, offset, length)
+        began = monotonic()
+        if patience.lost(began):
+            return False
+        found = is_hole(self._fd, offset, length)
+        patience.tried(began, monotonic())
+        return found
 
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()

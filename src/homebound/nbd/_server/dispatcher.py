@@ -32,6 +32,7 @@ from .._protocol.wire import (
     CommandFlag,
     Error,
 )
+from .extents import pack_hole_status_into
 from .faults import pass_on_interrupt
 from .outbox import INLINE_MAX, SEND_AT
 from .slow import SlowRequest, room_for
@@ -53,6 +54,7 @@ TURN_BYTES = 8 << 20
 TURN_SECONDS = 0.001
 
 _WRITE, _FLUSH, _DISC = int(Command.WRITE), int(Command.FLUSH), int(Command.DISC)
+_BLOCK_STATUS = int(Command.BLOCK_STATUS)
 
 
 class Dispatcher:
@@ -169,6 +171,8 @@ class Dispatcher:
         if error or (command == _FLUSH and self._disk.try_flush()):
             self._lane.errors += error != Error.OK
             return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
+        if command == _BLOCK_STATUS and self._disk.try_hole(offset, length):
+            return pack_hole_status_into(out, at, cookie, length)
         data: memoryview | bytes = b""
         room = room_for(command, length)
         if room:
