@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.current import current_context
 from ..._errors import ContextError
+from ..._os.clock import perf_counter
 from ..._workers.calls import Call
 from ..._workers.to_worker import pool_of
 from ...block._blocking_disk import BlockingDisk
@@ -29,6 +30,7 @@ MAX_BYTES = 64 << 20  # of data that they carry
 # Slices at the disk at once, a quarter of a home's workers: a client whose requests hang leaves the
 # rest to other clients. A disk with awaited operations may use workers too.
 MAX_STARTED = 16
+TURN_SECONDS = 0.001  # for tasks that have no need to wait, before other connections run
 
 
 class InFlight:
@@ -41,6 +43,12 @@ class InFlight:
 
     A slice in a worker is a call, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
+
+    A disk with awaited operations often has nothing to wait for, and then a task costs more than
+    the request. So a task (`_run`) carries out one request after the other, until one waits. Behind
+    each step of such tasks comes `_look`, which starts others if requests are left in the queue:
+    they overlap where they wait. Requests of one task share its contextvars, as those of a slice
+    do.
     """
 
     __slots__ = (
@@ -51,11 +59,14 @@ class InFlight:
         "_done",
         "_finished",
         "_held",
+        "_looking",
         "_loop",
         "_queue",
         "_ranges",
         "_started",
         "_tasks",
+        "_turn_ends",
+        "_wait",
         "count",
         "full",
         "waiting",
@@ -74,9 +85,13 @@ class InFlight:
         self._queue: deque[Slice] = deque()
         # The slices at the disk: in workers, and awaited.
         self._calls: dict[Call[Replies], Slice] = {}
-        self._tasks: dict[asyncio.Task[None], Slice] = {}
-        # Awaited, and to be answered together in the next iteration.
+        # A task may have none: it has not begun, or finds none left.
+        self._tasks: dict[asyncio.Task[None], Slice | None] = {}
+        # Awaited, and to be answered together by `_look`.
         self._finished: list[Replies] = []
+        self._looking = False  # `_look` is queued in the loop; then _turn_ends is set
+        self._turn_ends = 0.0  # when tasks leave the rest of the queue to the next iteration
+        self._wait = False  # there were requests that waited, at the last `_look`
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
 
@@ -148,19 +163,22 @@ class InFlight:
         self._start_next()
 
     def _start_next(self) -> None:
+        if not isinstance(self._disk, BlockingDisk):
+            self._start_tasks()
+            return
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if part.awaited or not isinstance(self._disk, BlockingDisk):
+            if part.awaited:
                 self._spawn(self._carry_out(self._disk, part), part)
             elif self._disk.try_begin():
                 self._call(self._disk, part)
             else:  # it is drained
                 self._spawn(self._call_later(self._disk, part), part)
 
-    def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice) -> None:
+    def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice | None = None) -> None:
         task = self._loop.create_task(coro)
-        self._tasks[task] = part
+        self._tasks.setdefault(task, part)  # an eager one may have taken one already
         task.add_done_callback(self._ended)
 
     # In a worker.
@@ -214,32 +232,65 @@ class InFlight:
 
     # Awaited.
 
+    def _start_tasks(self) -> None:
+        """Have tasks take what is queued: one, or as many as there are requests if those wait."""
+        room = min(len(self._queue), MAX_STARTED - self._started)
+        if self._looking or room <= 0:
+            return  # `_look` does that; or each task goes on with the queue when it has finished
+        for _ in range(room if self._wait else 1):
+            self._spawn(self._run())
+        if not self._looking:  # else they are eager
+            self._look_soon()  # after their first steps
+
+    async def _run(self) -> None:
+        """Carry out queued requests, one after the other."""
+        task = asyncio.current_task()
+        assert task is not None
+        while self._queue and self._started < MAX_STARTED:
+            if not self._looking:
+                self._look_soon()
+            part = self._tasks[task] = self._queue.popleft()
+            self._started += 1
+            await self._carry_out(self._disk, part)
+            if task.cancelling() or perf_counter() > self._turn_ends:
+                return  # `_look` starts another
+
     async def _carry_out(self, disk: Disk, part: Slice) -> None:
         replies = await part.run_one(disk)
         # Here and not in _ended, which the loop calls an iteration later.
         part.handled = True
         self._started -= 1
-        if not self._started and not self._finished:
+        if not (self._started or self._finished or self._queue):
             self._finish(part, replies)
-        else:
-            self._finish_soon(replies)
-        self._start_next()
-
-    def _finish_soon(self, replies: Replies) -> None:
-        """Send the replies together with those to other requests that end in this iteration."""
+            return
         self._finished.append(replies)
-        if len(self._finished) == 1:
-            self._loop.call_soon(self._finish_all)
+        if not self._looking:
+            self._look_soon()
 
-    def _finish_all(self) -> None:
+    def _look_soon(self) -> None:
+        self._looking = True
+        self._turn_ends = perf_counter() + TURN_SECONDS
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Send what has been finished since together, and go on with the queue."""
+        self._looking = False
+        self._wait = self._started > 0
         finished, self._finished = self._finished, []
         for together in batches(finished):
             self._count(-together.requests, -(together.room_read + together.room_written))
             self._done(together)
+        self._start_next()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         part = self._tasks.pop(task)
+        if part is None:
+            if task.cancelled() and self._queue:  # with its home: it would have taken this one
+                self._give_up(self._queue.popleft())
+            self._start_next()
+            return
         if part.handled:
+            self._start_next()
             return
         self._started -= 1
         # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has
