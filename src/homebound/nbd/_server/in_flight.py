@@ -95,11 +95,11 @@ class InFlight:
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
 
-    def add(self, request: SlowRequest) -> None:
-        """Add a request; it begins with the next `start`, if it need not be held."""
-        if self._claim(request):
+    def add(self, request: SlowRequest, carries: int) -> None:
+        """Add a request, with what it `carries`; it begins with the next `start`, unless held."""
+        if not request.changes or self._claim(request):
             self.waiting.append(request)
-        self._count(1, request.carries)
+        self._count(1, carries)
 
     def _count(self, requests: int, size: int) -> None:
         self.count += requests
@@ -129,9 +129,7 @@ class InFlight:
             task.cancel()
 
     def _claim(self, request: SlowRequest) -> bool:
-        """Claim the range that the request changes, if any; False if it has to wait for it."""
-        if not request.changes:
-            return True
+        """Claim the range that the request changes; False if it has to wait for it."""
         grant = partial(self._grant, request)
         request.claim, granted = self._ranges.claim(request.offset, request.length, grant)
         if not granted:
@@ -223,7 +221,7 @@ class InFlight:
             return  # it was given up
         self._started -= 1
         if call.result is not None:
-            self._finish(part, call.result)
+            self._finish(call.result)
         elif call.error is not None:  # its worker has died
             self._fail(part, call.error)
         else:  # dropped, with the workers of a home that is ending
@@ -261,7 +259,7 @@ class InFlight:
         part.handled = True
         self._started -= 1
         if not (self._started or self._finished or self._queue):
-            self._finish(part, replies)
+            self._finish(replies)
             return
         self._finished.append(replies)
         if not self._looking:
@@ -277,10 +275,12 @@ class InFlight:
         self._looking = False
         self._wait = self._started > 0
         finished, self._finished = self._finished, []
-        for together in batches(finished):
-            self._count(-together.requests, -(together.room_read + together.room_written))
-            self._done(together)
+        self._answer(finished)
         self._start_next()
+
+    def _answer(self, finished: list[Replies]) -> None:
+        for together in batches(finished):
+            self._finish(together)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         part = self._tasks.pop(task)
@@ -304,13 +304,12 @@ class InFlight:
 
     def _fail(self, part: Slice, failure: BaseException) -> None:
         part.drop()
-        self._finish(part, all_failed(part.requests, failure))
+        self._finish(all_failed(part.requests, failure))
 
     def _give_up(self, part: Slice) -> None:
         part.drop()
-        self._finish(part, all_failed(part.requests, error=Error.ESHUTDOWN))
+        self._finish(all_failed(part.requests, error=Error.ESHUTDOWN))
 
-    def _finish(self, part: Slice, replies: Replies) -> None:
-        requests = part.requests
-        self._count(-len(requests), -sum(request.carries for request in requests))
+    def _finish(self, replies: Replies) -> None:
+        self._count(-replies.requests, -(replies.room_read + replies.room_written))
         self._done(replies)
