@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _IN_PAGE = mmap.PAGESIZE - 1
 _EAGER_MAX = 1 << 20  # bytes
+_UNREAD = memoryview(bytearray(mmap.PAGESIZE + 1))  # where any thread puts what nothing reads
 
 
 class FileDisk(BlockingDisk):
@@ -117,13 +118,6 @@ class FileDisk(BlockingDisk):
         finally:
             self.blocking.changed = True
 
-    def try_flush(self) -> bool:
-        """Return whether nothing was written since a flush that has ended.
-
-        Called from: any thread.
-        """
-        return self._fd >= 0 and self.blocking.is_stable()
-
     def try_hole(self, offset: int, length: int) -> bool:
         """Return True for one hole, where the file system seems to be quick to say so.
 
@@ -138,6 +132,13 @@ class FileDisk(BlockingDisk):
         found = is_hole(self._fd, offset, length)
         patience.tried(began, monotonic())
         return found
+
+    def try_flush(self) -> bool:
+        """Return whether nothing was written since a flush that has ended.
+
+        Called from: any thread.
+        """
+        return self._fd >= 0 and self.blocking.is_stable()
 
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
@@ -160,12 +161,16 @@ class FileDisk(BlockingDisk):
 
         Otherwise the write would have to read them first.
         """
-        end = offset + length
-        edges = {edge & ~_IN_PAGE for edge in (offset, end) if edge & _IN_PAGE}
-        read, byte = self._read_flags, bytearray(1)
+        end, read = offset + length, self._read_flags
         assert read is not None
         try:
-            return all(os.preadv(self._fd, (byte,), edge, read) for edge in edges)
+            first = offset & ~_IN_PAGE
+            size = (end & ~_IN_PAGE) + 1 - first
+            if offset & _IN_PAGE and end & _IN_PAGE and size <= len(_UNREAD):
+                # One page, or neighbours: a second system call costs more than reading the first.
+                return os.preadv(self._fd, (_UNREAD[:size],), first, read) == size
+            edges = {edge & ~_IN_PAGE for edge in (offset, end) if edge & _IN_PAGE}
+            return all(os.preadv(self._fd, (_UNREAD[:1],), edge, read) for edge in edges)
         except BlockingIOError:
             return False
 
