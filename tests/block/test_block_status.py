@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ from homebound.block import (
     OutOfRange,
 )
 from homebound.block._extent import merged
+from homebound.testing import until
 
 from .programs import without_fallocate
 
@@ -40,7 +42,10 @@ def status(disk: FileDisk | MemoryDisk, offset: int, length: int) -> list[tuple[
     async def main() -> list[tuple[int, bool]]:
         return shape(await disk.block_status(offset, length))
 
-    return homebound.run(main())
+    found = homebound.run(main())
+    if disk.try_hole(offset, length):
+        assert found in ([], [(length, True)])
+    return found
 
 
 def test_merging():
@@ -99,6 +104,40 @@ class TestFile:
         with self.make(place, 4 * PAGE) as disk:
             monkeypatch.setattr(os, "lseek", lseek)
             assert status(disk, 1, 3 * PAGE) == [(3 * PAGE, False)]
+
+    def test_one_hole_is_found_at_once(self, place: Path):
+        with self.make(place, 16 * PAGE + 5, (4 * PAGE, PAGE)) as disk:
+            if disk.blocking.nowait is None:
+                pytest.skip("not a local file system")
+            # Again, as a look that was slow makes the next ones wait.
+            until(lambda: disk.try_hole(0, 4 * PAGE))
+            until(lambda: disk.try_hole(5 * PAGE, 11 * PAGE + 5))  # up to the end
+            for offset, length in ((0, 4 * PAGE + 1), (4 * PAGE, 1), (5 * PAGE - 1, 2)):
+                assert not disk.try_hole(offset, length)
+            os.truncate(disk.path, 8 * PAGE)
+            until(lambda: disk.try_hole(5 * PAGE, 3 * PAGE))
+            assert not disk.try_hole(5 * PAGE, 4 * PAGE)
+        assert not disk.try_hole(5 * PAGE, PAGE)
+
+    def test_the_home_does_not_look_for_holes_if_it_is_not_to_wait(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        real = os.lseek
+
+        def slow(fd: int, offset: int, whence: int) -> int:
+            time.sleep(0.011)  # more than it has patience for
+            return real(fd, offset, whence)
+
+        with self.make(place, 4 * PAGE) as disk:
+            if not disk.blocking.nowait:
+                pytest.skip("a file system that is all in memory, or not local")
+            with FileDisk(disk.path, eager_writes=False, lock=False) as careful:
+                assert not careful.try_hole(0, PAGE)
+            monkeypatch.setattr(os, "lseek", slow)
+            until(lambda: disk.try_hole(0, PAGE))
+            ended = time.monotonic()
+            until(lambda: disk.try_hole(0, PAGE))
+            assert time.monotonic() - ended >= 0.1
 
     def test_trimmed_range_becomes_a_hole(self, place: Path):
         async def main() -> None:

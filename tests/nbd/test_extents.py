@@ -16,8 +16,8 @@ from homebound.block import DiskError, Extent, FileDisk, MemoryDisk, OverlayDisk
 from homebound.nbd import NBDServer
 from homebound.nbd._protocol.transmission import MAX_EXTENTS
 from homebound.nbd._protocol.wire import ChunkType, Command, CommandFlag, Error
-from homebound.nbd._server.extents import GRAIN
-from homebound.testing import settle
+from homebound.nbd._server.extents import GRAIN, Step
+from homebound.testing import settle, until
 
 from .peers import peer as run
 
@@ -80,6 +80,19 @@ class Patchy(MemoryDisk):
             found.append(Extent(step, hole=odd, zero=odd))
             offset += step
         return found
+
+
+class Counting(MemoryDisk):
+    """A gigabyte of zeroes that notes each question."""
+
+    def __init__(self) -> None:
+        super().__init__(4096)
+        self.size = 1 << 30
+        self.asked: list[tuple[int, int]] = []
+
+    async def block_status(self, offset: int, length: int) -> list[Extent]:
+        self.asked.append((offset, length))
+        return [Extent(length, hole=True, zero=True)]
 
 
 class Huge(MemoryDisk):
@@ -180,6 +193,55 @@ class TestStatus:
                 await settle()
                 assert extents(peer) == [(4091, 0)]
                 assert disk.asked <= 1 << 20
+
+        homebound.run(main())
+
+    def test_the_next_request_asks_for_as_much_as_the_last_could(self, client: Any):
+        async def main() -> None:
+            with Counting() as disk:
+                peer = client(disk)
+                for n in range(4):
+                    peer.ask(STATUS, 1, n << 27, 1 << 27)
+                    await settle()
+                    assert extents(peer) == [(1 << 27, HOLE)]
+                mib = [(1, 0), (8, 1), (64, 9), (55, 73), *((128, 128 * n) for n in (1, 2, 3))]
+                assert disk.asked == [(at << 20, length << 20) for length, at in mib]
+
+        homebound.run(main())
+
+    def test_after_many_extents_it_asks_for_less(self, client: Any):
+        async def main() -> None:
+            with Patchy(4096) as disk:
+                disk.size = 1 << 40
+                vars(disk)["_nbd_step"] = step = Step()
+                for _ in range(3):
+                    step.adapt(1 << 20, 1)
+                peer = client(disk)
+                for most in (1 << 27, 2 * MAX_EXTENTS * 4096):
+                    disk.asked = 0
+                    peer.ask(STATUS, 1, 0, 1 << 27)
+                    await settle()
+                    assert len(extents(peer)) == MAX_EXTENTS
+                    assert disk.asked <= most
+
+        homebound.run(main())
+
+    def test_one_hole_of_a_file_takes_no_worker(self, in_memory: Any, tmp_path: Path):
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(SIZE)
+            file.write(b"x")
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                if disk.blocking.nowait is None:
+                    pytest.skip("not a local file system")
+                until(lambda: disk.try_hole(1 << 20, 1 << 20))
+                disk.block_status = None  # type: ignore[assignment, method-assign]  # not asked
+                peer = in_memory.peer(disk, structured=True, contexts=CONTEXTS)
+                peer.ask(STATUS, 1, 1 << 20, SIZE - (1 << 20))
+                await settle()
+                assert extents(peer) == [(SIZE - (1 << 20), HOLE)]
 
         homebound.run(main())
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Buffer", "Disk", "Operations"]
 
-_ATTEMPTS = ("try_read_into", "try_write")
+_ATTEMPTS = ("try_read_into", "try_write", "try_hole")
 _OPERATIONS = (
     "read_into",
     "write",
@@ -145,6 +145,14 @@ class Disk(ABC):
         Called from: any thread.
         """
         return self.volatile
+
+    def try_hole(self, offset: int, length: int) -> bool:
+        """Return True if `block_status` would say that the range is one hole; False to ask it.
+
+        Called from: any thread.
+        """
+        del offset, length
+        return False
 
     # Operations.
 

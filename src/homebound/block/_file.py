@@ -12,6 +12,7 @@ from .._os.clock import monotonic
 from . import _ring_steps
 from ._blocking_disk import BlockingDisk
 from ._errors import DiskClosed
+from ._holes import is_hole
 from ._home_ring import LARGEST, ring_here
 from ._patience import Patience
 from ._rawfile import RawFile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _IN_PAGE = mmap.PAGESIZE - 1
 _EAGER_MAX = 1 << 20  # bytes
+_UNREAD = memoryview(bytearray(mmap.PAGESIZE + 1))  # where any thread puts what nothing reads
 
 
 class FileDisk(BlockingDisk):
@@ -123,6 +125,21 @@ class FileDisk(BlockingDisk):
         finally:
             self.blocking.changed = True
 
+    def try_hole(self, offset: int, length: int) -> bool:
+        """Return True for one hole, where the file system seems to be quick to say so.
+
+        Called from: any thread.
+        """
+        patience = self._patience
+        if patience is None:  # all in memory; or a home thread is not to wait for this file system
+            return self.volatile and is_hole(self._fd, offset, length)
+        began = monotonic()
+        if patience.lost(began):
+            return False
+        found = is_hole(self._fd, offset, length)
+        patience.tried(began, monotonic())
+        return found
+
     def try_flush(self) -> bool:
         """Return whether nothing was written since a flush that has ended.
 
@@ -199,12 +216,16 @@ class FileDisk(BlockingDisk):
 
         Otherwise the write would have to read them first.
         """
-        end = offset + length
-        edges = {edge & ~_IN_PAGE for edge in (offset, end) if edge & _IN_PAGE}
-        read, byte = self._read_flags, bytearray(1)
+        end, read = offset + length, self._read_flags
         assert read is not None
         try:
-            return all(os.preadv(self._fd, (byte,), edge, read) for edge in edges)
+            first = offset & ~_IN_PAGE
+            size = (end & ~_IN_PAGE) + 1 - first
+            if offset & _IN_PAGE and end & _IN_PAGE and size <= len(_UNREAD):
+                # One page, or neighbours: a second system call costs more than reading the first.
+                return os.preadv(self._fd, (_UNREAD[:size],), first, read) == size
+            edges = {edge & ~_IN_PAGE for edge in (offset, end) if edge & _IN_PAGE}
+            return all(os.preadv(self._fd, (_UNREAD[:1],), edge, read) for edge in edges)
         except BlockingIOError:
             return False
 

@@ -36,6 +36,21 @@ def extents_of(fd: int, offset: int, length: int) -> list[Extent]:
     return merged(found)
 
 
+def is_hole(fd: int, offset: int, length: int) -> bool:
+    """Return whether the range of the file is one hole, by one look for data.
+
+    That passes over a hole by what the file system has in memory of its tree of extents. Only the
+    first look there reads the disk. It never waits for data, and a range that is data is found at
+    once not to be a hole. (The end of data is another matter: a file may have a terabyte of it.)
+    """
+    end = offset + length
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= end
+    except OSError as error:
+        # A hole up to the end of the file, or no file any more.
+        return error.errno == errno.ENXIO and os.fstat(fd).st_size >= end
+
+
 def _seek(fd: int, offset: int, end: int, whence: int) -> int:
     """Return where the next data or hole begins, at most `end`."""
     try:

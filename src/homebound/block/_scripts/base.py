@@ -38,9 +38,10 @@ class Scripted(Disk):
 
         Called from: any thread.
         """
-        self.check_open()
+        if self.closed:
+            self.check_open()  # which raises the error
         if offset < 0 or length < 0 or offset + length > self.size:
-            self.check_range(offset, length)  # which raises the error
+            self.check_range(offset, length)  # as above
         if changes and self.read_only:
             raise DiskReadOnly(self)
 

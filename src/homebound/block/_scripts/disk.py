@@ -146,7 +146,12 @@ class _Calls:
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         self._disk.check(offset, len(buffer))
         functions = self._functions
-        result = self.call(functions.read, *functions.read_arguments(offset, buffer))
+        if functions.fills:  # the function has these arguments, and mostly returns nothing
+            result = self.call(functions.read, offset, buffer)
+            if result is None:
+                return
+        else:
+            result = self.call(functions.read, *functions.read_arguments(offset, buffer))
         functions.take_read(result, offset, buffer)
 
     def write(self, offset: int, data: Buffer, /, *, fua: bool = False) -> None:
@@ -215,8 +220,10 @@ class AsyncScriptDisk(_Own):
         """
         self.check(offset, len(buffer))
         functions = self.functions
-        result = await self._call(functions.read, *functions.read_arguments(offset, buffer))
-        functions.take_read(result, offset, buffer)
+        arguments = functions.read_arguments(offset, buffer)
+        result = await self._call(functions.read, *arguments)
+        if not functions.fills or result is not None:
+            functions.take_read(result, offset, buffer)
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data`. Raises ScriptError.

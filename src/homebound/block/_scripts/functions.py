@@ -32,7 +32,7 @@ class Functions:
         self._owner = owner
         self.read_name, self.read = self._first(_READS)
         self.write_name, self.write = self._first(_WRITES)
-        self._fills = self.read_name == "read_into"
+        self.fills = self.read_name == "read_into"
         self._length_first = self.read_name == "pread"
         self.flush = self._first(("flush",))[1]
         self.trim = self._first(("trim",))[1]
@@ -110,14 +110,14 @@ class Functions:
 
     def read_arguments(self, offset: int, buffer: memoryview) -> tuple[Any, Any]:
         """Return the arguments of the function that reads."""
-        if self._fills:
+        if self.fills:
             return offset, buffer
         length = len(buffer)
         return (length, offset) if self._length_first else (offset, length)
 
     def take_read(self, result: Any, offset: int, buffer: memoryview) -> None:
         """Put what the function returned into the buffer. Raises ScriptError."""
-        if self._fills:
+        if self.fills:
             if result is not None and result != len(buffer):
                 text = f"read_into({offset}, a buffer of {len(buffer)} bytes) returned"
                 text = f"{text} {shown(result)}; it must fill the buffer"

@@ -130,6 +130,9 @@ class Account:
         """Hold `size` bytes more; or return False, and call `go_on` when there is room."""
         if self._ask is not None:
             return False
+        if 0 <= size <= ALLOWANCE - self.held and not self._credit:  # as most often
+            self.held += size
+            return True
         self._wanted = size
         need = _over(self.held + size) - _over(self.held) - self._credit
         if need > 0:
@@ -151,6 +154,9 @@ class Account:
 
     def give_back(self, size: int) -> None:
         """Hold `size` bytes less."""
+        if self._ask is None and self.held <= ALLOWANCE:  # as most often
+            self.held -= size
+            return
         less = _over(self.held) - _over(self.held - size)
         self.held -= size
         if less:

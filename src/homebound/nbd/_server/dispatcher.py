@@ -11,6 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ...block._disk import Disk
 from .._protocol.errors import RemoteProtocolError
 from .._protocol.requests import ALLOWANCE
 from .._protocol.transmission import (
@@ -32,6 +33,7 @@ from .._protocol.wire import (
     CommandFlag,
     Error,
 )
+from .extents import pack_hole_status_into
 from .faults import pass_on_interrupt
 from .outbox import INLINE_MAX, SEND_AT
 from .slow import SlowRequest, room_for
@@ -53,6 +55,7 @@ TURN_BYTES = 8 << 20
 TURN_SECONDS = 0.001
 
 _WRITE, _FLUSH, _DISC = int(Command.WRITE), int(Command.FLUSH), int(Command.DISC)
+_BLOCK_STATUS = int(Command.BLOCK_STATUS)
 
 
 class Dispatcher:
@@ -86,6 +89,9 @@ class Dispatcher:
         # storage.
         read = PLAIN_READ
         self._plain_reads = (read, read | CommandFlag.DF << 16 if session.structured else -1)
+        # Those that the disk may carry out at once: none, if it never tries.
+        tries = getattr(disk.try_read_into, "__func__", None) is not Disk.try_read_into
+        self._tried_reads = self._plain_reads if tries else ()
         self._plain_write = -1 if session.read_only else PLAIN_WRITE
         self._head_mask = ~(CommandFlag.FUA << 16) if disk.volatile else -1
         # Serve no further request for now.
@@ -101,6 +107,7 @@ class Dispatcher:
         try_read, try_write = self._disk.try_read_into, self._disk.try_write
         size, mask = self._size, self._head_mask
         plain_reads, plain_write = self._plain_reads, self._plain_write
+        tried_reads = self._tried_reads
         payload, outbox, structured = self._stream.payload, self._outbox, self._structured
         ranges = self._served.ranges
         claims = ranges.claims  # seldom any
@@ -116,7 +123,7 @@ class Dispatcher:
             data = at + read_head
             inline = length <= inline_max and offset + length <= size
             try:
-                if inline and head in plain_reads and try_read(offset, out[data : data + length]):
+                if inline and head in tried_reads and try_read(offset, out[data : data + length]):
                     if structured:
                         at = pack_data_head_into(out, at, cookie, offset, length)
                     else:
@@ -133,7 +140,8 @@ class Dispatcher:
                     at += REPLY_SIZE
                     written += length
                 else:
-                    at = self._serve_other(request, out, at)
+                    valid = inline and head in plain_reads
+                    at = self._serve_other(request, out, at, valid=valid)
                     if self.short:
                         break
             except BaseException as failure:  # noqa: BLE001  (each request gets a reply)
@@ -158,17 +166,22 @@ class Dispatcher:
         lane.bytes_written += written
         return served + (read + written) * TURN // TURN_BYTES
 
-    def _serve_other(self, request: Request, out: memoryview, at: int) -> int:
-        """Serve a request that the hot loop does not; return where to pack the next reply."""
+    def _serve_other(self, request: Request, out: memoryview, at: int, *, valid: bool) -> int:
+        """Serve a request that the hot loop does not; return where to pack the next reply.
+
+        It is valid if it is a plain READ that the hot loop found to be inside the disk.
+        """
         head, cookie, offset, length, end = request
         command, flags = split_head(head)
         if command == _DISC:
             self.disconnecting = self._halt = True
             return at
-        error = self._verdict(head, offset, length)
+        error = Error.OK if valid else self._verdict(head, offset, length)
         if error or (command == _FLUSH and self._disk.try_flush()):
             self._lane.errors += error != Error.OK
             return pack_error_into(out, at, error, cookie, chunk=self._in_chunks(command))
+        if command == _BLOCK_STATUS and self._disk.try_hole(offset, length):
+            return pack_hole_status_into(out, at, cookie, length)
         data: memoryview | bytes = b""
         room = room_for(command, length)
         if room:
@@ -179,7 +192,7 @@ class Dispatcher:
             if command == _WRITE:
                 data = self._stream.keep_payload(length, end)
         self._in_flight.add(
-            SlowRequest(command, flags, cookie, offset, length, data, self._structured)
+            SlowRequest(command, flags, cookie, offset, length, data, self._structured), room
         )
         self._halt = self._in_flight.full
         return at

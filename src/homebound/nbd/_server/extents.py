@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._protocol.transmission import EXTENT_SIZE, MAX_EXTENTS, STATUS_SIZE, status_room
+from .._protocol.transmission import (
+    EXTENT_SIZE,
+    MAX_EXTENTS,
+    STATUS_SIZE,
+    pack_status_into,
+    status_room,
+)
 from .._protocol.wire import STATE_HOLE, STATE_ZERO, CommandFlag
 
 if TYPE_CHECKING:
@@ -16,12 +22,34 @@ if TYPE_CHECKING:
     from .slow import Replies, SlowRequest
 
 # A client may ask about 4 GiB, in which a file may have a million extents. So the disk is asked
-# about a little at first, then about more as long as it answers with few extents.
+# about a little at first, then about more as long as it answers with few extents, and about less
+# when it answers with many.
 _FIRST = 1 << 20  # bytes
 _GROWTH = 8
-_FEW = 64  # extents
+_FEW, _MANY = 64, 512  # extents
 _MOST = 256 << 20  # bytes
 GRAIN = 64 << 10  # bytes; zeroes of this length are left out of a READ's data
+
+
+class Step:
+    """How many bytes a disk is asked about at once.
+
+    All requests to the disk share it: a client that asks for one range after the other has the
+    disk asked once for each, not several times, each a hand-over to a worker. Any thread may write
+    it: it is a hint, and a lost update costs a question.
+    """
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = _FIRST
+
+    def adapt(self, length: int, extents: int) -> None:
+        """Ask about more or less the next time, as `length` bytes had so many extents."""
+        if extents <= _FEW:
+            self.bytes = min(self.bytes * _GROWTH, _MOST)
+        elif extents > _MANY:
+            self.bytes = max(length * _FEW // extents, _FIRST)
 
 
 async def status_of(disk: Disk, request: SlowRequest) -> list[tuple[int, int]]:
@@ -29,10 +57,12 @@ async def status_of(disk: Disk, request: SlowRequest) -> list[tuple[int, int]]:
     room = (status_room(request.length) - STATUS_SIZE) // EXTENT_SIZE
     most = 1 if request.flags & CommandFlag.REQ_ONE else min(room, MAX_EXTENTS)
     found: list[tuple[int, int]] = []
-    at, end, step = request.offset, request.offset + request.length, _FIRST
+    at, end = request.offset, request.offset + request.length
+    step: Step = vars(disk).setdefault("_nbd_step", Step())  # atomic, as in ranges_of
     while at < end:
-        length = min(step, end - at)
+        length = min(step.bytes, end - at)
         extents = await _extents(disk, at, length)
+        step.adapt(length, len(extents))
         for extent in extents:
             state = _state(extent)
             if found and found[-1][1] == state:
@@ -42,8 +72,6 @@ async def status_of(disk: Disk, request: SlowRequest) -> list[tuple[int, int]]:
             else:
                 found.append((extent.length, state))
         at += length
-        if len(extents) <= _FEW:
-            step = min(step * _GROWTH, _MOST)
     return found
 
 
@@ -55,6 +83,11 @@ async def _extents(disk: Disk, offset: int, length: int) -> list[Extent]:
         text = f"block_status({offset}, {length}) tells of {told} bytes, not of {length}"
         raise ValueError(text)
     return extents
+
+
+def pack_hole_status_into(out: memoryview, at: int, cookie: int, length: int) -> int:
+    """Pack the reply to a BLOCK_STATUS of a range that is one hole."""
+    return pack_status_into(out, at, cookie, ((length, STATE_HOLE | STATE_ZERO),))
 
 
 def _state(extent: Extent) -> int:

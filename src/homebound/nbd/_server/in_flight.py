@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.current import current_context
 from ..._errors import ContextError
+from ..._os.clock import perf_counter
 from ..._workers.calls import Call
 from ..._workers.to_worker import pool_of
 from ...block._blocking_disk import BlockingDisk
@@ -30,6 +31,7 @@ MAX_BYTES = 64 << 20  # of data that they carry
 # Slices at the disk at once, a quarter of a home's workers: a client whose requests hang leaves the
 # rest to other clients. A disk with awaited operations may use workers too.
 MAX_STARTED = 16
+TURN_SECONDS = 0.001  # for tasks that have no need to wait, before other connections run
 
 
 class InFlight:
@@ -42,6 +44,12 @@ class InFlight:
 
     A slice in a worker is a call, not a task: a task would take two more iterations of the loop,
     one to begin and one to report its end.
+
+    A disk with awaited operations often has nothing to wait for, and then a task costs more than
+    the request. So a task (`_run`) carries out one request after the other, until one waits. Behind
+    each step of such tasks comes `_look`, which starts others if requests are left in the queue:
+    they overlap where they wait. Requests of one task share its contextvars, as those of a slice
+    do.
     """
 
     __slots__ = (
@@ -53,11 +61,14 @@ class InFlight:
         "_finished",
         "_held",
         "_in_ring",
+        "_looking",
         "_loop",
         "_queue",
         "_ranges",
         "_started",
         "_tasks",
+        "_turn_ends",
+        "_wait",
         "count",
         "full",
         "waiting",
@@ -76,18 +87,22 @@ class InFlight:
         self._queue: deque[Slice] = deque()
         # The slices at the disk: in workers, and awaited.
         self._calls: dict[Call[Replies], Slice] = {}
-        self._tasks: dict[asyncio.Task[None], Slice] = {}
-        # Awaited, and to be answered together in the next iteration.
+        # A task may have none: it has not begun, or finds none left.
+        self._tasks: dict[asyncio.Task[None], Slice | None] = {}
+        # Awaited, and to be answered together by `_look`.
         self._finished: list[Replies] = []
+        self._looking = False  # `_look` is queued in the loop; then _turn_ends is set
+        self._turn_ends = 0.0  # when tasks leave the rest of the queue to the next iteration
+        self._wait = False  # there were requests that waited, at the last `_look`
         self._started = 0  # slices of both kinds that are not answered
         self._context = current_context()
         self._in_ring = InRing(served.disk, served.ranges, self._ring_finished)
 
-    def add(self, request: SlowRequest) -> None:
-        """Add a request; it begins with the next `start`, if it need not be held."""
-        if self._claim(request):
+    def add(self, request: SlowRequest, carries: int) -> None:
+        """Add a request, with what it `carries`; it begins with the next `start`, unless held."""
+        if not request.changes or self._claim(request):
             self.waiting.append(request)
-        self._count(1, request.carries)
+        self._count(1, carries)
 
     def _count(self, requests: int, size: int) -> None:
         self.count += requests
@@ -119,9 +134,7 @@ class InFlight:
             task.cancel()
 
     def _claim(self, request: SlowRequest) -> bool:
-        """Claim the range that the request changes, if any; False if it has to wait for it."""
-        if not request.changes:
-            return True
+        """Claim the range that the request changes; False if it has to wait for it."""
         grant = partial(self._grant, request)
         request.claim, granted = self._ranges.claim(request.offset, request.length, grant)
         if not granted:
@@ -160,10 +173,13 @@ class InFlight:
         self._start_next()
 
     def _start_next(self) -> None:
+        if not isinstance(self._disk, BlockingDisk):
+            self._start_tasks()
+            return
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
             self._started += 1
-            if part.awaited or not isinstance(self._disk, BlockingDisk):
+            if part.awaited:
                 self._spawn(self._carry_out(self._disk, part), part)
             elif self._disk.try_begin():
                 self._call(self._disk, part)
@@ -174,9 +190,9 @@ class InFlight:
         self._answer(replies)
         self._queue_for_disk(self._in_ring.start())
 
-    def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice) -> None:
+    def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice | None = None) -> None:
         task = self._loop.create_task(coro)
-        self._tasks[task] = part
+        self._tasks.setdefault(task, part)  # an eager one may have taken one already
         task.add_done_callback(self._ended)
 
     # In a worker.
@@ -221,7 +237,7 @@ class InFlight:
             return  # it was given up
         self._started -= 1
         if call.result is not None:
-            self._finish(part, call.result)
+            self._finish(call.result)
         elif call.error is not None:  # its worker has died
             self._fail(part, call.error)
         else:  # dropped, with the workers of a home that is ending
@@ -230,35 +246,67 @@ class InFlight:
 
     # Awaited.
 
+    def _start_tasks(self) -> None:
+        """Have tasks take what is queued: one, or as many as there are requests if those wait."""
+        room = min(len(self._queue), MAX_STARTED - self._started)
+        if self._looking or room <= 0:
+            return  # `_look` does that; or each task goes on with the queue when it has finished
+        for _ in range(room if self._wait else 1):
+            self._spawn(self._run())
+        if not self._looking:  # else they are eager
+            self._look_soon()  # after their first steps
+
+    async def _run(self) -> None:
+        """Carry out queued requests, one after the other."""
+        task = asyncio.current_task()
+        assert task is not None
+        while self._queue and self._started < MAX_STARTED:
+            if not self._looking:
+                self._look_soon()
+            part = self._tasks[task] = self._queue.popleft()
+            self._started += 1
+            await self._carry_out(self._disk, part)
+            if task.cancelling() or perf_counter() > self._turn_ends:
+                return  # `_look` starts another
+
     async def _carry_out(self, disk: Disk, part: Slice) -> None:
         replies = await part.run_one(disk)
         # Here and not in _ended, which the loop calls an iteration later.
         part.handled = True
         self._started -= 1
-        if not self._started and not self._finished:
-            self._finish(part, replies)
-        else:
-            self._finish_soon(replies)
-        self._start_next()
-
-    def _finish_soon(self, replies: Replies) -> None:
-        """Send the replies together with those to other requests that end in this iteration."""
+        if not (self._started or self._finished or self._queue):
+            self._finish(replies)
+            return
         self._finished.append(replies)
-        if len(self._finished) == 1:
-            self._loop.call_soon(self._finish_all)
+        if not self._looking:
+            self._look_soon()
 
-    def _finish_all(self) -> None:
+    def _look_soon(self) -> None:
+        self._looking = True
+        self._turn_ends = perf_counter() + TURN_SECONDS
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Send what has been finished since together, and go on with the queue."""
+        self._looking = False
+        self._wait = self._started > 0
         finished, self._finished = self._finished, []
         self._answer(finished)
+        self._start_next()
 
     def _answer(self, finished: list[Replies]) -> None:
         for together in batches(finished):
-            self._count(-together.requests, -(together.room_read + together.room_written))
-            self._done(together)
+            self._finish(together)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         part = self._tasks.pop(task)
+        if part is None:
+            if task.cancelled() and self._queue:  # with its home: it would have taken this one
+                self._give_up(self._queue.popleft())
+            self._start_next()
+            return
         if part.handled:
+            self._start_next()
             return
         self._started -= 1
         # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has
@@ -272,13 +320,12 @@ class InFlight:
 
     def _fail(self, part: Slice, failure: BaseException) -> None:
         part.drop()
-        self._finish(part, all_failed(part.requests, failure))
+        self._finish(all_failed(part.requests, failure))
 
     def _give_up(self, part: Slice) -> None:
         part.drop()
-        self._finish(part, all_failed(part.requests, error=Error.ESHUTDOWN))
+        self._finish(all_failed(part.requests, error=Error.ESHUTDOWN))
 
-    def _finish(self, part: Slice, replies: Replies) -> None:
-        requests = part.requests
-        self._count(-len(requests), -sum(request.carries for request in requests))
+    def _finish(self, replies: Replies) -> None:
+        self._count(-replies.requests, -(replies.room_read + replies.room_written))
         self._done(replies)

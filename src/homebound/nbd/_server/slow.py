@@ -110,7 +110,7 @@ class SlowRequest:
     @property
     def carries(self) -> int:
         """The size of the data with the request or in its reply, in bytes."""
-        return room_for(self.command, self.length)
+        return self.length if self.command in CARRIES else room_for(self.command, self.length)
 
     @property
     def reads(self) -> int:

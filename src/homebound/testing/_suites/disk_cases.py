@@ -171,6 +171,8 @@ async def tells_holes_from_data(disk: Disk) -> None:
 
 async def _check_status(disk: Disk, model: Model, offset: int, length: int) -> None:
     what = f"block_status({offset}, {length})"
+    if disk.try_hole(offset, length):
+        assert not any(model.part(offset, length)), f"try_hole({offset}, {length}) takes data"
     extents = await disk.block_status(offset, length)
     assert sum(each.length for each in extents) == length, f"{what} does not cover the range"
     for extent in extents:
