@@ -166,7 +166,7 @@ class TestTCP:
 
         homebound.run(main())
 
-    @pytest.mark.parametrize("host", ["198.51.100.1", "no such host."])
+    @pytest.mark.parametrize("host", ["198.51.100.1", "no such host.", "a..b", "x" * 99])
     def test_hosts_that_are_not_here(self, host: str):
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:

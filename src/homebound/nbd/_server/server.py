@@ -201,6 +201,8 @@ class NBDServer:
             )
         except OSError as error:
             raise ListenError(f"cannot listen on {host!r}: {error.strerror}") from error
+        except ValueError as error:  # it cannot be encoded as one, or has a null character
+            raise ListenError(f"cannot listen on {host!r}: it is no name of a host") from error
         for listener in listen_tcp(host, dict.fromkeys(addresses)):
             bound = listener.getsockname()
             self._show(tcp_uri((bound[0], bound[1]), self._default))
