@@ -67,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         account = self._account = Account(served.budget, self._loop, self._go_on)
         self._stream = RequestStream(lane.pool, account)
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
-        self._in_flight = InFlight(served, self._replied)
+        self._in_flight = InFlight(served, lane.turns, self._replied)
         self._dispatcher = Dispatcher(
             lane,
             served,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ...block._disk import Disk
     from .served import Served
     from .slow import Replies, SlowRequest
+    from .turns import Turns
 
 MAX_REQUESTS = 64
 MAX_BYTES = 64 << 20  # of data that they carry
@@ -55,13 +56,16 @@ class InFlight:
         "_queue",
         "_ranges",
         "_started",
+        "_starting",
         "_tasks",
+        "_turns",
         "count",
         "full",
         "waiting",
     )
 
-    def __init__(self, served: Served, done: Callable[[Replies], None]) -> None:
+    def __init__(self, served: Served, turns: Turns, done: Callable[[Replies], None]) -> None:
+        self._turns = turns
         self._disk = served.disk
         self._ranges = served.ranges
         self._done = done
@@ -78,6 +82,8 @@ class InFlight:
         # Awaited, and to be answered together in the next iteration.
         self._finished: list[Replies] = []
         self._started = 0  # slices of both kinds that are not answered
+        # _start_in_turn is in the queue of the home, at most once.
+        self._starting = False
         self._context = current_context()
 
     def add(self, request: SlowRequest) -> None:
@@ -147,6 +153,22 @@ class InFlight:
         self._queue.extend(Slice(part, self._ranges) for part in parts)
         self._start_next()
 
+    def _start_soon(self) -> None:
+        """Start the next slices, as some have ended: in a turn, where others wait for theirs.
+
+        Started at once, the slices of all clients that flood the home would come back together, and
+        hold its other connections up: one may take more of the loop's time than of the disk's.
+        """
+        if not self._turns.wanted:
+            self._start_next()
+        elif self._queue and not self._starting:
+            self._starting = True
+            self._turns.ask(self._loop, self._start_in_turn)
+
+    def _start_in_turn(self) -> None:
+        self._starting = False
+        self._start_next()
+
     def _start_next(self) -> None:
         while self._queue and self._started < MAX_STARTED:
             part = self._queue.popleft()
@@ -210,7 +232,7 @@ class InFlight:
             self._fail(part, call.error)
         else:  # dropped, with the workers of a home that is ending
             self._give_up(part)
-        self._start_next()
+        self._start_soon()
 
     # Awaited.
 
@@ -223,7 +245,7 @@ class InFlight:
             self._finish(part, replies)
         else:
             self._finish_soon(replies)
-        self._start_next()
+        self._start_soon()
 
     def _finish_soon(self, replies: Replies) -> None:
         """Send the replies together with those to other requests that end in this iteration."""
@@ -249,7 +271,7 @@ class InFlight:
             self._give_up(part)
         else:
             self._fail(part, failure)
-        self._start_next()
+        self._start_soon()
 
     def _fail(self, part: Slice, failure: BaseException) -> None:
         part.drop()

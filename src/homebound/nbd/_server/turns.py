@@ -40,6 +40,11 @@ class Turns:
             self._running = True
             loop.call_soon(self._run, loop)
 
+    @property
+    def wanted(self) -> bool:
+        """True if connections wait for turns."""
+        return bool(self._queue)
+
     def seconds(self) -> float:
         """Return how long a turn that begins now may take: less if others wait for theirs."""
         return TURN_SECONDS / (1 + len(self._queue))
