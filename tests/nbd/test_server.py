@@ -218,6 +218,19 @@ class TestTCP:
         homebound.run(main())
 
 
+@pytest.mark.parametrize("io_threads", [3, "io", [None], socket])
+def test_what_is_no_io_thread(io_threads: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            with pytest.raises(TypeError, match="io_threads takes an IOThreadPool, or I/O threads"):
+                NBDServer(disk, io_threads=io_threads)
+            async with NBDServer({"a": disk}) as server:
+                with pytest.raises(TypeError, match="io_threads takes"):
+                    await server.move("a", io_threads)
+
+    homebound.run(main())
+
+
 class TestExports:
     def test_by_name_with_a_default(self, in_memory: Any, tmp_path: Path):
         async def main() -> None:
