@@ -215,6 +215,13 @@ class TestRefused:
         with FileDisk(image), Qcow2Disk(image, lock=False):
             pass
 
+    def test_a_long_name_of_a_format(self, image: Path):
+        """The message has its beginning: the image may hold anything there."""
+        image.with_name("base").write_bytes(bytes(512))
+        image.write_bytes(header("base", "z" * 900) + tables({}))
+        with pytest.raises(ImageError, match=f"is a '{'z' * 32}' image; raw and qcow2 can"):
+            Qcow2Disk(image)
+
 
 class TestOpenDisk:
     @pytest.mark.parametrize("read_only", [False, True])

@@ -61,6 +61,9 @@ def test_lines_for_people(image: Path):
         (["memory:1M", "--depth", "4096", "--block-size", "1M"], 2, "more than 1 GiB of memory"),
         (["memory:1M", "--depth", "0"], 2, "0 is not in the range"),
         (["memory:1M", "--block-size", "no"], 2, "'no' is not a size"),
+        (["memory:1M", "--seconds", "nan"], 2, "'nan' is not a time"),
+        (["memory:1M", "--seconds", "inf"], 2, "'inf' is not a time"),
+        (["memory:1M", "--seconds", "0"], 2, "--seconds: 0.0 is less than 0.01"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[str], code: int, text: str):

@@ -124,3 +124,10 @@ def test_what_cannot_be_looked_at(tmp_path: Path):
         f"homebound: cannot read from '{none}': no program of homebound listens there\n"
     )
     assert "--help" in fail("ps", code=2)
+
+
+def test_a_process_that_has_ended():
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        line = fail("ps", process.pid)
+    assert f"cannot look at process {process.pid}: it has ended, and waits for its parent" in line

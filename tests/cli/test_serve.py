@@ -16,6 +16,7 @@ from homebound.cli._statistics import live_line, totals_line
 from homebound.nbd import ServerStats
 
 from .conftest import Served
+from .programs import succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,13 @@ def test_a_socket_in_use(serve: Serve, refused: Refused, tmp_path: Path):
         (["--what"], "No such option '--what'"),
         (["--size"], "Option '--size' requires an argument"),
         (["--format", "floppy"], "'floppy' is not one of 'auto', 'raw', 'qcow2'"),
+        (["--no-lock"], "--no-lock is for images, and none is served"),
+        (["memory:1M", "--format", "raw"], "--format raw is for images, and none is served"),
+        (["disk.py", "--no-lock"], "--no-lock is for images, and none is served"),
+        (["nbd://h/", "--no-lock"], "--no-lock is for images, and none is served"),
+        (["overlay:x", "--no-lock"], "'overlay:x' has a format of its own, and is always locked"),
+        (["overlay:x", "--format", "raw"], "--format raw is for images; the file of 'overlay:x'"),
+        (["--export", "a=b.img", "--export", "c=overlay:x", "--no-lock"], "of 'overlay:x'"),
     ],
 )
 def test_wrong_use_is_one_line(refused: Refused, arguments: list[str], text: str):
@@ -121,6 +129,7 @@ def test_a_socket_whose_path_is_not_utf_8(serve: Serve, tmp_path: Path):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(bytes(tmp_path) + b"/\xff")
         assert client.recv(8) == b"NBDMAGIC"
+    assert "export-size: 1048576" in succeed("info", served.uri)
     assert served.stop()[0] == 0
 
 

@@ -213,7 +213,7 @@ class TestRefused:
         assert "--size is for a disk in memory" in refused("nbd://h/", "--size", "1G", code=2)
 
     def test_a_format(self, refused: Refused):
-        assert "--format qcow2 is for images" in refused("nbd://h/", "--format", "qcow2")
+        assert "--format qcow2 is for images" in refused("nbd://h/", "--format", "qcow2", code=2)
 
 
 class TestTheOtherServerDies:

@@ -38,6 +38,13 @@ def without_nohup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def test_stops_cleanly_while_it_listens_for_top(serve: Serve, image: Path):
+    """The thread that listens is there before the server blocks the signals."""
+    options = ["--unix", image.with_suffix(".sock")]
+    served = serve(image, *options, env={**os.environ, "HOMEBOUND_TOP": str(image.parent / "top")})
+    assert served.stop()[0] == 0
+
+
 @pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("iothreads", [0, 1])
 def test_stops_cleanly(serve: Serve, image: Path, number: int, iothreads: int):

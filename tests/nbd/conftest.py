@@ -172,8 +172,9 @@ class Peer:
         budget: Budget | None = None,
         structured: bool = False,
         contexts: Collection[str] = (),
+        lane: Lane | None = None,
     ) -> None:
-        self.lane = Lane()
+        self.lane = lane or Lane()
         self.transport = MemoryTransport(room)
         served = serve("", Export(disk, read_only=read_only), budget or Budget())
         self.connection = Connection(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from homebound.block import MemoryDisk
 from homebound.block._pace import PIECE, SLICE_BYTES
 from homebound.nbd import Export, ExportTable, NBDServer
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType, request_head
+from homebound.nbd._server import turns
 from homebound.nbd._server.budget import Budget
 from homebound.nbd._server.dispatcher import BATCH, TURN
 from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
@@ -62,6 +65,62 @@ def test_a_flood_gets_one_turn_an_iteration_however_it_is_split(in_memory: Any, 
             assert max(steps) < TURN + BATCH
             await settle()
             assert len(peer.replies()) == 20 * 600
+
+    homebound.run(main())
+
+
+@pytest.fixture
+def slow_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each turn from a home's queue take all the time that an iteration has for them."""
+    seconds = itertools.count(step=turns.TURN_SECONDS * 1.5)
+    monkeypatch.setattr(turns, "perf_counter", lambda: next(seconds))
+
+
+@pytest.mark.usefixtures("slow_turns")
+@pytest.mark.parametrize("kind", CHEAP)
+def test_the_floods_of_many_share_a_turn_an_iteration(in_memory: Any, kind: str):
+    """Sixteen that flood a home hold its other connections up no longer than one does."""
+
+    async def main() -> None:
+        with MemoryDisk(MIB) as disk:
+            lane = Lane()
+            peers = [in_memory.peer(disk, lane=lane) for _ in range(16)]
+            request = struct.pack(">QQQI", CHEAP[kind], 1, 0, 0)
+            for peer in peers:
+                peer.send(request * 600)
+            steps = await steps_of(lambda: lane.requests, 16 * 600)
+            assert max(steps) < TURN + BATCH
+            await settle()
+            assert [len(peer.replies()) for peer in peers] == [600] * 16
+
+    homebound.run(main())
+
+
+@pytest.mark.usefixtures("slow_turns")
+def test_turns_are_taken_in_order_and_one_that_fails_ends_no_other():
+    async def main() -> None:
+        loop, queue = asyncio.get_running_loop(), turns.Turns()
+        failures: list[Any] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        taken: list[str] = []
+
+        def again(name: str) -> None:
+            taken.append(name)
+            if len(taken) < 6:
+                queue.ask(loop, partial(again, name))
+
+        def fail() -> None:
+            taken.append("fails")
+            raise ZeroDivisionError
+
+        assert queue.seconds() == turns.TURN_SECONDS
+        for turn in (partial(again, "one"), fail, partial(again, "two")):
+            queue.ask(loop, turn)
+        assert queue.seconds() == turns.TURN_SECONDS / 4
+        steps = await steps_of(lambda: len(taken), 7)
+        assert taken == ["one", "fails", "two", "one", "two", "one", "two"]
+        assert max(steps) == 1
+        assert [type(failure) for failure in failures] == [ZeroDivisionError]
 
     homebound.run(main())
 

@@ -166,7 +166,7 @@ class TestTCP:
 
         homebound.run(main())
 
-    @pytest.mark.parametrize("host", ["198.51.100.1", "no such host."])
+    @pytest.mark.parametrize("host", ["198.51.100.1", "no such host.", "a..b", "x" * 99])
     def test_hosts_that_are_not_here(self, host: str):
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
@@ -216,6 +216,19 @@ class TestTCP:
                     await client.close()
 
         homebound.run(main())
+
+
+@pytest.mark.parametrize("io_threads", [3, "io", [None], socket])
+def test_what_is_no_io_thread(io_threads: Any):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            with pytest.raises(TypeError, match="io_threads takes an IOThreadPool, or I/O threads"):
+                NBDServer(disk, io_threads=io_threads)
+            async with NBDServer({"a": disk}) as server:
+                with pytest.raises(TypeError, match="io_threads takes"):
+                    await server.move("a", io_threads)
+
+    homebound.run(main())
 
 
 class TestExports:

@@ -10,9 +10,10 @@ from .._threads.run import run
 from ._began import Progress
 from ._bench import MIXED, READ, READS_OF_MIXED, WRITE, BenchJob
 from ._sizes import show_size
-from ._types import DISK, SIZE
+from ._types import DISK, SECONDS, SIZE
 
 _MOST = 1 << 30  # bytes in flight
+_SHORTEST = 0.01  # seconds
 
 
 @click.command()
@@ -44,7 +45,8 @@ _MOST = 1 << 30  # bytes in flight
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01),
+    metavar="SECONDS",
+    type=SECONDS,
     default=10.0,
     show_default=True,
     help="Measure for so long.",
@@ -70,6 +72,8 @@ def bench(  # noqa: PLR0913  (one parameter an option)
     Without --write or --mixed nothing is written. With them DISK is overwritten, without asking.
     """
     ctx.ensure_object(Progress).began = True
+    if seconds < _SHORTEST:
+        raise click.UsageError(f"--seconds: {seconds} is less than {_SHORTEST}")
     if depth * block_size > _MOST:
         words = f"{depth} blocks of {show_size(block_size)}"
         raise click.UsageError(f"{words} in flight are more than {show_size(_MOST)} of memory")

@@ -11,8 +11,8 @@ from .._threads.run import run
 from ..block._names import MEMORY, is_uri
 from ._began import Progress
 from ._copy import CopyJob
-from ._disks import AUTO, FORMATS
-from ._places import STREAM, is_image
+from ._disks import AUTO, FORMATS, is_image
+from ._places import STREAM
 from ._remote import DIRTY_BITMAP, RECONNECT_DELAY, Link
 from ._types import PATH, PLACE, SECONDS, TEXT
 
@@ -100,7 +100,7 @@ def copy(  # noqa: PLR0913  (one parameter an option)
     """
     ctx.ensure_object(Progress).began = True
     _check_use(source, target, bitmap=bitmap, resume=resume)
-    if source_format != AUTO and not is_image(source):
+    if source_format != AUTO and (source == STREAM or not is_image(source)):
         text = f"--source-format {source_format} is for an image; {source!r} is none"
         raise click.UsageError(text)
     if STREAM in (source, target) and verify:

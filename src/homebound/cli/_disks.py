@@ -72,6 +72,16 @@ def is_script(spec: str) -> bool:
     return spec.endswith(SCRIPT) and not is_uri(spec)
 
 
+def is_image(spec: str) -> bool:
+    """Return whether `spec` is the path of an image, whose format may be named.
+
+    >>> from homebound.cli._disks import is_image
+    >>> is_image("disk.img"), is_image("disk.py"), is_image("memory:1G")
+    (True, False, False)
+    """
+    return is_path(spec) and not is_script(spec)
+
+
 def _advice(scheme: str, spec: str) -> str:
     """Return why a URL is no image, and what to do."""
     if scheme == "file":

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..block import OverlayDisk, ScriptError
-from ..block._names import MEMORY
+from ..block._names import MEMORY, OVERLAY
 from ..block._scripts.open import open_script
 from ..block._scripts.plugin import Plugin
 from ._announce import NamedDisk, NamedSource
 from ._directory import Directory
-from ._disks import check_image, label_of
+from ._disks import AUTO, check_image, is_image, label_of
 from ._found import FoundExports, PluginExports
 from ._stdio import tell
 
@@ -56,8 +56,12 @@ class Choice:
     overlay: str | None = None
     overlay_per_client: bool = False
 
-    def check(self, *, read_only: bool) -> None:
-        """Raise UsageError for options that contradict each other."""
+    def check(self, *, read_only: bool, image_format: str, lock: bool) -> None:
+        """Raise UsageError for options that contradict each other, or have no use."""
+        if image_format != AUTO:
+            self._check_for_images(f"--format {image_format}")
+        if not lock:
+            self._check_for_images("--no-lock")
         if self.overlay is not None:
             single = len(self.named) + (self.script is not None) == 1 and self.directory is None
             if not single or self.overlay_per_client:
@@ -65,6 +69,17 @@ class Choice:
                 raise click.UsageError(text)
         if self.overlay_per_client and read_only:
             raise click.UsageError("--overlay-per-client keeps writes, which --read-only rejects")
+
+    def _check_for_images(self, option: str) -> None:
+        specs = [spec for _, spec in self.named]
+        for spec in specs:
+            if spec.startswith(OVERLAY):
+                raise click.UsageError(
+                    f"{option} is for images; the file of {spec!r} has a format of its own, and is "
+                    "always locked, as two writers would destroy it"
+                )
+        if self.directory is None and not any(map(is_image, specs)):
+            raise click.UsageError(f"{option} is for images, and none is served")
 
     @property
     def has_overlay(self) -> bool:

@@ -15,7 +15,7 @@ from ..block._locks import lock_image
 from ..block._names import OVERLAY, SCRIPT, is_path, is_uri
 from ..block._probe import RAW, probe
 from ..block._to_end import to_end
-from ._disks import Opener, check_spec, is_script
+from ._disks import Opener, check_spec
 from ._errors import CommandError
 from ._remote import Link, check_uri
 
@@ -72,16 +72,6 @@ async def open_image(path: str, image_format: str) -> Disk:
             disk.close()
         raise
     return opened[0]
-
-
-def is_image(spec: str) -> bool:
-    """Return whether `spec` is the path of an image, whose format may be named.
-
-    >>> from homebound.cli._places import is_image
-    >>> is_image("disk.img"), is_image("disk.py"), is_image("-")
-    (True, False, False)
-    """
-    return spec != STREAM and is_path(spec) and not is_script(spec)
 
 
 async def make_file(path: str, size: int, source: str) -> None:

@@ -39,8 +39,11 @@ def _socket_of(pid: str) -> str:
     try:
         paths = list(_listening(Path("/proc") / pid))
     except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        why = "there is none" if absent else error.strerror or error
+        why = error.strerror or str(error)
+        if _has_ended(pid):
+            why = "it has ended, and waits for its parent to take note (a zombie)"
+        elif isinstance(error, FileNotFoundError):
+            why = "there is none"
         raise CommandError(f"cannot look at process {pid}: {why}") from error
     for path in paths:
         try:
@@ -52,6 +55,15 @@ def _socket_of(pid: str) -> str:
         f"process {pid} does not listen; start it with HOMEBOUND_TOP=path, or have it call "
         "homebound.debug.listen(path)"
     )
+
+
+def _has_ended(pid: str) -> bool:
+    """Return whether a process is a zombie: its number is taken, and nothing else is left of it."""
+    try:
+        status = Path("/proc", pid, "stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[:1] == ["Z"]  # the name before may have any character
 
 
 def _listening(process: Path) -> Iterator[str]:

@@ -211,7 +211,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
     ctx.ensure_object(Progress).began = True
     choice = choose(image, parameters, script, name, exports, directory, size)
     choice = replace(choice, overlay=overlay, overlay_per_client=overlay_per_client)
-    choice.check(read_only=read_only)
+    choice.check(read_only=read_only, image_format=image_format, lock=not no_lock)
     tls = tls_context(tls_certificates, tls_psk, verify_peer=tls_verify_peer, required=tls_required)
     limits = {
         "max_connections": max_connections,

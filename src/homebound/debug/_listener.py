@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ class Listener:
         self._thread = threading.Thread(target=self._serve, name="homebound-top", daemon=True)
         _listeners.add(self)
         try:
-            self._thread.start()
+            _start_deaf(self._thread)
         except BaseException:  # no more threads
             self._leave()
             raise
@@ -131,6 +132,20 @@ def listen_as_told(path: str) -> None:
     except OSError as error:
         level = logging.DEBUG if error.errno == errno.EADDRINUSE else logging.WARNING
         _logger.log(level, "HOMEBOUND_TOP=%s: cannot listen: %s", path, error.strerror or error)
+
+
+def _start_deaf(thread: threading.Thread) -> None:
+    """Start a thread that no signal of the process is delivered to.
+
+    The program's own threads get them. `homebound serve` blocks those that stop it, in all threads
+    but one; delivered to a thread that was there before, they would end the process at once.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _bind(path: str) -> socket.socket:

@@ -107,6 +107,14 @@ class TestOpening:
 
         homebound.run(main())
 
+    @pytest.mark.parametrize("host", ["a..b", "x" * 99])
+    def test_what_no_host_can_be_named(self, host: str):
+        async def main() -> None:
+            with pytest.raises(ConnectError, match=f"'{host}' is no name of a host"):
+                await NBDDisk.connect(f"nbd://{host}/")
+
+        homebound.run(main())
+
     def test_fails_after_the_timeout_with_the_last_error(self, tmp_path: Path):
         async def main() -> None:
             began = time.monotonic()

@@ -240,3 +240,10 @@ def test_it_says_what_it_is():
     assert h.get_version() == homebound.__version__
     assert h.get_package_name() == "homebound"
     assert nbd.Error.__module__ == "homebound.nbd.libnbd"
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 99])
+def test_what_no_host_can_be_named(host: str):
+    with nbd.NBD() as h, pytest.raises(nbd.Error, match="is no name of a host") as caught:
+        h.connect_tcp(host, "10809")
+    assert caught.value.errno == "EINVAL"

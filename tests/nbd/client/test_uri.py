@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from homebound.nbd import URIError
@@ -42,6 +44,10 @@ def test_over_tcp(uri: str, host: str, port: int, export: str):
 def test_over_a_unix_socket(uri: str, path: str, export: str):
     target = parse_uri(uri)
     assert (target.path, target.export, target.host) == (path, export, "")
+
+
+def test_a_path_that_is_not_utf_8():
+    assert os.fsencode(parse_uri("nbd+unix:///x?socket=/%FF/s").path) == b"/\xff/s"
 
 
 def test_with_tls():

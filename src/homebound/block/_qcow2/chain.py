@@ -21,6 +21,7 @@ LONGEST: Final = 64  # files in a chain
 _PROTOCOL = re.compile(r"[^/:]+:")
 _FILE = "file:"
 _RAW, _QCOW2 = "raw", "qcow2"
+_LONGEST_KIND = 32  # characters that a message has of what the header names
 
 
 class Chain:
@@ -83,7 +84,7 @@ class Chain:
             return self._open(below)[1]
         if kind == _RAW:
             return RawLayer(self._open_file(below))
-        text = f"its backing file is a {kind!r} image; raw and qcow2 can be read"
+        text = f"its backing file is a {kind[:_LONGEST_KIND]!r} image; raw and qcow2 can be read"
         raise Refused(text, errno.ENOTSUP)
 
 

@@ -333,7 +333,8 @@ class Channel:
         self.waiting[call] = None
 
     def _fail(self, calls: Iterable[Call]) -> None:
-        why = str(self._last_error) if self._last_error else "the server has disconnected"
+        last = self._last_error
+        why = getattr(last, "strerror", None) or str(last or "the server has disconnected")
         for call in calls:
             text = f"no connection to {self._client.target.label}: {why}"
             number = errno.ESHUTDOWN if self._client.ending else errno.EIO

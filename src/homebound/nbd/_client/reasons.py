@@ -30,12 +30,18 @@ def reason_of(target: Target, error: Exception) -> str:
         return _tls_failure(target, error)
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = _words(target, error)
     if isinstance(error, ConnectionRefusedError):
         return f"no server listens there: {words}"
     if isinstance(error, FileNotFoundError) and target.path:
         return f"there is no socket {target.path!r}: {words}"
-    return str(words)
+    return words
+
+
+def _words(target: Target, error: Exception) -> str:
+    if isinstance(error, UnicodeError) and target.host:
+        return f"{target.host!r} is no name of a host"
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def silent_end(target: Target) -> str:

@@ -69,7 +69,7 @@ def parse_uri(uri: str) -> Target:
     if scheme not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
         raise URIError(f"{uri!r}: {scheme}:// is not one of {known}")
-    query = {key: values[-1] for key, values in parse_qs(parts.query, True).items()}
+    query = {key: values[-1] for key, values in _query(parts.query).items()}
     path = query.get("socket", "")
     _check_place(uri, scheme, parts.hostname, path)
     target = Target(
@@ -88,6 +88,11 @@ def parse_uri(uri: str) -> Target:
         return target.with_export(unquote(parts.path.removeprefix("/"), errors="strict"))
     except ValueError as error:
         raise URIError(f"{uri!r}: {error}") from error
+
+
+def _query(text: str) -> dict[str, list[str]]:
+    """Return the query's parts. Paths may have bytes that are no UTF-8, as for the system."""
+    return parse_qs(text, keep_blank_values=True, errors="surrogateescape")
 
 
 def _check_place(uri: str, scheme: str, hostname: str | None, path: str) -> None:

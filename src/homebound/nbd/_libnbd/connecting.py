@@ -325,7 +325,10 @@ def _connected(target: Target) -> socket.socket:
             sock.close()
             raise
         return sock
-    sock = socket.create_connection((target.host, target.port))
+    try:
+        sock = socket.create_connection((target.host, target.port))
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"{target.host!r} is no name of a host") from error
     prepare_tcp(sock)
     return sock
 

@@ -15,7 +15,7 @@ from .._protocol.requests import RequestStream
 from .._protocol.transmission import Session
 from .._protocol.wire import TransmissionFlag
 from .budget import Account
-from .dispatcher import BATCH, TURN, TURN_SECONDS, Dispatcher
+from .dispatcher import BATCH, TURN, Dispatcher
 from .in_flight import InFlight
 from .outbox import Outbox
 
@@ -67,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         account = self._account = Account(served.budget, self._loop, self._go_on)
         self._stream = RequestStream(lane.pool, account)
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
-        self._in_flight = InFlight(served, self._replied)
+        self._in_flight = InFlight(served, lane.turns, self._replied)
         self._dispatcher = Dispatcher(
             lane,
             served,
@@ -78,9 +78,9 @@ class Connection(asyncio.BufferedProtocol):
             account=account,
         )
         # Complete requests may be left in the stream. Either a limit is reached, and _go_on is
-        # called when there is room again; or the turn is over, and _continue is queued in the loop.
-        # It is queued at most once, and no other turn begins while it is, however the client splits
-        # its data.
+        # called when there is room again; or the turn is over, and _continue is in the queue of the
+        # home: at most once, and no other turn begins while it is, however the client splits its
+        # data.
         self._stalled = False
         self._continuing = False
         self._receiving = True
@@ -245,10 +245,10 @@ class Connection(asyncio.BufferedProtocol):
             self._set_receiving(wanted=receive)
 
     def _go_on(self) -> None:
-        """Serve the rest in the next iteration of the loop."""
+        """Serve the rest when it is this connection's turn again."""
         if not self._continuing:
             self._continuing = True
-            self._loop.call_soon(self._continue)
+            self._lane.turns.ask(self._loop, self._continue)
 
     def _continue(self) -> None:
         self._continuing = False
@@ -257,6 +257,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_turn(self, stream: RequestStream) -> None:
         outbox, in_flight, dispatcher = self._outbox, self._in_flight, self._dispatcher
+        turns = self._lane.turns
         self._stalled = False
         began, cost = 0.0, 0
         while not (self._ending or stream.empty):
@@ -266,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
             if outbox.full or in_flight.full:
                 self._stalled = True  # resume_writing or _replied calls _go_on
                 return
-            if cost >= TURN or (cost >= BATCH and perf_counter() - began > TURN_SECONDS):
+            if cost >= TURN or (cost >= BATCH and perf_counter() - began > turns.seconds()):
                 self._stalled = True
                 self._go_on()
                 return

@@ -49,10 +49,9 @@ if TYPE_CHECKING:
 
 BATCH = 64  # requests that are parsed, and served, between two looks at the connection's state
 # A turn is what is served before the home's other connections run: at most TURN requests,
-# TURN_BYTES bytes or, after BATCH requests or their worth of bytes, TURN_SECONDS.
+# TURN_BYTES bytes or, after BATCH requests or their worth of bytes, the time that turns.py allows.
 TURN = 256
 TURN_BYTES = 8 << 20
-TURN_SECONDS = 0.001
 
 _WRITE, _FLUSH, _DISC = int(Command.WRITE), int(Command.FLUSH), int(Command.DISC)
 _BLOCK_STATUS = int(Command.BLOCK_STATUS)

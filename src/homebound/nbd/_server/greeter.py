@@ -13,7 +13,6 @@ from .._protocol.lookups import Wanted
 from .alert import AlertSender
 from .client_info import Reach, describe_client
 from .connection import Connection
-from .dispatcher import TURN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +52,7 @@ class Greeter(asyncio.Protocol):
         self._time_limit = time_limit
         # The client does not read; meanwhile its options are neither answered nor received.
         self._paused = False
-        # Options may be left unanswered, and _continue is queued in the loop: at most once, and
+        # Options may be left unanswered, and _continue is in the home's queue: at most once, and
         # nothing is received or answered before it runs.
         self._continuing = False
         # An export is being looked up, and nothing is answered. A little is received, so that the
@@ -133,7 +132,7 @@ class Greeter(asyncio.Protocol):
 
     def _answer(self) -> None:
         """Answer what was received, for one turn."""
-        began, answers = perf_counter(), 0
+        turns, began, answers = self._lane.turns, perf_counter(), 0
         # A failed write closes the transport, and connection_lost is called later.
         while not (
             self._paused
@@ -142,7 +141,7 @@ class Greeter(asyncio.Protocol):
             or self._encrypting is not None
             or self._transport.is_closing()
         ):
-            if answers >= MAX_ANSWERS or perf_counter() - began > TURN_SECONDS:
+            if answers >= MAX_ANSWERS or perf_counter() - began > turns.seconds():
                 self._go_on()
                 self._receive()
                 return
@@ -242,10 +241,10 @@ class Greeter(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Answer the rest in the next iteration of the loop."""
+        """Answer the rest when it is this connection's turn again."""
         if not self._continuing:
             self._continuing = True
-            self._loop.call_soon(self._continue)
+            self._lane.turns.ask(self._loop, self._continue)
 
     def _continue(self) -> None:
         self._continuing = False

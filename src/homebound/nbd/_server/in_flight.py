@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ...block._disk import Disk
     from .served import Served
     from .slow import Replies, SlowRequest
+    from .turns import Turns
 
 MAX_REQUESTS = 64
 MAX_BYTES = 64 << 20  # of data that they carry
 # Slices at the disk at once, a quarter of a home's workers: a client whose requests hang leaves the
 # rest to other clients. A disk with awaited operations may use workers too.
 MAX_STARTED = 16
-TURN_SECONDS = 0.001  # for tasks that have no need to wait, before other connections run
 
 
 class InFlight:
@@ -66,15 +66,18 @@ class InFlight:
         "_queue",
         "_ranges",
         "_started",
+        "_starting",
         "_tasks",
         "_turn_ends",
+        "_turns",
         "_wait",
         "count",
         "full",
         "waiting",
     )
 
-    def __init__(self, served: Served, done: Callable[[Replies], None]) -> None:
+    def __init__(self, served: Served, turns: Turns, done: Callable[[Replies], None]) -> None:
+        self._turns = turns
         self._disk = served.disk
         self._ranges = served.ranges
         self._done = done
@@ -95,6 +98,8 @@ class InFlight:
         self._turn_ends = 0.0  # when tasks leave the rest of the queue to the next iteration
         self._wait = False  # there were requests that waited, at the last `_look`
         self._started = 0  # slices of both kinds that are not answered
+        # _start_in_turn is in the queue of the home, at most once.
+        self._starting = False
         self._context = current_context()
         self._in_ring = InRing(served.disk, served.ranges, self._ring_finished)
 
@@ -172,6 +177,22 @@ class InFlight:
         self._queue.extend(Slice(part, self._ranges) for part in parts)
         self._start_next()
 
+    def _start_soon(self) -> None:
+        """Start the next slices, as some have ended: in a turn, where others wait for theirs.
+
+        Started at once, the slices of all clients that flood the home would come back together, and
+        hold its other connections up: one may take more of the loop's time than of the disk's.
+        """
+        if not self._turns.wanted:
+            self._start_next()
+        elif self._queue and not self._starting:
+            self._starting = True
+            self._turns.ask(self._loop, self._start_in_turn)
+
+    def _start_in_turn(self) -> None:
+        self._starting = False
+        self._start_next()
+
     def _start_next(self) -> None:
         if not isinstance(self._disk, BlockingDisk):
             self._start_tasks()
@@ -242,7 +263,7 @@ class InFlight:
             self._fail(part, call.error)
         else:  # dropped, with the workers of a home that is ending
             self._give_up(part)
-        self._start_next()
+        self._start_soon()
 
     # Awaited.
 
@@ -283,7 +304,7 @@ class InFlight:
 
     def _look_soon(self) -> None:
         self._looking = True
-        self._turn_ends = perf_counter() + TURN_SECONDS
+        self._turn_ends = perf_counter() + self._turns.seconds()
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
@@ -292,7 +313,7 @@ class InFlight:
         self._wait = self._started > 0
         finished, self._finished = self._finished, []
         self._answer(finished)
-        self._start_next()
+        self._start_soon()
 
     def _answer(self, finished: list[Replies]) -> None:
         for together in batches(finished):
@@ -303,10 +324,10 @@ class InFlight:
         if part is None:
             if task.cancelled() and self._queue:  # with its home: it would have taken this one
                 self._give_up(self._queue.popleft())
-            self._start_next()
+            self._start_soon()
             return
         if part.handled:
-            self._start_next()
+            self._start_soon()
             return
         self._started -= 1
         # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has
@@ -316,7 +337,7 @@ class InFlight:
             self._give_up(part)
         else:
             self._fail(part, failure)
-        self._start_next()
+        self._start_soon()
 
     def _fail(self, part: Slice, failure: BaseException) -> None:
         part.drop()

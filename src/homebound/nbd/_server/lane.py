@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..._aio.futures import set_unless_done
 from .._protocol.buffers import BufferPool
+from .turns import Turns
 
 if TYPE_CHECKING:
     import socket
@@ -38,6 +39,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.pool = BufferPool()
+        self.turns = Turns()
         self.connections = 0  # ever accepted
         # How many were set up or refused, and how many have ended since; both only grow.
         self.settled = 0

@@ -98,7 +98,7 @@ class NBDServer:
         exports: Disk | Export | Mapping[str, Disk | Export] | Exports,
         *,
         default: str | None = None,
-        io_threads: IOThreadPool | Iterable[IOThread] = (),
+        io_threads: IOThreadPool | IOThread | Iterable[IOThread] = (),
         handshake_timeout: float = 10.0,
         find_timeout: float | None = 10.0,
         max_connections: int = 100,
@@ -132,7 +132,7 @@ class NBDServer:
         )
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
-        threads = io_threads.threads if isinstance(io_threads, IOThreadPool) else io_threads
+        threads = _threads_of(io_threads)
         # Each with its I/O thread; None: the loop that listens.
         self._lanes: list[tuple[IOThread | None, Lane]] = [(io, Lane()) for io in threads]
         if not self._lanes:
@@ -201,6 +201,8 @@ class NBDServer:
             )
         except OSError as error:
             raise ListenError(f"cannot listen on {host!r}: {error.strerror}") from error
+        except ValueError as error:  # it cannot be encoded as one, or has a null character
+            raise ListenError(f"cannot listen on {host!r}: it is no name of a host") from error
         for listener in listen_tcp(host, dict.fromkeys(addresses)):
             bound = listener.getsockname()
             self._show(tcp_uri((bound[0], bound[1]), self._default))
@@ -235,9 +237,7 @@ class NBDServer:
         self._check_running()
         if self._finder is None and name not in self._served:
             raise ExportNameError(f"no export is named {name!r}")
-        if isinstance(io_threads, IOThreadPool):
-            io_threads = io_threads.threads
-        threads = [io_threads] if isinstance(io_threads, IOThread) else list(io_threads)
+        threads = _threads_of(io_threads)
         if not threads:
             raise ValueError("move() needs at least one I/O thread")
         await self._mover.move(name, [self._place(io) for io in threads], list(self._lanes))
@@ -356,3 +356,20 @@ class NBDServer:
         for disk in {id(served.disk): served.disk for served in self._served.values()}.values():
             if not disk.read_only:
                 await disk.flush()
+
+
+def _threads_of(given: IOThreadPool | IOThread | Iterable[IOThread]) -> list[IOThread]:
+    """Return the I/O threads that an argument names. Raises TypeError."""
+    if isinstance(given, IOThreadPool):
+        return list(given.threads)
+    threads = [given] if isinstance(given, IOThread) else given
+    try:
+        found = list(threads)
+    except TypeError:
+        found = [threads]  # type: ignore[list-item]
+    for each in found:
+        if not isinstance(each, IOThread):
+            kind = type(each).__name__
+            text = f"io_threads takes an IOThreadPool, or I/O threads; {each!r} is a {kind}"
+            raise TypeError(text)
+    return found
