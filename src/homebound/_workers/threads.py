@@ -188,7 +188,7 @@ class WorkerThreads:
             if not self._threads:
                 raise
         finally:
-            if thread is not None and thread.ident is None:
+            if thread is not None:
                 thread.tried.set()  # so that `join` does not wait for it
             if self._starting.get(me) is thread:
                 self._starting.pop(me, None)
