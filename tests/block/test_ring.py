@@ -38,6 +38,12 @@ CONTENT = random.Random(1).randbytes(SIZE)
 ANYWHERE = 2**64 - 1  # the offset in a pipe
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a home make its ring for the first request that waits."""
+    monkeypatch.setattr(_home_ring, "FEW", 0)
+
+
 @pytest.fixture
 def ring_works() -> None:
     async def main() -> bool:
@@ -161,7 +167,9 @@ class TestOperations:
             """
             import errno, resource, sys
             import homebound
-            from homebound.block import FileDisk
+            from homebound.block import FileDisk, _home_ring
+
+            _home_ring.FEW = 0
 
             async def main(image, fua):
                 with FileDisk(image) as disk:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound.block import FileDisk
+from homebound.block import FileDisk, _home_ring
 from homebound.block._home_ring import ring_here
 from homebound.nbd import NBDServer
 from homebound.nbd._protocol.wire import Command, CommandFlag, Error
@@ -28,6 +28,12 @@ READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
 FUA = CommandFlag.FUA
 SIZE = 1 << 20
 CONTENT = random.Random(3).randbytes(SIZE)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a home make its ring for the first request that waits."""
+    monkeypatch.setattr(_home_ring, "FEW", 0)
 
 
 @pytest.fixture

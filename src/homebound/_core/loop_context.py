@@ -70,8 +70,10 @@ class LoopContext(AioContext):
 
     loop: Loop
 
-    # Its io_uring, made at first use by homebound.block; False if it has none. Home only.
+    # Its io_uring, made by homebound.block once some requests have waited; False if it has none.
+    # Home only, both.
     disk_ring: Any = None
+    disk_waits = 0
 
     __reduce__ = refuse_threaded_copy
 

@@ -1,7 +1,7 @@
 """A home's io_uring: its disks' requests that have to wait, without a worker for each.
 
-It is made when a task of the home first has such a request, and closed as the home ends. The home
-thread submits; the loop watches the ring's descriptor, and takes the results when there are any.
+It is made once a home has had a few such requests, and closed as the home ends. The home thread
+submits; the loop watches the ring's descriptor, and takes the results when there are any.
 docs/design/block.md says what happens at a cancellation, at the end, in a stand-in and at fork.
 """
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # More bytes than this at a time go to a worker: beside the copy its hand-over is cheap.
 LARGEST = 1 << 20
+# Requests that go to workers before a home has a ring: a program that flushes an image at its end
+# does without, and without ctypes, which takes longer to load than those few requests.
+FEW = 4
 _ENTRIES = 256
 _WORKERS = 128  # threads of the kernel's: twice as many as a home has workers
 _SWITCH = "HOMEBOUND_IO_URING"
@@ -330,7 +333,9 @@ def ring_here() -> HomeRing | None:
         return None
     ring = context.disk_ring
     if ring is None and context.is_run_here():
-        ring = context.disk_ring = _new_ring(context) or False
+        context.disk_waits += 1
+        if context.disk_waits > FEW:
+            ring = context.disk_ring = _new_ring(context) or False
     return ring if ring and ring.usable else None
 
 
