@@ -55,8 +55,9 @@ class Turns:
         try:
             for _ in range(len(queue)):
                 queue.popleft()()
-                if perf_counter() - began > TURN_SECONDS:
-                    break
+                if perf_counter() - began <= TURN_SECONDS:
+                    continue
+                break  # last: the jump rule
         finally:  # what a turn raises is reported by the loop, and ends no other turn
             self._running = bool(queue)
             if queue:
