@@ -229,6 +229,42 @@ def test_a_finaliser_in_the_place_it_took(monkeypatch: pytest.MonkeyPatch):
     assert results == [1]
 
 
+def test_a_shutdown_while_another_thread_fails_to_start(
+    monkeypatch: pytest.MonkeyPatch, in_thread: InThread
+):
+    """The last worker has left by then, and has told nobody, as the new one was counted."""
+    start = threading.Thread.start
+    asked, go_on, work = threading.Event(), threading.Event(), threading.Event()
+
+    def fail_late(thread: threading.Thread) -> None:
+        if thread.name == "late-1":
+            asked.set()
+            go_on.wait(20)
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        start(thread)
+
+    def fail_when_it_has_left() -> None:
+        until(lambda: pool._when_empty and len(pool._threads) == 1)
+        go_on.set()
+
+    async def main() -> None:
+        pool.submit(work.wait, 20)
+        until(lambda: not pool._search.under_way)
+        submitted = in_thread(pool.submit, int)
+        assert asked.wait(20)
+        work.set()
+        fails = in_thread(fail_when_it_has_left)
+        pool.shutdown(timeout=20)
+        until(lambda: not pool._when_empty)  # it was told, and has not just waited 20 s
+        fails.result(20)
+        assert submitted.result(20).result(20) == 0
+
+    monkeypatch.setattr(threading.Thread, "start", fail_late)
+    pool = WorkerPool(name="late")
+    homebound.run(main())
+
+
 def test_an_io_thread_and_a_vcpu_that_cannot_start():
     io, vcpu = homebound.IOThread(), homebound.VCPU(0, homebound.VCPU.halt)
     for start in (io.start, vcpu.start, homebound.watch_stalls):

@@ -189,11 +189,13 @@ class WorkerThreads:
                 if thread.displaced:  # after that: from now on it keeps its place
                     self._see_off(thread)
                     self._threads.discard(thread)  # perhaps it was displaced before it was counted
+                    self._tell_if_empty()
                     return False
                 self._search = search
         except BaseException as error:
             if thread is not None and (thread.call_off() or thread.displaced):
                 self._threads.discard(thread)
+                self._tell_if_empty()  # after that: the last worker may have left meanwhile
             if not self._threads or not isinstance(error, (MemoryError, OSError, RuntimeError)):
                 raise
         finally:
@@ -470,7 +472,8 @@ class WorkerThreads:
     def _tell_if_empty(self) -> None:
         """Tell those that wait for the last worker's end, if none works. Called from: any thread.
 
-        A worker leaves and then calls it; one that begins to wait says so and then calls it.
+        A worker leaves and then calls it; so does the starter of one that does not begin. A thread
+        that begins to wait says so and then calls it.
         """
         for callback in tuple(self._when_empty):
             if self._threads:
