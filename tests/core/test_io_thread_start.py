@@ -15,6 +15,7 @@ import pytest
 
 import homebound
 from homebound import ContextError, IOThread, IOThreadPool, block_on
+from homebound._threads import io_thread
 from homebound.testing import until
 
 from ..locks.interruptions import EARLY_ENDS
@@ -199,6 +200,7 @@ def test_a_start_cut_short_before_its_thread_begins(monkeypatch: pytest.MonkeyPa
         patch.setattr(threading.Thread, "start", _interrupt)
         with pytest.raises(_Interrupt):
             io.start()
+    assert io._starter is None  # it has a descriptor
     late = io._thread
     io.stop(20)
     start(late)
@@ -246,3 +248,30 @@ def test_a_stop_while_the_loop_is_being_made():
         thread.join(20)
         assert not thread.is_alive()
     assert repr(io) == f"<IOThread {io.name!r} ended>"
+
+
+def test_a_stop_that_hears_late_of_a_failed_start(monkeypatch: pytest.MonkeyPatch):
+    """`start` has raised by the time at which the stopper looks."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def fail() -> Any:
+        asked.set()
+        go_on.wait(20)
+        raise MemoryError
+
+    def start() -> None:
+        with pytest.raises(MemoryError):
+            io.start()
+
+    def look_late(_: object, look: Callable[[], bool], *_more: object, **_options: object) -> None:
+        go_on.set()
+        starter.join(20)
+        assert look()
+
+    monkeypatch.setattr(io_thread, "wait_until", look_late)
+    io = IOThread(loop_factory=fail)
+    starter = threading.Thread(target=start)
+    starter.start()
+    asked.wait(20)
+    io.stop()
+    assert repr(io) == f"<IOThread {io.name!r} not started>"

@@ -131,6 +131,140 @@ def test_submitters_that_relied_on_a_new_thread_get_an_error(
             relies.result(20)
 
 
+class Threads(set[Worker]):
+    """A pool's workers; `removed` is called once, as a worker has just removed itself."""
+
+    removed: Callable[[], object] | None = None
+
+    def discard(self, worker: object, /) -> None:
+        super().discard(worker)
+        removed, self.removed = self.removed, None
+        if removed is not None:
+            removed()
+
+
+def test_a_worker_that_would_stay_finds_its_place_taken():
+    """Jobs come as it leaves: another worker has been started by then, and no more may run."""
+    ran: list[threading.Thread] = []
+    held, leaver_done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        ran.append(threading.current_thread())
+        held.set()
+        until(lambda: leaver_done.is_set() or not ran[0].is_alive())
+
+    def last() -> None:
+        ran.append(threading.current_thread())
+        leaver_done.set()
+
+    with WorkerPool(max_threads=1, idle_timeout=0.0) as pool:
+        threads = pool._threads = Threads()
+
+        def submit() -> None:
+            pool.submit(hold)
+            assert held.wait(20)
+            pool.submit(last)
+
+        def first() -> None:
+            ran.append(threading.current_thread())
+            threads.removed = submit
+
+        pool.submit(first)
+        assert leaver_done.wait(20)
+    assert ran[1] is ran[2] is not ran[0]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_as_a_thread_is_started_is_raised(monkeypatch: pytest.MonkeyPatch, begun: bool):  # noqa: FBT001
+    """Whether or not the thread has come to life, and though there is another worker."""
+    start = threading.Thread.start
+    go_on = threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with WorkerPool(max_threads=2) as pool:
+        pool.submit(go_on.wait, 20)
+        until(lambda: not pool._search.under_way)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(int)
+        assert pool.submit(int).result(20) == 0
+        go_on.set()
+
+
+def test_a_finaliser_without_a_thread_in_the_place_it_took(monkeypatch: pytest.MonkeyPatch):
+    """What interrupts the start of the only thread there may be can start none: both hear of it."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        start(thread)
+
+    with WorkerPool(max_threads=1) as pool:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(BrokenExecutor, match="can't start new thread"):
+            pool.submit(int).result(20)
+        assert pool.submit(int).result(20) == 0
+
+
+def test_a_finaliser_in_the_place_it_took(monkeypatch: pytest.MonkeyPatch):
+    """The worker it has started ends at once; the interrupted call's job is done as well."""
+    start = threading.Thread.start
+    results: list[int] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        results.append(pool.submit(int, "1").result(20))
+        start(thread)
+
+    with WorkerPool(max_threads=1, idle_timeout=0.0) as pool:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        assert pool.submit(int, "2").result(20) == 2
+    assert results == [1]
+
+
+def test_a_shutdown_while_another_thread_fails_to_start(
+    monkeypatch: pytest.MonkeyPatch, in_thread: InThread
+):
+    """The last worker has left by then, and has told nobody, as the new one was counted."""
+    start = threading.Thread.start
+    asked, go_on, work = threading.Event(), threading.Event(), threading.Event()
+
+    def fail_late(thread: threading.Thread) -> None:
+        if thread.name == "late-1":
+            asked.set()
+            go_on.wait(20)
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        start(thread)
+
+    def fail_when_it_has_left() -> None:
+        until(lambda: pool._when_empty and len(pool._threads) == 1)
+        go_on.set()
+
+    async def main() -> None:
+        pool.submit(work.wait, 20)
+        until(lambda: not pool._search.under_way)
+        submitted = in_thread(pool.submit, int)
+        assert asked.wait(20)
+        work.set()
+        fails = in_thread(fail_when_it_has_left)
+        pool.shutdown(timeout=20)
+        until(lambda: not pool._when_empty)  # it was told, and has not just waited 20 s
+        fails.result(20)
+        assert submitted.result(20).result(20) == 0
+
+    monkeypatch.setattr(threading.Thread, "start", fail_late)
+    pool = WorkerPool(name="late")
+    homebound.run(main())
+
+
 def test_an_io_thread_and_a_vcpu_that_cannot_start():
     io, vcpu = homebound.IOThread(), homebound.VCPU(0, homebound.VCPU.halt)
     for start in (io.start, vcpu.start, homebound.watch_stalls):

@@ -5,8 +5,9 @@ The protocol, on every loop:
     producer, any thread:  append, then look at `_bell`; if it is up: take it, and wake the home
     consumer, the home:    put up a new bell, pass through the deque's lock, then look a last time
 
-so a burst of posts to a sleeping home costs one wake, and posts to one that is awake cost none; see
-`bell.py`. Model: tests/model/bell.pml.
+so a burst of posts to a sleeping home costs one wake, and posts to one that is awake cost none. For
+a foreign loop the home is woken first, and several producers may do so; see `bell.py`. Model:
+tests/model/bell.pml.
 
 `Mailbox._post` is the producer's side. It is written out again where a call would cost too much,
 and where an exception between the append and the ring (from a signal handler, or for lack of stack

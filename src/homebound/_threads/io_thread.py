@@ -145,14 +145,14 @@ class IOThread:
             self._thread.start()
         except BaseException as error:
             if self._thread.call_off():
-                self._started = False
+                self._started, self._starter = False, None
                 raise
             interrupt = error  # Ctrl-C, after the thread had started
         interrupt = self._await_start(self._starter) or interrupt
         self._starter = None
         if self._failure is not None:
             self._thread.join()
-            self._started = self._ended = False
+            self._started = self._ended = False  # in this order: pairs with `join`
             raise self._failure
         if interrupt is not None:
             raise interrupt
@@ -244,8 +244,9 @@ class IOThread:
         if not self._started or self._failure is not None:
             return
         self._check_wait("join")
+        who = ("IOThread.join", self)
         try:
-            wait_until(("IOThread.join", self), lambda: self._ended, self._at_end, timeout=timeout)
+            wait_until(who, lambda: self._ended or not self._started, self._at_end, timeout=timeout)
         except TimeoutError:
             message = f"IOThread {self.name!r} has not ended after {timeout} s"
             if self._context is not None:

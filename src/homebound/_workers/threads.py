@@ -14,8 +14,8 @@ when the worker has been sent, not before: if the worker has ended it by then, t
 A finaliser may come in at any point of this, in any thread, submit a job of its own, and wait for
 it. It finds no search that the call it has interrupted had still to begin: an idle worker is taken
 off the list, woken, and its search made known in one step of the interpreter; a thread that the
-call was about to start gives its place to the finaliser's. And there is no lock, which the
-interrupted call might hold: a set and two lists say who works, who leaves, and whom to tell.
+call was about to start is called off if the finaliser needs its place. And there is no lock, which
+the interrupted call might hold: a set and two lists say who works, who leaves, and whom to tell.
 
 Waking a thread costs more than a brief job, and with the GIL it takes the interpreter away from
 the worker that is busy. So while jobs are brief on average, a worker that finds more of them does
@@ -171,32 +171,46 @@ class WorkerThreads:
     def _hire(self) -> None:
         """Start one more worker. Raises if that fails and there is no other to do the work."""
         me = _thread.get_ident()
-        if len(self._threads) >= self._limits[1] and not self._displace(me):
-            return  # all are busy, and each looks again when it is done
+        # If all are busy, each looks again when it is done.
+        while len(self._threads) < self._limits[1] or self._displace(me):
+            if self._start_worker(me) or not self._jobs:
+                return
+
+    def _start_worker(self, me: int) -> bool:
+        """Start a worker, if there is room for it; False if a finaliser's has taken its place."""
         thread: Worker | None = None
         try:
             thread = Worker(self._live, self._remove_ended, f"{self.name}-{next(self._number)}")
-            if self._admit(thread, me):
+            self._starting[me] = thread
+            if self._count_in(thread):
                 search = thread.searches[-1]
                 thread.start()  # it may have ended that search since, and listed its next
+                self._starting.pop(me, None)
+                if thread.displaced:  # after that: from now on it keeps its place
+                    self._see_off(thread)
+                    self._threads.discard(thread)  # perhaps it was displaced before it was counted
+                    self._tell_if_empty()
+                    return False
                 self._search = search
-        except BaseException:
-            if thread is not None and not thread.begun:
+        except BaseException as error:
+            if thread is not None and (thread.call_off() or thread.displaced):
                 self._threads.discard(thread)
-                if thread.begun:  # after that: pairs with _live
-                    self._threads.add(thread)  # it lives: Ctrl-C came during `start`
-            if not self._threads:
+                self._tell_if_empty()  # after that: the last worker may have left meanwhile
+            if not self._threads or not isinstance(error, (MemoryError, OSError, RuntimeError)):
                 raise
         finally:
             if thread is not None:
                 thread.tried.set()  # so that `join` does not wait for it
             if self._starting.get(me) is thread:
                 self._starting.pop(me, None)
+        return True
 
-    def _admit(self, thread: Worker, me: int) -> bool:
-        """Count a thread that is about to be started; False if there is no room for it."""
+    def _count_in(self, thread: Worker) -> bool:
+        """Count a thread among those that work; False if there is no room for it.
+
+        Then each of the others looks at the jobs once more, or its starter does.
+        """
         while True:
-            self._starting[me] = thread
             self._threads.add(thread)
             if len(self._threads) <= self._limits[1]:  # after the addition: others add theirs
                 return True
@@ -205,10 +219,11 @@ class WorkerThreads:
                 return False  # another's is there instead
 
     def _displace(self, me: int) -> bool:
-        """Have a worker leave as it begins, if this call interrupts the one that starts it."""
+        """Take the place of a worker that has not begun, if this call interrupts its start."""
         thread = self._starting.pop(me, None)
-        if thread is None or thread.begun:
+        if thread is None or not thread.call_off():
             return False
+        thread.displaced = thread.gone = True
         self._threads.discard(thread)
         return True
 
@@ -218,11 +233,7 @@ class WorkerThreads:
         """Run a worker, from its first step to its last, and have the pool note how it ends."""
         worker: Any = threading.current_thread()
         try:
-            # In this order: pairs with _hire, whose failure discards it, then looks at `begun`.
-            worker.begun = True
-            self._threads.add(worker)
-            if not self._gave_place(worker):
-                self._work(worker)
+            self._work(worker)
         except BaseException as error:
             self._lost(worker, error)
             log_exit(error, f"{worker.name!r}, a worker, ends it")
@@ -232,17 +243,6 @@ class WorkerThreads:
             if self._search.parker is worker.parker:
                 self._search = NO_SEARCH  # a search that is forgotten costs one more to be sent
             worker.parker, worker.searches = None, (NO_SEARCH,)
-
-    def _gave_place(self, worker: Worker) -> bool:
-        """Leave, if a finaliser has started another in its place; False if there is room."""
-        if len(self._threads) <= self._limits[1]:
-            return False
-        self._see_off(worker)
-        self._threads.discard(worker)
-        worker.searches[-1].under_way = False
-        self._send_instead()
-        worker.gone = True
-        return True
 
     def _work(self, worker: Worker) -> None:
         here.serves = self._serves
@@ -373,9 +373,9 @@ class WorkerThreads:
         self._see_off(worker)
         self._threads.discard(worker)
         # Then look. Another may have left meanwhile, too; a submitter may have started no thread
-        # because this one was there; `shutdown` may have begun.
-        if self._jobs or not (self._shut_down or len(self._threads) >= self._limits[0]):
-            self._threads.add(worker)
+        # because this one was there, or one in its place; `shutdown` may have begun.
+        needed = self._jobs or not (self._shut_down or len(self._threads) >= self._limits[0])
+        if needed and self._count_in(worker):
             return False
         self._tell_if_empty()
         worker.gone = True
@@ -472,7 +472,8 @@ class WorkerThreads:
     def _tell_if_empty(self) -> None:
         """Tell those that wait for the last worker's end, if none works. Called from: any thread.
 
-        A worker leaves and then calls it; one that begins to wait says so and then calls it.
+        A worker leaves and then calls it; so does the starter of one that does not begin. A thread
+        that begins to wait says so and then calls it.
         """
         for callback in tuple(self._when_empty):
             if self._threads:

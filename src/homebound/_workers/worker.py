@@ -41,9 +41,10 @@ class Worker(NoticedThread):
         # The last is the one that it is on, or will be when it is woken. Written by it.
         self.searches: tuple[Search, ...] = (Search(),)
         self.tried = threading.Event()  # set once it is known whether the thread could be started
-        self.begun = False  # the thread has begun; written by it
         self.worked = False  # it has done a job, or found none to do; written by it
-        self.gone = False  # set as the last step of its leaving, or of its removal once it is dead
+        self.displaced = False  # called off, as what interrupted its start needed its place
+        # Set as the last step of its leaving, or of its removal once it is dead or displaced.
+        self.gone = False
         self.parker: Parker | None = None  # set while the thread lives; written by it
 
     @property
