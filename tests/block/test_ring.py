@@ -480,6 +480,32 @@ class TestEnds:
 
         homebound.run(main())
 
+    def test_an_exception_at_the_last_result_delays_nothing_else(self):
+        """Neither the next call of the operation, nor what is to follow later results."""
+
+        async def main() -> None:
+            with stuck() as pipe:
+                task = asyncio.create_task(carried_out(pipe.steps()))
+                await asyncio.sleep(0)
+                ring = ring_here()
+                assert ring is not None
+                real = ring._tell
+                reports: list[Any] = []
+                ring._loop.set_exception_handler(lambda _, report: reports.append(report))
+
+                def tell(name: int, result: int) -> None:
+                    real(name, result)
+                    if not reports:
+                        raise ZeroDivisionError
+
+                ring._tell = tell  # type: ignore[method-assign]
+                pipe.go_on()
+                await task
+                assert reports
+                assert not ring.call_last(print)  # no results are being told
+
+        homebound.run(main())
+
 
 class TestNone:
     @pytest.mark.parametrize("failure", [OSError(errno.EPERM, "seccomp"), ImportError("ctypes")])

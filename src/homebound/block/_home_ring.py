@@ -184,6 +184,7 @@ class HomeRing:
         taken = self._taken
         self._ring.results(taken)
         last = self._last = []
+        ended = False
         try:
             while True:  # not `while taken`: the jump rule
                 if not taken:
@@ -195,12 +196,13 @@ class HomeRing:
                 if not last:
                     break
                 last.pop()()
+            ended = True
         finally:
-            if taken or last:  # it was interrupted
+            if not ended:  # it was interrupted, perhaps by what the last result led to
                 self._last = None
-                self.submit()
                 for fn in (*last, self._look):
                     self._loop.call_soon(fn)
+                self.submit()
         if self._empty is not None and not self._under_way:
             set_unless_done(self._empty)
 
