@@ -230,6 +230,31 @@ class TestErrors:
 
         homebound.run(main())
 
+    @pytest.mark.parametrize("kind", ["flush", "fua"])
+    @pytest.mark.parametrize("other", ["flush", "fua"])
+    def test_one_that_ends_well_beside_a_failed_one_fails(self, image: Path, kind: str, other: str):
+        """The kernel reports what both wait for to one of them."""
+
+        def begin(kind: str) -> Any:
+            if kind == "flush":
+                steps = _ring_steps.flush(disk.blocking)
+            else:
+                steps = _ring_steps.write(disk, 0, b"data", fua=True)
+            next(steps)
+            return steps
+
+        with FileDisk(image) as disk:
+            disk.blocking.volatile = False
+            disk.try_write(100, b"x")  # it finds out that there are no attempts, only tries
+            one, two = begin(kind), begin(other)
+            with pytest.raises(OSError, match="medium error"):
+                one.throw(OSError(errno.EIO, "medium error"))
+            with pytest.raises(DiskError, match=r"failed before, .*medium"):
+                two.send(0)
+            if kind == other == "fua":  # a later one is not about what was lost before
+                with pytest.raises(StopIteration):
+                    begin("fua").send(0)
+
     def test_short_ones_are_continued(self, image: Path):
         with FileDisk(image, eager_writes=False) as disk:
             steps = _ring_steps.write(disk, 10, b"0123456789", fua=True)
