@@ -286,8 +286,9 @@ class TestErrors:
                 reading = asyncio.create_task(disk.read(5, 10))
                 ring = await ring_at_work(reading)
                 name, operation = ring._under_way.popitem()
-                ring._under_way[name + 1000] = operation
-                ring._tell(name + 1000, -number)
+                operation.name = name + 1000
+                ring._under_way[operation.name] = operation
+                ring._tell(operation.name, -number)
                 assert await reading == CONTENT[5:15]
 
         homebound.run(main())
@@ -502,6 +503,35 @@ class TestEnds:
                 other.go_on()
                 await asyncio.gather(*tasks)
                 assert raised
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("when", ["before", "after", "between"])
+    def test_a_result_is_told_although_an_exception_comes(self, image: Path, when: str):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                forget(disk)
+                ring = ring_here()
+                assert ring is not None
+                raised: list[str] = []
+                real = ring._go_on
+
+                def go_on(operation: Any, result: Any, under_way: Any = None) -> None:
+                    if under_way is None or raised:
+                        real(operation, result, under_way)
+                        return
+                    raised.append(when)
+                    if when == "between":  # its next call is not queued
+                        operation.go_on(1, under_way)
+                    elif when == "after":
+                        operation.go_on(result, under_way)
+                    raise ZeroDivisionError
+
+                ring._go_on = go_on  # type: ignore[method-assign]
+                ring._loop.set_exception_handler(lambda *_: None)
+                assert await disk.read(5, 10) == CONTENT[5:15]
+                assert raised
+                assert not ring._under_way
 
         homebound.run(main())
 
