@@ -17,6 +17,7 @@ import pytest
 
 import homebound
 from homebound.block import DiskClosed, DiskError, DiskReadOnly, FileDisk, ImageError, OutOfRange
+from homebound.block._rawfile import RawFile
 
 from .programs import run_program, without_fallocate
 
@@ -292,6 +293,49 @@ class TestFlush:
             for flush in flushes:
                 flush.result(20)
             assert disk.try_flush()
+
+    def test_is_not_done_while_one_that_covers_the_same_fails(self, image: Path):
+        """However the looks of the one, and the end of the other, fall between each other."""
+
+        class Failing(RawFile):
+            failing: Any = None  # a sync under way
+
+            @property
+            def flushing(self) -> int:
+                if self.failing is not None:  # it fails just before this look
+                    failing, self.failing = self.failing, None
+                    error = OSError(errno.EIO, "medium error")
+                    assert not failing.__exit__(OSError, error, None)
+                return self.under_way
+
+            @flushing.setter
+            def flushing(self, number: int) -> None:
+                self.under_way = number
+
+        raw = Failing(image, read_only=False)
+        raw.volatile = False
+        sync = raw.syncing()
+        sync.__enter__()
+        raw.failing = sync
+        assert not raw.is_stable()
+        assert raw.failing is None
+        raw.close()
+
+    def test_fua_beside_a_sync_that_fails(self, image: Path, monkeypatch: pytest.MonkeyPatch):
+        """The kernel reports the failure of a write-back to one of those that wait for it."""
+        with FileDisk(image) as disk:
+            raw = disk.blocking
+            raw.volatile = False
+            real = os.pwritev
+
+            def write(*arguments: Any) -> int:
+                raw.lose(OSError(errno.EIO, "medium error"))
+                return real(*arguments[:3])
+
+            monkeypatch.setattr(os, "pwritev", write)
+            with pytest.raises(DiskError, match="failed before"):
+                raw.write(0, b"x", fua=True)
+            raw.write(0, b"x")
 
     def test_fua_where_there_is_no_flag_for_it(self, image: Path):
         run_program(

@@ -238,6 +238,31 @@ class TestErrors:
 
         homebound.run(main())
 
+    @pytest.mark.parametrize("kind", ["flush", "fua"])
+    @pytest.mark.parametrize("other", ["flush", "fua"])
+    def test_one_that_ends_well_beside_a_failed_one_fails(self, image: Path, kind: str, other: str):
+        """The kernel reports what both wait for to one of them."""
+
+        def begin(kind: str) -> Any:
+            if kind == "flush":
+                steps = _ring_steps.flush(disk.blocking)
+            else:
+                steps = _ring_steps.write(disk, 0, b"data", fua=True)
+            next(steps)
+            return steps
+
+        with FileDisk(image) as disk:
+            disk.blocking.volatile = False
+            disk.try_write(100, b"x")  # it finds out that there are no attempts, only tries
+            one, two = begin(kind), begin(other)
+            with pytest.raises(OSError, match="medium error"):
+                one.throw(OSError(errno.EIO, "medium error"))
+            with pytest.raises(DiskError, match=r"failed before, .*medium"):
+                two.send(0)
+            if kind == other == "fua":  # a later one is not about what was lost before
+                with pytest.raises(StopIteration):
+                    begin("fua").send(0)
+
     def test_short_ones_are_continued(self, image: Path):
         with FileDisk(image, eager_writes=False) as disk:
             steps = _ring_steps.write(disk, 10, b"0123456789", fua=True)
@@ -269,8 +294,9 @@ class TestErrors:
                 reading = asyncio.create_task(disk.read(5, 10))
                 ring = await ring_at_work(reading)
                 name, operation = ring._under_way.popitem()
-                ring._under_way[name + 1000] = operation
-                ring._tell(name + 1000, -number)
+                operation.name = name + 1000
+                ring._under_way[operation.name] = operation
+                ring._tell(operation.name, -number)
                 assert await reading == CONTENT[5:15]
 
         homebound.run(main())
@@ -485,6 +511,61 @@ class TestEnds:
                 other.go_on()
                 await asyncio.gather(*tasks)
                 assert raised
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("when", ["before", "after", "between"])
+    def test_a_result_is_told_although_an_exception_comes(self, image: Path, when: str):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                forget(disk)
+                ring = ring_here()
+                assert ring is not None
+                raised: list[str] = []
+                real = ring._go_on
+
+                def go_on(operation: Any, result: Any, under_way: Any = None) -> None:
+                    if under_way is None or raised:
+                        real(operation, result, under_way)
+                        return
+                    raised.append(when)
+                    if when == "between":  # its next call is not queued
+                        operation.go_on(1, under_way)
+                    elif when == "after":
+                        operation.go_on(result, under_way)
+                    raise ZeroDivisionError
+
+                ring._go_on = go_on  # type: ignore[method-assign]
+                ring._loop.set_exception_handler(lambda *_: None)
+                assert await disk.read(5, 10) == CONTENT[5:15]
+                assert raised
+                assert not ring._under_way
+
+        homebound.run(main())
+
+    def test_an_exception_at_the_last_result_delays_nothing_else(self):
+        """Neither the next call of the operation, nor what is to follow later results."""
+
+        async def main() -> None:
+            with stuck() as pipe:
+                task = asyncio.create_task(carried_out(pipe.steps()))
+                await asyncio.sleep(0)
+                ring = ring_here()
+                assert ring is not None
+                real = ring._tell
+                reports: list[Any] = []
+                ring._loop.set_exception_handler(lambda _, report: reports.append(report))
+
+                def tell(name: int, result: int) -> None:
+                    real(name, result)
+                    if not reports:
+                        raise ZeroDivisionError
+
+                ring._tell = tell  # type: ignore[method-assign]
+                pipe.go_on()
+                await task
+                assert reports
+                assert not ring.call_last(print)  # no results are being told
 
         homebound.run(main())
 

@@ -114,6 +114,27 @@ def test_what_the_kernel_does_not_take_is_counted(ring: Ring, monkeypatch: pytes
     assert results(ring, 1) == {9: -errno.EBADF}
 
 
+def test_an_exception_just_after_the_submission(ring: Ring, monkeypatch: pytest.MonkeyPatch):
+    """What the kernel has taken is neither counted as refused nor taken again."""
+    real = ring._enter
+
+    def interrupted(*arguments: object) -> int:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    for name in range(3):
+        ring.queue(SYNC, -1, 0, 0, 0, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(ring, "_enter", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.submit()
+    assert ring.submit() == 0
+    assert results(ring, 3) == dict.fromkeys(range(3), -errno.EBADF)
+    ring.queue(SYNC, -1, 0, 0, 0, 3)
+    assert ring.submit() == 0
+    assert results(ring, 1) == {3: -errno.EBADF}
+
+
 def test_a_result_taken_when_an_exception_comes_is_given_again(ring: Ring):
     class Interrupted(deque[tuple[int, int]]):
         def append(self, result: tuple[int, int]) -> None:

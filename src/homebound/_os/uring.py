@@ -126,11 +126,11 @@ class Ring:
         self._words = words = memoryview(self._shared).cast("I")
         for number in range(entries):  # each place in the ring has the request of its number
             words[array // 4 + number] = number
-        self._tail_at, self._mask = of_requests[1] // 4, entries - 1
+        self._taken_at, self._tail_at = of_requests[0] // 4, of_requests[1] // 4
+        self._mask = entries - 1
         self._head_at, self._done_at = of_results[0] // 4, of_results[1] // 4
         self._results_at, self._results_mask = entries_of_results, results - 1
         self._tail = words[self._tail_at]
-        self.queued = 0  # and not submitted
         self._enter = functools.partial(_system_call(), _ENTER, self.fd)
 
     def _map(self, size: int, offset: int) -> mmap.mmap:
@@ -157,19 +157,28 @@ class Ring:
             self._requests, at, operation, flags, 0, fd, offset, address, length, how, name
         )
         self._tail = self._words[self._tail_at] = (self._tail + 1) & _WRAP
-        self.queued += 1
+
+    @property
+    def queued(self) -> int:
+        """How many requests are queued and not submitted.
+
+        The kernel's own count of what it took, not one of ours: a signal handler may raise after
+        the system call, before its result is looked at. A request that counted as queued then
+        would be taken back while the kernel carries it out, and an old one made a second time.
+        """
+        return (self._tail - self._words[self._taken_at]) & _WRAP
 
     def submit(self) -> int:
         """Submit what is queued; return how many of the last ones the kernel did not take."""
-        while self.queued:
-            taken = self._enter(self.queued, 0, 0, None, 0)
-            if taken > 0:
-                self.queued -= taken
-            elif taken == 0 or _last_errno() != errno.EINTR:
+        while True:
+            queued = self.queued
+            if not queued:
+                return 0
+            taken = self._enter(queued, 0, 0, None, 0)
+            if taken == 0 or (taken < 0 and _last_errno() != errno.EINTR):
                 break
-        refused, self.queued = self.queued, 0
-        if refused:
-            self._tail = self._words[self._tail_at] = (self._tail - refused) & _WRAP
+        refused = self.queued
+        self._tail = self._words[self._tail_at] = (self._tail - refused) & _WRAP
         return refused
 
     def results(self, found: deque[tuple[int, int]]) -> None:

@@ -43,11 +43,13 @@ _SWITCH = "HOMEBOUND_IO_URING"
 class Operation:
     """An operation of a disk, in steps. When it has ended, `error` says how."""
 
-    __slots__ = ("ended", "error", "pin", "step", "steps")
+    __slots__ = ("ended", "error", "name", "passed", "pin", "step", "steps")
 
     def __init__(self, steps: Steps) -> None:
         self.steps: Steps = steps
         self.step: Step | None = None  # the system call under way
+        self.name: int = 0  # of its last request to the ring
+        self.passed: bool = False  # to a worker
         self.pin: object = None  # keeps the call's memory where it is
         self.ended: bool = False
         self.error: BaseException | None = None
@@ -65,10 +67,18 @@ class Operation:
         """
         raise NotImplementedError
 
-    def go_on(self, result: int | BaseException | None) -> bool:
-        """Run until the next step, which `step` is then; False at the end."""
+    def go_on(
+        self, result: int | BaseException | None, under_way: dict[int, Operation] | None = None
+    ) -> bool:
+        """Run until the next step, which `step` is then; False at the end.
+
+        Its request is taken out of the table `under_way`. An exception of a signal handler comes
+        before that, so that this can be called again, or it is the operation's error.
+        """
         self.pin = None
         try:
+            if under_way is not None:
+                del under_way[self.name]  # no call before it
             if isinstance(result, BaseException):
                 self.step = self.steps.throw(result)
             else:
@@ -187,37 +197,58 @@ class HomeRing:
         taken = self._taken
         self._ring.results(taken)
         last = self._last = []
+        ended = False
         try:
             while True:  # not `while taken`: the jump rule
                 if not taken:
                     break
-                self._tell(*taken.popleft())
+                name, result = taken[0]
+                self._tell(name, result)
+                del taken[0]  # not before, nor by a call: a signal handler may raise after that
             self._last = None
             self.submit()  # nothing in a stand-in, where `usable` was False
             while True:
                 if not last:
                     break
                 last.pop()()
+            ended = True
         finally:
-            if taken or last:  # it was interrupted
+            if not ended:  # it was interrupted, perhaps by what the last result led to
                 self._last = None
-                self.submit()
                 for fn in (*last, self._look):
                     self._loop.call_soon(fn)
+                self.submit()
         if self._empty is not None and not self._under_way:
             set_unless_done(self._empty)
 
     def _tell(self, name: int, result: int) -> None:
-        operation = self._under_way.pop(name, None)
+        operation = self._under_way.get(name)
         if operation is None:
             return  # told before
-        if result in _NOT_DONE:
-            self._pass_to_worker(operation)
-        else:
-            self._go_on(operation, _outcome(result))
+        try:
+            if result in _NOT_DONE:
+                del self._under_way[name]
+                self._pass_to_worker(operation)
+            else:
+                self._go_on(operation, _outcome(result), self._under_way)
+        except BaseException:  # a signal handler raised
+            self._loop.call_soon(self._resume, operation)
+            raise
 
-    def _go_on(self, operation: Operation, result: int | OSError | None) -> None:
-        if not operation.go_on(result):
+    def _resume(self, operation: Operation) -> None:
+        """Do what was left of an operation whose result was being told."""
+        if operation.ended:
+            operation.tell()  # no effect if it was told
+        elif not operation.passed and operation.name not in self._under_way:
+            self._pass_to_worker(operation)
+
+    def _go_on(
+        self,
+        operation: Operation,
+        result: int | OSError | None,
+        under_way: dict[int, Operation] | None = None,
+    ) -> None:
+        if not operation.go_on(result, under_way):
             operation.release()
             operation.tell()
         elif self.usable:
@@ -238,11 +269,13 @@ class HomeRing:
         name = self._name = self._name + 1
         self._ring.queue(what, fd, offset, address, length, name)
         self._under_way[name] = operation
+        operation.name = name
 
     # What the ring cannot do now.
 
     def _pass_to_worker(self, operation: Operation) -> None:
         """Have a worker do the rest."""
+        operation.passed = True
         call = Call(operation.block, last=_nothing, tell=lambda _: self._pass_home(operation))
         try:
             call.begin(pool_of(self._context))

@@ -50,9 +50,9 @@ class RawFile:
         # Whether there may be changes that no fdatasync covers. Set after each change, by the
         # thread that made it, and unset by `syncing`, which says why that is right.
         self.changed: bool = True
-        # The error that a flush has reported, or None. Written once, by whichever thread meets it
-        # (a single assignment, atomic on every build); from then on every flush reports it.
-        self._lost: OSError | None = None
+        # The error of the last sync that failed, or None. Written by the thread that meets it (a
+        # single assignment, atomic on every build); from the first on every flush reports one.
+        self.lost: OSError | None = None
         self.nowait: int | None = _find_nowait(fd)
         self.volatile: bool = self.nowait == 0
         # Syncs of the whole file under way. Written under _lock; readers may see an old value.
@@ -86,6 +86,7 @@ class RawFile:
         flags = _DSYNC if sync and _DSYNC is not None else 0
         rest = memoryview(data)
         with self._use(offset, len(data), changes=True) as fd:
+            lost = self.lost
             try:
                 while True:  # not `while rest`: the jump rule
                     if not rest:
@@ -97,6 +98,8 @@ class RawFile:
                 if flags and error.errno == errno.EIO:
                     self.lose(error)
                 raise
+            if flags:
+                self.check_lost(but=lost)
             if sync and not flags:
                 self._make_stable(fd)
 
@@ -108,10 +111,11 @@ class RawFile:
 
     def is_stable(self) -> bool:
         """Return whether a flush would have nothing to do."""
-        if self._lost is not None:
-            return False
-        # In this order: pairs with `syncing`.
-        return self.volatile or self.read_only or not (self.changed or self.flushing)
+        if self.volatile or self.read_only:
+            return True
+        # In this order: pairs with `syncing`. The error comes last: a sync that fails between the
+        # first two looks has noted it before it is no longer under way.
+        return not (self.changed or self.flushing or self.lost is not None)
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
         """Make the range a hole, where the file system has holes."""
@@ -204,14 +208,16 @@ class RawFile:
     def lose(self, error: OSError) -> None:
         """Have every flush report from now on that data is lost.
 
-        The kernel tells of a failed write-back once; a flush would not hear of it.
+        The kernel tells of a failed write-back once; a flush would not hear of it. Nor would a sync
+        that waits for the same write-back at the same time, so each looks here when it has ended.
+        The one that is told returns at once, and the others after the device's own flush.
         """
-        self._lost = error
+        self.lost = error
 
-    def check_lost(self) -> None:
-        """Raise DiskError if data is lost."""
-        if self._lost is not None:
-            text = f"a flush of {self.path!r} failed before, so data is lost: {self._lost}"
+    def check_lost(self, *, but: OSError | None = None) -> None:
+        """Raise DiskError if data is lost, other than what was when `lost` was `but`."""
+        if self.lost is not but:
+            text = f"a flush of {self.path!r} failed before, so data is lost: {self.lost}"
             raise DiskError(errno.EIO, text)
 
     def _make_stable(self, fd: int) -> None:
@@ -226,7 +232,8 @@ class RawFile:
         """Keep account of a sync of the whole file, which the block makes."""
         # A change that is noted before `changed` is unset here is covered by this call; one that is
         # noted later is the next one's, even if this one covers it. Another flush that finds
-        # `changed` unset looks at `flushing` next, and so does not end before this one.
+        # `changed` unset looks at `flushing` next, so it does not end before this one; then at
+        # `lost`, so it does not succeed if this one has failed.
         with self._lock:
             self.flushing += 1
         try:
@@ -235,8 +242,10 @@ class RawFile:
         except BaseException as error:
             self.changed = True
             if isinstance(error, OSError):
-                self._lost = error
+                self.lost = error
             raise
+        else:
+            self.check_lost()
         finally:
             with self._lock:
                 self.flushing -= 1

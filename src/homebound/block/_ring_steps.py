@@ -77,11 +77,13 @@ def write(disk: FileDisk, offset: int, data: Buffer, *, fua: bool) -> Steps:
                 start += done
                 rest = rest[done:]
         if fua and len(data) and not raw.volatile:
+            lost = raw.lost
             try:
                 yield SYNC, fd, offset, len(data), None
             except OSError as error:
                 raw.lose(error)
                 raise
+            raw.check_lost(but=lost)
     finally:
         raw.end(changes=True)
 

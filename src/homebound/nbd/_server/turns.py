@@ -28,7 +28,8 @@ class Turns:
     __slots__ = ("_queue", "_running")
 
     def __init__(self) -> None:
-        # A connection is in it once at most: it asks again only after its turn has begun.
+        # A connection is in it twice at most, to serve requests and to start those that wait for
+        # the disk: it asks again for either only after that turn has begun.
         self._queue: deque[Callable[[], None]] = deque()
         # While anything is in the queue, _run is queued in the loop, or it runs.
         self._running = False
