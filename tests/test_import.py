@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 # All rooms except the one that looks at a running program, which is loaded when it is used.
 LOADED = {"_aio", "_core", "_errors", "_os", "_sync", "_threads", "_vcpu", "_workers"}
 # Modules of the standard library, beyond what asyncio loads.
-STANDARD = {"__future__", "_typing", "importlib", "importlib._abc", "importlib.util", "typing"}
+STANDARD = {
+    "__future__", "_queue", "_typing", "gc", "importlib", "importlib._abc", "importlib.util",
+    "typing",
+}  # fmt: skip
 # The most expensive ones by name: dump and the deadlock search, process pools, and their imports.
 NOT_LOADED = {
     "concurrent.futures.process", "concurrent.futures.thread", "ctypes", "dataclasses",

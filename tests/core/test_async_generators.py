@@ -78,6 +78,23 @@ def test_a_generator_outlives_the_home_it_was_begun_at(rows: Rows):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("iterated_again", [False, True])
+def test_a_generator_of_main_outlives_the_home_it_was_begun_at(rows: Rows, iterated_again: bool):  # noqa: FBT001
+    """The loop closes it though the main task is gone by then."""
+    kept = []
+
+    async def main() -> None:
+        async with homebound.IOThread("io") as io, homebound.on(io.context):
+            kept.append(rows())
+            assert await anext(kept[0]) == 0
+        assert rows.closed == []
+        if iterated_again:
+            assert await anext(kept[0]) == 1
+
+    homebound.run(main())
+    assert rows.closed == [thread_name()]
+
+
 def test_a_context_manager_ends_after_its_block():
     order: list[str] = []
 
@@ -275,6 +292,30 @@ def test_begun_after_the_loop_has_closed_the_others():
     homebound.run(main())
 
 
+def test_begun_as_the_end_closes_the_others(rows: Rows):
+    """A task that another thread spawns as a home ends may begin one so late."""
+    begun: list[asyncio.Task[None]] = []
+
+    async def iterate() -> None:
+        async for _ in rows():
+            await asyncio.sleep(60)
+
+    async def outer() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            begun.append(asyncio.create_task(iterate()))
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        await anext(generator)
+
+    generator = outer()
+    homebound.run(main())
+    assert begun[0].cancelled()
+    assert rows.closed == ["MainThread"]
+
+
 @pytest.mark.parametrize("how", ["run", "Runner", "IOThread"])
 def test_main_drops_one_as_it_returns(rows: Rows, how: str):
     """The end of the loop cancels the task that would close it before that has begun."""
@@ -318,6 +359,102 @@ def test_closed_by_the_program_before_its_task_has_begun(rows: Rows):
     homebound.run(main())
     assert len(rows.closed) == 1
     assert not errors
+
+
+def a_uvloop() -> Any:
+    return pytest.importorskip("uvloop").new_event_loop()
+
+
+@pytest.mark.parametrize("factory", [asyncio.SelectorEventLoop, a_uvloop])
+def test_begun_in_a_thread_with_a_foreign_loop_that_ends(rows: Rows, factory: Any):
+    """It goes along with its task, which moves on; the loop knows nothing of it."""
+    numbers: list[int] = []
+
+    async def iterate(away: homebound.AioContext, io: homebound.IOThread) -> None:
+        async for number in rows():
+            numbers.append(number)
+            if number == 0:
+                await homebound.move_to(away)
+                await io.astop()
+
+    async def main() -> None:
+        here = homebound.current_context()
+        assert here is not None
+        io = homebound.IOThread("foreign", loop_factory=factory).start()
+        await io.spawn(iterate(here, io))
+
+    homebound.run(main())
+    assert numbers == [0, 1, 2]
+    assert rows.closed == ["MainThread"]
+
+
+def test_begun_on_an_attached_loop_that_ends(rows: Rows):
+    numbers: list[int] = []
+    go_on = asyncio.Event()
+
+    async def iterate(away: homebound.AioContext) -> None:
+        async for number in rows():
+            numbers.append(number)
+            if number == 0:
+                await homebound.move_to(away)
+                moved.set()
+                await go_on.wait()
+
+    async def main() -> homebound.Task[None]:
+        here = homebound.AioContext.attach(asyncio.get_running_loop())
+        task = here.spawn(iterate(io.context))
+        await asyncio.to_thread(moved.wait)
+        return task
+
+    moved = threading.Event()
+    with homebound.IOThread("io") as io:
+        task = asyncio.run(main())
+        assert not rows.closed
+        io.context.call_soon(go_on.set)
+        block_on(task)
+    assert numbers == [0, 1, 2]
+    assert rows.closed == ["io"]
+
+
+def test_left_on_a_foreign_loop_as_it_ends(rows: Rows):
+    errors: list[dict[str, Any]] = []
+
+    async def fails() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            raise ZeroDivisionError
+
+    async def begin() -> None:
+        await anext(generator)
+        await anext(failing)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        await homebound.AioContext.attach(loop).spawn(begin())
+        assert not rows.closed
+
+    generator, failing = rows(), fails()
+    asyncio.run(main())
+    assert rows.closed == ["MainThread"]
+    (error,) = errors
+    assert isinstance(error["exception"], ZeroDivisionError)
+    assert error["asyncgen"] is failing
+
+
+def test_dropped_by_a_task_on_a_foreign_loop(rows: Rows):
+    async def begin() -> None:
+        generator = rows()
+        await anext(generator)
+
+    async def main() -> None:
+        await homebound.AioContext.attach(asyncio.get_running_loop()).spawn(begin())
+        gc.collect()
+        await until_closed(rows)
+        assert rows.closed == ["MainThread"]
+
+    asyncio.run(main())
 
 
 def test_many_generators_leave_no_trace():

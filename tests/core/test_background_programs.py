@@ -225,11 +225,34 @@ def test_ctrl_c_as_it_starts():
     try:
         background.call(answer)
     except KeyboardInterrupt:
-        print(background)
+        print("interrupted")  # its thread has started, or, if that was not known yet, ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert background.call(answer) == os.getpid()
+    background.stop()
+    while threading.active_count() > 1:
+        threading.Event().wait(0.01)
     """)
-    assert lines == ["<Background 'lib' started>"]
+    assert lines == ["interrupted"]
+
+
+def test_ctrl_c_before_it_waits_for_its_start():
+    lines = run("""
+    def interrupted(self, parker):
+        homebound.IOThread._await_start = wait
+        raise KeyboardInterrupt
+
+    wait, homebound.IOThread._await_start = homebound.IOThread._await_start, interrupted
+    background = Background("lib")
+    try:
+        background.call(answer)
+    except KeyboardInterrupt:
+        print("interrupted")
+    assert background.call(answer) == os.getpid()
+    background.stop()
+    while threading.active_count() > 1:
+        threading.Event().wait(0.01)
+    """)
+    assert lines == ["interrupted"]
 
 
 def test_ctrl_c_in_an_iterator_of_it():

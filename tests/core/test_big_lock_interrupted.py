@@ -236,6 +236,7 @@ def test_the_main_loop_sleeps(wait: str, in_thread: InThread):
     assert interrupter.came > 100
 
 
+@pytest.mark.timeout(240)  # two threads that spin, one of them traced: slow on busy cores
 def test_the_main_loop_waits_for_it(in_thread: InThread):
     """A stand-in holds the lock as the main loop wakes, as when a handler of SIGTERM exits."""
     interrupter = Interrupter(*LOCK, *LENDERS)

@@ -243,6 +243,16 @@ def test_on_a_context_that_has_ended():
     bottom_half.schedule()  # a closed one asks for nothing
 
 
+def test_on_a_context_that_ended_before_it_ran():
+    loop = homebound.new_event_loop()
+    bottom_half = homebound.AioContext.attach(loop).bottom_half(lambda: None)
+    bottom_half.schedule()
+    loop.close()
+    for _ in range(2):
+        with pytest.raises(homebound.ContextClosed, match="has ended"):
+            bottom_half.schedule()
+
+
 def test_repr_shows_its_state(io: IOThread, gate: Gate):
     bottom_half = io.context.bottom_half(print)
     assert "idle" in repr(bottom_half)

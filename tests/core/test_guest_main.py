@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pytest
 
 import homebound
 from homebound import AioContext, ContextError, IOThread, big_lock, block_on, current_context
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,6 +312,72 @@ def test_block_on_elsewhere_before_and_after_attach(
 
     run()
     in_thread(run).result(30)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("waits", ["itself", "in its cleanup", "in a gather", "for a future"])
+@pytest.mark.parametrize("end", ["timeout", "interrupt"])
+def test_block_on_what_waits_for_the_loop_that_stands_still(  # noqa: C901  (each way to wait)
+    factory: Factory,
+    io: IOThread,
+    end: str,
+    waits: str,
+    attached: bool,  # noqa: FBT001
+):
+    """It cannot end before the loop runs: a timeout or Ctrl-C ends the call, not its cleanup."""
+
+    class Interrupted(Exception):  # noqa: N818
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if attached:
+            AioContext.attach(loop)
+        forever = loop.create_future()
+
+        async def here() -> None:
+            await forever
+
+        async def there() -> None:
+            mine = forever if waits == "for a future" else AioContext.attach(loop).spawn(here())
+            if end == "interrupt":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            if waits == "in a gather":
+                await asyncio.gather(mine, asyncio.sleep(0))
+            if waits == "in its cleanup":
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await mine
+            await mine
+
+        task: Any = io.spawn(there()) if end == "timeout" else there()
+        # Else it would be cancelled before it waits for anything.
+        until(lambda: end == "interrupt" or task._fut_waiter is not None)
+        told = end == "timeout" and waits != "for a future"  # which is left without the loop
+        with pytest.raises(
+            TimeoutError if end == "timeout" else Interrupted,
+            match="waits for the loop of this thread" if told else None,
+        ):
+            block_on(task, io.context, timeout=0.01 if end == "timeout" else None)
+        if end == "timeout":
+            if waits == "in its cleanup":
+                forever.set_result(None)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert task.cancelling() == 1
+        elif not forever.done():
+            forever.set_result(None)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_cancelled_at_once_from_its_own_thread(run_guest: Run):

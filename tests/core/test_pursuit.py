@@ -10,6 +10,7 @@ import pytest
 
 import homebound
 from homebound import ContextClosed, IOThread, current_task, move_to
+from homebound._core import pursuit
 from homebound._core.pursuit import Pursuer, pursuing
 from homebound.testing import settle_sync
 
@@ -117,3 +118,53 @@ def test_a_task_whose_home_has_ended_is_not_pursued(io: IOThread, io2: IOThread)
     homebound.block_on(asyncio.sleep(0), io2.context)
     assert catch.where == []
     assert not pursuing
+
+
+def test_caught_elsewhere_while_a_thread_has_seen_it_at_home(
+    monkeypatch: pytest.MonkeyPatch, io: IOThread
+):
+    """A waker has taken the suspended task to another home, from which it moved: it acts once."""
+
+    async def main() -> Catch:
+        task = current_task()
+        assert task is not None
+        catch = Catch(task)
+
+        def look() -> AioContext | None:
+            monkeypatch.undo()
+            catch._run()  # as the other thread, which comes between the look and the act
+            return homebound.current_context()
+
+        monkeypatch.setattr(pursuit, "current_context", look)
+        catch._run()
+        return catch
+
+    assert homebound.block_on(main(), io.context).where == ["io"]
+    assert not pursuing
+
+
+def test_a_request_follows_a_task_that_a_waker_takes_elsewhere(io: IOThread, io2: IOThread):
+    """Between the waker's claim and the new home: the task may run there before the request."""
+
+    async def lives() -> str:
+        task = current_task()
+        assert task is not None
+        try:
+            await homebound.suspend()
+        except asyncio.CancelledError:
+            assert task.uncancel() == 0
+        return threading.current_thread().name
+
+    async def cancels(task: homebound.Task[str]) -> bool:
+        taken = task._claim_to_cancel(io.context)
+        assert taken is io2.context
+        return task.cancel()
+
+    task = io.spawn(lives())
+    settle_sync(io.context)
+    task._cell.append((io2.context, 1))  # a waker's claim
+    assert homebound.block_on(cancels(task), io.context)
+    assert task.cancelling() == 0  # nothing was changed at the old home
+    task._home = io2.context
+    io2.context._post(task)
+    assert homebound.block_on(task, timeout=20) == "io2"

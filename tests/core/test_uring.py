@@ -79,6 +79,22 @@ def test_places_are_used_again(ring: Ring, tmp_path: Path):
             assert found == dict.fromkeys(range(turn * ENTRIES, (turn + 1) * ENTRIES), 0)
 
 
+def test_as_many_results_as_asked_for_are_taken_and_the_rest_stays(ring: Ring):
+    poll = select.poll()
+    poll.register(ring.fd, select.POLLIN)
+    for name in range(3):
+        ring.queue(SYNC, -1, 0, 0, 0, name)
+    ring.submit()
+    found: deque[tuple[int, int]] = deque()
+    while len(found) < 3:
+        assert poll.poll(20_000) == [(ring.fd, select.POLLIN)]
+        before = len(found)
+        ring.results(found, 1)
+        assert len(found) == before + 1
+    assert sorted(found) == [(name, -errno.EBADF) for name in range(3)]
+    assert poll.poll(0) == []
+
+
 def test_its_descriptor_is_readable_while_there_are_results(ring: Ring):
     read_end, write_end = os.pipe()
     poll = select.poll()

@@ -243,6 +243,30 @@ def test_one_whose_number_is_another_files_now(handlers: bool):  # noqa: FBT001
     assert lines == ["-1 b''"]
 
 
+@pytest.mark.parametrize("handlers", [False, True])
+def test_one_whose_number_is_another_files_before_the_loop_looks(handlers: bool):  # noqa: FBT001
+    """A file that blocks cannot be put back as the wakeup descriptor; main's result was lost."""
+    lines = run(f"""
+        import tempfile
+        own()
+        with tempfile.TemporaryFile() as file:
+            async def main():
+                written.close()
+                os.dup2(file.fileno(), OURS)
+                loop = asyncio.get_running_loop()
+                if {handlers}:
+                    loop.add_signal_handler(USR1, int)
+                    send()
+                await asyncio.sleep(0.2)
+                if {handlers}:
+                    loop.remove_signal_handler(USR1)
+                return "result"
+            print(homebound.run(main()), own(-1), file.read())
+            os.close(OURS)
+    """)
+    assert lines == ["result -1 b''"]
+
+
 def test_a_signal_handler_sets_its_own_in_the_sleep():
     lines = run("""
         async def main():

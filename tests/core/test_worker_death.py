@@ -445,10 +445,10 @@ def _can_throw(frame: FrameType) -> bool:
 MENDING = {
     "_lost",
     "_send_instead",
-    "_fail_jobs",
-    "_broken",
     "_tell_if_empty",
     "_see_off",
+    "_settle",
+    "_strike_off",
 }
 
 
@@ -499,36 +499,6 @@ def test_another_exception_where_the_first_is_mended(first: int):
             break
         seen += 1
     assert seen > 5
-
-
-def test_a_thread_that_is_struck_before_it_is_recorded(program: Program):
-    """Starting it returns, though threading itself would wait forever."""
-    assert program("""
-    import homebound, sys, threading
-    from concurrent.futures import BrokenExecutor
-
-    def fail(*_):
-        raise MemoryError
-
-    sys.unraisablehook = lambda _: None
-    set_ident, threading.Thread._set_ident = threading.Thread._set_ident, fail
-    pool = homebound.WorkerPool()
-    try:
-        pool.submit(int).result()
-    except BrokenExecutor:
-        print("submit")
-    io, cpu = homebound.IOThread(), homebound.VCPU(0, homebound.VCPU.halt)
-    for thread in io, cpu:
-        try:
-            thread.start()
-        except RuntimeError:
-            print("start")
-    threading.Thread._set_ident = set_ident
-    print(pool.submit(int).result())
-    pool.shutdown()
-    with io:
-        pass
-    """) == "submit\nstart\n0\n"  # fmt: skip
 
 
 # The end of run, of an I/O thread and of the interpreter.

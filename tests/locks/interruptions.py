@@ -128,7 +128,14 @@ class Interruption:
             sys.settrace(before)
 
     def _call(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        if self.happened or not frame.f_code.co_filename.startswith(PACKAGE):
+        code = frame.f_code
+        # `_Start` is a part of Thread.start: there a collection, left for the next allocation, may
+        # run in the new thread, which holds threading's own lock.
+        if (
+            self.happened
+            or not code.co_filename.startswith(PACKAGE)
+            or code.co_qualname.startswith("_Start.")
+        ):
             return None
         return self._line
 

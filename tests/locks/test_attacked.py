@@ -13,7 +13,7 @@ import homebound
 from homebound._os.snapshot import snapshot
 from homebound.testing import until
 
-from .attack import PATIENCE, Attack
+from .attack import PATIENCE, STRIDE, Attack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -307,7 +307,7 @@ def test_nothing_or_all_of_it(kind: str):
 
 
 def attack_all(scenes: type[Scene], kind: str) -> int:
-    """Attack an operation at each of its points; return how many there are."""
+    """Attack an operation at its points (see STRIDE); return about how many there are."""
     io = homebound.IOThread()
     io.start()
     scenes.threads = _thread._count()
@@ -344,4 +344,4 @@ def attack_each(scenes: type[Scene], kind: str, io: Any, before: Any, after: Any
             raise AssertionError((attack.where, scene.seen(), scene.waiters)) from None
         if attack.left >= 0:
             return at
-        at += 1
+        at += STRIDE

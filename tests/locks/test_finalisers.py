@@ -15,6 +15,7 @@ import pytest
 import homebound
 from homebound.testing import until
 
+from .attack import STRIDE
 from .interruptions import (
     Interruption,
     collector,
@@ -140,6 +141,17 @@ class Scene:
         until(lambda: pool._idle)
         self._waits_for_a_job(pool)
 
+    def _end_of_a_new_pool(self) -> None:
+        """The finaliser ends the pool whose first thread is about to start, and waits for that."""
+        pool = homebound.WorkerPool(max_threads=1)
+
+        def use() -> None:
+            with suppress(RuntimeError):  # it was shut down before that
+                self.outcomes.append(homebound.run_in(Given(pool.submit(int)), int))
+
+        self.use = use
+        self.report = self.end = pool.shutdown
+
     def _waits_for_a_job(self, pool: homebound.WorkerPool) -> None:
         alone = threading.Lock()
 
@@ -172,7 +184,7 @@ async def nothing() -> None:
 
 
 KINDS = [name[1:] for name in vars(Scene) if name[0] == "_" and name[1] not in "_tw"]
-OF_POOLS = {"pool", "job_in_a_new_pool", "job_in_an_idle_pool"}
+OF_POOLS = {"pool", "job_in_a_new_pool", "job_in_an_idle_pool", "end_of_a_new_pool"}
 
 
 def without_threads(act: Callable[[], object]) -> None:
@@ -198,7 +210,7 @@ def test_the_garbage_collector(kind: str, way: Callable[..., object]):
 
 
 def interrupt_each(kind: str, way: Callable[..., object] | None) -> None:
-    """Interrupt at each place in turn: `way` calls what comes in between."""
+    """Interrupt at the places in turn (see STRIDE): `way` calls what comes in between."""
     at = 0
     with homebound.IOThread() as io:
         while True:
@@ -219,7 +231,7 @@ def interrupt_each(kind: str, way: Callable[..., object] | None) -> None:
             scene.end()
             if not interruption.happened:
                 break
-            at += 1
+            at += STRIDE
     assert at > 2
 
 

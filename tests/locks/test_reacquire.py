@@ -160,13 +160,14 @@ def test_a_condition_wait_that_a_signal_handler_ends_releases_nothing(threads: T
     def hold() -> bool:
         with condition:
             lock.signals.append(None)
+            condition.notify()
             go_on.wait()
             return condition.locked()
 
     def wait() -> None:
         with condition:
-            holding.append(threads.start(hold))  # it queues behind this thread
-            condition.wait_sync(timeout=0.001)
+            holding.append(threads.start(hold))  # it has the lock once this thread waits
+            condition.wait_sync()
 
     holding: list[Future[bool]] = []
     with pytest.raises(SystemExit):

@@ -27,7 +27,7 @@ async def rests(go_on: homebound.Event) -> None:
 async def churns(over: threading.Event) -> int:
     """Make tasks that end soon, all the time."""
     count = 0
-    while not over.is_set():
+    while not (count and over.is_set()):
         await asyncio.gather(*(asyncio.create_task(asyncio.sleep(0)) for _ in range(20)))
         count += 20
         await asyncio.sleep(0.001)  # the other threads need the interpreter as well

@@ -175,8 +175,10 @@ def test_travellers(io_threads: int, stress: Stress):
             await asyncio.sleep(stress.seconds)
             world.waking = False
             await homebound.to_worker(canceller.result)
-            await settle(world, requested)
-            world.ending = True
+            try:
+                await settle(world, requested)
+            finally:
+                world.ending = True  # until then they live on when they are cancelled
             await finish(world)
             await homebound.to_worker(stress.join)
             return world

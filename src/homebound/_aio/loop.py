@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from asyncio import events
-from asyncio.base_events import _format_handle  # type: ignore[attr-defined]
+from asyncio.base_events import _format_handle, _run_until_complete_cb  # type: ignore[attr-defined]
 from asyncio.log import logger
 from contextlib import suppress
 from inspect import signature
@@ -307,6 +307,13 @@ class InheritedLoop(TimedLoop, HearingLoop, GeneratorLoop, DebuggedLoop):
     _nest_patched = True
 
     run_until_complete = _run_until_complete
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Do as asyncio's. If a signal handler kept the loop from stopping, it stops."""
+        handle: Any = context.get("handle")
+        if getattr(handle, "_callback", None) is _run_until_complete_cb:
+            self._ready.append(handle)  # again: run_until_complete would never return
+        super().call_exception_handler(context)
 
     def _checked_handle(
         self,

@@ -39,10 +39,13 @@ _set_quietly = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 
 def _set(fd: int) -> int:
-    """Make `fd` the wakeup descriptor, or none if it is closed; return the earlier one."""
+    """Make `fd` the wakeup descriptor, or none if that is refused; return the earlier one.
+
+    It is refused if it is closed, or blocks. Raises ValueError in a thread that may not set any.
+    """
     try:
         return _set_quietly(fd)
-    except OSError:
+    except (OSError, ValueError):
         return _set_quietly(-1)
 
 
@@ -63,8 +66,9 @@ def runs_signal_handlers() -> bool:
 class _Owner:
     """A descriptor of the program's that the loop's has replaced; or none.
 
-    The program may close it meanwhile, and its number may then belong to another file, to which no
-    signal numbers must be written.
+    The program may close it, and its number may then belong to another file, to which no signal
+    numbers must be written. Before the first look, only that it blocks may show that: a wakeup
+    descriptor does not.
     """
 
     __slots__ = ("_file", "fd")
@@ -78,6 +82,8 @@ class _Owner:
             return None
         try:
             status = os.fstat(self.fd)
+            if os.get_blocking(self.fd):
+                return None
         except OSError:
             return None
         return status.st_dev, status.st_ino

@@ -176,6 +176,28 @@ class Enterable(TaskFuture[T]):
             raise self._refusal("enter", cell)
         return self._claim_in(later, target)
 
+    def _claim_to_cancel(self, home: AioContext) -> bool | AioContext:
+        """Claim the task in the thread of `home`, before it is changed there.
+
+        True: the caller must queue it. False: it runs next in this thread, or waits for something
+        else. A context: another thread takes it there, where it may run by now.
+        """
+        # In this order: a waker sets the new home before the task runs there, and only then has it
+        # another cell. So a cell that is seen with this home is the last one, or is decided.
+        cell = self._cell
+        suspended = self._suspended
+        there = self._home
+        if there is not home and there is not None:
+            return there
+        if not suspended or not cell or cell[0] is not SUSPENDED:
+            return False
+        token = _thread.get_ident()
+        cell.append(token)
+        first = cell[1]
+        if type(first) is tuple and first[0] is not home:
+            return first[0]  # type: ignore[no-any-return]
+        return first is token
+
     def _claim_own_suspension(self) -> Any:
         """Claim the suspension of a task cancelled before it; return the token that won it."""
         self._suspended = True

@@ -65,8 +65,8 @@ class AioContext(Chain):
     own_factory: ClassVar[Callable[..., Any]]
 
     _is_guest: ClassVar[bool]  # whether the loop is a foreign one
-    # Its thread was asked to stop: it ends its tasks, and accepts no new ones from other threads.
-    _ending = False  # set once, by the home
+    _refusing = False  # new tasks of other threads; set once, by a thread that asks it to end
+    _ending = False  # it ends its tasks, as its thread was asked to stop; set once, by the home
     # How many seconds that may take (None: as long as it needs), and the end of that time.
     _shutdown_timeout: float | None = None
     _end_by: Deadline | None = None  # written by the home
@@ -218,7 +218,7 @@ class AioContext(Chain):
         """
         if more:
             raise one_coroutine("spawn", coro, more)
-        if self._ending and here.context is not self:
+        if self._refusing and here.context is not self:
             # Made without being queued: the home, which cancels its tasks now, does not know it.
             self.task_type(coro, home=self, name=name)._abandon("was never started")
             self._refuse()

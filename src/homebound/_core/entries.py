@@ -239,6 +239,10 @@ class BottomHalf:
         self._due = False
         self._callback()
 
+    def _unrun(self) -> None:
+        if not self._token:
+            self._token.append(None)  # so that `schedule` finds the context closed
+
     __reduce__ = refuse_threaded_copy
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.futures import RECORDS_AWAITS, loop_of
 from .._errors import ContextClosed
 from .coroutines import waited_for
+from .current import current_context
 from .foreign_loops import end_of
 from .loop import Loop
 from .pursuit import Pursuer
@@ -157,7 +158,11 @@ class Cancel(Pursuer):
         self._behalf = behalf
 
     def _act(self) -> None:
-        if not self._task._cancel_here(self._msg):
+        home: AioContext = current_context()  # type: ignore[assignment]
+        there = self._task._cancel_here(self._msg, home)
+        if not isinstance(there, bool):
+            self._let_go(there)
+        elif not there:
             self._unrun()
 
     def _unrun(self) -> None:
@@ -171,6 +176,15 @@ class Cancel(Pursuer):
             home._post(_CancelAgain(behalf, self._msg))
         except ContextClosed:
             pass  # abandoned
+
+
+def send_cancel(task: Task[Any], msg: Any, home: AioContext) -> bool:
+    """Send a cancellation request to the home of a task; False if that has ended."""
+    try:
+        home._post_first(Cancel(task, msg, None))
+    except ContextClosed:
+        return False
+    return True
 
 
 class _CancelAgain(Pursuer):
@@ -188,4 +202,7 @@ class _CancelAgain(Pursuer):
 
     def _act(self) -> None:
         if self._task._num_cancels_requested:
-            self._task._cancel_here(self._msg, again=True)
+            home: AioContext = current_context()  # type: ignore[assignment]
+            there = self._task._cancel_here(self._msg, home, again=True)
+            if not isinstance(there, bool):
+                self._let_go(there)

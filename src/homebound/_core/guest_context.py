@@ -11,6 +11,7 @@ and there are no stand-ins: see docs/design/core.md.
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from .._aio.generators import GuestHooks
 from .._aio.tasks import running_loop, task_here
 from .._errors import ContextError
 from .._os.no_copy import refuse_threaded_copy
@@ -55,6 +57,7 @@ class GuestContext(AioContext):
     ) -> None:
         super().__init__(loop, name)
         self.end = end
+        self._generators = GuestHooks(loop, self)
 
     @classmethod
     def attach_here(cls, loop: asyncio.AbstractEventLoop, name: str) -> AioContext:
@@ -159,7 +162,10 @@ class GuestContext(AioContext):
         takes: Iterator[Entry] = map(
             deque.popleft, repeat(ready)
         )  # no look for signals after the pop
+        hooks = sys.get_asyncgen_hooks()
         try:
+            if self._generators.hooks is not None:
+                sys.set_asyncgen_hooks(*self._generators.hooks)
             while True:
                 if not batch or not ready:  # a batch inside this one may have taken the rest
                     break
@@ -177,6 +183,7 @@ class GuestContext(AioContext):
                     raise
                 batch -= 1  # last: the jump rule
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             if outer is not None:
                 self._enter_again(outer)
             self._chained = chained
@@ -185,13 +192,17 @@ class GuestContext(AioContext):
         if running_loop() is not self.loop:  # it has stopped
             self._post(task)
             return
+        hooks = sys.get_asyncgen_hooks()
         try:
+            if self._generators.hooks is not None:
+                sys.set_asyncgen_hooks(*self._generators.hooks)
             if main.context is self:
                 with self._holding_big_lock():
                     task._run()
             else:
                 task._run()
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             self._ring_for_own()
 
     # Possible on a loop of our own only.
@@ -220,6 +231,7 @@ class GuestContext(AioContext):
                     set_main(None)
         if here.seat.home is self:
             set_home(None)
+        self._generators.end()
         if self.let:
             for name in _REPLACED:  # a cycle otherwise
                 getattr(self.loop, "__dict__", {}).pop(name, None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
+from .._aio.generators import Suspects
 from .._aio.shapes import thread_frames
 from .._aio.tasks import unfinished
 from .._os.stacks import stack, task_stack
@@ -28,6 +30,31 @@ def every_task() -> set[Task[Any]]:
     for context in every_context():
         found.update(context._resting.copy())
     return found
+
+
+def tasks_that_may_iterate(context: AioContext) -> Iterator[tuple[Any, AioContext]]:
+    """Yield the unfinished tasks but the running one, and their homes: those of a context first.
+
+    Tasks of attached loops count, too.
+
+    Called from: the context's home, in a task.
+    """
+    me = asyncio.current_task()
+    for task in asyncio.all_tasks(context.loop):
+        if task is not me:
+            yield task, context
+    for task in every_task():
+        home = task._home
+        if home is not None and home is not context and not (home._closed or task.done()):
+            yield task, home
+    for home in every_context():
+        if home._is_guest and home is not context and not (home._closed or home.loop.is_closed()):
+            for each in asyncio.all_tasks(home.loop):
+                if not isinstance(each, Task):
+                    yield each, home
+
+
+Suspects.tasks = tasks_that_may_iterate
 
 
 def left_over(context: AioContext, part: Any = None) -> str:

@@ -71,6 +71,7 @@ class Loop(NestingLoop, ExecutorLoop):
         self.put_off: PutOff | None = None
         self.spin: Spin | None = None  # adaptive busy polling, if the user has chosen it
         self.context_type(self, name)
+        self._takes = starmap(self._ready.popleft, repeat(()))  # one entry at each step
 
     # Called from any thread.
 
@@ -280,7 +281,6 @@ class Loop(NestingLoop, ExecutorLoop):
         if self._closed:
             return
         self._hear_no_more()
-        self.__dict__.pop("call_soon_threadsafe", None)  # see wind_down.py: a reference cycle
         home = self.__dict__.get("home")
         if home is None:  # an exception has left it half made
             super().close()
@@ -306,7 +306,7 @@ class Loop(NestingLoop, ExecutorLoop):
 
     # One iteration.
 
-    def _run_once(self) -> None:  # noqa: C901, PLR0912, PLR0915  (every iteration: no calls to spare)
+    def _run_once(self) -> None:  # noqa: C901, PLR0912  (every iteration: no calls to spare)
         """Run one iteration of run_forever: the hot case of `iterate`, which says what it does."""
         ready = self._ready
         if not ready or self._debug:
@@ -326,7 +326,6 @@ class Loop(NestingLoop, ExecutorLoop):
             self._fruitless += 1
         else:
             busy_until = monotonic() + LOOK_INTERVAL
-        popleft = ready.popleft
         scheduled = self._scheduled  # the same list for the loop's whole life
         entry: Entry | None = None
         count = len(ready)
@@ -336,17 +335,17 @@ class Loop(NestingLoop, ExecutorLoop):
                 count = len(ready)
             home._iterations += 1
             try:
-                if count == 1:  # the most frequent case: a nested run finds no rest to take over
-                    entry = popleft()  # lost if a signal handler raises now: see put_back
-                    if entry._cancelled:
-                        home._skipped += 1
-                    else:
-                        entry._run()
+                if count == 1:  # the most frequent case: a nested run finds no rest
+                    for entry in self._takes:  # popped in C: a handler does not come in between
+                        if entry._cancelled:
+                            home._skipped += 1
+                        else:
+                            entry._run()
+                        break
                 else:
                     home._more += count - 1
-                    # A loop in C pops the entries; a nested run ends it by exhausting `_batch`.
-                    self._batch = batch = repeat((), count)
-                    for entry in starmap(popleft, batch):
+                    self._batch = repeat((), count)  # a nested run exhausts it
+                    for entry in starmap(ready.popleft, self._batch):
                         if entry._cancelled:
                             home._skipped += 1
                         else:

@@ -233,7 +233,13 @@ class LoopContext(AioContext):
 
     def _epitaph(self) -> AioContext:
         """Return what the closed loop refers to in place of this context."""
+        self.end_late_posts()
         return _Epitaph(self)
+
+    def end_late_posts(self) -> None:
+        """Undo what late_posts.py has put here and on the loop, in cycles. Any thread."""
+        self.__dict__.pop("call_soon", None)
+        self.loop.__dict__.pop("call_soon_threadsafe", None)
 
     # Running inside something else.
 

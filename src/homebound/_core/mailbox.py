@@ -13,7 +13,6 @@ tests/model/bell.pml.
 and where an exception between the append and the ring (from a signal handler, or for lack of stack
 or memory) needs another repair. Each place appends, then looks at `_bell`, then rings:
 
-    _core/calls.py     post_new                   Ctrl-C finds the task queued, and cancels it
     _core/cell.py      Enterable._wake_in         a wake from another thread
     _core/cell.py      OneSuspension.wake         a completion; abandons the task if it is refused
     _core/context.py   AioContext.call_soon       the entry is cancelled if that raises
@@ -26,6 +25,7 @@ or memory) needs another repair. Each place appends, then looks at `_bell`, then
     _core/task.py      Task._future_done          _heard's replacement on Python 3.14 and later
     _core/task.py      Task._heard                a future or task that it awaits is done
     _core/task.py      Task._wait_for             a move; cut_short.py rings, if that was cut short
+    _core/waiting.py   post_new                   Ctrl-C finds the task queued, and cancels it
 
 The home is awake when it appends for itself, and rings nothing:
 
@@ -33,6 +33,7 @@ The home is awake when it appends for itself, and rings nothing:
     _aio/loop.py       InheritedLoop._run_nested
     _aio/loop.py       InheritedLoop._run_timed
     _aio/loop.py       InheritedLoop._serve
+    _aio/loop.py       InheritedLoop.call_exception_handler
     _core/cell.py      Enterable._resume_with
     _core/chain.py     Chain._end_chain
     _core/chain.py     Chain._put_aside

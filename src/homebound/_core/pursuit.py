@@ -5,8 +5,10 @@ cores a task that only moved was followed through 1,800 moves. So a pursuer that
 is recorded in `pursuing` and then posted to the task's present home. It runs at the first of two
 events: its turn in a mailbox while the task is at home there, or the task's next move, before that.
 
-It runs once. Both ways run it in the thread of the task's home, and a move changes the task's home
-after the look at its pursuers: a thread that sees the new home also sees that it was caught.
+It runs once. Both ways run it in the thread of the task's home. But a waker may take a suspended
+task elsewhere, and have it run and move there, between this thread's look at the home and its act:
+so the thread that takes the one item of `_turn` runs it. A move changes the task's home after the
+look at its pursuers: a thread that sees the new home also sees that the item was taken.
 """
 
 from __future__ import annotations
@@ -25,28 +27,38 @@ if TYPE_CHECKING:
 class Pursuer:
     """A mailbox entry that runs at a task's home, wherever that is."""
 
-    __slots__ = ("_caught", "_task")
+    __slots__ = ("_task", "_turn")
 
     _cancelled = False  # never skipped in a mailbox: it must leave `pursuing`
 
     def __init__(self, pursued: Task[Any]) -> None:
         self._task = pursued
-        self._caught = False  # it has run, or is about to. Written at the task's home
+        self._turn = [None]  # empty once it has run, or is about to. Popped in any home's thread
 
     def _run(self) -> None:
         home = self._task._home  # before the look whether it was caught: pairs with on_leaving
-        if self._caught:
-            pursuing.discard(self)
-        elif home is None or current_context() is home:
-            pursuing.discard(self)
-            self._caught = True
-            self._act()
-        else:
-            pursuing.add(self)
-            try:
-                home._post_first(self)  # ahead of the task, if that is still on its way there
-            except ContextClosed:
-                self._unrun()
+        turn = self._turn
+        if turn and home is not None and current_context() is not home:
+            self._follow(home)
+            return
+        pursuing.discard(self)
+        try:
+            turn.pop()
+        except IndexError:
+            return  # it was caught
+        self._act()
+
+    def _let_go(self, home: AioContext) -> None:
+        """Follow the task, caught while another thread takes it to `home`. Called by `_act`."""
+        self._turn.append(None)
+        self._follow(home)
+
+    def _follow(self, home: AioContext) -> None:
+        pursuing.add(self)
+        try:
+            home._post_first(self)  # ahead of the task, if that is still on its way there
+        except ContextClosed:
+            self._unrun()
 
     def _act(self) -> None:
         """Act at the task's home, while the task does not run."""

@@ -87,7 +87,10 @@ def find_lost(home: Any) -> None:
 
     Called from: home thread.
     """
-    queued = {id(each) for each in (*snapshot(home._ready), *snapshot(home._woken))}
+    ready = snapshot(home._ready)
+    if not ready and home._ready:
+        return  # other threads never stopped changing it: what is queued is not known
+    queued = {id(each) for each in (*ready, *snapshot(home._woken))}
     for task in home._tasks():
         if id(task) not in queued:
             task._resume_if_lost(home)

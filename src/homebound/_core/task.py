@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, loop_of, new_future
 from .._aio.tasks import enter_task, keep_alive, let_die, strike_out, unfinished
-from .._errors import AlreadyScheduled, ContextClosed
+from .._errors import ContextClosed
 from .._os.process import AtFork, at_fork
 from .cell import NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
 from .cut_short import LOST, mend
-from .far import Cancel, FarWait
+from .far import Cancel, FarWait, send_cancel
 from .loop import Loop
 from .pursuit import on_leaving, pursuing
 from .put_back import carries
@@ -370,22 +370,23 @@ class Task(Enterable[T]):
                 _future_cancel(self, msg=msg)
                 self._announce()
             return True
+        there: bool | AioContext = home
         if may_run_here(home):
-            return self._cancel_here(msg)
-        if home._occupy():  # before or between runs of the loop, with no home thread
+            there = self._cancel_here(msg, home)
+        elif home._occupy():  # before or between runs of the loop, with no home thread
             try:
-                return self._cancel_here(msg)
+                there = self._cancel_here(msg, home)
             finally:
                 home._vacate()
-        try:
-            home._post_first(Cancel(self, msg, None))
-        except ContextClosed:
-            return False
-        return True
+        return there if isinstance(there, bool) else send_cancel(self, msg, there)
 
-    def _cancel_here(self, msg: Any, *, again: bool = False) -> bool:
+    def _cancel_here(self, msg: Any, home: AioContext, *, again: bool = False) -> bool | AioContext:
+        """Cancel it in the thread of `home`; return where to, if it is being taken elsewhere."""
         if self.done():
             return False
+        claimed = self._claim_to_cancel(home)
+        if not isinstance(claimed, bool):
+            return claimed
         if not again:
             self._num_cancels_requested += 1
         if self._fut_waiter is not None and self._cancel_waiter(msg):
@@ -393,14 +394,10 @@ class Task(Enterable[T]):
         if self._throw is not CANCEL_SURELY:
             self._throw = CANCEL
         self._cancel_with(msg)
-        if self._suspended:
-            try:
-                if self._claim(self._home):  # type: ignore[arg-type]
-                    if self._suspended is True:
-                        self._throw = CANCEL_SURELY
-                    self._home._post(self)  # type: ignore[union-attr]
-            except AlreadyScheduled:
-                pass  # it is about to run, and then finds the request
+        if claimed:
+            if self._suspended is True:
+                self._throw = CANCEL_SURELY
+            home._post(self)
         return True
 
     def _end_far_wait(self, error: BaseException | None, *, cancelled: bool) -> None:

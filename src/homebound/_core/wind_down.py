@@ -6,20 +6,24 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .._aio.handles import starts_coroutine
+from .._aio.generators import hand_on_strays
 from .._aio.tasks import be_lost_quietly
-from .._os.clock import Deadline
-from .current import here
+from .._os.clock import Deadline, monotonic
+from .late_posts import pause_posts, refuse_tasks
 from .left_over import left_over
 from .loop import Loop
+from .resumption import find_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from .context import AioContext
 
-_RECHECK = 0.05  # seconds between two looks at the tasks of a home that ends
-_MOST_TRIES = 100  # to close a context, if each is interrupted
+_RECHECK = 0.05  # seconds between two looks at the tasks of a home that ends, at least
+_REST = 10  # times as long as a look took, it waits until the next: it reads every task
+_MOST_TRIES = 100  # to close a context, or to end it in parts, if each is interrupted
+# Of one end, at most; a loop that cannot run fails each time, and at once.
+_INTERRUPTIONS = range(10_000)
 _MOST_GENERATIONS = 64  # of tasks that are made while others end; see _end_tasks
 
 
@@ -38,8 +42,14 @@ def bound_end_now(context: AioContext, timeout: float) -> None:
     context.loop.call_later(timeout, context.loop.stop)
 
 
-def end_once(context: AioContext) -> None:
-    """Stop the loop, unless its end has begun, which must not be interrupted. Home thread."""
+def ask_to_end(context: AioContext) -> None:
+    """Have an I/O thread end; ContextClosed if it has. Called from: any thread."""
+    refuse_tasks(context)
+    context.call_soon(_end_once, context)
+
+
+def _end_once(context: AioContext) -> None:
+    """Stop the loop, unless its end has begun, which must not be interrupted."""
     if not context._ending:
         context.loop.stop()
 
@@ -47,28 +57,37 @@ def end_once(context: AioContext) -> None:
 def wind_down(context: AioContext, failure: str) -> None:
     """End everything at home in the context, then its loop; report errors meanwhile as `failure`.
 
-    The end goes on if the loop is told to stop again, and, in an I/O thread, if something raises
-    SystemExit.
+    The end goes on if the loop is told to stop again, if something raises SystemExit in an I/O
+    thread, and if a signal handler raises: that is raised once everything has ended. Only
+    KeyboardInterrupt and SystemExit in the main thread cut it short, as with asyncio.
     """
-    context._ending = True
-    context._end_begins()
-    if isinstance(context.loop, Loop):
-        _refuse_coroutines(context.loop)
-    told: set[Any] = set()
+    end: _End | None = None
+    raised: BaseException | None = None
     try:
-        for part in _parts(context, failure):
-            if _finish(context, part, failure, told):
-                continue
-            break  # last: the jump rule
+        for _ in _INTERRUPTIONS:
+            try:
+                if end is None:
+                    end = _End(context, failure)
+                end.go_on()
+                break
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                if context.loop.is_closed():
+                    raise
+                raised = raised or error
+            continue  # last: the jump rule
+        if raised is not None:
+            raise raised
     finally:
-        context.loop.close()
-        context._close()
+        raised = None  # its traceback refers to this frame
+        close_surely(context)
 
 
 def close_surely(context: AioContext) -> None:
     """Close a context, though exceptions from another thread may have cut its end short. Home."""
     for _ in range(_MOST_TRIES):
-        if context._over:
+        if context._over and context.loop.is_closed():
             return
         try:
             context.loop.close()
@@ -77,61 +96,139 @@ def close_surely(context: AioContext) -> None:
             pass
 
 
-def _refuse_coroutines(loop: Loop) -> None:
-    """Make other threads' run_coroutine_threadsafe raise, until the loop is closed."""
+class _End:
+    """The end of a context, which goes on after an exception. Home."""
 
-    def call_soon_threadsafe(callback: Any, *args: Any, **options: Any) -> Any:
-        if here.context is not loop.home and starts_coroutine(callback):
-            loop.home._refuse()
-        return Loop.call_soon_threadsafe(loop, callback, *args, **options)
+    def __init__(self, context: AioContext, failure: str) -> None:
+        self._context = context
+        self._failure = failure
+        # The parts that are left, in order; and the task of the first, once it has begun.
+        self._parts = self._all_parts()
+        self._task: Any = None
+        self._failures = 0  # of parts
+        self._look: asyncio.TimerHandle | None = None
+        self._look_again = _RECHECK  # seconds after the last look
+        # The tasks that were cancelled: each is, once.
+        self._asked: set[Any] = set()
+        # The code that raised SystemExit meanwhile: a reader's callback raises it in each
+        # iteration, and is reported once.
+        self._told: set[Any] = set()
 
-    # On the instance: a check in the method would cost each call an eighth. `close` removes it.
-    loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
+    def _all_parts(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        loop = self._context.loop
+        return [
+            self._end_tasks,
+            loop.shutdown_asyncgens,
+            loop.shutdown_default_executor,
+            self._context._end_workers,
+            self._end_tasks,  # those that were on their way here
+            loop.shutdown_asyncgens,  # and those begun meanwhile
+        ]
 
+    def go_on(self) -> None:
+        """Run what is left of it; again, if something was raised: no part is left out."""
+        context = self._context
+        context._ending = True
+        context._end_begins()
+        refuse_tasks(context)
+        while self._parts:
+            if self._task is None or self._has_failed():
+                self._task = None
+                self._task = context.loop.create_task(self._run_part())
+            if not self._task.done() and not self._finish(self._task):
+                return
+            self._task = None
+            del self._parts[0]
 
-def _parts(context: AioContext, failure: str) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield the parts of the end, in order. Each is made when the one before it is done."""
-    loop = context.loop
-    yield _end_tasks(loop, failure)
-    context._drained = True
-    yield loop.shutdown_asyncgens()
-    yield loop.shutdown_default_executor()
-    yield context._end_workers()
-    yield _end_tasks(loop, failure)  # tasks that were on their way here
+    async def _run_part(self) -> None:
+        if self._task in (None, asyncio.current_task()):  # else lost as a signal handler raised
+            await self._parts[0]()
 
+    def _has_failed(self) -> bool:
+        """Return whether the part is to be run again, as a signal handler may have raised in it."""
+        task = self._task
+        if not task.done() or task.cancelled() or task.exception() is None:
+            return False
+        self._failures += 1
+        return self._failures < _MOST_TRIES
 
-def _finish(
-    context: AioContext, part: Coroutine[Any, Any, None], failure: str, told: set[Any]
-) -> bool:
-    """Run one part of the end to completion; False if there is no time left for that.
+    def _finish(self, task: Any) -> bool:  # noqa: C901  (each way it may end)
+        """Run one part of the end to completion; False if there is no time left for that."""
+        context = self._context
+        loop = context.loop
+        while True:
+            self._find_lost()
+            alarm = None
+            if context._end_by is not None:
+                alarm = loop.call_later(context._end_by.timeout() or 0.0, loop.stop)
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or threading.current_thread() is threading.main_thread():
+                    raise
+                _report_once(context, self._failure, error, self._told)
+            except RuntimeError:
+                if task.done() or loop.is_closed():
+                    raise
+                if context._end_is_over():
+                    _abandon(context, task, self._parts[0].__name__)
+                    return False
+                # Otherwise the loop was told to stop, which it does once this is done.
+            else:
+                return True
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
+                if self._look is not None:
+                    self._look.cancel()
 
-    `told` has the code that raised SystemExit meanwhile: a reader's callback raises it in each
-    iteration, and is reported once.
-    """
-    loop = context.loop
-    task = loop.create_task(part)
-    while True:
-        alarm = None
-        if context._end_by is not None:
-            alarm = loop.call_later(context._end_by.timeout() or 0.0, loop.stop)
-        try:
-            loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if task.done() or threading.current_thread() is threading.main_thread():
-                raise
-            _report_once(context, failure, error, told)
-        except RuntimeError:
-            if task.done() or loop.is_closed():
-                raise
-            if context._end_is_over():
-                _abandon(context, task)
-                return False
-            # Otherwise the loop was told to stop, which it does once this is done.
-        else:
-            return True
-        finally:
-            if alarm is not None:
-                alarm.cancel()
+    def _find_lost(self) -> None:
+        """Look now and then for tasks that what a signal handler raised has kept from waking."""
+        context = self._context
+        if isinstance(context.loop, Loop):
+            self._look = context.loop.call_later(self._look_again, self._find_lost)
+            begun_at = monotonic()
+            pause_posts(context)
+            find_lost(context)
+            self._look_again = max(_RECHECK, _REST * (monotonic() - begun_at))
+
+    async def _end_tasks(self) -> None:
+        """Cancel each task at home on the loop once, and wait until there is none.
+
+        Cleanup may make new tasks, and wait for them (gather, wait_for): they are cancelled, and
+        waited for, once the tasks cancelled before have ended. Other threads could make tasks
+        forever, so the number of rounds is limited: the tasks left then end with the home.
+        """
+        await hand_on_strays(self._context)  # while the tasks here are seen to iterate theirs
+        loop = self._context.loop
+        me = asyncio.current_task()
+        asked = self._asked
+        generation: set[Any] = set()
+        generations = 0
+        while tasks := asyncio.all_tasks(loop) - {me}:
+            generation &= tasks
+            if not generation:
+                if generations == _MOST_GENERATIONS:
+                    break
+                generations += 1
+                for task in tasks - asked:
+                    task.cancel()
+                    asked.add(task)
+                generation = tasks
+            # With a timeout: a task that moves away, cleanup and all, is not waited for.
+            await asyncio.wait(generation, timeout=_RECHECK)
+        while asked:
+            self._report_failure(asked.pop())
+        self._context._drained = True
+
+    def _report_failure(self, task: Any) -> None:
+        """Report what a task raised as it was cancelled."""
+        if task.done() and not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+                # SystemExit was reported to the loop's exception handler when it was raised.
+                about = {"message": self._failure, "exception": error, "task": task}
+                self._context.loop.call_exception_handler(about)
 
 
 def _report_once(context: AioContext, failure: str, error: BaseException, told: set[Any]) -> None:
@@ -144,45 +241,13 @@ def _report_once(context: AioContext, failure: str, error: BaseException, told: 
         context.loop.call_exception_handler({"message": failure, "exception": error})
 
 
-def _abandon(context: AioContext, part: Any) -> None:
+def _abandon(context: AioContext, part: Any, name: str) -> None:
     """Report what has not ended when the time is over; its waiters are notified by the close."""
     be_lost_quietly(part)
     if context.workers is not None:
         context.workers._bound_exit(0.0)
     message = (
         f"{context.name!r} has not ended after {context._shutdown_timeout} s, "
-        f"in {part.get_coro().__name__}; abandoned:{left_over(context, part)}"
+        f"in {name}; abandoned:{left_over(context, part)}"
     )
     context.loop.call_exception_handler({"message": message})
-
-
-async def _end_tasks(loop: asyncio.AbstractEventLoop, failure: str) -> None:
-    """Cancel each task at home on the loop once, and wait until there is none.
-
-    Cleanup may make new tasks, and wait for them (gather, wait_for): they are cancelled, and waited
-    for, once the tasks cancelled before have ended. Other threads could make tasks forever, so the
-    number of rounds is limited: the tasks left then end with the home.
-    """
-    me = asyncio.current_task()
-    asked: set[Any] = set()
-    generation: set[Any] = set()
-    generations = 0
-    while tasks := asyncio.all_tasks(loop) - {me}:
-        generation &= tasks
-        if not generation:
-            if generations == _MOST_GENERATIONS:
-                break
-            generations += 1
-            for task in tasks - asked:
-                task.cancel()
-            asked |= tasks
-            generation = tasks
-        # With a timeout: a task that moves away, cleanup and all, is not waited for.
-        await asyncio.wait(generation, timeout=_RECHECK)
-    for task in asked:
-        if task.done() and not task.cancelled():
-            error = task.exception()
-            if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
-                # SystemExit was reported to the loop's exception handler when it was raised.
-                about = {"message": failure, "exception": error, "task": task}
-                loop.call_exception_handler(about)

@@ -16,7 +16,7 @@ from .._sync.queue_ends import Getters, Slots, Unfinished
 from .._sync.rw_lock import RWLock
 from .._sync.semaphore import Semaphore
 from .._sync.waiters import Waiter
-from .._workers.jobs import Job
+from .._workers.jobs import TaskJob
 from .private_state import awaited_by, is_suspended, ready_entries, state_of, wait_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def describe_task(task: Task[Any], moment: Moment) -> str:
     waiter = wait_of(task)
     if isinstance(waiter, Waiter):
         return describe_wait(waiter)
-    if isinstance(waiter, Job):
+    if isinstance(waiter, TaskJob):
         return _describe_job(waiter)
     if awaited is not None:
         return _describe_awaited(awaited, moment)
@@ -103,7 +103,7 @@ def _describe_holders(waiter: Waiter) -> str:
     return ""
 
 
-def _describe_job(job: Job) -> str:
+def _describe_job(job: TaskJob) -> str:
     fn = getattr(job.fn, "__qualname__", repr(job.fn))
     where = "queued" if job.worker is None else f"done by thread {shown_thread(job.worker)}"
     return f"waits for the job {fn}, {where}"

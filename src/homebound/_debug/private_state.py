@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._core.mailbox import Entry
     from .._sync.waiters import Waiter
     from .._threads.io_thread import IOThread
-    from .._workers.jobs import Job
+    from .._workers.jobs import TaskJob
     from .._workers.pool import WorkerPool
 
 _PLAIN_FUTURE = (asyncio.Future, type(None))
@@ -107,7 +107,7 @@ def ready_entries(context: AioContext) -> tuple[Entry, ...]:
 # Tasks.
 
 
-def wait_of(task: Task[Any]) -> Waiter | Job | None:
+def wait_of(task: Task[Any]) -> Waiter | TaskJob | None:
     """Return the waiter by which a task waits in a queue, or the job that it waits for, or None."""
     return getattr(task, "_wait", None)
 
@@ -182,12 +182,12 @@ def live_workers(pool: WorkerPool) -> list[int]:
 def busy_workers(pool: WorkerPool) -> list[int]:
     """Return the idents of a pool's workers if all are busy and it may start no other; else []."""
     threads = tuple(pool._threads.copy())
-    if len(threads) < pool._limits[1] or pool._idle:
+    if len(threads) < pool._max_threads or pool._idle:
         return []
     return [thread.ident for thread in threads if thread.ident is not None]
 
 
-def pool_with(job: Job, task: Task[Any]) -> WorkerPool | None:
+def pool_with(job: TaskJob, task: Task[Any]) -> WorkerPool | None:
     """Return the pool in whose queue a task's job stands, or None."""
     pool = None if task.home is None else task.home.workers
     return pool if pool is not None and job in snapshot(pool._jobs) else None

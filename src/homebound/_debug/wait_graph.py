@@ -27,7 +27,7 @@ from .._sync.waiters import Waiter, drop_ended_waits, foreign_waits, parked
 from .._threads.io_thread import IOThread
 from .._threads.wait_while import waits
 from .._vcpu.thread import VCPUThread, Work, thread_of, threads_needed
-from .._workers.jobs import Job, Outcome
+from .._workers.jobs import Outcome, TaskJob
 from .._workers.pool import WorkerPool
 from .cycles import NOTHING, Edge, Needs
 from .descriptions import shown_queue
@@ -173,7 +173,7 @@ class WaitGraph:
         waiter = wait_of(task)
         if isinstance(waiter, Waiter):
             yield from self._granted_to(waiter)
-        elif isinstance(waiter, Job):
+        elif isinstance(waiter, TaskJob):
             yield from self._job_done(waiter, task)
         else:
             edge = self._await("waits for", awaited_by(task))
@@ -308,7 +308,7 @@ class WaitGraph:
 
     # Workers.
 
-    def _job_done(self, job: Job, task: Task[Any]) -> Iterator[Edge]:
+    def _job_done(self, job: TaskJob, task: Task[Any]) -> Iterator[Edge]:
         if job.done:
             return
         name = getattr(job.fn, "__qualname__", repr(job.fn))

@@ -82,7 +82,7 @@ def refusal_in_child(what: str) -> ContextError:
     )
 
 
-def _patched_by() -> str | None:
+def patched_by() -> str | None:
     """Return the library that has replaced this process's threads by greenlets, if any."""
     for name, asked, argument in (
         ("gevent.monkey", "is_module_patched", "threading"),
@@ -100,7 +100,7 @@ def refuse_green_threads(what: str, *, only_if_late: bool = False) -> None:
     With `only_if_late`, for what works with greenlets, raise only if they were patched in after
     homebound was imported: then all of them share our thread-local fields.
     """
-    library = _patched_by()
+    library = patched_by()
     if library is None or (only_if_late and threading.local is _Local):
         return
     message = (

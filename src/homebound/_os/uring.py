@@ -147,7 +147,9 @@ class Ring:
     ) -> None:
         """Add a request for `submit`; its result will have this name, a number of 64 bits.
 
-        The memory at `address` must stay there until then. At most `entries` may be in flight.
+        The memory at `address` must stay there until then. At most `entries` may be in flight. If
+        it raises, nothing was added: no call follows the last line, after which a signal handler
+        could raise.
         """
         at = (self._tail & self._mask) * _REQUEST.size
         # A read of a file that supports it waits without a thread, so it is tried at once.
@@ -181,7 +183,7 @@ class Ring:
         self._tail = self._words[self._tail_at] = (self._tail - refused) & _WRAP
         return refused
 
-    def results(self, found: deque[tuple[int, int]]) -> None:
+    def results(self, found: deque[tuple[int, int]], most: int = _WRAP) -> None:
         """Take the results that are there: names, and what the system call would have returned.
 
         A failure is the negative number of the error. If an exception comes in between, the next
@@ -191,6 +193,7 @@ class Ring:
         head, tail = words[self._head_at], words[self._done_at]
         if head == tail:
             return
+        tail = (head + min((tail - head) & _WRAP, most)) & _WRAP
         if not _IS_ORDERED:
             self._enter(0, 0, 0, None, 0)
         while head != tail:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from asyncio import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
-from .._os.arguments import checked_name
 from .._os.clock import Deadline
 from .._os.counts import check_count
 from .._os.surely import surely
@@ -41,9 +40,7 @@ class Barrier(WaitQueue):
 
     def __init__(self, parties: int, *, name: str | None = None) -> None:
         check_count("Barrier: parties", parties, 1)
-        super().__init__()
-        if name is not None:
-            self._name = checked_name(self, name)
+        super().__init__(name=name)
         self._parties = parties
         # Under the guard. While a group leaves, new waiters stay outside: queued, not counted.
         self._state = FILLING

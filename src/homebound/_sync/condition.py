@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.coroutines import check_callback, shown
-from .._os.arguments import checked_name
 from .._os.clock import Deadline
 from .._os.surely import surely
 from .._threads.block_on import block_on
@@ -61,9 +60,7 @@ class Condition(Reacquires, WaitQueue):
     __slots__ = ("_lock", "_unheld", "acquire", "acquire_sync", "locked")
 
     def __init__(self, lock: Lock | None = None, *, name: str | None = None) -> None:
-        super().__init__()
-        if name is not None:
-            self._name = checked_name(self, name)
+        super().__init__(name=name)
         if not isinstance(lock, Lock) and lock is not None:
             raise _no_lock(lock)
         self._lock: Lock = Lock() if lock is None else lock

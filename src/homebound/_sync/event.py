@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._os.arguments import checked_name
 from .._os.surely import surely
 from .wait_queue import WaitQueue
 
@@ -30,9 +29,7 @@ class Event(WaitQueue):
     __slots__ = ("_value",)
 
     def __init__(self, *, name: str | None = None) -> None:
-        super().__init__()
-        if name is not None:
-            self._name = checked_name(self, name)
+        super().__init__(name=name)
         self._value = False  # written under the guard, read by all
 
     def is_set(self) -> bool:

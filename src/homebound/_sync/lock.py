@@ -6,7 +6,6 @@ from _thread import start_new_thread as start_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .._os.arguments import checked_name
 from .holders import all_known, record_of, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
 from .wait_queue import DONE, WaitQueue
@@ -56,11 +55,9 @@ class Lock(TokenQueue):
     _shows_holders = True
 
     def __init__(self, *, name: str | None = None) -> None:
-        if name is not None:
-            self._name = checked_name(self, name)
         # Holds the token while the lock is free, never more than one. Atomic operations.
         self._free: deque[None] = deque([None], 1)
-        super().__init__(self._free)
+        super().__init__(self._free, name=name)
 
     def release(self) -> None:
         """Release it, or hand it over to the next waiter. Raises RuntimeError if it is free.

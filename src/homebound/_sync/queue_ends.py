@@ -77,9 +77,15 @@ class Getters(WaitQueue):
     )
 
     def __init__(
-        self, queue_id: int, items: Fifo | Ordered, unfinished: Unfinished, slots: Slots | None
+        self,
+        queue_id: int,
+        name: str | None,
+        items: Fifo | Ordered,
+        unfinished: Unfinished,
+        slots: Slots | None,
     ) -> None:
-        super().__init__(items)  # type: ignore[arg-type]  # both have what it needs of a stock
+        # Both kinds have what it needs of a stock.
+        super().__init__(items, name=name)  # type: ignore[arg-type]
         self.queue_id = queue_id  # the id of the Queue that it is a part of
         self._items = items
         self._taken = items.taker()
@@ -292,8 +298,8 @@ class Slots(Semaphore):
 
     __slots__ = ("_closed", "queue_id")
 
-    def __init__(self, value: int, queue_id: int) -> None:
-        super().__init__(value)
+    def __init__(self, value: int, queue_id: int, name: str | None) -> None:
+        super().__init__(value, name=name)
         self.queue_id = queue_id
         self._closed = False  # under the guard
 
@@ -362,10 +368,10 @@ class Unfinished(WaitQueue):
 
     __slots__ = ("_marks", "_more", "queue_id")
 
-    def __init__(self, queue_id: int) -> None:
+    def __init__(self, queue_id: int, name: str | None) -> None:
         self._marks: deque[None] = deque()
         self._more = 0  # items counted here instead of by a mark. Under the guard
-        super().__init__(self._marks)
+        super().__init__(self._marks, name=name)
         self.queue_id = queue_id
 
     def __repr__(self) -> str:

@@ -91,16 +91,12 @@ class Queue(ShownQueue, Generic[T]):
         # Returns the exception to be raised although the item is in; see Ordered.push.
         self._push: Callable[[Any], BaseException | None] = self._store.push
         self._pushes_in_c = isinstance(self._store, Fifo)
-        self._unfinished = Unfinished(id(self))
+        self._unfinished = Unfinished(id(self), name)
         self._marks = self._unfinished._marks
         # The slots, and the parts of them that each put looks at; None if there is no limit.
-        self._slots = Slots(math.ceil(maxsize), id(self)) if maxsize > 0 else None
-        self._getters_queue = Getters(id(self), self._store, self._unfinished, self._slots)
+        self._slots = Slots(math.ceil(maxsize), id(self), name) if maxsize > 0 else None
+        self._getters_queue = Getters(id(self), name, self._store, self._unfinished, self._slots)
         self._waiting = self._getters_queue._waiters
-        if name is not None:
-            self._unfinished._name = self._getters_queue._name = name
-            if self._slots is not None:
-                self._slots._name = name
         self._taken = self._getters_queue._taken
         self._permits = None if self._slots is None else self._slots._permits
         self._putting = () if self._slots is None else self._slots._waiters

@@ -5,7 +5,6 @@ from __future__ import annotations
 from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._os.arguments import checked_name
 from .._threads.block_on import block_on
 from .holders import SharedHold, all_known, record_of, record_of_caller, watched
 from .reacquire import Reacquires
@@ -56,9 +55,7 @@ class RWLock(Reacquires, SharedHold, WaitQueue):
     _shows_holders = True
 
     def __init__(self, *, name: str | None = None) -> None:
-        super().__init__()
-        if name is not None:
-            self._name = checked_name(self, name)
+        super().__init__(name=name)
         self._owners = 0  # how many readers hold it; -1: a writer. Under the guard
         self._unheld: list[None] = []
 

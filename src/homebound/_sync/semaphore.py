@@ -7,7 +7,6 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .._os.arguments import checked_name
 from .._os.counts import check_count
 from .holders import SharedHold, all_known, record_of_caller, watched
 from .tokens import TOKEN, TokenQueue
@@ -48,14 +47,12 @@ class Semaphore(SharedHold, TokenQueue):
 
     def __init__(self, value: int = 1, *, name: str | None = None) -> None:
         check_count("Semaphore: the initial value", value, 0)
-        if name is not None:
-            self._name = checked_name(self, name)
         self._initial = value  # constant
         now = min(value, MOST)
         # One None for each free permit. Atomic operations.
         self._permits: deque[None] = deque(repeat(None, now))
         self._reserve = value - now  # free too, but not in the deque yet. Under the guard
-        super().__init__(self._permits)
+        super().__init__(self._permits, name=name)
 
     @property
     def _value(self) -> int:

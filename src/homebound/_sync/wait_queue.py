@@ -64,6 +64,7 @@ from .._core.current import current_context, here
 from .._core.guest_context import GuestContext
 from .._core.traps import current_task, suspend_for
 from .._errors import WouldDeadlock
+from .._os.arguments import checked_name
 from .._os.clock import Deadline
 from .._os.guard import new_guard
 from .._os.no_copy import refuse_copy
@@ -109,7 +110,11 @@ class WaitQueue:
     _name: str
     _shows_holders = False  # whether _held_inside knows anything
 
-    def __init__(self, stock: deque[Any] | None = None, guard: Any = None) -> None:
+    def __init__(
+        self, stock: deque[Any] | None = None, guard: Any = None, *, name: str | None = None
+    ) -> None:
+        if name is not None:
+            self._name = checked_name(self, name)
         self._guard: Any = guard or new_guard()
         self._waiters: deque[Waiter] = deque()  # FIFO. Written under the guard, read without it
         # The deque that `give` appends to without the guard. If there is none, any deque will do.

@@ -172,6 +172,8 @@ class Background:
             self._starting = None
             if thread._context is not None:  # also if Ctrl-C came as it started
                 self._thread = thread
+            else:
+                thread._ask_to_stop()  # if it has begun, it ends once it can
         return thread
 
     def stop(self, timeout: float | None = None) -> None:

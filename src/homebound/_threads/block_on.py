@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._aio.tasks import running_loop, task_here
 from .._core.big_lock import big_lock_released
-from .._core.calls import (
+from .._core.context import whereabouts
+from .._core.coroutines import check_awaitable, coroutine_of
+from .._core.current import current_context, main_context
+from .._core.guest_context import GuestContext
+from .._core.places import context_at, served_context
+from .._core.put_off import must_end_waits, refuse_late_wait
+from .._core.task import Task
+from .._core.waiting import (
     begin,
     ends_with,
     make_task,
@@ -22,14 +29,8 @@ from .._core.calls import (
     runs_nowhere,
     tell,
     wait_in_call,
+    waits_for_loop,
 )
-from .._core.context import whereabouts
-from .._core.coroutines import check_awaitable, coroutine_of
-from .._core.current import current_context, main_context
-from .._core.guest_context import GuestContext
-from .._core.places import context_at, served_context
-from .._core.put_off import must_end_waits, refuse_late_wait
-from .._core.task import Task
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.clock import Deadline, check_timeout, monotonic
 from .._os.greenlets import awaiter_here, in_child_greenlet, refusal_in_child
@@ -47,7 +48,9 @@ T = TypeVar("T")
 
 _LAST_SLEEP = 1.0  # seconds; see _end_quietly
 _UNHEARD = "_homebound_unheard"  # the attribute of an error that exit_begins keeps unreported
-_GUEST_RECHECK = 0.5  # seconds between two looks at a foreign loop whose close is not announced
+# Seconds between two looks at a foreign loop: whether it was closed, if that is not announced; and
+# whether a cancelled task waits for it, if it stands still.
+_GUEST_RECHECK = 0.5
 
 
 class _Exit:
@@ -109,10 +112,11 @@ def block_on(
     is turned until it is done: the calling task is put aside, others go on. In a thread without a
     context it is queued, and the thread sleeps. A thread that runs an attached foreign loop sleeps,
     too, for any context but its own, and its loop stands still meanwhile. `timeout` (seconds)
-    cancels it, waits for its cleanup (unless no thread runs its loop), and raises TimeoutError;
-    Ctrl-C does the same with KeyboardInterrupt, and in a sleeping thread so does any exception of a
-    signal handler. Raises WouldDeadlock in one I/O thread for another, and for the task that calls
-    it; ContextClosed if the context has ended, ContextError if there is none.
+    cancels it, waits for its cleanup (unless no thread runs its loop, or it waits for the loop that
+    stands still), and raises TimeoutError; Ctrl-C does the same with KeyboardInterrupt, and in a
+    sleeping thread so does any exception of a signal handler. Raises WouldDeadlock in one I/O
+    thread for another, and for the task that calls it; ContextClosed if the context has ended,
+    ContextError if there is none.
 
     >>> import homebound
     >>> async def answer():
@@ -346,20 +350,29 @@ def _block_elsewhere(awaitable: Awaitable[Any], target: AioContext, timeout: flo
     # does any exception of a signal handler, such as the soft time limit of a Celery worker.
     while interrupt is None or not runs_nowhere(task):
         try:
-            expired = _sleep_until_done(task, timeout if interrupt is None else None)
+            again = interrupt is not None
+            expired = _sleep_until_done(task, None if again else timeout, cancelled=again)
             break
         except BaseException as error:  # noqa: BLE001  (raised once the task has ended)
             interrupt = error
             task.cancel()
     if interrupt is not None:
         raise interrupt
+    if not task.done():
+        raise TimeoutError(_waits_for_this_thread(task))
     if _Exit.under_way and _is_lost(task):
         _end_quietly(task, my_parker(), expired)
     return _outcome(task, expired)
 
 
-def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
-    """Wait until the task is done, cancelling it after the timeout; return that if it expired."""
+def _sleep_until_done(
+    task: Task[Any], timeout: float | None, *, cancelled: bool = False
+) -> _Expiry | None:
+    """Wait until the task is done, cancelling it after the timeout; return that if it expired.
+
+    Once it was cancelled, return as well if it waits for the loop that the caller keeps from
+    running.
+    """
     parker = my_parker()
     tell(task, _Unpark(parker))
     deadline = Deadline(timeout)
@@ -372,9 +385,14 @@ def _sleep_until_done(task: Task[Any], timeout: float | None) -> _Expiry | None:
                 deadline = Deadline(None)  # once
                 expired = _Expiry(task, timeout)
                 expired()
+                cancelled = True
                 if runs_nowhere(task):
                     raise TimeoutError(_unheard(task))
-            _park_until_told(parker, task, deadline)
+            stands_still = running_loop() if cancelled else None
+            _park_until_told(parker, task, deadline, looks=stands_still is not None)
+            if stands_still is None or not waits_for_loop(task, stands_still):
+                continue
+            break  # last: the jump rule
     return expired
 
 
@@ -385,11 +403,19 @@ def _unheard(task: Task[Any]) -> str:
     )
 
 
-def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline) -> None:
-    """Sleep until the task is done, looking at times at a loop whose close is not announced."""
+def _waits_for_this_thread(task: Task[Any]) -> str:
+    return (
+        f"block_on timed out, and task {task.get_name()!r} of {task.home!r} waits for the loop of "
+        "this thread, which cannot run before the call returns; it is cancelled then. `await` it "
+        f"instead. Called in {whereabouts()}"
+    )
+
+
+def _park_until_told(parker: Parker, task: Task[Any], deadline: Deadline, *, looks: bool) -> None:
+    """Sleep until the task is done; for a while, if it `looks` or a close is not announced."""
     home = task.home
     silent = home if isinstance(home, GuestContext) and not home.end.covers else None
     with big_lock_released():
-        deadline.park(parker, at_most=None if silent is None else _GUEST_RECHECK)
+        deadline.park(parker, at_most=None if silent is None and not looks else _GUEST_RECHECK)
     if silent is not None and silent.loop.is_closed():
         silent.end.tell()

@@ -17,7 +17,7 @@ from .._core.guest_context import GuestContext
 from .._core.left_over import left_over
 from .._core.loop import Loop
 from .._core.traps import move_to
-from .._core.wind_down import bound_end_now, close_surely, end_once, wind_down
+from .._core.wind_down import ask_to_end, bound_end_now, close_surely, wind_down
 from .._errors import ContextClosed, ContextError, WouldDeadlock
 from .._os.arguments import hides_more
 from .._os.clock import check_timeout
@@ -304,7 +304,7 @@ class IOThread:
         if self._ended:
             return
         try:
-            context.call_soon(end_once, context)
+            ask_to_end(context)
         except ContextError:
             pass  # its end has begun
 
@@ -384,7 +384,7 @@ class IOThread:
                 starter = self._starter  # first: it is dropped once the context is seen
                 self._context = context
                 if self._asked_to_stop:  # after that: pairs with _ask_to_stop
-                    context.call_soon(end_once, context)
+                    ask_to_end(context)
                 if starter is not None:
                     starter.unpark()
                 del starter
@@ -396,28 +396,28 @@ class IOThread:
                 finally:
                     wind_down(context, f"unhandled exception as {self.name} stopped")
         except BaseException as error:
-            if self._context is None:
-                self._failure = error
-            else:
+            if self._context is not None:
                 raise
-        finally:
-            try:
-                if self._context is not None:
-                    close_surely(self._context)
-            finally:
-                self._ended = True
-                if (starter := self._starter) is not None:  # it has failed to start
-                    starter.unpark()
-                self._at_end.tell()
-                kick()  # a `wait_while` for this context looks again, and sees its end
-
-    def _thread_ends(self) -> None:
-        """Fail `start`, if the thread never came to `_live`."""
-        starter = self._starter
-        if not self._ended and starter is not None:
             self._ended = True
-            self._failure = ended_early(self._thread)  # last but for the notice: `start` goes on
-            starter.unpark()
+            self._failure = error  # last but for the notice: `start` goes on
+        finally:
+            self._thread_ends(self._thread)
+
+    def _thread_ends(self, thread: NoticedThread) -> None:
+        """Note the end of the thread, or that it never came to `_live`. May be repeated."""
+        if thread is not self._thread:
+            return  # it was started again since
+        try:
+            if self._context is not None and not self._ended:
+                close_surely(self._context)
+        finally:
+            self._ended = True
+            if self._failure is None and self._context is None:
+                self._failure = ended_early(thread)
+            if (starter := self._starter) is not None:  # it has failed to start
+                starter.unpark()
+            self._at_end.tell()
+            kick()  # a `wait_while` for this context looks again, and sees its end
 
     def _report_exit(self, context: AioContext, error: BaseException) -> None:
         """Report a SystemExit raised here, of which threading's own excepthook says nothing."""

@@ -11,12 +11,14 @@ from .._core.context import whereabouts
 from .._core.coroutines import coroutine_of
 from .._core.current import current_context
 from .._core.loop import Loop
-from .._core.wind_down import bound_end, wind_down
+from .._core.wind_down import bound_end, close_surely, wind_down
 from .._errors import WrongThread
 
 if TYPE_CHECKING:
     import selectors
     from collections.abc import Awaitable
+
+    from .._core.context import AioContext
 
 T = TypeVar("T")
 
@@ -46,6 +48,16 @@ def _close(main: object) -> None:
     """Close a coroutine that has not begun, so that Python does not warn of it."""
     if asyncio.iscoroutine(main):
         main.close()
+
+
+def _end(context: AioContext) -> None:
+    failure = "unhandled exception during asyncio.run() shutdown"
+    try:
+        wind_down(context, failure)
+    except BaseException:
+        if not context.loop.is_closed():  # a signal handler raised before it had begun
+            wind_down(context, failure)
+        raise
 
 
 def _runs_a_loop() -> str:
@@ -106,9 +118,8 @@ def run(
             finally:
                 # Instead of Runner.close, which gives up if something stops the loop again.
                 if not context.loop.is_closed():  # it is in a forked process
-                    wind_down(context, "unhandled exception during asyncio.run() shutdown")
+                    _end(context)
     finally:
         if asyncio.iscoroutine(coro):
             coro.close()  # a no-op unless it never began
-        if not context.loop.is_closed():
-            context.loop.close()
+        close_surely(context)

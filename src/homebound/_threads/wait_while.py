@@ -11,7 +11,6 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._aio.tasks import task_here
-from .._core.calls import is_cancellation_pending, run_inline_by, take_cancellation
 from .._core.context import whereabouts
 from .._core.coroutines import check_callback
 from .._core.current import current_context, here, main
@@ -21,6 +20,7 @@ from .._core.mailbox import check_open
 from .._core.places import context_at
 from .._core.put_off import PutOff, must_end_waits
 from .._core.traps import current_task
+from .._core.waiting import is_cancellation_pending, run_inline_by, take_cancellation
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork

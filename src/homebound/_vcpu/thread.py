@@ -307,11 +307,11 @@ class VCPUThread(Entrant):
             self._stopping = True
         report(error, f"VCPU {self.name!r} stops it")
 
-    def _thread_ends(self) -> None:
-        """Note the end of a thread that never came to `_live`."""
-        if not self._ended:
-            self._failure = ended_early(self._thread)
-            self._mark_ended()
+    def _thread_ends(self, thread: NoticedThread) -> None:
+        """Note the end of a thread that may not have come to the end of `_live`."""
+        if not self._ended and self._failure is None:
+            self._failure = ended_early(thread)
+        self._mark_ended()  # again, if it was cut short
 
     def _mark_ended(self) -> None:
         with gate.guard:

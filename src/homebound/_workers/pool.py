@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures
 import contextlib
 from contextvars import copy_context
@@ -77,9 +78,8 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
             message = f"WorkerPool: idle_timeout is {idle_timeout}; it must be 0 or more seconds"
             raise ValueError(message)
         refuse_green_threads("WorkerPool", only_if_late=True)
-        limits = (min_threads, max_threads)
         called = checked_name(self, name) if name else f"workers{next(_numbers)}"
-        super().__init__(called, limits, idle_timeout)
+        super().__init__(called, min_threads, max_threads, idle_timeout)
         # How long the interpreter's exit waits for the workers; None: for as long as they need.
         self._patience: float | None = None
         _pools.add(self)
@@ -132,6 +132,7 @@ class WorkerPool(WorkerThreads, concurrent.futures.Executor):
         self._remove_dead()
         if not wait:
             return
+        self._displace(_thread.get_ident())  # a finaliser must not wait for what it interrupts
         try:
             self._join(Deadline(timeout))
         except TimeoutError:

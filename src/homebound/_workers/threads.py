@@ -33,20 +33,21 @@ gone.
 from __future__ import annotations
 
 import _thread
-import concurrent.futures
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from itertools import count, filterfalse, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from .._core.current import here
 from .._errors import ContextClosed
 from .._os.clock import monotonic, perf_counter
+from .._os.fuse import tell_until_heard, with_fuse
 from .._os.parking import new_parker
 from .._os.reports import log_exit, report_and_go_on
-from .._os.surely import surely
 from .._os.threads import ended_early
+from .jobs import fail_queued, lost_worker
 from .worker import NO_SEARCH, Search, Worker, wake
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from .._core.context import AioContext
     from .._os.parking import Parker
+    from .jobs import Job
 
 
 _BRIEF = 20e-6  # seconds: less than it costs to wake a thread
@@ -66,11 +68,12 @@ _QUIET = 16  # looks at which nothing happened, after which it stops watching
 class WorkerThreads:
     """The part of a `WorkerPool` that its users do not call."""
 
-    def __init__(self, name: str, limits: tuple[int, int], idle_timeout: float) -> None:
+    def __init__(self, name: str, min_threads: int, max_threads: int, idle_timeout: float) -> None:
         self.name: str = name
-        self._limits = limits  # how many threads stay when idle, and how many there may be
+        self._min_threads = min_threads  # how many stay when idle
+        self._max_threads = max_threads
         self._idle_timeout = idle_timeout
-        self._jobs: deque[Any] = deque()  # any thread appends, workers pop: FIFO
+        self._jobs: deque[Job] = deque()  # any thread appends, workers pop: FIFO
         # What idle workers will search when woken: each appends its own; the latest is woken first.
         self._idle: deque[Search] = deque()
         self._search = NO_SEARCH  # the last that a worker was sent on; written by the sender
@@ -105,7 +108,7 @@ class WorkerThreads:
 
     # In a submitter.
 
-    def _put(self, job: Any) -> None:
+    def _put(self, job: Job) -> None:
         """Queue a job and see that a worker does it. Raises if none will: the job is not queued."""
         queued = refused = False
         try:
@@ -136,7 +139,7 @@ class WorkerThreads:
         self._idle.rotate(0)
         return len(self._idle) >= len(self._threads)
 
-    def _take_out(self, job: Any) -> bool:
+    def _take_out(self, job: Job) -> bool:
         """Remove a queued job; False if a worker has it."""
         try:
             self._jobs.remove(job)
@@ -166,44 +169,70 @@ class WorkerThreads:
             self._send_one()
         except BaseException as error:  # noqa: BLE001  (the callers get it)
             if not self._threads:
-                self._fail_jobs(error)
+                fail_queued(self._jobs, error, whose=self)
 
     def _hire(self) -> None:
         """Start one more worker. Raises if that fails and there is no other to do the work."""
         me = _thread.get_ident()
         # If all are busy, each looks again when it is done.
-        while len(self._threads) < self._limits[1] or self._displace(me):
+        while len(self._threads) < self._max_threads or self._displace(me):
             if self._start_worker(me) or not self._jobs:
                 return
 
     def _start_worker(self, me: int) -> bool:
-        """Start a worker, if there is room for it; False if a finaliser's has taken its place."""
-        thread: Worker | None = None
+        """Start a worker, if there is room for it; False if a finaliser's has taken its place.
+
+        An exception ends the attempt. Another, which cuts short what then sees to the thread, has
+        a new thread see to it: none stays among the pool's that has not begun and will not.
+        """
         try:
             thread = Worker(self._live, self._remove_ended, f"{self.name}-{next(self._number)}")
+            settle, unsettled = partial(self._settle, thread), partial(getattr, thread, "open")
+            at_end = thread.tried.news.put, tell_until_heard(settle, unsettled)
+            with_fuse(partial(self._try_to_start, thread, me), at_end)()
+        except (MemoryError, OSError, RuntimeError):
+            if not self._threads:
+                raise
+            return True
+        return not thread.called_off
+
+    def _try_to_start(self, thread: Worker, me: int) -> None:
+        try:
             self._starting[me] = thread
             if self._count_in(thread):
                 search = thread.searches[-1]
                 thread.start()  # it may have ended that search since, and listed its next
                 self._starting.pop(me, None)
-                if thread.displaced:  # after that: from now on it keeps its place
+                if thread.called_off:  # after that: from now on it keeps its place
                     self._see_off(thread)
-                    self._threads.discard(thread)  # perhaps it was displaced before it was counted
-                    self._tell_if_empty()
-                    return False
-                self._search = search
-        except BaseException as error:
-            if thread is not None and (thread.call_off() or thread.displaced):
-                self._threads.discard(thread)
-                self._tell_if_empty()  # after that: the last worker may have left meanwhile
-            if not self._threads or not isinstance(error, (MemoryError, OSError, RuntimeError)):
-                raise
+                    self._strike_off(thread)
+                else:
+                    self._search = search
+        except BaseException:
+            if thread.call_off():
+                self._strike_off(thread)
+            thread.open = None  # the callers see to the jobs
+            raise
         finally:
-            if thread is not None:
-                thread.tried.set()  # so that `join` does not wait for it
             if self._starting.get(me) is thread:
                 self._starting.pop(me, None)
-        return True
+        thread.open = None
+
+    def _settle(self, thread: Worker, *_: object) -> None:
+        """See to a thread whose start was cut short twice, and to the jobs that rely on it.
+
+        Called from: a thread of its own, again until it has returned.
+        """
+        if thread.call_off():
+            self._strike_off(thread)
+        self._send_instead()
+        thread.open = None
+
+    def _strike_off(self, thread: Worker) -> None:
+        """Remove a thread that was called off: perhaps it was so before it was counted."""
+        self._threads.discard(thread)
+        thread.gone = True
+        self._tell_if_empty()  # after that: the last worker may have left meanwhile
 
     def _count_in(self, thread: Worker) -> bool:
         """Count a thread among those that work; False if there is no room for it.
@@ -212,18 +241,20 @@ class WorkerThreads:
         """
         while True:
             self._threads.add(thread)
-            if len(self._threads) <= self._limits[1]:  # after the addition: others add theirs
+            if len(self._threads) <= self._max_threads:  # after the addition: others add theirs
                 return True
             self._threads.discard(thread)
-            if len(self._threads) >= self._limits[1]:
+            if len(self._threads) >= self._max_threads:
                 return False  # another's is there instead
 
     def _displace(self, me: int) -> bool:
-        """Take the place of a worker that has not begun, if this call interrupts its start."""
+        """Take the place of a worker that has not begun, if this call interrupts its start.
+
+        Its starter then starts another, if there are jobs and there is room.
+        """
         thread = self._starting.pop(me, None)
         if thread is None or not thread.call_off():
             return False
-        thread.displaced = thread.gone = True
         self._threads.discard(thread)
         return True
 
@@ -238,11 +269,6 @@ class WorkerThreads:
             self._lost(worker, error)
             log_exit(error, f"{worker.name!r}, a worker, ends it")
             raise  # to threading.excepthook
-        finally:
-            # Its descriptor goes with the thread, not with these objects.
-            if self._search.parker is worker.parker:
-                self._search = NO_SEARCH  # a search that is forgotten costs one more to be sent
-            worker.parker, worker.searches = None, (NO_SEARCH,)
 
     def _work(self, worker: Worker) -> None:
         here.serves = self._serves
@@ -251,30 +277,24 @@ class WorkerThreads:
         # this thread comes before that step or after it, and no job is lost in between.
         jobs = self._jobs
         take = starmap(jobs.popleft, repeat(()))
-        job: Any = None
         search = worker.searches[-1]
-        try:
-            while True:
-                try:
-                    for job in take:  # noqa: B007  (it is read below)
-                        break
-                except IndexError:
-                    worker.worked = True
-                    if self._rest(worker, parker):
-                        search = worker.searches[-1]
-                        continue
-                    return
-                search.under_way = False
-                self._taken += 1
-                if jobs and not self._search.under_way and not (self._brief and self._watched):
-                    self._send_help()
-                self._do(job)
-                job = None  # an idle worker keeps nothing alive
+        while True:
+            try:
+                for worker.job in take:
+                    break
+            except IndexError:
                 worker.worked = True
-        except BaseException as error:
-            if job is not None:
-                surely(self._fail_job, job, error)
-            raise
+                if self._rest(worker, parker):
+                    search = worker.searches[-1]
+                    continue
+                return
+            search.under_way = False
+            self._taken += 1
+            if jobs and not self._search.under_way and not (self._brief and self._watched):
+                self._send_help()
+            self._do(worker.job)  # type: ignore[arg-type]  # it has taken one
+            worker.job = None  # an idle worker keeps nothing alive
+            worker.worked = True
 
     def _send_help(self) -> None:
         """Send another worker for the other jobs. If that fails, this one does them in turn."""
@@ -283,14 +303,14 @@ class WorkerThreads:
         except Exception:  # noqa: BLE001, S110  (out of memory: no reason to drop the job taken)
             pass
 
-    def _do(self, job: Any) -> None:
+    def _do(self, job: Job) -> None:
         began = perf_counter()
         try:
             job.work()
         except BaseException as error:  # noqa: BLE001  (reported; the worker goes on)
             # Not an exception of the function called: reporting its outcome has failed, as when a
             # future's callback raises SystemExit.
-            job.fail(self._broken(error))
+            job.fail(lost_worker(self, error))
             report_and_go_on(error, f"{threading.current_thread().name!r}, a worker, which goes on")
         del job  # the traceback of its error holds this frame, through that of `work`
         # Capped: a single job that had to wait for the GIL does not make the average long.
@@ -362,7 +382,7 @@ class WorkerThreads:
         return True
 
     def _may_leave(self) -> bool:
-        return self._shut_down or len(self._threads) > self._limits[0]
+        return self._shut_down or len(self._threads) > self._min_threads
 
     def _leave(self, worker: Worker) -> bool:
         """Leave the pool unless sent meanwhile; True if this worker is to end."""
@@ -374,12 +394,20 @@ class WorkerThreads:
         self._threads.discard(worker)
         # Then look. Another may have left meanwhile, too; a submitter may have started no thread
         # because this one was there, or one in its place; `shutdown` may have begun.
-        needed = self._jobs or not (self._shut_down or len(self._threads) >= self._limits[0])
+        needed = self._jobs or not (self._shut_down or len(self._threads) >= self._min_threads)
         if needed and self._count_in(worker):
             return False
         self._tell_if_empty()
-        worker.gone = True
+        self._retire(worker)
         return True
+
+    def _retire(self, worker: Worker) -> None:
+        """Note, as the last step, that a worker has left or was removed."""
+        # Its descriptor goes with the thread, not with these objects.
+        if self._search.parker is worker.parker:
+            self._search = NO_SEARCH  # a search that is forgotten costs one more to be sent
+        worker.parker, worker.searches = None, (NO_SEARCH,)
+        worker.gone = True
 
     # The end of a worker that does not leave by itself.
 
@@ -388,6 +416,11 @@ class WorkerThreads:
 
         Called from: any thread.
         """
+        if worker.job is not None:
+            worker.job.fail(
+                lost_worker(self, error)
+            )  # if it raises, the thread's end is told again
+            worker.job = None
         for search in worker.searches:
             self._unlist(search)
         self._see_off(worker)
@@ -398,9 +431,9 @@ class WorkerThreads:
         if worker.worked or self._idle:
             self._send_instead()
         elif not self._threads:  # another one would die as this did, having done nothing
-            self._fail_jobs(error)
+            fail_queued(self._jobs, error, whose=self)
         self._tell_if_empty()
-        worker.gone = True
+        self._retire(worker)
 
     def _see_off(self, worker: Worker) -> None:
         """Remember a worker that is about to leave, for `shutdown` to join it."""
@@ -439,35 +472,6 @@ class WorkerThreads:
                 self._remove_ended(thread)
         if self._jobs and not self._threads:
             self._send_instead()
-
-    def _fail_jobs(self, error: BaseException) -> None:
-        """Fail the jobs that are queued now, as there is no worker and none can be started.
-
-        The submitters of later jobs find no search going on, and send a worker themselves.
-        """
-        job: Any = None
-        try:
-            for job in starmap(self._jobs.popleft, repeat((), len(self._jobs))):
-                self._fail_job(job, error)
-        except IndexError:
-            pass  # a worker has come
-        except BaseException:
-            if job is not None:
-                self._fail_job(job, error)
-            raise
-
-    def _fail_job(self, job: Any, error: BaseException) -> None:
-        broken = self._broken(error)
-        try:
-            surely(job.fail, broken)
-        except BaseException as more:  # noqa: BLE001  (reported; the other jobs fail as well)
-            report_and_go_on(more, f"a callback of a job that {self!r} could not do")
-
-    def _broken(self, error: BaseException) -> concurrent.futures.BrokenExecutor:
-        """Return the error of a job that could not be done for lack of a worker."""
-        broken = concurrent.futures.BrokenExecutor(f"{self!r} has lost a worker: {error!r}")
-        broken.__cause__ = error
-        return broken
 
     def _tell_if_empty(self) -> None:
         """Tell those that wait for the last worker's end, if none works. Called from: any thread.

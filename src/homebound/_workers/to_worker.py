@@ -12,7 +12,7 @@ from .._core.coroutines import check_call
 from .._core.current import current_context
 from .._core.traps import current_task, suspend_for
 from .._errors import ContextError
-from .jobs import Job
+from .jobs import TaskJob
 from .pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def to_worker(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     if task is None:
         return await asyncio.wrap_future(pool.submit(fn, *args, **kwargs))
     waker = Waker(task)
-    job = Job(fn, args, kwargs, waker)
+    job = TaskJob(fn, args, kwargs, waker)
     try:
         pool._put(job)
         armed = True

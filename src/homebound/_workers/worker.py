@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING
 
+from .._os.once import Once
 from .._os.threads import NoticedThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._os.parking import Parker
+    from .jobs import Job
 
 
 class Search:
@@ -37,13 +38,16 @@ class Worker(NoticedThread):
     def __init__(
         self, live: Callable[[], None], ended: Callable[[Worker], object], name: str
     ) -> None:
-        super().__init__(live, partial(ended, self), name)
+        super().__init__(live, ended, name)
         # The last is the one that it is on, or will be when it is woken. Written by it.
         self.searches: tuple[Search, ...] = (Search(),)
-        self.tried = threading.Event()  # set once it is known whether the thread could be started
+        self.tried = Once()  # set after the attempt to start it, however that has ended
+        # That it does. Written by it, and after its end by what removes it.
+        self.job: Job | None = None
         self.worked = False  # it has done a job, or found none to do; written by it
-        self.displaced = False  # called off, as what interrupted its start needed its place
-        # Set as the last step of its leaving, or of its removal once it is dead or displaced.
+        # None once its start has succeeded, or has failed and that was seen to. By its starter.
+        self.open: bool | None = True
+        # Set as the last step of its leaving, or of its removal once it is dead or was called off.
         self.gone = False
         self.parker: Parker | None = None  # set while the thread lives; written by it
 
@@ -52,14 +56,9 @@ class Worker(NoticedThread):
         """True if a worker that left, or died, is still there, or if its end was cut short."""
         return self.is_alive() or not self.gone
 
-    def start(self) -> None:
-        try:
-            super().start()
-        finally:
-            self.tried.set()
-
     def join(self, timeout: float | None = None) -> None:
-        self.tried.wait()
+        if not self._started.is_set():
+            self.tried.wait()
         if timeout is not None:
             timeout = min(timeout, threading.TIMEOUT_MAX)  # beyond that, OverflowError
         if self.ident is not None:  # else it could not be started

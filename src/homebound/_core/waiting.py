@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._aio.shapes import gathered
 from .._errors import ContextClosed
 from .task import Task
 
@@ -75,6 +76,29 @@ def runs_nowhere(task: Task[Any]) -> bool:
     """
     home = task._home
     return not task.done() and home is not None and not home._is_lived_in()
+
+
+def waits_for_loop(task: Task[Any], loop: object) -> bool:
+    """Return whether the task waits for what `loop` has to do, as far as that can be seen.
+
+    That is a task at home there or a future of it, awaited by the task itself, by what it awaits,
+    and so on, or in an `asyncio.gather`.
+
+    Called from: any thread.
+    """
+    left: list[Any] = [task]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen or each.done():
+            continue
+        seen.add(id(each))
+        home = each._home if isinstance(each, Task) else None
+        if (each.get_loop() if home is None else home.loop) is loop:
+            return True
+        left.append(getattr(each, "_fut_waiter", None))
+        left.extend(gathered(each) or ())
+    return False
 
 
 # In the step of a task. Home, or its stand-in.
