@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-APART = {"run", "disk_kinds"}  # which are not names for `python -m benchmarks`
+APART = {"run", "disk_kinds", "floods"}  # which are not names for `python -m benchmarks`
 FILES = sorted({file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py")} - APART)
 
 # fio takes most of a second for a few requests, and so do programs that are started for each sample
@@ -59,6 +59,27 @@ def test_kinds_of_disks(kind: str, lines: int) -> None:
     done = disk_kinds(kind, "1", "0.001")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.count("homebound") for line in done.stdout.splitlines()] == [1] * lines
+
+
+def floods(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.floods", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads another process's clock")
+@pytest.mark.timeout(180)
+def test_floods() -> None:
+    done = floods("memory", "2", "1", "0.01")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert kinds[:2] == ["memory, 2 x none", "memory, 2 x option"]
+    assert len(kinds) == 16
+
+
+def test_an_unknown_flood_is_refused() -> None:
+    done = floods("memory", "1", "1", "1", "rain")
+    assert done.returncode == 1
+    assert "no such disk or kind; there are memory, tmpfs" in done.stderr
 
 
 def test_an_unknown_kind_is_refused() -> None:

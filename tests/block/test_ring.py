@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import random
 import tempfile
@@ -238,6 +239,29 @@ class TestErrors:
 
         homebound.run(main())
 
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+    @pytest.mark.parametrize("syncs", [True, False])
+    def test_a_workers_fua_write_tells_its_sync_from_itself(
+        self, image: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, syncs: bool
+    ):
+        real = os.pwritev
+
+        def pwritev(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
+            if flags or not syncs:
+                raise OSError(number, "write-back failed" if syncs else "no room")
+            return real(fd, buffers, offset)
+
+        with FileDisk(image) as disk:
+            disk.blocking.volatile = False
+            monkeypatch.setattr(os, "pwritev", pwritev)
+            with pytest.raises(OSError, match=r"write-back failed|no room"):
+                disk.blocking.write(0, b"data", fua=True)
+            if syncs or number == errno.EIO:
+                with pytest.raises(DiskError, match="failed before"):
+                    disk.blocking.flush()
+            else:
+                disk.blocking.flush()
+
     @pytest.mark.parametrize("kind", ["flush", "fua"])
     @pytest.mark.parametrize("other", ["flush", "fua"])
     def test_one_that_ends_well_beside_a_failed_one_fails(self, image: Path, kind: str, other: str):
@@ -417,6 +441,22 @@ class TestEnds:
             assert pipe.buffer[:1] == b"a"
             del task
 
+    @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+    def test_a_loop_that_is_dropped_leaves_it_to_a_thread_too(self):
+        with stuck() as pipe:
+            loop = homebound.new_event_loop()
+            loop.set_exception_handler(lambda *_: None)  # the task is reported as lost
+            task = loop.create_task(carried_out(pipe.steps()))
+            loop.run_until_complete(asyncio.sleep(0))
+            del task, loop
+            gc.collect()
+            assert not pipe.ended.is_set()
+            with pytest.raises(BufferError):
+                pipe.buffer.clear()
+            pipe.go_on(b"a")
+            assert pipe.ended.wait(20)
+            assert pipe.buffer[:1] == b"a"
+
     # The kernel's threads for the ring count as the process's.
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_a_fork_leaves_the_parents_alone(self):
@@ -569,8 +609,82 @@ class TestEnds:
 
         homebound.run(main())
 
+    def test_one_that_cannot_begin_ends(self, image: Path, monkeypatch: pytest.MonkeyPatch):
+        def refuse(*_: object) -> None:
+            raise MemoryError
+
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                ring = ring_here()
+                assert ring is not None
+                with monkeypatch.context() as patched:
+                    patched.setattr(_home_ring, "address_of", refuse)
+                    with pytest.raises(MemoryError) as caught:
+                        await disk.read(0, 10)
+                assert not ring._under_way
+                assert not disk.blocking._descriptor._users
+                del caught  # until here it refers to the operation
+                assert await disk.read(0, 10) == CONTENT[:10]
+
+        homebound.run(main())
+
+    def test_one_is_under_way_from_before_it_is_queued(
+        self, image: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                ring = ring_here()
+                assert ring is not None
+
+                def interrupted(*_: object) -> None:
+                    assert ring._under_way  # before, as the kernel may use its memory from now on
+                    raise KeyboardInterrupt
+
+                with monkeypatch.context() as patched:
+                    patched.setattr(ring._ring, "queue", interrupted)
+                    with pytest.raises(KeyboardInterrupt):
+                        await ring.carry_out(_ring_steps.flush(disk.blocking))
+                assert not ring._under_way
+                assert not disk.blocking._descriptor._users
+                await disk.write(0, b"x", fua=True)
+
+        homebound.run(main())
+
+    def test_the_end_of_a_home_submits_what_an_exception_has_kept_back(self, image: Path):
+        async def main() -> None:
+            with FileDisk(image) as disk:
+                ring = ring_here()
+                assert ring is not None
+                operation = _home_ring.Awaited(_ring_steps.flush(disk.blocking))
+                ring.start(operation)
+                try:
+                    await asyncio.wait_for(ring.end(), 20)
+                finally:
+                    ring.submit()
+                assert operation.ended
+
+        homebound.run(main())
+
 
 class TestNone:
+    def test_a_loop_that_has_no_room_for_a_reader(
+        self, image: Path, ring_works: None, monkeypatch: pytest.MonkeyPatch
+    ):
+        del ring_works
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "epoll")
+
+        async def main() -> None:
+            monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+            with FileDisk(image) as disk:
+                await disk.write(0, b"x", fua=True)
+                assert await disk.read(0, 1) == b"x"
+            assert ring_here() is None
+
+        with no_leaks():
+            homebound.run(main())
+
     @pytest.mark.parametrize("failure", [OSError(errno.EPERM, "seccomp"), ImportError("ctypes")])
     def test_workers_are_used(
         self, image: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception

@@ -20,6 +20,7 @@ from homebound.nbd._protocol.wire import (
     ReplyType,
     request_head,
 )
+from homebound.nbd._server import turns
 from homebound.nbd._server.budget import Budget
 from homebound.nbd._server.connection import Connection
 from homebound.nbd._server.lane import Lane
@@ -338,6 +339,12 @@ def in_memory() -> Any:
         client = Client
 
     return Names
+
+
+@pytest.fixture(autouse=True)
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an iteration's time for turns not end early on a busy machine."""
+    monkeypatch.setattr(turns, "perf_counter", lambda: 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 import homebound
+from homebound.block import Disk as AnyDisk
 from homebound.block import MemoryDisk
+from homebound.nbd._protocol.requests import ALLOWANCE
 from homebound.nbd._protocol.wire import Command, Error
+from homebound.nbd._server.budget import Budget
 from homebound.nbd._server.in_flight import MAX_REQUESTS, MAX_STARTED
 from homebound.testing import settle
 
-READ = Command.READ
+READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
 
 
 class Disk(MemoryDisk):
@@ -34,6 +37,40 @@ class Disk(MemoryDisk):
         self.tasks.append(asyncio.current_task())
         await self.operation(offset)
         MemoryDisk.try_read_into(self, offset, buffer)
+
+
+class Untried(AnyDisk):
+    """Has no attempts, only operations, which wait until the test opens the door."""
+
+    size = 1 << 20
+    read_only = False
+
+    def __init__(self) -> None:
+        self.door = homebound.Event()
+
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        await self.door.wait()
+        buffer[:] = bytes([offset]) * len(buffer)
+
+    async def write(
+        self, offset: int, data: bytes | bytearray | memoryview, *, fua: bool = False
+    ) -> None:
+        del offset, data, fua
+        await self.door.wait()
+
+    async def flush(self) -> None:
+        await self.door.wait()
+
+    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        """Do nothing."""
+
+    async def write_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 async def nothing(_: int) -> None:
@@ -205,5 +242,53 @@ def test_tasks_that_are_cancelled_before_they_begin_answer_all(in_memory: Any):
                 await asyncio.sleep(0)
             await settle()
             assert sorted(cookie for cookie, _ in answered(peer)) == [0, 1, 2]
+
+    homebound.run(main())
+
+
+def test_reads_that_come_together_are_taken_as_far_as_there_is_room(in_memory: Any):
+    async def main() -> None:
+        disk = Untried()
+        peer = in_memory.peer(disk)
+        ask(peer, *range(10))
+        ask(peer, *range(10, MAX_REQUESTS + 10))
+        assert peer.connection._in_flight.count == MAX_REQUESTS
+        disk.door.set()
+        await settle()
+        replies = peer.replies(dict.fromkeys(range(MAX_REQUESTS + 10), 1))
+        assert sorted(replies) == [(n, 0, bytes([n])) for n in range(MAX_REQUESTS + 10)]
+
+    homebound.run(main())
+
+
+def test_reads_that_come_together_take_no_more_than_the_budget(in_memory: Any):
+    async def main() -> None:
+        disk, length, budget = Untried(), 32 << 10, Budget(1)
+        budget.force(1)
+        peer = in_memory.peer(disk, budget=budget)
+        peer.send(b"".join(peer.request(READ, n, n, length) for n in range(20)))
+        assert peer.connection._in_flight.count == ALLOWANCE // length
+        disk.door.set()
+        await settle()
+        replies = peer.replies(dict.fromkeys(range(20), length))
+        assert sorted(replies) == [(n, 0, bytes([n]) * length) for n in range(20)]
+
+    homebound.run(main())
+
+
+def test_reads_are_answered_whatever_comes_between_them(in_memory: Any):
+    async def main() -> None:
+        disk = Untried()
+        peer = in_memory.peer(disk)
+        past_end = peer.request(READ, 2, disk.size, 1)
+        write, flush = peer.request(WRITE, 3, 0, payload=b"data"), peer.request(FLUSH, 6)
+        reads = [peer.request(READ, n, n, 1) for n in (0, 1, 4, 5, 7)]
+        peer.send(b"".join((*reads[:2], past_end, write, *reads[2:4], flush, reads[4])))
+        assert peer.connection._in_flight.count == 7
+        disk.door.set()
+        await settle()
+        replies = peer.replies(dict.fromkeys((0, 1, 4, 5, 7), 1))
+        assert sorted(n for n, error, _ in replies if not error) == [0, 1, 3, 4, 5, 6, 7]
+        assert [(n, error) for n, error, _ in replies if error] == [(2, Error.EINVAL)]
 
     homebound.run(main())

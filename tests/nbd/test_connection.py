@@ -12,10 +12,13 @@ import pytest
 import homebound
 from homebound.block import MemoryDisk
 from homebound.nbd._protocol.wire import Command, CommandFlag, Error
+from homebound.nbd._server.dispatcher import MAX_REFUSED
+from homebound.nbd._server.in_flight import MAX_STARTED
 from homebound.testing import settle
 
 SIZE = 1 << 20
 READ, WRITE, FLUSH, DISC = Command.READ, Command.WRITE, Command.FLUSH, Command.DISC
+CACHE = Command.CACHE
 TRIM, ZERO = Command.TRIM, Command.WRITE_ZEROES
 FUA = int(CommandFlag.FUA)
 
@@ -160,6 +163,29 @@ def test_without_stable_storage_flush_and_fua_are_done_at_once(in_memory: Any):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("reads_ahead", [False, True])
+def test_a_hint_to_a_disk_that_cannot_read_ahead_is_answered_at_once(
+    in_memory: Any,
+    reads_ahead: bool,  # noqa: FBT001
+):
+    hints = []
+
+    class Ahead(MemoryDisk):
+        async def cache(self, offset: int, length: int) -> None:
+            hints.append((offset, length))
+
+    async def main() -> None:
+        with (Ahead if reads_ahead else MemoryDisk)(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            peer.ask(CACHE, 1, 0, 2)
+            replies = peer.replies()
+            await settle()
+            assert replies + peer.replies() == [(1, 0, b"")]
+            assert (replies == [], hints) == (reads_ahead, [(0, 2)] * reads_ahead)
+
+    homebound.run(main())
+
+
 class TestEnding:
     def test_disconnect_waits_for_what_is_in_flight(self, in_memory: Any):
         async def main() -> None:
@@ -233,6 +259,27 @@ class TestEnding:
                 await settle()
                 assert not peer.lane.members
                 assert peer.lane.bytes_written == 9
+
+        homebound.run(main())
+
+    def test_a_lost_connection_asks_nothing_more(self, in_memory: Any):
+        """What has begun is finished, and so are changes; the client will not hear the rest."""
+
+        async def main() -> None:
+            with in_memory.waiting_disk(SIZE) as disk:
+                peer = in_memory.peer(disk)
+                for n in range(40):
+                    peer.ask(READ, n, n, 1)
+                peer.ask(WRITE, 40, 0, payload=b"data")
+                peer.ask(FLUSH, 41)
+                await disk.until_waiting(MAX_STARTED)
+                peer.lose()
+                while peer.lane.members:
+                    disk.go_on()
+                    await settle()
+                reads = [("read", n, 1) for n in range(MAX_STARTED)]
+                assert disk.asked == [*reads, ("write", 0, b"data", False), ("flush",)]
+                assert peer.lane.ended == 1
 
         homebound.run(main())
 
@@ -326,5 +373,23 @@ def test_cookies_are_echoed_untouched(in_memory: Any):
             cookie = 0xFEDCBA9876543210
             peer.ask(READ, cookie, 0, 4)
             assert peer.raw() == struct.pack(">IIQ4x", 0x67446698, 0, cookie)
+
+    homebound.run(main())
+
+
+def test_a_stop_refuses_few_of_the_requests_of_a_flood(in_memory: Any):
+    """A hundred thousand would hold the home up for a tenth of a second, times the clients."""
+
+    async def main() -> None:
+        with in_memory.waiting_disk(1 << 20) as disk:
+            peer = in_memory.peer(disk)
+            peer.send(peer.request(READ, 7, 0, 4) * (64 + 3 * MAX_REFUSED))
+            peer.connection.stop()
+            assert len(peer.replies({7: 4})) == MAX_REFUSED
+            while not peer.transport.closing:
+                while disk.waiting:
+                    disk.go_on()
+                await asyncio.sleep(0)
+            assert len(peer.replies({7: 4})) == 64
 
     homebound.run(main())

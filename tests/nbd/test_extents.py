@@ -17,6 +17,7 @@ from homebound.nbd import NBDServer
 from homebound.nbd._protocol.transmission import MAX_EXTENTS
 from homebound.nbd._protocol.wire import ChunkType, Command, CommandFlag, Error
 from homebound.nbd._server.extents import GRAIN, Step
+from homebound.nbd._server.in_flight import MAX_STARTED
 from homebound.testing import settle, until
 
 from .peers import peer as run
@@ -276,6 +277,29 @@ class TestStatus:
                 assert failure(peer) == Error.EIO
             assert "tells of 4097 bytes, not of 4096" in str(reports)
 
+        homebound.run(main())
+
+    @pytest.mark.parametrize("how", ["lose", "abort"])
+    def test_those_that_nobody_waits_for_any_more_end(self, client: Any, how: str):
+        class Waiting(MemoryDisk):
+            async def block_status(self, offset: int, length: int) -> list[Extent]:
+                await go_on.wait()
+                return await super().block_status(offset, length)
+
+        async def main() -> None:
+            with Waiting(SIZE) as disk:
+                peer = client(disk)
+                for cookie in range(2 * MAX_STARTED):
+                    peer.ask(STATUS, cookie, 0, SIZE)
+                await settle()
+                if how == "abort":  # as the server does at its end; then the transport tells
+                    peer.connection.abort()
+                peer.lose()
+                go_on.set()
+                await settle()
+                assert peer.lane.ended == 1
+
+        go_on = asyncio.Event()
         homebound.run(main())
 
     def test_replies_that_are_not_read_are_limited(self, in_memory: Any):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound.block import MemoryDisk
+from homebound.block import MemoryDisk, _pace
 from homebound.block._pace import PIECE, SLICE_BYTES
 from homebound.nbd import Export, ExportTable, NBDServer
 from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType, request_head
-from homebound.nbd._server import turns
+from homebound.nbd._server import connection, turns
 from homebound.nbd._server.budget import Budget
-from homebound.nbd._server.dispatcher import BATCH, TURN
+from homebound.nbd._server.connection import LITTLE
+from homebound.nbd._server.dispatcher import BATCH, TURN, WAITS
 from homebound.nbd._server.greeter import MAX_ANSWERS, Greeter
 from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.outbox import SEND_AT, SEND_MAX
@@ -29,6 +30,8 @@ from homebound.testing import settle
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from homebound.block import Extent
 
 MIB = 1 << 20
 READ, WRITE, DISC = Command.READ, Command.WRITE, Command.DISC
@@ -92,6 +95,61 @@ def test_the_floods_of_many_share_a_turn_an_iteration(in_memory: Any, kind: str)
             assert max(steps) < TURN + BATCH
             await settle()
             assert [len(peer.replies()) for peer in peers] == [600] * 16
+
+    homebound.run(main())
+
+
+@pytest.mark.usefixtures("slow_turns")
+def test_of_many_that_have_sent_more_than_a_little_one_is_served_at_once(in_memory: Any):
+    """The others would have the loop serve all of them before it looks for other events."""
+
+    async def main() -> None:
+        with MemoryDisk(MIB) as disk:
+            lane = Lane()
+            peers = [in_memory.peer(disk, lane=lane) for _ in range(16)]
+            for peer in peers:
+                peer.send(peer.request(WRITE, 1, 0, payload=bytes(LITTLE)) * 2)
+            served = [lane.requests]
+            steps = await steps_of(lambda: lane.requests, 16 * 2)
+            assert served == [2]
+            assert max(steps) == 2
+            peers[0].send(peers[0].request(WRITE, 1, 0, payload=bytes(LITTLE)))
+            assert lane.requests == 33
+            peers[1].send(peers[1].request(WRITE, 1, 0, payload=bytes(LITTLE)))
+            assert lane.requests == 33  # it waits for a turn
+            peers[2].send(peers[2].request(READ) * 18)
+            assert lane.requests == 33 + 18
+            for peer in peers:
+                peer.lose()
+
+    homebound.run(main())
+
+
+def test_requests_that_wait_make_shorter_turns_while_others_wait(
+    in_memory: Any, monkeypatch: pytest.MonkeyPatch
+):
+    async def main() -> None:
+        with in_memory.waiting_disk(MIB) as disk:
+            seconds = itertools.count(step=turns.TURN_SECONDS * 1.5)  # each turn has one batch
+            monkeypatch.setattr(connection, "perf_counter", lambda: next(seconds))
+            peer = in_memory.peer(disk)
+            ask = partial(peer.lane.turns.ask, asyncio.get_running_loop())
+            ask(partial(ask, int))  # one before the peer's turn, and one behind it
+            peer.send(peer.request(WRITE, 1, 0, payload=bytes(16)) * 48)
+            await asyncio.sleep(0)
+            assert peer.lane.requests == BATCH // WAITS
+            while peer.connection._in_flight.count or peer.lane.requests < 48:
+                if disk.waiting:
+                    disk.go_on()
+                await settle()
+            await settle()
+            peer.send(peer.request(WRITE, 1, 0, payload=bytes(16)) * 48)
+            assert peer.lane.requests == 2 * 48
+            while peer.connection._in_flight.count:
+                if disk.waiting:
+                    disk.go_on()
+                await settle()
+            peer.lose()
 
     homebound.run(main())
 
@@ -207,6 +265,30 @@ def test_long_operations_in_memory_share_one_slice_an_iteration():
             steps = await steps_of(lambda: disk.bytes_done, 4 * size)
             assert max(steps) <= SLICE_BYTES + PIECE
             await asyncio.gather(*tasks)
+
+    homebound.run(main())
+
+
+def test_looks_at_pages_share_the_slice_too(monkeypatch: pytest.MonkeyPatch):
+    """A look is quick or slow by what is in the pages: a client may have them compared."""
+    seconds = itertools.count(step=_pace.SLICE_SECONDS * 1.5)
+    monkeypatch.setattr(_pace, "perf_counter", lambda: next(seconds))
+
+    class Looked(MemoryDisk):
+        bytes_done = 0
+
+        def _look(self, offset: int, length: int) -> list[Extent]:
+            self.bytes_done += length
+            return super()._look(offset, length)
+
+    async def main() -> None:
+        with Looked(64 * MIB) as disk:
+            disk.try_write(MIB, b"data")
+            looks = [asyncio.create_task(disk.block_status(0, 4 * MIB)) for _ in range(2)]
+            steps = await steps_of(lambda: disk.bytes_done, 2 * 4 * MIB)
+            assert max(steps) == PIECE
+            for found in await asyncio.gather(*looks):
+                assert [each.hole for each in found] == [True, False, True]
 
     homebound.run(main())
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,18 @@ import pytest
 
 import homebound
 from homebound.block import FileDisk, _home_ring
-from homebound.block._home_ring import ring_here
+from homebound.block._home_ring import MOST_THREADS, ring_here
 from homebound.nbd import NBDServer
 from homebound.nbd._protocol.wire import Command, CommandFlag, Error
-from homebound.nbd._server import in_ring
+from homebound.nbd._server import in_ring, slow
+from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.ranges import ranges_of
 from homebound.testing import settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from homebound.block._home_ring import HomeRing
 
 READ, WRITE, FLUSH = Command.READ, Command.WRITE, Command.FLUSH
 FUA = CommandFlag.FUA
@@ -59,10 +62,37 @@ def forget(disk: FileDisk) -> None:
     os.posix_fadvise(disk.blocking.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def under_way() -> int:
+def the_ring() -> HomeRing:
     ring = ring_here()
     assert ring is not None
-    return len(ring._under_way)
+    return ring
+
+
+def under_way() -> int:
+    return len(the_ring()._under_way)
+
+
+def quiet_ring() -> HomeRing:
+    """Return the ring of this home, which reports no exceptions from now on."""
+    ring = the_ring()
+    ring._loop.set_exception_handler(lambda *_: None)
+    return ring
+
+
+def raise_once(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: type[Exception]
+) -> list[type[Exception]]:
+    """Have the first call of a function raise instead; what is returned is empty after that."""
+    real = getattr(owner, name)
+    left = [error]
+
+    def function(*arguments: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, function)
+    return left
 
 
 @contextmanager
@@ -152,12 +182,35 @@ def test_a_client_has_a_share(in_memory: Any, image: Path, monkeypatch: pytest.M
             peer = in_memory.peer(disk)
             peer.send(b"".join(peer.request(FLUSH, n) for n in range(50)))
             await settle()
-            assert under_way() == in_ring.MAX_IN_RING
+            assert under_way() == MOST_THREADS // 4
             go_on(50)
             replies = Replies(peer)
             await until(lambda: replies.count() == 50)
             assert {cookie for cookie, error, _ in replies.all if not error} == set(range(50))
             peer.lose()
+
+    homebound.run(main())
+
+
+def test_with_many_clients_the_shares_are_smaller(
+    in_memory: Any, image: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def main() -> None:
+        with FileDisk(image) as disk, held_up(monkeypatch) as go_on:
+            lane = Lane()
+            peers = [in_memory.peer(disk, lane=lane) for _ in range(8)]
+            for peer in peers:
+                before = under_way()
+                peer.send(b"".join(peer.request(FLUSH, n) for n in range(50)))
+                await settle()
+                share = under_way() - before
+                assert share >= 1
+                assert MOST_THREADS - under_way() >= share  # the next client finds as many
+            go_on(8 * 50)
+            replies = [Replies(peer) for peer in peers]
+            await until(lambda: all(each.count() == 50 for each in replies))
+            for peer in peers:
+                peer.lose()
 
     homebound.run(main())
 
@@ -218,6 +271,92 @@ def test_draining_waits_for_it_and_holds_others_back(
             await section
             await until(lambda: replies.count() == 2)
             assert replies.all[1] == (2, 0, b"")
+            peer.lose()
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("lacks", ["replies", "request", "place"])
+def test_one_that_cannot_begin_is_answered(
+    in_memory: Any, image: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+):
+    """For want of memory; the others go on, and nothing counts as a request of the disk."""
+
+    async def main() -> None:
+        with FileDisk(image) as disk:
+            owner, name = {
+                "replies": (slow, "new_buffer"),
+                "request": (_home_ring, "address_of"),
+                "place": (quiet_ring()._ring, "queue"),
+            }[lacks]
+            left = raise_once(monkeypatch, owner, name, MemoryError)
+            forget(disk)
+            peer = in_memory.peer(disk)
+            lengths = {1: 300 << 10, 2: 100}
+            asked = [peer.request(READ, n, 8192, length) for n, length in lengths.items()]
+            peer.send(b"".join(asked))
+            replies = Replies(peer, lengths)
+            await until(lambda: replies.count() == 2)
+            assert sorted(reply[:2] for reply in replies.all) == [(1, Error.EIO), (2, 0)]
+            assert not left
+            async with disk.drained():
+                assert not disk.blocking._descriptor._users
+            peer.lose()
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("when", ["before release", "before telling", "told"])
+def test_an_exception_at_its_end_leaves_it_neither_counted_nor_unanswered(
+    in_memory: Any, image: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    async def main() -> None:
+        with FileDisk(image) as disk, held_up(monkeypatch) as go_on:
+            quiet_ring()
+            raised: list[str] = []
+            name = "release" if when == "before release" else "tell"
+            real = getattr(in_ring._InRing, name)
+
+            def interrupted(operation: Any) -> None:
+                first = not raised
+                raised.append(when)
+                if not first or when == "told":
+                    real(operation)
+                if first:
+                    raise ZeroDivisionError
+
+            monkeypatch.setattr(in_ring._InRing, name, interrupted)
+            peer = in_memory.peer(disk)
+            peer.send(b"".join(peer.request(WRITE, n, n, 0, b"w", FUA) for n in range(2)))
+            await settle()
+            go_on(2)
+            replies = Replies(peer)
+            await until(lambda: replies.count() == 2)
+            assert sorted(replies.all) == [(0, 0, b""), (1, 0, b"")]
+            async with asyncio.timeout(30), disk.drained():
+                assert not ranges_of(disk).claims
+            assert not disk._gate.inside
+            peer.lose()
+
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("where", ["submit", "call_last"])
+def test_an_exception_between_two_steps_of_the_ring_leaves_none_unanswered(
+    in_memory: Any, image: Path, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    async def main() -> None:
+        with FileDisk(image) as disk:
+            left = raise_once(monkeypatch, quiet_ring(), where, ZeroDivisionError)
+            peer = in_memory.peer(disk)
+            with suppress(ZeroDivisionError):
+                peer.ask(WRITE, 1, 0, flags=FUA, payload=b"w")
+            replies = Replies(peer)
+            await until(replies.count)
+            assert replies.all == [(1, 0, b"")]
+            assert not left
+            async with asyncio.timeout(30), disk.drained():
+                assert not ranges_of(disk).claims
             peer.lose()
 
     homebound.run(main())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
+import time
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -15,11 +18,16 @@ import homebound
 from homebound.block import BlockingDisk, MemoryDisk
 from homebound.nbd import NBDServer
 from homebound.nbd._protocol.wire import Command
+from homebound.nbd._server import turns
+from homebound.nbd._server.in_flight import WORKERS, InFlight
+from homebound.nbd._server.lane import Lane
 from homebound.nbd._server.ranges import Claim, Ranges, ranges_of
 from homebound.testing import settle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from homebound.block._disk import Buffer
 
@@ -293,6 +301,146 @@ def test_a_client_whose_requests_hang_leaves_workers_to_other_clients(
                     await asyncio.sleep(0.001)
                 await stuck.close()
                 await other.close()
+
+    homebound.run(main())
+
+
+def test_many_clients_whose_requests_hang_leave_workers_to_the_next(in_memory: Any):
+    async def main() -> None:
+        with GatedDisk(SIZE) as disk:
+            lane = Lane()
+            peers = [in_memory.peer(disk, lane=lane) for _ in range(8)]
+            for at, peer in enumerate(peers):
+                before = lane.started
+                for n in range(20):
+                    peer.ask(WRITE, n, (at * 20 + n) * 512, payload=b"stuck")
+                share = lane.started - before
+                assert share == min(16, -(-(WORKERS - before) // 4))
+                assert WORKERS - lane.started >= share
+            disk.gate.open = True
+            while any(peer.connection._in_flight.count for peer in peers):
+                for gate in disk.gate.gates:
+                    gate.set()
+                await asyncio.sleep(0.001)
+            assert lane.started == 0
+            assert all(len(peer.replies()) == 20 for peer in peers)
+            for peer in peers:
+                peer.lose()
+
+    homebound.run(main())
+
+
+def test_replies_that_workers_have_made_meanwhile_are_sent_together(
+    in_memory: Any, monkeypatch: pytest.MonkeyPatch
+):
+    called: list[Any] = []
+
+    def tell(of: InFlight, call: Any) -> None:
+        real(of, call)
+        called.append(call)
+
+    real = InFlight._called
+    monkeypatch.setattr(InFlight, "_called", tell)
+
+    async def main() -> None:
+        with GatedDisk(SIZE) as disk:
+            peer = in_memory.peer(disk)
+            for n in range(16):
+                peer.ask(WRITE, n, n * 512, payload=b"data")
+            while len(disk.gate.gates) < 16:
+                await asyncio.sleep(0.001)
+            for gate in disk.gate.gates:
+                gate.set()
+            while len(called) < 16:
+                time.sleep(0.001)  # noqa: ASYNC251  (the home is busy)
+            await settle()
+            assert peer.transport.writes == 1
+            assert len(peer.replies()) == 16
+            peer.lose()
+
+    homebound.run(main())
+
+
+def test_writes_that_wait_for_one_another_begin_in_turns(
+    in_memory: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """All clients' claims are granted at once, and an iteration begins one client's writes."""
+
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            lane = Lane()
+            peers = [in_memory.peer(disk, lane=lane) for _ in range(9)]
+            peers[0].ask(WRITE, 0, 0, payload=bytes(8 * 512))
+            for n, peer in enumerate(peers[1:]):
+                peer.ask(WRITE, 0, n * 512, payload=b"data")
+            await settle()
+            assert len(disk.asked) == 1
+            seconds = itertools.count(step=turns.TURN_SECONDS * 1.5)
+            monkeypatch.setattr(turns, "perf_counter", lambda: next(seconds))
+            disk.go_on()
+            asked = [1]
+            while asked[-1] < 9:
+                await asyncio.sleep(0)
+                asked.append(len(disk.asked))
+            assert max(after - before for before, after in pairwise(asked)) == 1
+            while disk.waiting:
+                disk.go_on()
+                await settle()
+            for peer in peers:
+                assert peer.replies() == [(0, 0, b"")]
+                peer.lose()
+
+    homebound.run(main())
+
+
+def test_a_write_whose_claim_was_just_granted_is_given_up(in_memory: Any):
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            peer, other = in_memory.peer(disk), in_memory.peer(disk)
+            peer.ask(WRITE, 0, 0, payload=b"first")
+            other.ask(WRITE, 1, 0, payload=b"second")
+            await settle()
+            disk.go_on()
+            while not other.connection._in_flight.waiting:
+                await asyncio.sleep(0)
+            other.connection.abort()
+            assert other.connection._in_flight.count == 0
+            await settle()
+            assert len(disk.asked) == 1
+            assert not ranges_of(disk).claims
+            peer.lose()
+            other.lose()
+
+    homebound.run(main())
+
+
+def test_a_lost_connection_keeps_the_writes_of_a_slice_and_their_claims(in_memory: Any):
+    class Asked(Gate):
+        reads = 0
+
+        def read_into(self, offset: int, buffer: memoryview) -> None:
+            self.reads += 1
+            super().read_into(offset, buffer)
+
+    async def main() -> None:
+        with GatedDisk(SIZE) as disk:
+            gate = disk.gate = disk.blocking = Asked(disk.memory)
+            peer = in_memory.peer(disk)
+            read = peer.request(READ, 20, 0, 1)
+            writes = [peer.request(WRITE, n, n * 512, payload=b"kept") for n in range(20)]
+            # Slices of a write, which is stuck, and a read behind it: as many as may be at the
+            # disk, and four in the queue.
+            for at in range(0, 20, 4):
+                peer.send(b"".join(write + read for write in writes[at : at + 4]))
+            assert peer.connection._in_flight.count == 40
+            peer.lose()
+            gate.open = True
+            while peer.lane.members:
+                for each in gate.gates:
+                    each.set()
+                await asyncio.sleep(0.001)
+            assert gate.reads == 0
+            assert [await disk.memory.read(n * 512, 4) for n in range(20)] == [b"kept"] * 20
 
     homebound.run(main())
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from homebound.nbd._protocol.wire import Command, CommandFlag, Error
 from homebound.nbd._server.ranges import Ranges
-from homebound.nbd._server.slow import SLICE_BYTES, SLICES, Slice, SlowRequest, all_failed, split
+from homebound.nbd._server.slow import (
+    SLICE_BYTES,
+    SLICES,
+    Replies,
+    Slice,
+    SlowRead,
+    SlowRequest,
+    all_failed,
+    split,
+)
 
 if TYPE_CHECKING:
     from homebound.block._disk import Buffer
@@ -46,6 +55,32 @@ def test_slices_keep_all_in_order_and_are_small_enough(asked: list[SlowRequest])
 def test_many_small_ones_make_few_slices():
     reads = [SlowRequest(Command.READ, 0, cookie, 0, 4096) for cookie in range(32)]
     assert [len(part) for part in split(reads)] == [32 // SLICES] * SLICES
+
+
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("flags", [0, FUA, int(CommandFlag.DF)])
+@pytest.mark.parametrize("length", [0, 512, (2 << 20) - 1])
+def test_a_read_with_few_fields_is_as_any_other(*, structured: bool, flags: int, length: int):
+    few = SlowRead(flags, 1, 4096, length, structured)
+    whole = SlowRequest(Command.READ, flags, 1, 4096, length, structured=structured)
+    for name in SlowRequest.__slots__:
+        assert getattr(few, name) == getattr(whole, name), name
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_read_added_at_once_is_packed_as_one_that_is_added_after_it(*, structured: bool):
+    reads = [SlowRequest(Command.READ, 0, n, n, n, structured=structured) for n in range(3)]
+    at_once, after = Replies(reads), Replies(reads)
+
+    def read_into(offset: int, data: memoryview) -> None:
+        data[:] = bytes([offset]) * len(data)
+
+    for read in reads:
+        at_once.add_read(read, read_into)
+        read_into(read.offset, after.room(read))
+        after.add(read)
+    assert at_once.data == after.data
+    assert at_once.bytes_read == after.bytes_read == 3
 
 
 class Log:

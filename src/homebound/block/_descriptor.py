@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
 
 from .._os.guard import new_guard
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class ClosedDescriptor(Exception):  # noqa: N818  (the caller names the disk)
@@ -17,7 +13,7 @@ class ClosedDescriptor(Exception):  # noqa: N818  (the caller names the disk)
 
 
 class Descriptor:
-    """`with descriptor as fd` uses it; `close` closes it once the last user has left.
+    """Used from `enter` to `leave`; `close` closes it once the last user has left.
 
     If it were closed while a thread is about to make a system call, its number could mean another
     file by then. A worker whose task was cancelled is such a thread.
@@ -31,19 +27,16 @@ class Descriptor:
         self._users = 0
         self._closed = False
 
-    def __enter__(self) -> int:
+    def enter(self) -> int:
+        """Return the number, which stays the file's until `leave`."""
         with self._lock:
             if self._closed:
                 raise ClosedDescriptor
             self._users += 1
         return self.fd
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self) -> None:
+        """End a use that `enter` began."""
         with self._lock:
             self._users -= 1
             last = self._closed and not self._users

@@ -18,7 +18,7 @@ from .._core.current import current_context, main_context
 from .._core.places import served_context
 from .._threads.background import Background
 from .._threads.block_on import block_on
-from ._errors import DiskError, OutOfRange
+from ._errors import DiskError, out_of_range
 from ._extent import Extent
 from ._gate import Drained, Gate, Inside, counted_attempt, counted_operation
 from ._operations import Buffer, Operations
@@ -125,6 +125,7 @@ class Disk(ABC):
         """Fill `buffer` from `offset` on at once; False, without waiting, if that needs a wait.
 
         After False the buffer may hold anything. Raises OSError when the disk fails.
+
         Called from: any thread.
         """
         del offset, buffer
@@ -134,6 +135,7 @@ class Disk(ABC):
         """Write at once; False, without waiting, if that needs a wait, and then write again.
 
         After False a part may have been written. Raises OSError when the disk fails.
+
         Called from: any thread.
         """
         del offset, data
@@ -145,6 +147,13 @@ class Disk(ABC):
         Called from: any thread.
         """
         return self.volatile
+
+    def try_cache(self) -> bool:
+        """Return True if `cache` has nothing to do; False to call it.
+
+        Called from: any thread.
+        """
+        return getattr(self.cache, "__func__", None) is Disk.cache
 
     def try_hole(self, offset: int, length: int) -> bool:
         """Return True if `block_status` would say that the range is one hole; False to ask it.
@@ -177,6 +186,7 @@ class Disk(ABC):
         """Put on stable storage all that was written before this call.
 
         Raises OSError when that fails, and from then on: what was lost stays lost.
+
         Called from: task.
         """
 
@@ -223,6 +233,7 @@ class Disk(ABC):
         """Return how the range is stored, in order; the extents add up to `length` bytes.
 
         A disk that cannot tell says that all is data. Raises OSError when the disk fails.
+
         Called from: task.
         """
         self.check_range(offset, length)
@@ -429,7 +440,7 @@ class Disk(ABC):
             )
             raise TypeError(message) from None
         if outside:
-            raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
+            raise out_of_range(self, offset, length)
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,11 @@ class OutOfRange(DiskError, ValueError):
         super().__init__(errno.EINVAL, text)
 
 
+def out_of_range(disk: object, offset: int, length: int) -> OutOfRange:
+    """Return the error for a range that is not inside `disk`."""
+    return OutOfRange(f"{length} bytes at {offset} are not inside {disk!r}")
+
+
 class DiskClosed(DiskError):
     """The disk was closed before it was asked."""
 

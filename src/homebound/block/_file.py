@@ -16,6 +16,7 @@ from ._holes import is_hole
 from ._home_ring import LARGEST, ring_here
 from ._patience import Patience
 from ._rawfile import RawFile
+from ._scans import scan
 from ._stable_pages import has_stable_pages
 from ._to_end import to_end
 
@@ -194,6 +195,15 @@ class FileDisk(BlockingDisk):
             return None
         return ring_here()
 
+    def end_once(self, counted: list[None]) -> None:
+        """End a request as `end` does, the first time: `counted` has one entry until then.
+
+        So it can be called again after a signal handler has raised in the middle.
+
+        Called from: any thread.
+        """
+        self._gate.leave_once(counted)
+
     def _write_eagerly(self, patience: Patience, offset: int, data: Buffer) -> bool:
         began = monotonic()
         if len(data) > _EAGER_MAX or patience.lost(began):
@@ -243,14 +253,14 @@ class FileDisk(BlockingDisk):
 
         Called from: task.
         """
-        await to_end(partial(self.blocking.cache, offset, length))
+        await scan(partial(self.blocking.cache, offset, length))
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
         """Return the file's data and holes, found in a worker; all is data if it has no holes.
 
         Called from: task.
         """
-        return await to_end(partial(self.blocking.block_status, offset, length))
+        return await scan(partial(self.blocking.block_status, offset, length))
 
     def close(self) -> None:
         """Close the image, after all that uses it; unflushed data stays with the kernel.

@@ -108,6 +108,13 @@ class Gate:
         if self.closed and not self.inside:  # after the pop: pairs with _Exit, and with retire
             self.tell_empty()
 
+    def leave_once(self, counted: list[None]) -> None:
+        """Go out, unless that was done: `counted` has one entry until then."""
+        if counted:
+            del counted[0], self.inside[0]  # not by calls, after which a signal handler could raise
+        if self.closed and not self.inside:  # as above; if it was cut short here, once more
+            self.tell_empty()
+
     def refuses(self) -> bool:
         """Return whether an attempt must be refused at a gate that was found closed."""
         waits = self._drains or self._entrance._waiters

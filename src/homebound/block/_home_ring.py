@@ -36,7 +36,10 @@ LARGEST = 1 << 20
 # does without, and without ctypes, which takes longer to load than those few requests.
 FEW = 4
 _ENTRIES = 256
-_WORKERS = 128  # threads of the kernel's: twice as many as a home has workers
+MOST_THREADS = 128  # of the kernel's: twice as many as a home has workers
+# Results that are taken in an iteration of the loop. The ring's descriptor stays readable for the
+# rest.
+_AT_ONCE = 32
 _SWITCH = "HOMEBOUND_IO_URING"
 
 
@@ -55,13 +58,15 @@ class Operation:
         self.error: BaseException | None = None
 
     def release(self) -> None:
-        """Release what it holds beside its descriptor: it has ended.
+        """Release what it holds beside its descriptor: it has ended. Again: what is left of that.
 
         Called from: any thread.
         """
 
     def tell(self) -> None:
         """Tell its owner that it has ended, after `release`; not if its home has ended before.
+
+        Again: no effect.
 
         Called from: home thread.
         """
@@ -91,7 +96,14 @@ class Operation:
             return True
         self.step = None
         self.ended = True
+        _held.discard(self.steps)
         return False
+
+    def close(self, error: BaseException) -> None:
+        """End it with an error, whatever is left of it."""
+        self.steps.close()
+        self.error, self.ended = error, True
+        _held.discard(self.steps)
 
     def block(self) -> None:
         """Make the step under way and those after it in this thread."""
@@ -125,7 +137,7 @@ class HomeRing:
     """The ring of one home. Home thread only."""
 
     def __init__(self, context: AioContext) -> None:
-        self._ring = Ring(_ENTRIES, _WORKERS)
+        self._ring = Ring(_ENTRIES, MOST_THREADS)
         self._context = context
         self._loop = context.loop
         self._thread = _thread.get_ident()  # which made it, and may submit
@@ -139,7 +151,11 @@ class HomeRing:
         self._last: list[Callable[[], object]] | None = None
         self._empty: asyncio.Future[None] | None = None  # `end` waits for it
         # Not with the contextvars of the task that happens to be the first.
-        Context().run(self._loop.add_reader, self._ring.fd, self._look)
+        try:
+            Context().run(self._loop.add_reader, self._ring.fd, self._look)
+        except BaseException:  # the selector has no room
+            self._ring.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<HomeRing of {self._context.name!r}: {len(self._under_way)} requests under way>"
@@ -149,12 +165,26 @@ class HomeRing:
         """True if this thread may submit, and there is room: not in a stand-in."""
         return len(self._under_way) < _ENTRIES and _thread.get_ident() == self._thread
 
+    @property
+    def free(self) -> int:
+        """How many of the kernel's threads are left, if each request under way has one."""
+        return MOST_THREADS - len(self._under_way)
+
     def start(self, operation: Operation) -> None:
         """Begin an operation of a `usable` ring; `submit` must follow.
 
-        It may end at once, if it does not have to wait.
+        It may end at once, if it does not have to wait. If this raises, `cut_short` must follow.
         """
         self._go_on(operation, None)
+
+    def cut_short(self, operation: Operation, error: BaseException) -> bool:
+        """End an operation whose `start` has raised; False if it goes on nevertheless."""
+        if operation.passed or operation.name in self._under_way:
+            return False
+        if not operation.ended:
+            operation.close(error)
+        self._end(operation)
+        return True
 
     def submit(self) -> None:
         """Pass what was started to the kernel, in one system call."""
@@ -166,7 +196,11 @@ class HomeRing:
     async def carry_out(self, steps: Steps) -> None:
         """Begin an operation and wait for its end, even if this task is cancelled meanwhile."""
         operation = Awaited(steps)
-        self.start(operation)
+        try:
+            self.start(operation)
+        except BaseException as error:  # out of memory, or a signal handler raised
+            self.cut_short(operation, error)
+            raise
         self.submit()
         cancelled: BaseException | None = None
         while not operation.ended:
@@ -195,7 +229,7 @@ class HomeRing:
     def _look(self) -> None:
         """Take the results at hand, and tell them. In a stand-in too: that only reads memory."""
         taken = self._taken
-        self._ring.results(taken)
+        self._ring.results(taken, _AT_ONCE)
         last = self._last = []
         ended = False
         try:
@@ -237,10 +271,16 @@ class HomeRing:
 
     def _resume(self, operation: Operation) -> None:
         """Do what was left of an operation whose result was being told."""
+        if operation.passed:
+            return  # its worker does it
         if operation.ended:
-            operation.tell()  # no effect if it was told
-        elif not operation.passed and operation.name not in self._under_way:
+            self._end(operation)
+        elif operation.name not in self._under_way:
             self._pass_to_worker(operation)
+
+    def _end(self, operation: Operation) -> None:
+        operation.release()
+        operation.tell()
 
     def _go_on(
         self,
@@ -249,8 +289,7 @@ class HomeRing:
         under_way: dict[int, Operation] | None = None,
     ) -> None:
         if not operation.go_on(result, under_way):
-            operation.release()
-            operation.tell()
+            self._end(operation)
         elif self.usable:
             self._queue(operation)
         else:
@@ -266,23 +305,28 @@ class HomeRing:
             except (TypeError, ValueError, BufferError):  # a worker's call raises what fits
                 self._pass_to_worker(operation)
                 return
-        name = self._name = self._name + 1
-        self._ring.queue(what, fd, offset, address, length, name)
-        self._under_way[name] = operation
-        operation.name = name
+        _held.add(operation.steps)
+        name = operation.name = self._name = self._name + 1
+        self._under_way[name] = operation  # before it is queued: this keeps the memory
+        try:
+            self._ring.queue(what, fd, offset, address, length, name)
+        except BaseException:  # of a signal handler
+            del self._under_way[name]
+            raise
 
     # What the ring cannot do now.
 
     def _pass_to_worker(self, operation: Operation) -> None:
         """Have a worker do the rest."""
-        operation.passed = True
         call = Call(operation.block, last=_nothing, tell=lambda _: self._pass_home(operation))
         try:
-            call.begin(pool_of(self._context))
+            pool = pool_of(self._context)
+            operation.passed = True
+            call.begin(pool)
         except RuntimeError as error:  # no worker is available
+            operation.passed = False
             _fail(operation, error)
-            operation.release()
-            operation.tell()
+            self._end(operation)
 
     def _pass_home(self, operation: Operation) -> None:
         """Tell of an operation that a worker has carried out, in the home if it has not ended.
@@ -299,6 +343,7 @@ class HomeRing:
 
     async def end(self) -> None:
         """Wait for what is under way."""
+        self.submit()  # what an exception has kept from that
         if self._under_way:
             self._empty = self._loop.create_future()
             await self._empty
@@ -339,6 +384,9 @@ class HomeRing:
 # Not a failure of the call: it was interrupted, or not made.
 _NOT_DONE = {-errno.EINTR, -errno.EAGAIN, -errno.ECANCELED}
 _parents: list[Any] = []
+# The steps of operations under way. A loop that is dropped without a `close` is closed as it is
+# collected; by then its cycle's generators would be closed, and have released their descriptors.
+_held: set[Steps] = set()
 
 
 def _outcome(result: int) -> int | OSError:
@@ -352,8 +400,7 @@ def _nothing() -> None:
 def _fail(operation: Operation, cause: BaseException) -> None:
     error = OSError(errno.EIO, f"no thread is left for a request: {cause}")
     if operation.go_on(error):
-        operation.steps.close()
-        operation.error, operation.ended = error, True
+        operation.close(error)
 
 
 def ring_here() -> HomeRing | None:

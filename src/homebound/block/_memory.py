@@ -7,7 +7,7 @@ import mmap
 from typing import TYPE_CHECKING
 
 from ._disk import Buffer, Disk
-from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+from ._errors import DiskClosed, DiskError, DiskReadOnly, out_of_range
 from ._pace import PIECE, in_pieces
 from ._pages import address_of, extents_of, in_steps
 
@@ -86,7 +86,7 @@ class MemoryDisk(Disk):
         try:
             buffer[:] = memoryview(pages)[offset : offset + len(buffer)]
         except ValueError:  # the sizes differ: what is past the end is not in a slice
-            raise self._out_of_range(offset, len(buffer)) from None
+            raise out_of_range(self, offset, len(buffer)) from None
         return True
 
     def try_write(self, offset: int, data: Buffer) -> bool:
@@ -100,7 +100,7 @@ class MemoryDisk(Disk):
         try:
             pages[offset : offset + len(data)] = data
         except IndexError:
-            raise self._out_of_range(offset, len(data)) from None
+            raise out_of_range(self, offset, len(data)) from None
         return True
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -227,6 +227,3 @@ class MemoryDisk(Disk):
         self.check_range(offset, length)
         if self.read_only:
             raise DiskReadOnly(self)
-
-    def _out_of_range(self, offset: int, length: int) -> OutOfRange:
-        return OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")

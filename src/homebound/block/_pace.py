@@ -8,12 +8,12 @@ each iteration, however many operations there are; these take turns with it.
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
 from .._os.clock import perf_counter
+from ._of_loop import OfLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,14 +89,7 @@ class Pace:
                 return
 
 
-class _Here(threading.local):
-    """The pace of the loop that ran last in this thread."""
-
-    loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
-    pace: Pace | None = None
-
-
-_here = _Here()
+_paces = OfLoop(Pace)
 
 
 async def in_pieces(
@@ -107,14 +100,6 @@ async def in_pieces(
     With a `piece` that is larger than usual the pieces grow up to it as long as they go quickly.
     """
     while start < end:
-        pace = _pace()
+        pace = _paces.here()
         await pace.turn()
         start = pace.work(do, start, end, piece)
-
-
-def _pace() -> Pace:
-    loop = asyncio.get_running_loop()
-    if _here.pace is None or _here.loop is None or _here.loop() is not loop:
-        _here.loop = weakref.ref(loop)
-        _here.pace = Pace(loop)
-    return _here.pace

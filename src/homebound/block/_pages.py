@@ -7,7 +7,6 @@ of zeroes (it was read, never written) or shared with a forked process: its byte
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import mmap
 import os
@@ -17,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ._extent import Extent, merged
+from ._pace import in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _ENTRY = 8  # bytes
 _PRESENT, _SWAPPED, _EXCLUSIVE = 0x80, 0x40, 0x01  # bits of an entry's highest byte
 _HIGHEST = slice(_ENTRY - 1, None, _ENTRY) if sys.byteorder == "little" else slice(0, None, _ENTRY)
 _UNTOUCHED, _WRITTEN, _UNSURE = b"-", b"W", b"?"
-_STEP = 64 << 20  # bytes whose pages are looked up at a time, in about a millisecond
+_STEP = 64 << 20  # bytes whose pages are looked up at a time, at most; in about a millisecond
 _PIECE = 1 << 20  # bytes that are compared with zeroes at a time
 
 
@@ -46,12 +46,16 @@ def address_of(pages: mmap.mmap) -> int:
 
 
 async def in_steps(look: Callable[[int, int], list[Extent]], start: int, stop: int) -> list[Extent]:
-    """Return what `look(offset, length)` finds in a large range; other tasks get turns."""
+    """Return what `look(offset, length)` finds in a large range, in slices of the running loop.
+
+    How long a look takes depends on the pages: a client may make it hundreds of times as long.
+    """
     found: list[Extent] = []
-    for offset in range(start, stop, _STEP):
-        if offset > start:
-            await asyncio.sleep(0)
-        found += look(offset, min(_STEP, stop - offset))
+
+    def look_at(start: int, stop: int) -> None:
+        found.extend(look(start, stop - start))
+
+    await in_pieces(look_at, start, stop, piece=_STEP)
     return merged(found)
 
 

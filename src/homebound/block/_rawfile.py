@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from .._os.guard import new_guard
 from ._descriptor import ClosedDescriptor, Descriptor
-from ._errors import DiskClosed, DiskError, DiskReadOnly, OutOfRange
+from ._errors import DiskClosed, DiskError, DiskReadOnly, out_of_range
 from ._fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 from ._holes import extents_of
 from ._image import is_in_memory, open_image
@@ -95,7 +94,9 @@ class RawFile:
                     offset += done
                     rest = rest[done:]
             except OSError as error:
-                if flags and error.errno == errno.EIO:
+                # The system call reports the write or the sync, with the same numbers. A write that
+                # succeeds on its own shows that the sync has failed.
+                if flags and (error.errno == errno.EIO or _takes(fd, rest, offset)):
                     self.lose(error)
                 raise
             if flags:
@@ -167,29 +168,29 @@ class RawFile:
         None if it is closed already.
         """
         try:
-            self._descriptor.__enter__()
+            self._descriptor.enter()
         except ClosedDescriptor:
             return None
-        return partial(self._descriptor.__exit__, None, None, None)
+        return self._descriptor.leave
 
     def begin(self, offset: int, length: int, *, changes: bool = False) -> int:
         """Return the descriptor, for something that is allowed; not closed until `end`."""
         try:
-            fd = self._descriptor.__enter__()
+            fd = self._descriptor.enter()
         except ClosedDescriptor:
             raise DiskClosed(self) from None
         if not (changes and self.read_only) and 0 <= offset <= offset + length <= self.size:
             return fd
-        self._descriptor.__exit__(None, None, None)
+        self._descriptor.leave()
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise OutOfRange(f"{length} bytes at {offset} are not inside {self!r}")
+            raise out_of_range(self, offset, length)
         raise DiskReadOnly(self)
 
     def end(self, *, changes: bool = False) -> None:
         """End what `begin` began; it has changed something with `changes`."""
         if changes:
             self.changed = True
-        self._descriptor.__exit__(None, None, None)
+        self._descriptor.leave()
 
     @contextmanager
     def _use(self, offset: int, length: int, *, changes: bool = False) -> Iterator[int]:
@@ -249,6 +250,14 @@ class RawFile:
         finally:
             with self._lock:
                 self.flushing -= 1
+
+
+def _takes(fd: int, data: memoryview, offset: int) -> bool:
+    """Return whether a file takes data into the page cache."""
+    try:
+        return os.pwritev(fd, (data,), offset) > 0
+    except OSError:
+        return False
 
 
 def _zero_range(fd: int, offset: int, length: int, *, no_hole: bool) -> bool:

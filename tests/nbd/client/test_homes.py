@@ -79,7 +79,7 @@ def test_move_to_under_load():
 
     async def use(disk: NBDDisk, n: int) -> int:
         count = 0
-        while not over:
+        while not (over and count):
             data = bytes([count % 251]) * 512
             await asyncio.gather(disk.write(n * 512, data), disk.flush())
             assert await disk.read(n * 512, 512) == data

@@ -378,7 +378,7 @@ def test_a_server_that_is_killed_again_and_again(tmp_path: Path, program: Any, c
 
     async def use(disk: NBDDisk, n: int) -> int:
         done = 0
-        while not over:
+        while not (over and done):
             data = bytes([done % 251 + 1]) * 4096
             await disk.write(n * 8192, data)
             assert await disk.read(n * 8192, 4096) == data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import struct
 import tracemalloc
@@ -345,6 +346,28 @@ def test_a_wrong_status_ends_the_connection(rude: Any, say: Any, case: str):
                 await disk.block_status(AT, LENGTH)
 
     assert set(STATUSES) == set(statuses(say, 1))
+    homebound.run(main())
+
+
+@pytest.mark.parametrize("kind", [1 << 15 | 1, 0xFFFF])
+def test_errors_without_end_end_the_connection(rude: Any, say: Any, kind: int):
+    async def talk(end: Any) -> None:
+        await end.negotiate(structured=True)
+        _, cookie, *_ = await end.request()
+        error = say.chunk(cookie, kind, struct.pack(">IH", 5, 0), done=False)
+        with contextlib.suppress(ConnectionError):  # the client disconnects
+            while True:
+                end.send(error * 1000)
+                await end.writer.drain()
+
+    async def main() -> None:
+        async with rude.talking(talk):
+            with (
+                await NBDDisk.connect(rude.uri) as disk,
+                pytest.raises(ConnectionLost, match="does not end: 65537 errors came"),
+            ):
+                await disk.read(AT, LENGTH)
+
     homebound.run(main())
 
 

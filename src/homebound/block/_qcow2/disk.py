@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._blocking_disk import BlockingDisk
-from .._errors import DiskClosed, DiskReadOnly, ImageError, OutOfRange
-from .._to_end import to_end
+from .._errors import DiskClosed, DiskReadOnly, ImageError
+from .._scans import scan
 from .chain import Chain
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Qcow2Disk(BlockingDisk):
 
         Called from: task.
         """
-        await to_end(partial(self.blocking.cache, offset, length))
+        await scan(partial(self.blocking.cache, offset, length))
 
     async def block_status(self, offset: int, length: int) -> list[Extent]:
         """Return data and zeroes as the tables have them, found in a worker.
@@ -105,7 +105,7 @@ class Qcow2Disk(BlockingDisk):
 
         Called from: task.
         """
-        return await to_end(partial(self.blocking.block_status, offset, length))
+        return await scan(partial(self.blocking.block_status, offset, length))
 
     def close(self) -> None:
         """Close the image and its backing files, after all that uses them.
@@ -175,9 +175,7 @@ class Calls:
 
     def _check(self, offset: int, length: int) -> None:
         self._check_open()
-        disk = self._disk
-        if offset < 0 or length < 0 or offset + length > disk.size:
-            raise OutOfRange(f"{length} bytes at {offset} are not inside {disk!r}")
+        self._disk.check_range(offset, length)
 
     def _refuse(self, offset: int, length: int) -> None:
         self._check(offset, length)

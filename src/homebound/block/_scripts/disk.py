@@ -11,6 +11,7 @@ from ..._os.guard import new_guard
 from ..._sync.lock import Lock
 from .._blocking_disk import BlockingDisk
 from .._extent import Extent, merged
+from .._gate import self_counted
 from .._to_end import to_end
 from .._zeroes import zero_pieces
 from .base import Scripted, shown
@@ -52,6 +53,13 @@ class _Own(Scripted):
 
     def __repr__(self) -> str:
         return f"<disk of {self.functions.path!r}>"
+
+    def try_cache(self) -> bool:
+        """Return True if the script cannot read ahead.
+
+        Called from: any thread.
+        """
+        return self.functions.cache is None
 
     def close(self) -> None:
         """Call the script's `close`, once the requests under way have ended.
@@ -129,37 +137,51 @@ class _Calls:
         self._functions = disk.functions
         self._lock = None if parallel else new_guard()
 
-    def call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    def call(self, function: Any, *arguments: Any) -> Any:
         """Call a function of the script. Raises ScriptError."""
         try:
             if self._lock is not None:
                 with self._lock:
-                    return function(*arguments, **keywords)
+                    return function(*arguments)
             patience = self._disk.patience
             began = patience.begin()
-            result = function(*arguments, **keywords)
+            result = function(*arguments)
             patience.end(began)
         except (Exception, SystemExit) as error:
             raise failure_in(self._functions.path, error) from error
         return result
 
+    def _call_with(self, keywords: dict[str, bool], function: Any, *arguments: Any) -> Any:
+        """Call one that takes some of the flags of a change."""
+        if keywords:
+            function = partial(function, **keywords)
+        return self.call(function, *arguments)
+
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         self._disk.check(offset, len(buffer))
         functions = self._functions
-        if functions.fills:  # the function has these arguments, and mostly returns nothing
-            result = self.call(functions.read, offset, buffer)
-            if result is None:
-                return
+        if functions.fills:
+            first, second = offset, buffer
         else:
-            result = self.call(functions.read, *functions.read_arguments(offset, buffer))
-        functions.take_read(result, offset, buffer)
+            first, second = functions.read_arguments(offset, buffer)
+        if self._lock is None:
+            result = self.call(functions.read, first, second)
+        else:  # as `call`, without calling it: most requests are reads
+            try:
+                with self._lock:
+                    result = functions.read(first, second)
+            except (Exception, SystemExit) as error:
+                raise failure_in(functions.path, error) from error
+        if result is not None or not functions.fills:
+            functions.take_read(result, offset, buffer)
 
     def write(self, offset: int, data: Buffer, /, *, fua: bool = False) -> None:
         self._disk.check(offset, len(data), changes=True)
         functions = self._functions
         function = functions.write
         keywords = functions.wanted(function, fua=fua)
-        result = self.call(function, *functions.write_arguments(offset, data), **keywords)
+        arguments = functions.write_arguments(offset, data)
+        result = self._call_with(keywords, function, *arguments)
         functions.check_written(result, offset, len(data))
         self._finish(function, fua=fua)
 
@@ -172,7 +194,8 @@ class _Calls:
         self._disk.check(offset, length, changes=True)
         function = self._functions.trim
         if function is not None:
-            self.call(function, offset, length, **self._functions.wanted(function, fua=fua))
+            keywords = self._functions.wanted(function, fua=fua)
+            self._call_with(keywords, function, offset, length)
         self._finish(function, fua=fua)
 
     def write_zeroes(
@@ -187,7 +210,7 @@ class _Calls:
                 self.write(at, zeroes, fua=itself)
         else:
             keywords = self._functions.wanted(function, fua=fua, no_hole=no_hole)
-            self.call(function, offset, length, **keywords)
+            self._call_with(keywords, function, offset, length)
         self._finish(function, fua=fua)
 
     def _finish(self, function: Any, *, fua: bool) -> None:
@@ -204,6 +227,7 @@ class AsyncScriptDisk(_Own):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         super().__init__(functions, read_only=read_only)
         self._async = frozenset(filter(inspect.iscoroutinefunction, functions.defined))
+        self._calls_read = functions.read in self._async
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         try:
@@ -213,16 +237,38 @@ class AsyncScriptDisk(_Own):
         except (Exception, SystemExit) as error:
             raise failure_in(self.functions.path, error) from error
 
+    @self_counted  # the functions of a script have no way to this disk
     async def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` on. Raises ScriptError.
 
         Called from: task.
         """
+        gate = self._gate
+        gate.inside.append(None)  # as Gate.enter and leave, without the calls: most requests read
+        if gate.closed:  # so it waits, unless this is part of another request
+            gate.leave()
+            async with self.request():
+                await self._read(offset, buffer)
+            return
+        try:
+            await self._read(offset, buffer)
+        finally:
+            gate.inside.pop()
+            if gate.closed and not gate.inside:
+                gate.tell_empty()
+
+    async def _read(self, offset: int, buffer: memoryview) -> None:
         self.check(offset, len(buffer))
         functions = self.functions
-        arguments = functions.read_arguments(offset, buffer)
-        result = await self._call(functions.read, *arguments)
-        if not functions.fills or result is not None:
+        first, second = functions.read_arguments(offset, buffer)
+        if self._calls_read:  # as `_call`, without another coroutine
+            try:
+                result = await functions.read(first, second)
+            except (Exception, SystemExit) as error:
+                raise failure_in(functions.path, error) from error
+        else:
+            result = await self._call(functions.read, first, second)
+        if result is not None or not functions.fills:
             functions.take_read(result, offset, buffer)
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
@@ -308,6 +354,7 @@ class _SerialScriptDisk(AsyncScriptDisk):
     def __init__(self, functions: Functions, *, read_only: bool) -> None:
         super().__init__(functions, read_only=read_only)
         self._lock = Lock()
+        self._calls_read = False
 
     async def _call(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         async with self._lock:

@@ -219,8 +219,13 @@ class Channel:
                 return
             if (ended and not self._end(ended)) or self.state is not State.LIVE:
                 return
-            # With no request in flight nothing more is to come: a receive would find nothing.
-            if (size < len(buffer) or not self.in_flight) and not self._encrypted:
+            # With no request in flight nothing more is to come, and after a short receive nothing
+            # is there yet. But a server that answers several sends on meanwhile: most often the
+            # next part of a long payload is there, and is taken without a look at the selector.
+            left = len(self.in_flight)
+            if size < len(buffer) and not (left > 1 and reader.midway):
+                left = 0
+            if not left and not self._encrypted:
                 return
         if self._encrypted:
             # What has been decrypted makes no descriptor readable.

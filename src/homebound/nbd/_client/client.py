@@ -123,12 +123,16 @@ class Client:
     def attempt(
         self, done: Callable[[Attempt], object], seconds: float = ATTEMPT_SECONDS
     ) -> Attempt:
-        """Have a worker try to connect; it calls `done` at the end."""
+        """Have a worker try to connect; `done` is called at the end, and if there is no worker."""
         attempt = Attempt(self.target, self._queries, done, seconds)
         try:
-            self._pool.submit(attempt.run)
+            work = self._pool.submit(attempt.run)
         except RuntimeError as error:
-            raise DiskClosed(self) from error
+            if self.closed:
+                raise DiskClosed(self) from error
+            attempt.fail(error)  # the system may have threads again at the next try
+        else:
+            work.add_done_callback(attempt.work_ended)
         return attempt
 
     # Requests.

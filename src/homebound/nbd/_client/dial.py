@@ -19,6 +19,7 @@ from .tls import context_for, server_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from concurrent.futures import Future
 
     from .uri import Target
 
@@ -65,7 +66,7 @@ class Attempt:
     ) -> None:
         self._target = target
         self._queries = queries
-        self._done = done  # called in the worker
+        self._done = done  # called in the worker; elsewhere, if that has died
         self._seconds = seconds
         self._guard = new_guard()
         # Under the guard: so that no thread shuts a descriptor down that the worker has closed.
@@ -90,6 +91,19 @@ class Attempt:
         if link is not None:
             link.close()
         self._done(self)
+
+    def fail(self, error: BaseException) -> None:
+        """End it for lack of a worker; if it has ended, only tell of that again."""
+        if not self.finished:
+            self.error = connect_error(self._target, error)
+            self.finished = True
+        self._done(self)
+
+    def work_ended(self, work: Future[None]) -> None:
+        """Fail if `run` was cut short, or was not called as the worker died before that."""
+        error = None if work.cancelled() else work.exception()  # cancelled: the client is closed
+        if error is not None:
+            self.fail(error)
 
     def cancel(self) -> None:
         """End it soon: what it connects to is dropped."""

@@ -36,7 +36,7 @@ _REFUSALS = {
 }
 
 
-def connect_error(target: Target, error: Exception) -> ConnectError:
+def connect_error(target: Target, error: BaseException) -> ConnectError:
     """Return the error of a failed attempt to connect to `target`. May look at files."""
     if isinstance(error, ConnectError):
         return error
@@ -46,7 +46,7 @@ def connect_error(target: Target, error: Exception) -> ConnectError:
     return ConnectError(number_of(error), text)
 
 
-def number_of(error: Exception) -> int:
+def number_of(error: BaseException) -> int:
     """Return the errno for a failure to connect."""
     if isinstance(error, RemoteProtocolError):
         return errno.EPROTO

@@ -22,7 +22,7 @@ _OTHER_NAME = {62, 64}
 _NO_TLS = {ReplyType.ERR_UNSUP, ReplyType.ERR_POLICY}
 
 
-def reason_of(target: Target, error: Exception) -> str:
+def reason_of(target: Target, error: BaseException) -> str:
     """Return what was wrong, and advice where there is some."""
     if isinstance(error, OptionRefused):
         return _refusal(target, error)
@@ -38,7 +38,7 @@ def reason_of(target: Target, error: Exception) -> str:
     return words
 
 
-def _words(target: Target, error: Exception) -> str:
+def _words(target: Target, error: BaseException) -> str:
     if isinstance(error, UnicodeError) and target.host:
         return f"{target.host!r} is no name of a host"
     return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)

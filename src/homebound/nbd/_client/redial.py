@@ -92,7 +92,7 @@ class Redial:
         self._attempt = self._client.attempt(self._on_ended)
 
     def _on_ended(self, attempt: Attempt) -> None:
-        """Post the outcome of a try to the home. Called in the worker."""
+        """Post the outcome of a try to the home. Called in the worker, or at home."""
         self._client.post(self._end, attempt)
 
     def _end(self, attempt: Attempt) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _pack = REQUEST_PARTS.pack
 _READ, _DF = int(Command.READ), int(CommandFlag.DF)
+MAX_ERRORS = 1 << 16  # in a reply: one for each sector of the largest usual READ
 MAX_PIECES = 4096  # separate pieces of a read that may be there before the rest
 
 
@@ -24,6 +25,7 @@ class Request:
     begun = False  # a chunk of a structured reply has come
     error = 0  # the first that a reply named
     error_text = ""
+    _errors = 0  # how many errors have come
     filled = 0  # bytes at the beginning of the target that have come
     _pieces: list[tuple[int, int]] | None = None  # what has come beyond those, in order
     extents: dict[int, bytearray] | None = None  # by context id, as they came
@@ -48,7 +50,7 @@ class Request:
     def reset(self) -> None:
         """Forget what has come of a reply: the request is to be sent again."""
         self.begun = False
-        self.error = self.filled = 0
+        self.error = self._errors = self.filled = 0
         self.error_text = ""
         self._pieces = self.extents = None
 
@@ -58,7 +60,10 @@ class Request:
         return _pack(REQUEST_MAGIC, self.flags, self.command, cookie, self.offset, self.length)
 
     def fail(self, error: int, text: str) -> None:
-        """Take an error; the first one counts."""
+        """Take an error; the first one counts. Raises RemoteProtocolError if they do not end."""
+        self._errors += 1
+        if self._errors > MAX_ERRORS:
+            raise RemoteProtocolError(f"a reply does not end: {self._errors} errors came")
         if not self.error:
             self.error, self.error_text = error, text
 

@@ -234,6 +234,7 @@ class ServerHandshake:
 
         Raises LocalProtocolError after the choice of an export: then it belongs to the transmission
         phase.
+
         Called from: any thread.
         """
         reason = f"the client disconnected before it sent {self.state.value}"

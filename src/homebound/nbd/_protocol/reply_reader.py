@@ -124,6 +124,11 @@ class ReplyReader:
         """The violation that was found after the requests that `received` returned last."""
         return self._rules.broken
 
+    @property
+    def midway(self) -> bool:
+        """True if much of a payload is to come, and is received into its target."""
+        return self._left >= DIRECT
+
     def _read(self, ended: list[Request]) -> None:
         buffer = self._buffer
         while True:

@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 
 REPLY_SIZE = SIMPLE_REPLY.size
 CHUNK_SIZE = DATA_CHUNK.size  # before the data of a structured READ; an error is smaller
+_OFFSET_SIZE = CHUNK_SIZE - CHUNK.size  # counts as a part of the data
 HOLE_SIZE = HOLE_CHUNK.size
 # Called by the hot path for each request; the first argument is SIMPLE_REPLY_OK | error.
 pack_reply = SIMPLE_REPLY.pack
 pack_reply_into = SIMPLE_REPLY.pack_into
+_pack_data_into = DATA_CHUNK.pack_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def pack_data_head_into(out: memoryview, at: int, cookie: int, offset: int, leng
     if not length:
         CHUNK.pack_into(out, at, _NO_DATA, cookie, 0)
         return at + CHUNK.size
-    DATA_CHUNK.pack_into(out, at, _DATA, cookie, DATA_CHUNK.size - CHUNK.size + length, offset)
+    _pack_data_into(out, at, _DATA, cookie, _OFFSET_SIZE + length, offset)
     return at + CHUNK_SIZE + length
 
 
@@ -183,7 +185,7 @@ def pack_error_into(out: memoryview, at: int, error: int, cookie: int, *, chunk:
 
 def pack_part_head_into(out: memoryview, at: int, cookie: int, offset: int, length: int) -> int:
     """Pack the head before data that other chunks follow; it ends where the data begins."""
-    DATA_CHUNK.pack_into(out, at, _MORE_DATA, cookie, DATA_CHUNK.size - CHUNK.size + length, offset)
+    _pack_data_into(out, at, _MORE_DATA, cookie, _OFFSET_SIZE + length, offset)
     return at + CHUNK_SIZE
 
 

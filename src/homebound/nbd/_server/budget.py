@@ -49,6 +49,7 @@ class Budget:
         When they are available, the thread that released them takes them for the Ask and calls
         `grant`. If that returns False, because the home of the waiting connection has ended, they
         are given back.
+
         Called from: any thread.
         """
         with self._lock:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .served import Served
     from .slow import Replies
 
+LITTLE = 512  # bytes, 18 requests without data; more received at once is served in a turn
+
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
@@ -67,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         account = self._account = Account(served.budget, self._loop, self._go_on)
         self._stream = RequestStream(lane.pool, account)
         self._outbox = Outbox(transport, lane.pool, account, self.resume_writing)
-        self._in_flight = InFlight(served, lane.turns, self._replied)
+        self._in_flight = InFlight(served, lane, self._replied)
         self._dispatcher = Dispatcher(
             lane,
             served,
@@ -117,8 +119,12 @@ class Connection(asyncio.BufferedProtocol):
         self._stream.received(size)
         if self._stalled:
             self._settle()
-        else:
+        elif size <= LITTLE or self._lane.turns.take(self._loop):
             self._serve()
+        else:
+            self._stalled = True
+            self._go_on()
+            self._settle()
 
     def eof_received(self) -> bool:
         """Answer what the client has requested, then disconnect."""
@@ -143,12 +149,13 @@ class Connection(asyncio.BufferedProtocol):
             self._go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Drop what is unsent; requests in flight are finished, as they may be partly done."""
+        """Drop what is unsent or only asks; other requests in flight are finished."""
         self._gone = self._ending = True
         self._stream.release()
         self._outbox.drop()
         self._account.close()
-        self._end_if_done()
+        if not self._in_flight.forget():  # else _replied has looked
+            self._end_if_done()
 
     # Called by the server.
 

@@ -15,7 +15,7 @@ from ..._workers.to_worker import pool_of
 from ...block._blocking_disk import BlockingDisk
 from .._protocol.wire import Error
 from .in_ring import InRing
-from .slow import Slice, all_failed, batches, split
+from .slow import ASKS, Slice, all_failed, batches, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,15 +23,20 @@ if TYPE_CHECKING:
 
     from ..._workers.pool import WorkerPool
     from ...block._disk import Disk
+    from .lane import Lane
     from .served import Served
-    from .slow import Replies, SlowRequest
-    from .turns import Turns
+    from .slow import Replies, SlowRead, SlowRequest
 
 MAX_REQUESTS = 64
 MAX_BYTES = 64 << 20  # of data that they carry
-# Slices at the disk at once, a quarter of a home's workers: a client whose requests hang leaves the
-# rest to other clients. A disk with awaited operations may use workers too.
+# Slices of a disk with awaited operations that are at work at once for one client: such a disk may
+# use workers, of which they are a quarter.
 MAX_STARTED = 16
+# A home's. A client of another disk may use a third as many as all leave free, and always one: the
+# next client still finds as many, and the home does not wait behind 64 threads for the
+# interpreter's lock.
+WORKERS = 64
+SHARE = 3
 
 
 class InFlight:
@@ -53,6 +58,7 @@ class InFlight:
     """
 
     __slots__ = (
+        "_blocking",
         "_bytes",
         "_calls",
         "_context",
@@ -61,6 +67,7 @@ class InFlight:
         "_finished",
         "_held",
         "_in_ring",
+        "_lane",
         "_looking",
         "_loop",
         "_queue",
@@ -76,9 +83,12 @@ class InFlight:
         "waiting",
     )
 
-    def __init__(self, served: Served, turns: Turns, done: Callable[[Replies], None]) -> None:
-        self._turns = turns
-        self._disk = served.disk
+    def __init__(self, served: Served, lane: Lane, done: Callable[[Replies], None]) -> None:
+        self._lane = lane
+        self._turns = lane.turns
+        self._disk = disk = served.disk
+        # Asked once: a look at an abstract class takes as long as three calls.
+        self._blocking = disk if isinstance(disk, BlockingDisk) else None
         self._ranges = served.ranges
         self._done = done
         self._loop = asyncio.get_running_loop()
@@ -103,11 +113,23 @@ class InFlight:
         self._context = current_context()
         self._in_ring = InRing(served.disk, served.ranges, self._ring_finished)
 
-    def add(self, request: SlowRequest, carries: int) -> None:
-        """Add a request, with what it `carries`; it begins with the next `start`, unless held."""
+    def add(self, request: SlowRequest) -> None:
+        """Add a request; it begins with the next `start`, unless it is held."""
         if not request.changes or self._claim(request):
             self.waiting.append(request)
-        self._count(1, carries)
+        self.count += 1  # as _count does, without the call
+        self._bytes += request.carries
+        self.full = self.count >= MAX_REQUESTS or self._bytes >= MAX_BYTES
+
+    @property
+    def room(self) -> int:
+        """How many more requests may be added before it is full."""
+        return MAX_REQUESTS - self.count
+
+    def add_reads(self, requests: list[SlowRead], size: int) -> None:
+        """Add READs of `size` bytes in all, as `add` does."""
+        self.waiting += requests
+        self._count(len(requests), size)
 
     def _count(self, requests: int, size: int) -> None:
         self.count += requests
@@ -119,16 +141,39 @@ class InFlight:
         waiting, self.waiting = self.waiting, []
         self._enqueue(waiting)
 
+    def forget(self) -> bool:
+        """Drop what nobody will hear of, as the client has gone; return whether there was any.
+
+        That is what has not begun and changes nothing. A client that disconnects in order may rely
+        on the rest.
+        """
+        for part in self._calls.values():
+            part.unheard = True
+        queue, self._queue = self._queue, deque()
+        dropped: list[SlowRequest] = []
+        for part in queue:
+            kept = [each for each in part.requests if each.command not in ASKS]
+            if len(kept) == len(part.requests):
+                self._queue.append(part)
+                continue
+            dropped += [each for each in part.requests if each.command in ASKS]
+            if kept:  # their claims go with them
+                self._queue.append(Slice(kept, self._ranges))
+        if dropped:
+            self._finish(all_failed(dropped, error=Error.ESHUTDOWN))
+        return bool(dropped)
+
     def cancel(self) -> None:
         """Stop waiting for the disk, and answer all requests with ESHUTDOWN."""
-        given_up = [Slice([request], self._ranges) for request in self._held]
+        given_up = [Slice([request], self._ranges) for request in (*self._held, *self.waiting)]
         given_up += self._queue
         given_up += self._calls.values()
         calls = list(self._calls)
         self._held.clear()
+        self.waiting.clear()
         self._queue.clear()
         self._calls.clear()
-        self._started -= len(calls)
+        self._count_started(-len(calls))
         for call in calls:
             call.withdraw(self._workers)
         for part in given_up:
@@ -160,7 +205,8 @@ class InFlight:
     def _granted(self, request: SlowRequest) -> None:
         if request in self._held:  # otherwise it was given up since
             self._held.remove(request)
-            self._enqueue([request])
+            self.waiting.append(request)
+            self._ask_for_turn()
 
     def _enqueue(self, requests: list[SlowRequest]) -> None:
         """Pass requests to the ring, if it can carry them out, and the others to the queue."""
@@ -170,8 +216,8 @@ class InFlight:
     def _queue_for_disk(self, requests: list[SlowRequest]) -> None:
         if not requests:
             return
-        if isinstance(self._disk, BlockingDisk):
-            parts = split(requests, self._disk.slices)
+        if self._blocking is not None:
+            parts = split(requests, self._blocking.slices)
         else:
             parts = [[request] for request in requests]
         self._queue.extend(Slice(part, self._ranges) for part in parts)
@@ -185,31 +231,49 @@ class InFlight:
         """
         if not self._turns.wanted:
             self._start_next()
-        elif self._queue and not self._starting:
+        elif self._queue:
+            self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        if not self._starting:
             self._starting = True
             self._turns.ask(self._loop, self._start_in_turn)
 
     def _start_in_turn(self) -> None:
         self._starting = False
+        self.start()
         self._start_next()
 
     def _start_next(self) -> None:
-        if not isinstance(self._disk, BlockingDisk):
+        disk = self._blocking
+        if disk is None:
             self._start_tasks()
             return
-        while self._queue and self._started < MAX_STARTED:
+        while self._queue and self._may_start():
             part = self._queue.popleft()
-            self._started += 1
+            self._count_started(1)
             if part.awaited:
-                self._spawn(self._carry_out(self._disk, part), part)
-            elif self._disk.try_begin():
-                self._call(self._disk, part)
+                self._spawn(self._carry_out(disk, part), part)
+            elif disk.try_begin():
+                self._call(disk, part)
             else:  # it is drained
-                self._spawn(self._call_later(self._disk, part), part)
+                self._spawn(self._call_later(disk, part), part)
+
+    def _may_start(self) -> bool:
+        started = self._started
+        return not started or SHARE * started < WORKERS - self._lane.started
+
+    def _count_started(self, more: int) -> None:
+        self._started += more
+        if self._blocking is not None:
+            self._lane.started += more
 
     def _ring_finished(self, replies: list[Replies]) -> None:
         self._answer(replies)
-        self._queue_for_disk(self._in_ring.start())
+        if not self._turns.wanted:
+            self._enqueue([])
+        elif self._in_ring.waits:
+            self._ask_for_turn()
 
     def _spawn(self, coro: Coroutine[Any, Any, None], part: Slice | None = None) -> None:
         task = self._loop.create_task(coro)
@@ -230,7 +294,7 @@ class InFlight:
             call.begin(self._workers)
         except RuntimeError as failure:  # no worker is available
             disk.end()
-            self._started -= 1
+            self._count_started(-1)
             self._fail(part, failure)
             return
         self._calls[call] = part
@@ -256,8 +320,13 @@ class InFlight:
         part = self._calls.pop(call, None)
         if part is None:
             return  # it was given up
-        self._started -= 1
+        self._count_started(-1)
         if call.result is not None:
+            if self._started or self._finished or self._queue:
+                self._finished.append(call.result)
+                if not self._looking:
+                    self._look_soon()
+                return
             self._finish(call.result)
         elif call.error is not None:  # its worker has died
             self._fail(part, call.error)
@@ -285,7 +354,7 @@ class InFlight:
             if not self._looking:
                 self._look_soon()
             part = self._tasks[task] = self._queue.popleft()
-            self._started += 1
+            self._count_started(1)
             await self._carry_out(self._disk, part)
             if task.cancelling() or perf_counter() > self._turn_ends:
                 return  # `_look` starts another
@@ -294,7 +363,7 @@ class InFlight:
         replies = await part.run_one(disk)
         # Here and not in _ended, which the loop calls an iteration later.
         part.handled = True
-        self._started -= 1
+        self._count_started(-1)
         if not (self._started or self._finished or self._queue):
             self._finish(replies)
             return
@@ -329,7 +398,7 @@ class InFlight:
         if part.handled:
             self._start_soon()
             return
-        self._started -= 1
+        self._count_started(-1)
         # It was cancelled, by `cancel` or with its home, perhaps before it began; or the disk has
         # raised GeneratorExit.
         failure = None if task.cancelled() else task.exception()

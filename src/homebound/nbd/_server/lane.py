@@ -40,6 +40,7 @@ class Lane:
     def __init__(self) -> None:
         self.pool = BufferPool()
         self.turns = Turns()
+        self.started = 0  # slices of requests that its workers have, or will have
         self.connections = 0  # ever accepted
         # How many were set up or refused, and how many have ended since; both only grow.
         self.settled = 0

@@ -57,6 +57,7 @@ class Ranges:
 
         If not, the thread that releases the last claim it waits for calls `grant` once. If that
         returns False, because the home of the request has ended, the claim is released.
+
         Called from: any thread.
         """
         claim = Claim(start, start + length, grant)

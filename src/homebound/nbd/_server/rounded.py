@@ -137,6 +137,13 @@ class _Rounded(Disk):
         """
         return self.inner.try_flush()
 
+    def try_cache(self) -> bool:
+        """Do as the disk inside does.
+
+        Called from: any thread.
+        """
+        return self.inner.try_cache()
+
     async def fast_zeroes(
         self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
     ) -> None:

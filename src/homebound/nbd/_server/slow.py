@@ -7,7 +7,6 @@ carry out one after the other; but not all, so that some of them overlap.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .._protocol.buffers import new_buffer
@@ -31,7 +30,7 @@ from .extents import GRAIN, read_parts, status_of
 from .faults import pass_on_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ...block._disk import Buffer, Disk, Operations
     from .ranges import Claim, Ranges
@@ -52,6 +51,7 @@ _FAST_ZERO = int(CommandFlag.FAST_ZERO)
 CARRIES = frozenset({_READ, _WRITE})  # data, with the request or in the reply
 _CHANGES = frozenset({_WRITE, int(Command.TRIM), _WRITE_ZEROES})
 _AWAITED = frozenset({_BLOCK_STATUS, int(Command.CACHE)})
+ASKS = frozenset({_READ, *_AWAITED})  # for the client only: nothing is changed
 # A READ of at least this many bytes may leave zeroes out.
 PARTS_FROM = 2 << 20
 
@@ -63,61 +63,89 @@ def room_for(command: int, length: int) -> int:
     return status_room(length) if command == _BLOCK_STATUS else 0
 
 
-@dataclass(slots=True, eq=False)
 class SlowRequest:
-    """A valid request, and its payload."""
+    """A valid request, and its payload; and what it takes, which is asked for more than once."""
 
-    command: int
-    flags: int
-    cookie: int
-    offset: int
-    length: int
-    payload: Buffer = b""
-    structured: bool = False  # structured replies are negotiated
-    # Its claim on the range that it changes. The thread that releases the claim clears the field.
-    claim: Claim | None = field(default=None, repr=False)
-    failing_at: int | None = None  # of a READ in parts: the offset of the part being read
+    __slots__ = (
+        "awaited",
+        "carries",
+        "changes",
+        "chunk",
+        "claim",
+        "command",
+        "cookie",
+        "failing_at",
+        "flags",
+        "head_size",
+        "in_parts",
+        "length",
+        "offset",
+        "payload",
+        "reads",
+    )
 
-    @property
-    def awaited(self) -> bool:
-        """True if it takes operations that only the disk itself has, not its blocking calls."""
-        if self.command == _WRITE_ZEROES:
-            return bool(self.flags & _FAST_ZERO)
-        return self.in_parts or self.command in _AWAITED
+    def __init__(  # noqa: PLR0913, PLR0917  (the fields of a request on the wire)
+        self,
+        command: int,
+        flags: int,
+        cookie: int,
+        offset: int,
+        length: int,
+        payload: Buffer = b"",
+        *,
+        structured: bool = False,  # structured replies are negotiated
+    ) -> None:
+        self.command = command
+        self.flags = flags
+        self.cookie = cookie
+        self.offset = offset
+        self.length = length
+        self.payload = payload
+        # Its claim on the range that it changes. The thread that releases the claim clears it.
+        self.claim: Claim | None = None
+        self.failing_at: int | None = None  # of a READ in parts: the offset of the part being read
+        read = command == _READ
+        # It is a READ whose reply must be structured; which may leave zeroes out of its data.
+        self.chunk = structured and read
+        self.in_parts = self.chunk and length >= PARTS_FROM and not flags & _DF
+        # The size of its reply without the data, or of an error, in bytes, at most.
+        in_chunk = self.chunk or command == _BLOCK_STATUS
+        self.head_size = CHUNK_SIZE if in_chunk else REPLY_SIZE
+        if read:
+            self.changes = False
+            # The size of the data with the request or in its reply; and of that in its reply.
+            self.carries = self.reads = length
+            self.awaited = self.in_parts
+            if self.in_parts:
+                self.head_size = HOLE_SIZE * (2 * (length // GRAIN) + 3)
+            return
+        # It changes a range of the disk, which must be claimed.
+        self.changes = command in _CHANGES and length > 0
+        self.carries = room_for(command, length)
+        self.reads = 0 if command == _WRITE else self.carries
+        # It takes operations that only the disk itself has, not its blocking calls.
+        fast = command == _WRITE_ZEROES and flags & _FAST_ZERO
+        self.awaited = bool(fast) or command in _AWAITED
 
-    @property
-    def in_parts(self) -> bool:
-        """True for a READ that may leave zeroes out of its data."""
-        return self.length >= PARTS_FROM and self.chunk and not self.flags & _DF
 
-    @property
-    def changes(self) -> bool:
-        """True if it changes a range of the disk, which must be claimed."""
-        return self.command in _CHANGES and self.length > 0
+class SlowRead(SlowRequest):
+    """A READ whose data is one piece. Most requests are, so it has as little to set as possible."""
 
-    @property
-    def chunk(self) -> bool:
-        """True for a READ whose reply must be structured."""
-        return self.structured and self.command == _READ
+    __slots__ = ()
 
-    @property
-    def head_size(self) -> int:
-        """The size of its reply without the data, in bytes, at most."""
-        if self.in_parts:
-            return HOLE_SIZE * (2 * (self.length // GRAIN) + 3)
-        return CHUNK_SIZE if self.chunk else REPLY_SIZE
+    command = _READ
+    payload = b""
+    failing_at = None
+    in_parts = awaited = changes = False
 
-    @property
-    def carries(self) -> int:
-        """The size of the data with the request or in its reply, in bytes."""
-        return self.length if self.command in CARRIES else room_for(self.command, self.length)
-
-    @property
-    def reads(self) -> int:
-        """The size of the data in its reply, in bytes."""
-        if self.command == _READ:
-            return self.length
-        return 0 if self.command == _WRITE else self.carries
+    def __init__(self, flags: int, cookie: int, offset: int, length: int, chunk: bool) -> None:  # noqa: FBT001
+        self.flags = flags
+        self.cookie = cookie
+        self.offset = offset
+        self.length = self.carries = self.reads = length
+        self.chunk = chunk
+        self.head_size = CHUNK_SIZE if chunk else REPLY_SIZE
+        self.claim = None
 
 
 class Replies:
@@ -135,7 +163,8 @@ class Replies:
         "room_written",
     )
 
-    def __init__(self, requests: Sequence[SlowRequest]) -> None:
+    def __init__(self, requests: Sequence[SlowRequest], *, data: bool = True) -> None:
+        """Make room for the replies; without `data`, for error replies only."""
         # The charges of the requests: for data in the replies, and for payloads.
         reads = carries = heads = 0
         for request in requests:
@@ -144,7 +173,7 @@ class Replies:
             heads += request.head_size
         self.room_read = reads
         self.room_written = carries - reads
-        room = heads + reads
+        room = heads + reads if data else heads
         # A new bytearray is zeroed, which takes milliseconds for a large one.
         self._memory = new_buffer(room) if room > _LARGE else memoryview(bytearray(room))
         self._end = 0
@@ -186,6 +215,23 @@ class Replies:
     def add_status(self, request: SlowRequest, extents: Sequence[tuple[int, int]]) -> None:
         """Add a reply with lengths and states."""
         self._end = pack_status_into(self._memory, self._end, request.cookie, extents)
+
+    def add_read(
+        self, request: SlowRequest, read_into: Callable[[int, memoryview], object]
+    ) -> None:
+        """Have the data of a READ put into its place, and add the reply; or raise what that does.
+
+        One call in place of `room`, the operation and `add`: a worker makes it for most requests.
+        """
+        at, memory, length = self._end, self._memory, request.length
+        start = at + request.head_size
+        read_into(request.offset, memory[start : start + length])
+        if request.chunk:
+            self._end = pack_data_head_into(memory, at, request.cookie, request.offset, length)
+        else:
+            pack_reply_into(memory, at, SIMPLE_REPLY_OK, request.cookie)
+            self._end = start + length
+        self.bytes_read += length
 
     def add(self, request: SlowRequest, failure: BaseException | None = None) -> None:
         """Add a reply: success, with the data that `room` was filled with, or a failure."""
@@ -280,13 +326,16 @@ class Slice:
     which goes on when the home no longer waits.
     """
 
-    __slots__ = ("_ranges", "_token", "awaited", "handled", "requests")
+    __slots__ = ("_ranges", "_token", "awaited", "handled", "requests", "unheard")
 
     def __init__(self, requests: Sequence[SlowRequest], ranges: Ranges) -> None:
         self.requests = requests
         self.awaited = requests[0].awaited  # then it is the only request
         # Its task has nothing left to do: it is answered, or a worker has it. Home thread only.
         self.handled = False
+        # The client has gone. Written by the home thread, for a worker that looks at it when it
+        # goes on with the next request.
+        self.unheard = False
         self._ranges = ranges
         self._token = [True]  # a list's pop is atomic by its own lock, or the GIL
 
@@ -295,9 +344,16 @@ class Slice:
         replies = Replies(self.requests)
         if not self._take():
             return replies
+        read_into = disk.read_into
         for request in self.requests:
             failure: BaseException | None = None
             try:
+                if request.command == _READ:  # it has no claim
+                    if self.unheard:
+                        replies.refuse(request, Error.ESHUTDOWN)
+                    else:
+                        replies.add_read(request, read_into)
+                    continue
                 carry_out(disk, request, replies.room(request))
             except BaseException as error:  # noqa: BLE001  (each request gets a reply)
                 failure = error
@@ -381,7 +437,7 @@ def all_failed(
     error: Error = Error.EIO,
 ) -> Replies:
     """Make the replies to requests that were not carried out: for `failure`, or else `error`."""
-    replies = Replies(requests)
+    replies = Replies(requests, data=False)  # there may be no memory for that
     for request in requests:
         if failure is not None:
             replies.add(request, failure)

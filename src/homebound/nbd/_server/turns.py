@@ -3,7 +3,7 @@
 A connection whose turn is over goes to the end of a queue. An iteration of the loop takes turns
 from it until TURN_SECONDS are spent, so a home's other connections wait no longer for sixteen
 clients that flood it than for one. A client that sends little is never in the queue: what it sends
-is served when it is received.
+is served when it is received. So is what others send, for as long again in an iteration.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ TURN_SECONDS = 0.001
 class Turns:
     """The queue of one home. Home thread only."""
 
-    __slots__ = ("_queue", "_running")
+    __slots__ = ("_queue", "_running", "_until")
 
     def __init__(self) -> None:
         # A connection is in it twice at most, to serve requests and to start those that wait for
         # the disk: it asks again for either only after that turn has begun.
         self._queue: deque[Callable[[], None]] = deque()
-        # While anything is in the queue, _run is queued in the loop, or it runs.
+        # While anything is in the queue, _run is queued in the loop, or it runs; and after `take`.
         self._running = False
+        self._until: float | None = None  # when `take` ends in this iteration; None: not begun
 
     def ask(self, loop: asyncio.AbstractEventLoop, turn: Callable[[], None]) -> None:
         """Have `turn` called in an iteration to come, after those that asked before."""
@@ -40,6 +41,21 @@ class Turns:
         if not self._running:
             self._running = True
             loop.call_soon(self._run, loop)
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether a turn may begin at once: for TURN_SECONDS after the first that did.
+
+        Not while connections wait in the queue, or all that send would come before them.
+        """
+        if self._queue:
+            return False
+        now = perf_counter()
+        if self._until is None:
+            self._until = now + TURN_SECONDS
+            if not self._running:
+                self._running = True
+                loop.call_soon(self._run, loop)
+        return now < self._until
 
     @property
     def wanted(self) -> bool:
@@ -53,6 +69,7 @@ class Turns:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take turns, but none of those that are asked for meanwhile: they follow other events."""
         queue, began = self._queue, perf_counter()
+        self._until = None
         try:
             for _ in range(len(queue)):
                 queue.popleft()()
