@@ -27,7 +27,7 @@ import _thread
 from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._aio.tasks import task_here
+from .._aio.tasks import keep_alive, task_here
 from .._errors import AlreadyScheduled, ContextClosed, ContextError, NotSuspended
 from .big_lock import shown_thread
 from .context import whereabouts
@@ -35,7 +35,7 @@ from .coroutines import waited_for
 from .current import current_context, here
 from .resting import keep
 from .resumption import Resumption
-from .task_interface import TaskFuture
+from .task_interface import CANCEL, CANCEL_SURELY, TaskFuture
 
 if TYPE_CHECKING:
     from .context import AioContext
@@ -77,7 +77,9 @@ class _Left:
         self.cell: list[Any] = []
 
 
-NEW = 2  # the value of _suspended for a task that has not begun; for a suspended one it is True
+# Values of _suspended for a task that is not; for one that is suspended it is True.
+NEW = 2  # it has not begun
+MOVING = -1  # it has left one home for another, and has not run there
 
 
 class Enterable(TaskFuture[T]):
@@ -87,7 +89,7 @@ class Enterable(TaskFuture[T]):
         "_cancelled",  # always False, as a mailbox has it. A slot is what is read fastest
         "_cell",  # the tokens of its wakers. Any thread appends; the home replaces it
         "_fut_waiter",  # the future it awaits, else None. Home only
-        "_suspended",  # False, or True while suspended in suspend(), or NEW. Home only
+        "_suspended",  # False, True while suspended in suspend(), NEW or MOVING. Home only
     )
 
     _cell: list[Any]
@@ -185,7 +187,7 @@ class Enterable(TaskFuture[T]):
         # In this order: a waker sets the new home before the task runs there, and only then has it
         # another cell. So a cell that is seen with this home is the last one, or is decided.
         cell = self._cell
-        suspended = self._suspended
+        suspended = self._suspended > 0
         there = self._home
         if there is not home and there is not None:
             return there
@@ -198,12 +200,27 @@ class Enterable(TaskFuture[T]):
             return first[0]  # type: ignore[no-any-return]
         return first is token
 
-    def _claim_own_suspension(self) -> Any:
-        """Claim the suspension of a task cancelled before it; return the token that won it."""
+    def _arrive(self) -> None:
+        """Begin a step of a task that was suspended, or is new, or has moved here. Home only."""
+        before = self._suspended
+        if before == NEW:
+            keep_alive(self)  # it was made without being queued
+        self._suspended = False
+        if before != MOVING:
+            self._cell = []
+
+    def _claim_own_suspension(self) -> list[Any]:
+        """Claim the suspension of a task that has something to throw; return its cell. Home only.
+
+        The first token there is that of an earlier wake, or this one.
+        """
+        if self._throw is CANCEL:  # before it suspended
+            self._throw = CANCEL_SURELY
+        tokens = (_thread.get_ident(), SUSPENDED)
         self._suspended = True
         cell = self._cell
-        cell.append(_thread.get_ident())
-        return cell[0]  # that of an earlier wake, or this one
+        cell.extend(tokens)
+        return cell
 
     def _queue_early(self, token: Any) -> None:
         """Queue it as it suspends, for a wake that came first, with that token."""
@@ -258,9 +275,16 @@ class Enterable(TaskFuture[T]):
             self._abandon("ended with it")
 
     def _resume_as_promised(self) -> None:
-        """Have it entered if that was promised, and it has not run since. Home only."""
+        """Have it entered if this thread was to queue it, and it has not run since. Home only."""
         cell = self._cell
-        if cell is PROMISED or len(cell) > 1:
+        if len(cell) < 2:  # noqa: PLR2004  (it waits to be woken)
+            return
+        token = cell[0]
+        if token is SUSPENDED:  # else the wake came first, and the home queues the task
+            token = cell[1][1] if type(cell[1]) is tuple else abs(cell[1])
+            if token != _thread.get_ident():
+                return
+        if type(token) is int:
             self._post_resumption(cell)
 
     def _begin_surely(self) -> None:
@@ -271,11 +295,15 @@ class Enterable(TaskFuture[T]):
             start_thread(self._post_resumption, (PROMISED,))
 
     def _claimed_by_closer(self) -> bool:
-        """Claim the task for its home, which is being closed; False if a waker has claimed it.
+        """Claim a task that waits, for its home, which is being closed.
+
+        False if a waker has claimed it, or if it is on its way here.
 
         True again if this thread repeats it, as it was interrupted. (A wake by it is over: it has
         queued the task at home, or abandoned it.)
         """
+        if self._suspended <= 0:
+            return self._fut_waiter is not None
         token = _thread.get_ident()
         cell = self._cell
         cell.append(token)
@@ -283,7 +311,8 @@ class Enterable(TaskFuture[T]):
 
     def _claim_at_home(self, context: AioContext) -> bool:
         """Claim the task for `context`, whose home is the calling thread."""
-        if self._home is context and not self._suspended:
+        suspended = self._suspended  # compared by identity first: that of a bool and an int is slow
+        if self._home is context and suspended is not True and suspended != NEW:
             hint = ""
             if self.done():
                 state = "is finished"

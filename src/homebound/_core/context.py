@@ -453,8 +453,7 @@ class AioContext(Chain):
         for task in self._tasks(done=True):
             # A suspended task may be claimed for another context, and goes on there; one that is
             # neither that nor waits is on its way here, is refused, and goes on where it was.
-            waits = task._claimed_by_closer() if task._suspended else task._fut_waiter is not None
-            if waits or task.done():
+            if task._claimed_by_closer() or task.done():
                 task._abandon("ended with it")
         self._resting.clear()
         abandon(self._far_waits)

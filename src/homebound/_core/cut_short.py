@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 from .._aio.tasks import context_in_use, leave_if_entered, let_die, task_here
 from .._os.snapshot import snapshot
 from .cell import SUSPENDED
+from .context import AioContext
 from .task_interface import CANCEL
 
 if TYPE_CHECKING:
-    from .context import AioContext
     from .mailbox import Entry
     from .task import Task
 
@@ -73,8 +73,7 @@ def _goes_on(task: Task[Any], home: AioContext, error: BaseException) -> bool:
     if task._throw is None:
         task._throw = CANCEL
     if task._suspended:  # the step had not even begun
-        task._suspended = False
-        task._cell = []
+        task._arrive()
     home._post(task)
     return False
 
@@ -98,13 +97,13 @@ def _end(task: Task[Any], outcome: Any) -> None:
 
 def _carry_on(task: Task[Any], home: AioContext, yielded: Any) -> None:
     """Begin the wait for what the coroutine has yielded, or what of that is left to do."""
-    if task._home is not home:
-        _follow(task, yielded)
+    if _was_handed_over(task, home, yielded):
+        pass  # another thread may run it by now
     elif any(_is_for(each, task) for each in snapshot(home._ready)):
         pass  # it is queued, and only its home takes it out
     elif yielded is None:
         home._post(task)
-    elif yielded is SUSPENDED and task._throw is None:
+    elif yielded is SUSPENDED:
         _suspend(task)
     elif task._fut_waiter is not yielded:  # nothing has happened
         if getattr(yielded, "_asyncio_future_blocking", None) is False:
@@ -118,13 +117,17 @@ def _carry_on(task: Task[Any], home: AioContext, yielded: Any) -> None:
         task._wait_for(yielded, home)
 
 
-def _follow(task: Task[Any], yielded: Any) -> None:
-    """Finish the post of a task to another home, where it may be running by now."""
-    cell = task._cell
-    if yielded is SUSPENDED and SUSPENDED in cell and cell[0] is not SUSPENDED:
-        task._post_resumption(cell)  # it was woken for that home before it suspended
-    else:
-        task._home._ring_for_own()  # type: ignore[union-attr]
+def _was_handed_over(task: Task[Any], home: AioContext, yielded: Any) -> bool:
+    """Return whether the step has suspended or moved its task; what was left to do is done then."""
+    if type(yielded) is list and SUSPENDED in yielded:  # its cell
+        if yielded[0] is not SUSPENDED:  # woken before; perhaps queued, and then it runs once
+            task._post_resumption(yielded)
+        return True
+    # It may have run there, and be on its way back. In this order: it is MOVING before it is home.
+    if isinstance(yielded, AioContext) and (task._home is not home or task._suspended):
+        yielded._ring_for_own()
+        return True
+    return False
 
 
 def _is_for(entry: Entry, task: Task[Any]) -> bool:
@@ -135,7 +138,10 @@ def _is_for(entry: Entry, task: Task[Any]) -> bool:
 def _suspend(task: Task[Any]) -> None:
     cell = task._cell
     if SUSPENDED not in cell:
-        task._suspended = True
-        cell.append(SUSPENDED)
-    if cell[0] is not SUSPENDED:  # woken before; perhaps queued, and then it runs once
+        if task._throw is None:
+            task._suspended = True
+            cell.append(SUSPENDED)
+        else:
+            task._claim_own_suspension()
+    if cell[0] is not SUSPENDED:
         task._post_resumption(cell)

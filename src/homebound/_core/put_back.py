@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .resumption import find_lost
-
 if TYPE_CHECKING:
     from types import CodeType
 
@@ -57,16 +55,14 @@ def _has_no_room(error: BaseException) -> bool:
 def put_back(home: AioContext, entry: Entry | None, error: BaseException) -> None:
     """Queue an entry again, ahead of all, if `error` came after it was taken out, before it began.
 
-    If it came as the mailbox returned the entry, which is lost then, the task that it may have been
-    is looked for. Called by the function that took it out and has caught the error.
+    Nothing is lost in between, as entries are taken out in C. Called by the function that took it
+    out and has caught the error.
     """
     if entry is not None and isinstance(error, _NO_ROOM) and _has_no_room(error):
         home._ready.appendleft(entry)
         return
     step = error.__traceback__.tb_next  # type: ignore[union-attr]
     codes = {*_carriers, getattr(getattr(type(entry), "_run", None), "__code__", None)}
-    if step is None or step.tb_frame.f_code not in codes:
-        find_lost(home)
     while step is not None and step.tb_frame.f_code in codes:
         if step.tb_lineno == step.tb_frame.f_code.co_firstlineno:  # as that function began
             home._ready.appendleft(entry)  # type: ignore[arg-type]

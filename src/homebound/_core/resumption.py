@@ -87,10 +87,11 @@ def find_lost(home: Any) -> None:
 
     Called from: home thread.
     """
+    tasks = home._tasks()  # before the queue: it may be queued as soon as it is at home
     ready = snapshot(home._ready)
     if not ready and home._ready:
         return  # other threads never stopped changing it: what is queued is not known
     queued = {id(each) for each in (*ready, *snapshot(home._woken))}
-    for task in home._tasks():
+    for task in tasks:
         if id(task) not in queued:
             task._resume_if_lost(home)

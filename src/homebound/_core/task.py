@@ -16,7 +16,7 @@ from .._aio.futures import RECORDS_AWAITS, CFuture, ask_in_vain, begins_wait, lo
 from .._aio.tasks import enter_task, keep_alive, let_die, strike_out, unfinished
 from .._errors import ContextClosed
 from .._os.process import AtFork, at_fork
-from .cell import NEW, PROMISED, SUSPENDED, Enterable
+from .cell import MOVING, NEW, PROMISED, SUSPENDED, Enterable
 from .context import AioContext
 from .coroutines import as_coroutine, state_of
 from .current import current_context
@@ -160,11 +160,11 @@ class Task(Enterable[T]):
         loop = home.loop
         yielded: Any  # unset while nothing has come back: to set it here would cost each step
         try:
-            if self._suspended:
-                if self._suspended is not True:
-                    keep_alive(self)  # a task that was made without being queued, and begins now
+            if self._suspended is True:
                 self._suspended = False
                 self._cell = []
+            elif self._suspended:
+                self._arrive()
             enter_task(loop, self)
             try:
                 if self._throw is not None:
@@ -202,10 +202,13 @@ class Task(Enterable[T]):
                 # From now on another thread may run the task: each branch touches it last.
                 if yielded is None:
                     home._ready.append(self)
-                elif yielded is SUSPENDED and self._throw is None:
-                    self._suspended = True
-                    cell = self._cell
-                    cell.append(SUSPENDED)
+                elif yielded is SUSPENDED:
+                    if self._throw is None:
+                        self._suspended = True
+                        cell = yielded = self._cell
+                        cell.append(SUSPENDED)
+                    else:
+                        cell = yielded = self._claim_own_suspension()
                     if cell[0] is not SUSPENDED:  # the wake came first
                         self._queue_early(cell[0])
                 elif type(yielded) is Task and yielded is not self:  # _wait_for, without the call
@@ -237,9 +240,9 @@ class Task(Enterable[T]):
         return error  # type: ignore[no-any-return]
 
     def _wait_for(self, yielded: Any, home: AioContext) -> None:  # noqa: C901, PLR0912  (cases)
-        """Wait for what the coroutine yielded: a future, a suspension, or a context to move to.
+        """Wait for what the coroutine yielded: a future, or a context to move to.
 
-        `_run` itself waits for another task.
+        `_run` itself waits for another task, and suspends.
         """
         if yielded is self:
             self._resume_with(RuntimeError(f"Task cannot await on itself: {self!r}"))
@@ -257,21 +260,19 @@ class Task(Enterable[T]):
                 self._far = FarWait(self, yielded)
             if self._throw is CANCEL:
                 self._cancel_awaited()
-        elif yielded is SUSPENDED:
-            if self._throw is CANCEL:  # before it suspended
-                self._throw = CANCEL_SURELY
-            self._queue_early(self._claim_own_suspension())
         elif isinstance(yielded, AioContext):
             if pursuing:
                 on_leaving(self, home)
             try:
                 if yielded._drained:
                     yielded._refuse()
-                self._home = yielded  # nothing can come between this and the next call
+                self._suspended = MOVING  # nothing can come between this and the next call
+                self._home = yielded
                 yielded._ready.append(self)
                 if yielded._bell:
                     yielded._ring(self)
             except ContextClosed as closed:
+                self._suspended = False
                 self._home = home
                 self._resume_with(closed)
         else:
@@ -410,15 +411,19 @@ class Task(Enterable[T]):
         self._run()
 
     def _resume_if_lost(self, home: AioContext) -> None:
-        """Have it run once more, unless it runs or something is to wake it; it is in no queue."""
+        """Have it run once more, unless it runs or something is to wake it; it is in no queue.
+
+        Another thread that moved it here, woke it, or ended what it awaits may be about to queue
+        it, and does, whatever is raised there. Only what this thread was to queue is lost.
+        """
         awaited = self._fut_waiter
-        if getattr(self._body, "cr_running", False):
+        if getattr(self._body, "cr_running", False) or self._suspended == MOVING:
             return
         if self._suspended:
             self._resume_as_promised()
         elif awaited is None:
             home._post(self)
-        elif self._far is None and awaited.done():
+        elif self._far is None and awaited.done() and getattr(awaited, "_home", home) is home:
             continue_surely(self, awaited)
 
     def _cancel_awaited(self) -> None:

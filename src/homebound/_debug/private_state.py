@@ -136,7 +136,7 @@ def is_cleaning_up(task: Task[Any]) -> bool:
 
 def is_suspended(task: Task[Any]) -> bool:
     """Return True while the task is suspended."""
-    return bool(task._suspended)
+    return bool(task._suspended > 0)
 
 
 # Waiters, threads and pools.
