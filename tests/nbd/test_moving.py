@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
+from homebound import ContextClosed, ContextError
 from homebound.block import Disk, FileDisk, MemoryDisk
 from homebound.nbd import ClientInfo, ExportNameError, NBDServer
 from homebound.nbd._protocol.wire import Command
@@ -151,6 +152,32 @@ def test_wrong_uses(tmp_path: Path):
             with pytest.raises(ValueError, match="at least one I/O thread"):
                 await server.move("a", [])
             await server.stop()
+
+    homebound.run(main())
+
+
+def test_a_thread_that_cannot_serve(in_memory: Any, tmp_path: Path):
+    """Clients were disconnected, and later ones; or the server could not be stopped anymore."""
+
+    async def main() -> None:
+        ended = homebound.IOThread("ended").start()
+        ended.stop()
+        with MemoryDisk(SIZE) as disk, homebound.IOThread() as io:
+            server = await started(tmp_path, disk, io)
+            client = await in_memory.client.ready(server.uris[0])
+            with pytest.raises(ContextClosed, match=r"'ended'.* has stopped"):
+                await server.move("", [io, ended])
+            with pytest.raises(ContextError, match="no context before start"):
+                await server.move("", homebound.IOThread())
+            client.send(READ, 1, 0, 512)
+            assert await client.reply(512) == (1, 0, bytes(512))
+            await client.close()
+            await server.stop()
+            for wrong in (ended, homebound.IOThread()):
+                async with NBDServer(disk, io_threads=wrong) as other:
+                    with pytest.raises(ContextError):
+                        await other.listen_unix(tmp_path / "other")
+                    assert not (tmp_path / "other").exists()
 
     homebound.run(main())
 
