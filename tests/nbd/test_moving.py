@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,6 +138,34 @@ def test_disconnected_where_it_lives_now(
                 clients[0].disconnect(force=force)
             async with asyncio.timeout(20):
                 assert await client.at_end()
+            await client.close()
+            await server.stop()
+
+    homebound.run(main())
+
+
+def test_a_move_cancelled_as_a_client_arrives(in_memory: Any, tmp_path: Path):
+    """The arrival was cancelled too, and the client disconnected."""
+    go_on = threading.Event()
+
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk, homebound.IOThreadPool(2) as pool:
+            first, second = pool.threads
+            server = await started(tmp_path, disk, [first])
+            client = await in_memory.client.ready(server.uris[0])
+            client.send(READ, 1, 0, 512)
+            assert await client.reply(512) == (1, 0, bytes(512))
+            second.context.call_soon(go_on.wait, 10)
+            moving = asyncio.create_task(server.move("", second))
+            while not any("Lane.adopt" in repr(task) for task in server._tasks):
+                await asyncio.sleep(0.001)
+            moving.cancel()
+            await asyncio.wait((moving,))
+            assert moving.cancelled()
+            go_on.set()
+            client.send(READ, 2, 0, 512)
+            assert await client.reply(512) == (2, 0, bytes(512))
+            assert homes(server) == [0, 1]
             await client.close()
             await server.stop()
 
