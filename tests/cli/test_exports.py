@@ -179,6 +179,22 @@ def test_a_file_that_comes_later(serve: Serve, directory: Path):
 
 
 @pytest.mark.peers
+def test_a_script_in_a_directory_is_not_run(serve: Serve, directory: Path):
+    """A client that asked for it had it run, whoever had put it there."""
+    ran = directory.parent / "ran"
+    text = f"open({str(ran)!r}, 'w')\nsize = 512\ndef read(offset, length): return bytes(length)\n"
+    (directory / "disk.py").write_text(text)
+    served = serve("--dir", directory, "--unix", directory.parent / "s")
+    assert connects(served.uri, "disk.py") == "refused"
+    assert "disk.py" not in sizes(served.uri)
+    assert connects(served.uri, "a.img") == "4096"
+    code, _, err = served.stop()
+    assert code == 0
+    assert "it is a script, not an image; serve it by --export NAME=disk.py" in err
+    assert not ran.exists()
+
+
+@pytest.mark.peers
 def test_connections_to_one_file_share_it_and_its_lock(serve: Serve, directory: Path):
     served = serve("--dir", directory, "--unix", directory.parent / "s")
     with talking(served.uri, "a.img") as first, talking(served.uri, "link") as second:

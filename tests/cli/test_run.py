@@ -94,3 +94,32 @@ def test_a_pidfile_that_cannot_be_written(refused: Refused, tmp_path: Path):
     assert refused("--size", "1M", "--unix", tmp_path / "s", "--pidfile", path) == (
         f"homebound: cannot write the pidfile '{path}': No such file or directory"
     )
+
+
+@pytest.mark.parametrize("old", ["", "4711\n"])
+def test_an_old_pidfile_is_replaced(serve: Serve, tmp_path: Path, old: str):
+    path = tmp_path / "pid"
+    path.write_text(old)
+    served = serve("--size", "1M", "--unix", tmp_path / "s", "--pidfile", path)
+    served.hear()
+    assert path.read_text() == f"{served.process.pid}\n"
+
+
+@pytest.mark.parametrize("kind", ["image", "fifo", "link to a fifo", "directory"])
+def test_a_pidfile_replaces_nothing_else(refused: Refused, tmp_path: Path, kind: str):
+    """It replaced the image, and root's replaced a device: /dev/null, or /dev/stdout."""
+    path = tmp_path / "it"
+    if kind == "image":
+        path.write_bytes(bytes(4096))
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(tmp_path / "fifo" if kind.startswith("link") else path)
+        if kind.startswith("link"):
+            path.symlink_to("fifo")
+    before = path.lstat().st_ino
+    assert refused("--size", "1M", "--unix", tmp_path / "s", "--pidfile", path) == (
+        f"homebound: cannot write the pidfile '{path}': it exists and is no pidfile; "
+        "it would be replaced and then removed"
+    )
+    assert path.lstat().st_ino == before

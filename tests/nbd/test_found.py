@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 import homebound
 from homebound.block import Disk, MemoryDisk
 from homebound.nbd import ClientInfo, Export, NBDServer
-from homebound.nbd._protocol.wire import Command, Option, ReplyType
+from homebound.nbd._protocol.wire import IHAVEOPT, Command, Option, ReplyType
 from homebound.nbd._server.greeter import Greeter
 from homebound.testing import settle
 
@@ -223,6 +224,56 @@ def test_no_such_export_and_failures(serving: Any, caplog: pytest.LogCaptureFixt
         await client.close()
 
     serving(Shelf, test)
+
+
+@pytest.mark.parametrize("failure", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_failure_that_is_no_exception(in_memory: Any, tmp_path: Path, failure: BaseException):
+    """It ended the I/O thread, and with it the service for all clients there."""
+
+    class Ending(Shelf):
+        async def find(self, name: str, _: ClientInfo) -> Export | Disk | None:
+            if name == "ending":
+                raise failure
+            return MemoryDisk(SIZE)
+
+        async def list(self) -> Any:
+            raise failure
+
+    async def main() -> None:
+        with homebound.IOThread() as io:
+            async with NBDServer(Ending(), io_threads=io) as server:
+                await server.listen_unix(tmp_path / "socket")
+                client = await in_memory.client.connect(server.uris[0])
+                await client.greeted()
+                for option in (Option.LIST, Option.INFO, Option.GO):
+                    ((kind, _),) = await ask(client, option, b"ending")
+                    assert kind == ReplyType.ERR_PLATFORM
+                assert (await ask(client, Option.GO, b"right"))[-1][0] == ReplyType.ACK
+                await client.close()
+
+    homebound.run(main())
+
+
+def test_an_interrupt_in_the_main_thread_goes_on(tmp_path: Path):
+    """It may be Ctrl-C; the client has its reply all the same."""
+
+    class Interrupted(Shelf):
+        async def find(self, *_: object) -> Export | Disk | None:
+            raise KeyboardInterrupt
+
+    async def main(client: socket.socket) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with NBDServer(Interrupted()) as server:
+            await server.listen_unix(tmp_path / "socket")
+            client.connect(str(tmp_path / "socket"))
+            client.sendall(struct.pack(">IQIIIH", 3, IHAVEOPT, Option.GO, 6, 0, 0))
+            await asyncio.sleep(10)
+
+    with socket.socket(socket.AF_UNIX) as client:
+        with pytest.raises(KeyboardInterrupt):
+            homebound.run(main(client))
+        received = client.recv(4096)
+    assert struct.unpack_from(">I", received, 18 + 12) == (ReplyType.ERR_PLATFORM,)
 
 
 def test_export_name_of_none_disconnects(serving: Any):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
+from homebound import ContextClosed, ContextError
 from homebound.block import Disk, FileDisk, MemoryDisk
 from homebound.nbd import ClientInfo, ExportNameError, NBDServer
 from homebound.nbd._protocol.wire import Command
@@ -142,6 +144,34 @@ def test_disconnected_where_it_lives_now(
     homebound.run(main())
 
 
+def test_a_move_cancelled_as_a_client_arrives(in_memory: Any, tmp_path: Path):
+    """The arrival was cancelled too, and the client disconnected."""
+    go_on = threading.Event()
+
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk, homebound.IOThreadPool(2) as pool:
+            first, second = pool.threads
+            server = await started(tmp_path, disk, [first])
+            client = await in_memory.client.ready(server.uris[0])
+            client.send(READ, 1, 0, 512)
+            assert await client.reply(512) == (1, 0, bytes(512))
+            second.context.call_soon(go_on.wait, 10)
+            moving = asyncio.create_task(server.move("", second))
+            while not any("Lane.adopt" in repr(task) for task in server._tasks):
+                await asyncio.sleep(0.001)
+            moving.cancel()
+            await asyncio.wait((moving,))
+            assert moving.cancelled()
+            go_on.set()
+            client.send(READ, 2, 0, 512)
+            assert await client.reply(512) == (2, 0, bytes(512))
+            assert homes(server) == [0, 1]
+            await client.close()
+            await server.stop()
+
+    homebound.run(main())
+
+
 def test_wrong_uses(tmp_path: Path):
     async def main() -> None:
         with MemoryDisk(SIZE) as disk, homebound.IOThread() as io:
@@ -151,6 +181,32 @@ def test_wrong_uses(tmp_path: Path):
             with pytest.raises(ValueError, match="at least one I/O thread"):
                 await server.move("a", [])
             await server.stop()
+
+    homebound.run(main())
+
+
+def test_a_thread_that_cannot_serve(in_memory: Any, tmp_path: Path):
+    """Clients were disconnected, and later ones; or the server could not be stopped anymore."""
+
+    async def main() -> None:
+        ended = homebound.IOThread("ended").start()
+        ended.stop()
+        with MemoryDisk(SIZE) as disk, homebound.IOThread() as io:
+            server = await started(tmp_path, disk, io)
+            client = await in_memory.client.ready(server.uris[0])
+            with pytest.raises(ContextClosed, match=r"'ended'.* has stopped"):
+                await server.move("", [io, ended])
+            with pytest.raises(ContextError, match="no context before start"):
+                await server.move("", homebound.IOThread())
+            client.send(READ, 1, 0, 512)
+            assert await client.reply(512) == (1, 0, bytes(512))
+            await client.close()
+            await server.stop()
+            for wrong in (ended, homebound.IOThread()):
+                async with NBDServer(disk, io_threads=wrong) as other:
+                    with pytest.raises(ContextError):
+                        await other.listen_unix(tmp_path / "other")
+                    assert not (tmp_path / "other").exists()
 
     homebound.run(main())
 

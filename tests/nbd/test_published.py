@@ -59,3 +59,45 @@ def test_numbers_are_checked(option: str):
             NBDServer(disk, **text)
         with pytest.raises(ValueError, match="round_size is -1"):
             Export(disk, round_size=-1)
+
+
+@pytest.mark.parametrize("option", ["handshake_timeout", "find_timeout"])
+def test_times_are_checked(option: str):
+    with MemoryDisk(512) as disk:
+        for wrong in (-1, float("nan")):
+            options: Any = {option: wrong}
+            with pytest.raises(ValueError, match=f"{option} is {wrong}; it must be at least 0"):
+                NBDServer(disk, **options)
+        options = {option: "1"}
+        with pytest.raises(TypeError, match=f"{option} must be a number of seconds; '1' is a str"):
+            NBDServer(disk, **options)
+
+
+def test_a_description_is_a_str():
+    description: Any = 5
+    with (
+        MemoryDisk(512) as disk,
+        pytest.raises(TypeError, match="description must be a str; 5 is an int"),
+    ):
+        Export(disk, description)
+
+
+@pytest.mark.parametrize(
+    ("size", "round_size", "error", "says"),
+    [
+        (1e9, 1, TypeError, "must be an int; it is 1000000000.0"),
+        (None, 512, TypeError, "must be an int; it is None"),
+        (-1, 1, ValueError, "is -1; it must be 0 to 2**63 - 1"),
+        (1 << 63, 1, ValueError, "is 9223372036854775808; it must be"),
+        ((1 << 63) - 1, 512, ValueError, "is 9223372036854775808; it must be"),
+    ],
+)
+def test_sizes_that_clients_cannot_be_told(
+    size: Any, round_size: int, error: type[Exception], says: str
+):
+    """Each client was disconnected, with a struct.error in the log."""
+    with MemoryDisk(512) as disk:
+        disk.size = size
+        with pytest.raises(error, match=f"the size of .*{re.escape(says)}"):
+            NBDServer(disk, round_size=round_size)
+        disk.size = 512

@@ -126,7 +126,7 @@ class TestUnixPath:
         homebound.run(main())
         assert path.read_text() == "data"
 
-    @pytest.mark.parametrize("where", ["missing/socket", "x" * 200])
+    @pytest.mark.parametrize("where", ["missing/socket", "x" * 200, "null\0"])
     def test_where_no_socket_can_be(self, tmp_path: Path, where: str):
         async def main() -> None:
             with MemoryDisk(SIZE) as disk:
@@ -135,6 +135,17 @@ class TestUnixPath:
                         await server.listen_unix(tmp_path / where)
 
         homebound.run(main())
+
+    def test_a_path_of_bytes(self, tmp_path: Path):
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                async with NBDServer(disk) as server:
+                    path: Any = bytes(tmp_path / "socket")
+                    await server.listen_unix(path)
+                    assert server.uris == [f"nbd+unix:///?socket={tmp_path}/socket"]
+
+        homebound.run(main())
+        assert not (tmp_path / "socket").exists()
 
     def test_the_socket_of_a_successor_is_not_removed(self, tmp_path: Path):
         path = tmp_path / "socket"
@@ -163,6 +174,18 @@ class TestTCP:
                         AddressInUse, match=f"on '127.0.0.1' port {port}: it is in use"
                     ):
                         await second.listen_tcp(port=port)
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("port", [-1, 1 << 16])
+    def test_what_is_no_port(self, port: int):
+        """The system takes it modulo 65536: 65536 is any free port."""
+
+        async def main() -> None:
+            with MemoryDisk(SIZE) as disk:
+                async with NBDServer(disk) as server:
+                    with pytest.raises(ListenError, match=f"port {port}: ports are 0 to 65535"):
+                        await server.listen_tcp(port=port)
 
         homebound.run(main())
 

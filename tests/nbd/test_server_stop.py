@@ -38,6 +38,43 @@ def test_is_for_good(tmp_path: Path):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("grace", ["1", None, float("nan")])
+def test_a_wrong_grace_changes_nothing(grace: Any, in_memory: Any, tmp_path: Path):
+    async def main() -> None:
+        with MemoryDisk(SIZE) as disk:
+            async with NBDServer(disk) as server:
+                await server.listen_unix(tmp_path / "socket")
+                with pytest.raises((TypeError, ValueError), match="grace"):
+                    await server.stop(grace)
+                client = await in_memory.client.ready(server.uris[0])
+                await client.close()
+
+    homebound.run(main())
+
+
+def test_a_socket_file_that_cannot_be_removed(in_memory: Any, tmp_path: Path):
+    """As by a process that has given up its rights; the rest of `stop` was left out."""
+
+    async def main() -> None:
+        with in_memory.waiting_disk(SIZE) as disk:
+            server = NBDServer(disk)
+            place = tmp_path / "place"
+            place.mkdir()
+            await server.listen_unix(place / "socket")
+            client = await in_memory.client.ready(server.uris[0])
+            place.rename(tmp_path / "elsewhere")
+            place.touch()
+            stopping = asyncio.create_task(server.stop())
+            await disk.until_waiting(1)
+            assert disk.asked == [("flush",)]
+            disk.go_on()
+            await stopping
+            assert await client.at_end()
+            await client.close()
+
+    homebound.run(main())
+
+
 def test_a_second_call_waits_for_the_first(in_memory: Any, tmp_path: Path):
     async def main() -> None:
         with in_memory.waiting_disk(SIZE) as disk:

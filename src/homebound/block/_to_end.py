@@ -57,6 +57,23 @@ async def to_end(fn: Callable[[], T]) -> T:
     return result
 
 
+async def close_in_worker(close: Callable[[], object]) -> None:
+    """Call `close` in a worker, as it may block; here if none begins it, as in a home that ends."""
+    begun = False
+
+    def call() -> None:
+        nonlocal begun
+        begun = True
+        close()
+
+    try:
+        await to_end(call)
+    except BaseException:
+        if not begun:
+            close()
+        raise
+
+
 async def _until(event: Event) -> None:
     while not event.is_set():
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .._os.guard import new_guard
 from ..block import BlockingDisk, FileDisk, ImageError
+from ._disks import is_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ class Directory:
         path = os.path.join(self.path, name)  # noqa: PTH118  (a Path would drop a leading "./")
         if not os.path.lexists(path) or os.path.isdir(path):  # noqa: PTH112
             return None
+        if is_script(name):  # clients choose names, not programs to run
+            words = "it is a script, not an image; serve it by --export NAME=disk.py"
+            raise ImageError(errno.EPERM, words)
         real = self._inside(path)
         with self._guard:
             entry = self._entries.setdefault(real, _Entry())
@@ -114,7 +118,7 @@ class Directory:
         """Return whether a file is one to tell of: not hidden, with a size, and inside."""
         try:
             entry.name.encode()
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or is_script(entry.name):
                 return False
             status = entry.stat()
             if entry.is_symlink():

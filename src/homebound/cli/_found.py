@@ -11,7 +11,7 @@ from .._sync.semaphore import Semaphore
 from ..block import OverlayDisk
 from ..block._scripts.nbdkit_module import SERIALIZE_CONNECTIONS, Session
 from ..block._scripts.plugin_disk import PluginDisk
-from ..block._to_end import to_end
+from ..block._to_end import close_in_worker, to_end
 from ..nbd import Export
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ class PluginExports:
         try:
             await to_end(partial(self._open_into, opened, name, client))
         except BaseException:
-            for disk in opened:
-                disk.close()
-            self._end_turn()
+            if opened:  # the client has gone meanwhile; calls of others may hold the plugin's lock
+                await close_in_worker(partial(self._close, opened[0]))
+            else:
+                self._end_turn()
             raise
         (disk,) = opened
         return Export(disk, disk.description, on_close=partial(self._close, disk))
@@ -91,7 +92,7 @@ class FoundExports:
         try:
             disk = OverlayDisk(export.disk)
         except BaseException:
-            await to_end(export.on_close or export.disk.close)
+            await close_in_worker(export.on_close or export.disk.close)
             raise
         # Each connection has data of its own, so several are not one disk.
         disk.shared_cache = False
@@ -121,7 +122,7 @@ class FoundExports:
             await to_end(open_it)
         except asyncio.CancelledError:
             for _, leave in results:
-                leave()
+                await close_in_worker(leave)
             raise
         return results[0] if results else None
 

@@ -24,7 +24,11 @@ _UNIX_SEND_BUFFER = 1 << 20  # bytes; the system's limit may be less
 
 
 class UnixPath:
-    """A socket file that this process has made; `remove` removes this one and no other."""
+    """A socket file that this process has made; `remove` removes this one and no other.
+
+    One that cannot be removed, as by a process that has given up its rights, is left; `listen_unix`
+    replaces it.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -33,7 +37,7 @@ class UnixPath:
 
     def remove(self) -> None:
         """Unlink the file, unless it has been replaced by another one."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             if (status.st_dev, status.st_ino) == self._identity:
                 Path(self.path).unlink()
@@ -44,7 +48,9 @@ def listen_unix(path: str | os.PathLike[str]) -> tuple[socket.socket, UnixPath]:
 
     Raises AddressInUse if a process listens on it, ListenError if it cannot listen there.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
+    if "\0" in name:
+        raise ListenError(f"cannot listen on {name!r}: it has a null character")
     _remove_stale(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -69,8 +75,7 @@ def _remove_stale(name: str) -> None:
         try:
             probe.connect(name)
         except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
+            _unlink(name)
         except FileNotFoundError:
             pass
         except BlockingIOError as error:
@@ -79,6 +84,21 @@ def _remove_stale(name: str) -> None:
             raise _refusal(repr(name), error) from error
         else:
             raise _in_use(repr(name))
+
+
+def _unlink(name: str) -> None:
+    try:
+        Path(name).unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _refusal(repr(name), error) from error
+
+
+def check_port(host: str, port: object) -> None:
+    """Raise ListenError for a port that getaddrinfo would take modulo 65536."""
+    if isinstance(port, int) and port not in range(1 << 16):
+        raise ListenError(f"cannot listen on {host!r} port {port}: ports are 0 to 65535")
 
 
 def listen_tcp(host: str, addresses: Iterable[AddressInfo]) -> list[socket.socket]:

@@ -160,7 +160,8 @@ class _Leaving:
         for left in self._left:
             arrival = await left
             if arrival is not None:
-                await until_done(arrival)
+                # Shielded: a cancelled wait would cancel the arrival, and disconnect the client.
+                await asyncio.shield(until_done(arrival))
 
     def give_up(self) -> None:
         """Have the connections that have not moved yet go on where they are."""

@@ -38,7 +38,8 @@ class Export:
     worker when the connection has ended, in place of a flush and `disk.close`, for a disk that
     others use too.
 
-    Raises TypeError for a `disk` that is not a Disk, and ValueError for a `round_size` below 1.
+    Raises TypeError for a `disk` that is not a Disk and a `description` that is not a str, and
+    ValueError for a `round_size` below 1.
 
     >>> from homebound.block import MemoryDisk
     >>> from homebound.nbd import Export, NBDServer
@@ -57,6 +58,9 @@ class Export:
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Disk):
             raise TypeError(f"an Export takes a Disk; {_instead(self.disk)}")
+        if not isinstance(self.description, str):
+            kind = _a_type(self.description)
+            raise TypeError(f"description must be a str; {self.description!r} is {kind}")
         if self.round_size is not None:
             check_number("round_size", self.round_size, 1)
 
@@ -117,6 +121,14 @@ def check_number(what: str, number: object, least: int) -> None:
         raise TypeError(f"{what} must be an int; {number!r} is {_a_type(number)}")
     if number < least:
         raise ValueError(f"{what} is {number}; it must be at least {least}")
+
+
+def check_seconds(what: str, seconds: object) -> None:
+    """Raise TypeError or ValueError unless `seconds` is a number of at least 0."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{what} must be a number of seconds; {seconds!r} is {_a_type(seconds)}")
+    if not seconds >= 0:  # so that NaN is none, too
+        raise ValueError(f"{what} is {seconds}; it must be at least 0")
 
 
 def _instead(given: object) -> str:

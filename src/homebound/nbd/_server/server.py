@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from ..._core.context import AioContext
-from ..._errors import ContextClosed
+from ..._errors import ContextClosed, ContextError
 from ..._threads.io_thread import IOThread
 from ..._threads.io_thread_pool import IOThreadPool
 from ...block._blocking_disk import BlockingDisk
@@ -22,12 +22,13 @@ from .faults import safe_repr
 from .greeter import Greeter
 from .inherited import adopt
 from .lane import Lane
-from .listen import listen_tcp, listen_unix
+from .listen import check_port, listen_tcp, listen_unix
 from .moving import Mover, until_done
 from .published import (
     ServerStats,
     add_up,
     check_number,
+    check_seconds,
     publish,
     tcp_uri,
     unix_uri,
@@ -108,6 +109,9 @@ class NBDServer:
         tls_required: bool = False,
     ) -> None:
         self._encryption = encryption(tls, required=tls_required)
+        check_seconds("handshake_timeout", handshake_timeout)
+        if find_timeout is not None:
+            check_seconds("find_timeout", find_timeout)
         check_number("max_connections", max_connections, 1)
         check_number("round_size", round_size, 1)
         check_number("buffer_budget", buffer_budget, MAX_PAYLOAD)
@@ -194,13 +198,14 @@ class NBDServer:
         Called from: task.
         """
         self._check_running()
+        check_port(host, port)
         loop = asyncio.get_running_loop()
         try:
             addresses = await loop.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         except OSError as error:
-            raise ListenError(f"cannot listen on {host!r}: {error.strerror}") from error
+            raise ListenError(f"cannot listen on {host!r}: {error.strerror or error}") from error
         except ValueError as error:  # it cannot be encoded as one, or has a null character
             raise ListenError(f"cannot listen on {host!r}: it is no name of a host") from error
         for listener in listen_tcp(host, dict.fromkeys(addresses)):
@@ -230,7 +235,7 @@ class NBDServer:
         those that it sends meanwhile are served in the new thread, in their order. Clients that
         come later are moved there too; encrypted connections stay. If the caller is cancelled,
         those that have not moved stay. Raises ValueError without I/O threads, ExportNameError for a
-        name that is no export's.
+        name that is no export's, ContextError for a thread that is not started or has stopped.
 
         Called from: task.
         """
@@ -240,6 +245,7 @@ class NBDServer:
         threads = _threads_of(io_threads)
         if not threads:
             raise ValueError("move() needs at least one I/O thread")
+        _check_alive(threads)
         await self._mover.move(name, [self._place(io) for io in threads], list(self._lanes))
 
     def _place(self, io: IOThread) -> tuple[IOThread | None, Lane]:
@@ -265,6 +271,7 @@ class NBDServer:
         Called from: task.
         """
         if self._stopping is None:
+            check_seconds("grace", grace)
             self._stopping = asyncio.create_task(self._stop(grace))
         # Shielded: a cancelled caller must not leave the server half stopped.
         await asyncio.shield(self._stopping)
@@ -287,6 +294,7 @@ class NBDServer:
     def _check_running(self) -> None:
         if self._stopping is not None:
             raise ListenError("this server was stopped; make another one")
+        _check_alive(io for io, _ in self._lanes if io is not None)
 
     def _accept_from(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -330,7 +338,7 @@ class NBDServer:
         else:
             try:
                 task = io.context.spawn(work)
-            except ContextClosed:
+            except ContextError:  # the thread has stopped, or was never started
                 work.close()
                 return None
         # asyncio's own loop keeps only weak references to its tasks.
@@ -373,3 +381,10 @@ def _threads_of(given: IOThreadPool | IOThread | Iterable[IOThread]) -> list[IOT
             text = f"io_threads takes an IOThreadPool, or I/O threads; {each!r} is a {kind}"
             raise TypeError(text)
     return found
+
+
+def _check_alive(threads: Iterable[IOThread]) -> None:
+    """Raise ContextError if one of the threads is not started or has stopped: clients would go."""
+    for io in threads:
+        if io.context.stats().closed:
+            raise ContextClosed(f"{io!r} has stopped: it can serve no clients")

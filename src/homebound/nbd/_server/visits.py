@@ -10,14 +10,14 @@ import asyncio
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
 
 from ...block._disk import Disk
-from ...block._to_end import to_end
+from ...block._to_end import close_in_worker
 from .._protocol.export import ExportInfo, ExportTable
 from .._protocol.lookups import Lookups, SearchError
 from .._protocol.wire import TransmissionFlag
-from .faults import logger, safe_repr
+from .faults import logger, pass_on_interrupt, safe_repr
 from .published import Export, as_export
 from .served import serve
 
@@ -186,10 +186,8 @@ class FindingVisit:
         self._closing = asyncio.get_running_loop().create_task(self._close_all())
         self._closing.add_done_callback(lambda _: leave())
 
-    def _looked_up(self, done: Callable[[], None], task: asyncio.Task[None]) -> None:
+    def _looked_up(self, done: Callable[[], None], _: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled():
-            task.exception()  # it has been reported
         if not self._ended:
             done()
 
@@ -198,10 +196,9 @@ class FindingVisit:
         try:
             async with asyncio.timeout(self._finder.time_limit):
                 result = await self._finder.list()
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001  (see _find)
             result = SearchError("the exports could not be listed")
             self._report("listing the exports", failure)
-            raise
         finally:
             self._lookups.add_list(result)
 
@@ -216,10 +213,9 @@ class FindingVisit:
                 if found is not None:
                     self._keep(wanted, found)
             result = None if self._found is None else self._found.info
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001  (a SystemExit would end the home)
             result = SearchError(_words(name, failure))
             self._report(f"finding export {name!r}", failure)
-            raise
         finally:
             self._lookups.add(name, result)
 
@@ -242,32 +238,21 @@ class FindingVisit:
         found, self._found = self._found, None
         if release is None:
             return
-        begun = False
-
-        def close() -> None:
-            nonlocal begun
-            begun = True
-            release()
-
         try:
             try:
                 if found is not None and self._flushes:
                     await found.disk.flush()
             finally:
-                try:
-                    await to_end(close)
-                except BaseException:
-                    if not begun:  # no worker, for the home is ending
-                        close()
-                    raise
+                await close_in_worker(release)
         except BaseException as failure:  # noqa: BLE001  (the connection has no use for it)
             what = safe_repr(found.disk) if found is not None else "the disk"
             self._report(f"closing {what}", failure)
 
     def _report(self, what: str, failure: BaseException) -> None:
-        me = asyncio.current_task()
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
         if isinstance(failure, asyncio.CancelledError) and me is not None and me.cancelling():
             return
+        pass_on_interrupt(failure, loop)
         if isinstance(failure, TimeoutError) and not str(failure):
             failure = TimeoutError(f"not done in {self._finder.time_limit} s")
         if not self._finder.is_new(f"{what}: {failure}"):
@@ -276,8 +261,7 @@ class FindingVisit:
         if isinstance(failure, OSError):
             logger.warning("%s", message)
             return
-        context: dict[str, Any] = {"message": message, "exception": failure}
-        asyncio.get_running_loop().call_exception_handler(context)
+        loop.call_exception_handler({"message": message, "exception": failure})
 
 
 def _words(name: str, failure: BaseException) -> str:
