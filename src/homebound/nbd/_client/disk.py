@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.places import context_at
 from ...block import DiskClosed, DiskError, DiskReadOnly, Extent
+from ...block._buffers import bytes_of, room_in
 from ...block._extent import merged
 from ...block._gate import self_counted
 from ...block._zeroes import PIECE, zero_pieces
@@ -179,9 +180,9 @@ class NBDDisk(RemoteDisk):
 
     def _to_read(self, offset: int, buffer: memoryview) -> Call:
         """Return the request that fills a buffer. Raises DiskError if it cannot be made."""
-        length = len(buffer)
+        target = room_in(buffer, offset)
+        length = len(target)
         self._check(offset, length, payload=True)
-        target = buffer if buffer.format == "B" else buffer.cast("B")
         return Call(_READ, offset, length, 0, b"", target)
 
     @self_counted
@@ -205,6 +206,7 @@ class NBDDisk(RemoteDisk):
 
     def _to_write(self, offset: int, data: Buffer, *, fua: bool) -> Call:
         """Return the request that writes data. Raises DiskError if it cannot be made."""
+        data = bytes_of(data, offset)
         length = len(data)
         self._check(offset, length, payload=True, changes=True)
         return Call(_WRITE, offset, length, self._fua(fua), data)
