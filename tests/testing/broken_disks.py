@@ -252,6 +252,10 @@ class NoPowerOfTwo(Simple):
     preferred_block = 1000
 
 
+class TransfersLessThanItPrefers(Simple):
+    maximum_transfer = 1000
+
+
 class LandsLate(Simple):
     """A cancelled write goes on by itself, slowly, and another is quick meanwhile."""
 
@@ -343,6 +347,7 @@ BUGS: dict[Callable[[], Disk], set[str]] = {
     RaisesWhatIsNoOSError: {"says that it is closed"},
     WritesThoughReadOnly: {"refuses changes if read only"},
     NoPowerOfTwo: {"describes itself"},
+    TransfersLessThanItPrefers: {"describes itself"},
     LandsLate: {"loses nothing when cancelled"},
     ReadsOn: {"loses nothing when cancelled"},
     MergesWithoutALock: {"is used by homes"},

@@ -46,7 +46,8 @@ async def describes_itself(disk: Disk) -> None:
     assert disk.minimum_block <= _LARGEST_BLOCK, f"minimum_block is {disk.minimum_block}"
     assert not disk.size % disk.minimum_block, "its size is no multiple of its minimum_block"
     most = disk.maximum_transfer
-    assert most is None or most >= disk.minimum_block, f"maximum_transfer is {most}"
+    least = max(disk.preferred_block, disk.minimum_block)
+    assert most is None or most >= least, f"maximum_transfer is {most}, the preferred_block {least}"
 
 
 async def reads_at_every_alignment(disk: Disk) -> None:
@@ -86,6 +87,7 @@ async def takes_every_kind_of_bytes(disk: Disk) -> None:
             room[1:-1],
             memoryview(room)[1:-1],
             memoryview(bytes(length)),
+            memoryview(model.pattern(length)).cast("b"),
         ):
             await disk.write(offset, data)
             model.set(offset, bytes(data))
