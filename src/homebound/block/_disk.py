@@ -11,6 +11,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from inspect import isfunction
+from operator import index
 from typing import TYPE_CHECKING
 
 from .._core.coroutines import shown
@@ -435,6 +436,7 @@ class Disk(ABC):
         """
         try:
             outside = offset < 0 or length < 0 or offset + length > self.size
+            index(offset), index(length)
         except TypeError:
             message = (
                 f"a range is an offset and a length, in bytes; got {shown(offset)} and "
