@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _STEPS = 300  # requests by chance
 _LARGEST_BLOCK = 64 << 10
 _SEED = 20
+_LARGE = 8 << 20  # bytes
 
 
 async def describes_itself(disk: Disk) -> None:
@@ -143,6 +144,20 @@ async def zeroes_quickly_or_not_at_all(disk: Disk) -> None:
         await model.check("after fast_zeroes")
 
 
+async def takes_large_requests(disk: Disk) -> None:
+    """Transfer more in one request than the other cases do."""
+    model = Model(disk, 0, min(disk.size, _LARGE))
+    offset, length = model.fit(disk.minimum_block, _LARGE)
+    data: bytes | bytearray = model.pattern(length)
+    if disk.read_only:
+        data = await read(disk, offset, length, _LARGEST_BLOCK)
+    else:
+        await disk.write(offset, data)
+    found = await disk.read(offset, length)
+    assert len(found) == length, f"{length} bytes were asked for, {len(found)} came"
+    assert found == data, f"read({offset}, {length}) is not what is there"
+
+
 async def attempts_what_it_can(disk: Disk) -> None:
     for model in await models(disk):
         for offset, length in model.edges():
@@ -251,6 +266,9 @@ async def refuses_changes_if_read_only(disk: Disk) -> None:
         offset, length = model.fit(model.start, 1)
         for what, operation in _changes(disk, offset, length):
             await refused(operation, what, errno.EROFS, errno.EPERM, errno.EACCES)
+        operation = partial(disk.fast_zeroes, offset, length)
+        numbers = (errno.EROFS, errno.EPERM, errno.EACCES, errno.ENOTSUP)
+        await refused(operation, "fast_zeroes", *numbers)
         await disk.flush()
         await model.check("after changes of a read-only disk")
 
@@ -321,6 +339,7 @@ READS = [
     describes_itself,
     reads_at_every_alignment,
     fills_its_buffer_and_no_more,
+    takes_large_requests,
     attempts_what_it_can,
     tells_holes_from_data,
     does_what_a_bytearray_does,
