@@ -300,6 +300,14 @@ class TestFault:
 
             self.run([Fault(command="write", delay=5)], use)
 
+    def test_a_flush_is_not_skipped_though_the_disk_has_none_to_do(self):
+        with MemoryDisk(SIZE) as disk:
+            assert disk.try_flush()
+            assert FaultDisk(disk, [Fault(command="write", error="EIO")]).try_flush()
+            faulty = FaultDisk(disk, [Fault(command="flush", error="EIO")])
+            assert not faulty.try_flush()
+            assert not SliceDisk(faulty, 0, SIZE).try_flush()
+
     def test_hang_until_released(self):
         async def use(disk: FaultDisk) -> None:
             task = asyncio.create_task(disk.read(0, 1))
@@ -390,6 +398,13 @@ class TestLog:
         ]
         assert [each["duration"] for each in lines] == [0, 0, 2.5, 0, 0, 0]
         assert all(each["time"] > 1.7e9 for each in lines)
+
+    def test_a_flush_with_nothing_to_do_is_noted(self):
+        stream = io.StringIO()
+        with MemoryDisk(SIZE) as disk, LogDisk(disk, stream) as log:
+            assert log.try_flush()
+        assert json.loads(stream.getvalue())["command"] == "flush"
+        assert not log.try_flush()
 
     def test_a_stream_that_fails_does_not_fail_the_disk(self):
         class Full:

@@ -83,6 +83,10 @@ REST: list[Row] = [
         "MemoryDisk(512).write_sync(b'data', 0)",
         "first the offset, then the bytes; got b'data', then 0",
     ),
+    (
+        "MemoryDisk(512).read_sync(0.5, 1)",
+        "a range is an offset and a length, in bytes; got 0.5 and 1",
+    ),
 ]
 
 ALL = COROUTINES + NAMES + LOCKS + REST

@@ -252,6 +252,36 @@ class NoPowerOfTwo(Simple):
     preferred_block = 1000
 
 
+class WritesOneMiBAtMost(Simple):
+    def __init__(self) -> None:
+        super().__init__(2 << 20)
+
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        await super().write(offset, memoryview(data)[: 1 << 20], fua=fua)
+
+
+class ReadsOneMiBAtMost(Simple):
+    read_only = True
+
+    def __init__(self) -> None:
+        super().__init__(2 << 20)
+        self.data[:] = b"x" * self.size
+
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        await super().read_into(offset, buffer[: 1 << 20])
+
+
+class ZeroesThoughReadOnly(ReadsOneMiBAtMost):
+    async def fast_zeroes(
+        self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False
+    ) -> None:
+        self.check(offset, length)
+
+
+class TransfersLessThanItPrefers(Simple):
+    maximum_transfer = 1000
+
+
 class LandsLate(Simple):
     """A cancelled write goes on by itself, slowly, and another is quick meanwhile."""
 
@@ -342,7 +372,11 @@ BUGS: dict[Callable[[], Disk], set[str]] = {
     Grows: {"refuses what is outside"},
     RaisesWhatIsNoOSError: {"says that it is closed"},
     WritesThoughReadOnly: {"refuses changes if read only"},
+    WritesOneMiBAtMost: {"takes large requests"},
+    ReadsOneMiBAtMost: {"takes large requests"},
+    ZeroesThoughReadOnly: {"refuses changes if read only"},
     NoPowerOfTwo: {"describes itself"},
+    TransfersLessThanItPrefers: {"describes itself"},
     LandsLate: {"loses nothing when cancelled"},
     ReadsOn: {"loses nothing when cancelled"},
     MergesWithoutALock: {"is used by homes"},

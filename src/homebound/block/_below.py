@@ -42,7 +42,7 @@ class Below:
         part[inside:] = bytes(len(part) - inside)
         if not inside:
             return
-        start, stop = self._whole(offset, inside)
+        start, stop = self.whole(offset, inside)
         if (start, stop) == (offset, offset + inside):
             await self._read(offset, part[:inside])
         else:
@@ -56,7 +56,7 @@ class Below:
         hole = Extent(length - inside, hole=True, zero=True)
         if not inside:
             return [hole]
-        start, stop = self._whole(offset, inside)
+        start, stop = self.whole(offset, inside)
         found = await self.disk.block_status(start, stop - start)
         return [*_cut(found, offset - start, inside), hole]
 
@@ -64,10 +64,10 @@ class Below:
         """Have the disk read ahead what it has."""
         inside = min(length, self.disk.size - offset)
         if inside > 0:
-            start, stop = self._whole(offset, inside)
+            start, stop = self.whole(offset, inside)
             await self.disk.cache(start, stop - start)
 
-    def _whole(self, offset: int, length: int) -> tuple[int, int]:
+    def whole(self, offset: int, length: int) -> tuple[int, int]:
         """Return where the blocks of a range begin and end; the disk takes whole blocks only."""
         granule = self.disk.minimum_block
         end = -(-(offset + length) // granule) * granule
@@ -75,11 +75,15 @@ class Below:
 
     async def _read(self, offset: int, part: memoryview) -> None:
         """Fill `part` with requests that are not too large for the disk."""
-        disk = self.disk
-        most = disk.maximum_transfer or len(part)
-        most = max(disk.minimum_block, most // disk.minimum_block * disk.minimum_block)
+        most = self.most(len(part))
         for at in range(0, len(part), most):
-            await disk.read_into(offset + at, part[at : at + most])
+            await self.disk.read_into(offset + at, part[at : at + most])
+
+    def most(self, length: int) -> int:
+        """Return how much of `length` bytes one request may be about, in whole blocks."""
+        granule = self.disk.minimum_block
+        most = min(length, self.disk.maximum_transfer or length)
+        return max(granule, most // granule * granule)
 
 
 def _cut(extents: Iterable[Extent], skip: int, length: int) -> list[Extent]:

@@ -11,6 +11,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from inspect import isfunction
+from operator import index
 from typing import TYPE_CHECKING
 
 from .._core.coroutines import shown
@@ -18,6 +19,7 @@ from .._core.current import current_context, main_context
 from .._core.places import served_context
 from .._threads.background import Background
 from .._threads.block_on import block_on
+from ._buffers import bytes_of, fills, room_in, takes
 from ._errors import DiskError, out_of_range
 from ._extent import Extent
 from ._gate import Drained, Gate, Inside, counted_attempt, counted_operation
@@ -32,30 +34,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Buffer", "Disk", "Operations"]
 
-_ATTEMPTS = ("try_read_into", "try_write", "try_hole")
-_OPERATIONS = (
-    "read_into",
-    "write",
-    "flush",
-    "trim",
-    "write_zeroes",
-    "fast_zeroes",
-    "cache",
-    "block_status",
+
+def _counted_read(operation: Any) -> Any:
+    return counted_operation(fills(operation))
+
+
+def _counted_write(operation: Any) -> Any:
+    return counted_operation(takes(operation))
+
+
+_COUNTED = (
+    (("try_read_into", "try_write", "try_hole"), counted_attempt),
+    (("read_into",), _counted_read),
+    (("write",), _counted_write),
+    (
+        ("flush", "trim", "write_zeroes", "fast_zeroes", "cache", "block_status"),
+        counted_operation,
+    ),
 )
 
 # The home of calls that block in a program that has no context, as a script without a loop. Its
 # thread is started by the first of them, and ends with the interpreter.
 _background = Background("disks")
-
-
-def _length(data: Buffer, offset: object) -> int:
-    """Return how many bytes a buffer has; TypeError for what is none."""
-    try:
-        return len(data)
-    except TypeError:
-        message = f"first the offset, then the bytes; got {shown(offset)}, then {shown(data)}"
-        raise TypeError(message) from None
 
 
 class Disk(ABC):
@@ -66,8 +66,9 @@ class Disk(ABC):
     (`try_...`) make neither check: their caller has made both beforehand.
 
     The operations that a subclass defines are counted (see `drained`); one that is called by
-    another operation of the same disk is part of that one. A buffer belongs to the disk until the
-    operation has ended. A cancelled operation ends no earlier than the calls that it has begun.
+    another operation of the same disk is part of that one. A buffer may be of any kind whose bytes
+    are contiguous; the operation gets single bytes. It belongs to the disk until the operation has
+    ended. A cancelled operation ends no earlier than the calls that it has begun.
     """
 
     size: int  # bytes; never changes
@@ -95,7 +96,7 @@ class Disk(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Count the requests that the class defines, so that no method has to remember it."""
         super().__init_subclass__(**options)
-        for names, counted in ((_ATTEMPTS, counted_attempt), (_OPERATIONS, counted_operation)):
+        for names, counted in _COUNTED:
             for name in names:
                 method = vars(cls).get(name)
                 if isfunction(method) and not hasattr(method, "_homebound_counted"):
@@ -321,9 +322,10 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        self.check_range(offset, _length(buffer, offset))
-        if not self._attempt(self.try_read_into, offset, buffer):
-            self._wait_for(self.read_into(offset, buffer), timeout)
+        room = room_in(buffer, offset)
+        self.check_range(offset, len(room))
+        if not self._attempt(self.try_read_into, offset, room):
+            self._wait_for(self.read_into(offset, room), timeout)
 
     def write_sync(
         self, offset: int, data: Buffer, *, fua: bool = False, timeout: float | None = None
@@ -332,7 +334,8 @@ class Disk(ABC):
 
         Called from: any thread.
         """
-        self.check_range(offset, _length(data, offset))
+        data = bytes_of(data, offset)
+        self.check_range(offset, len(data))
         slow = self.read_only or (fua and not self.volatile)
         if slow or not self._attempt(self.try_write, offset, data):
             self._wait_for(self.write(offset, data, fua=fua), timeout)
@@ -433,6 +436,7 @@ class Disk(ABC):
         """
         try:
             outside = offset < 0 or length < 0 or offset + length > self.size
+            index(offset), index(length)
         except TypeError:
             message = (
                 f"a range is an offset and a length, in bytes; got {shown(offset)} and "

@@ -198,6 +198,13 @@ class FaultDisk(Filter):
             return False
         return super().try_write(offset, data)
 
+    def try_flush(self) -> bool:
+        """Return whether the disk below has nothing to flush; False if a rule covers flushes.
+
+        Called from: any thread.
+        """
+        return not self._is_covered("flush", 0, 0) and super().try_flush()
+
     def _is_covered(self, command: str, offset: int, length: int) -> bool:
         return any(rule.fault.covers(command, offset, length) for rule in self._rules)
 

@@ -76,6 +76,13 @@ class Filter(Disk):
         self._check_open()
         return self.disk.try_write(self._start + offset, data)
 
+    def try_flush(self) -> bool:
+        """Return whether the disk below has nothing to flush.
+
+        Called from: any thread.
+        """
+        return not self._closed and self.disk.try_flush()
+
     # Operations.
 
     async def read_into(self, offset: int, buffer: memoryview) -> None:

@@ -71,6 +71,16 @@ class LogDisk(Filter):
         """
         return self._attempt_noted("write", self.disk.try_write, offset, data)
 
+    def try_flush(self) -> bool:
+        """Return whether the disk below has nothing to flush; noted if so.
+
+        Called from: any thread.
+        """
+        if not super().try_flush():
+            return False
+        self._write(_Note("flush", 0, 0), None)
+        return True
+
     def _attempt_noted(
         self, command: str, attempt: Callable[..., bool], offset: int, data: Buffer
     ) -> bool:

@@ -177,6 +177,9 @@ class OverlayDisk(Disk):
         Called from: task.
         """
         self._check(offset, len(buffer))
+        await self._fill(offset, buffer)
+
+    async def _fill(self, offset: int, buffer: memoryview) -> None:
         for state, start, stop in self._runs(offset, offset + len(buffer)):
             part = buffer[start - offset : stop - offset]
             if state == DATA:
@@ -372,12 +375,12 @@ class OverlayDisk(Disk):
         async with self.drained():
             self._check_commit()
             await self._mark(committing=True)
-            for state, start, stop in self._runs(0, min(self.size, self.base.size)):
-                if state == DATA:
-                    await self._copy_down(start, stop)
-                elif state == ZERO:
-                    await self.base.write_zeroes(start, stop - start)
-            await self.base.flush()
+            stable = False
+            while not stable:  # else a server has lost what it had not flushed
+                before = self.base.interruptions
+                await self._write_down()
+                await self.base.flush()
+                stable = self.base.interruptions == before
             self._set(BASE, 0, len(self._states))
             await self._persist()
             await self._mark(committing=False)
@@ -400,9 +403,24 @@ class OverlayDisk(Disk):
             change = partial(file.change_header, committing=committing, base_mtime=mtime)
             await to_end(change)
 
+    async def _write_down(self) -> None:
+        """Write to the base what the overlay has; its blocks may be larger than the overlay's."""
+        for state, start, stop in self._runs(0, min(self.size, self.base.size)):
+            if state != BASE:
+                whole = self._below.whole(start, stop - start)
+                if state == ZERO and whole == (start, stop):
+                    await self.base.write_zeroes(start, stop - start)
+                else:
+                    await self._copy_down(*whole)
+
     async def _copy_down(self, start: int, stop: int) -> None:
-        for at in range(start, stop, _PIECE):
-            data = await self._store.read(self._data_offset + at, min(_PIECE, stop - at))
+        most = self._below.most(_PIECE)
+        for at in range(start, stop, most):
+            data = memoryview(bytearray(min(most, stop - at)))
+            inside = data[: max(0, self.size - at)]
+            if len(inside) < len(data):  # a block of the base's that goes on past the overlay's end
+                await self._below.read_into(at, data)
+            await self._fill(at, inside)
             await self.base.write(at, data)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import struct
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,6 +80,30 @@ def test_on_every_loop(run: Any):
                     assert found == [(data * 2)[n : n + 3] for n in range(200)]
 
     run(main())
+
+
+def test_a_buffer_of_other_items_leaves_the_connection_in_order():
+    """Its payload has as many bytes as the request says, or no request is sent."""
+
+    async def main(uri: str) -> None:
+        async with await NBDDisk.connect(uri) as disk:
+            data = bytes(range(256)) * 256
+            kinds: list[Any] = [array("I", data), memoryview(data).cast("B", (256, 256))]
+            for items in kinds:
+                await disk.write(512, items)
+                room = memoryview(bytearray(len(data))).cast("I")
+                await disk.read_into(512, room)
+                assert room.tobytes() == data
+            refused = memoryview(data)[::2], memoryview(data)
+            for buffer in refused:
+                with pytest.raises((TypeError, BufferError)):
+                    await disk.read_into(0, buffer)
+            with pytest.raises(BufferError):
+                await disk.write(0, refused[0])
+            assert await disk.read(0, 513) == bytes(512) + data[:1]
+            assert disk.interruptions == 0
+
+    on_server(main)
 
 
 def test_a_server_whose_machine_has_vanished_is_noticed_within_two_minutes():

@@ -40,6 +40,25 @@ def test_used_by_another_loop_and_by_threads():
     on_server(main)
 
 
+def test_a_range_that_is_none_leaves_the_requests_beside_it_alone():
+    """It is refused where it is made: its home, which packs them together, would stumble."""
+
+    async def from_elsewhere(disk: NBDDisk) -> None:
+        half: Any = 0.5
+        wrong = disk.read(half, 1), disk.trim(0, half), disk.block_status(half, 1)
+        outcomes = await asyncio.gather(
+            disk.read(0, 1), *wrong, disk.flush(), return_exceptions=True
+        )
+        assert [type(each) for each in outcomes[1:4]] == [TypeError] * 3
+        assert (outcomes[0], outcomes[4]) == (b"\0", None)
+
+    async def main(uri: str) -> None:
+        async with await NBDDisk.connect(uri) as disk:
+            await homebound.to_worker(asyncio.run, from_elsewhere(disk))
+
+    on_server(main)
+
+
 def test_its_loop_may_end_before_it(tmp_path: Path):
     """The next loop that uses it becomes its home, with the same connection."""
     with serving_elsewhere(tmp_path / "s") as server:

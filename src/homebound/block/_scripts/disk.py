@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..._os.guard import new_guard
 from ..._sync.lock import Lock
 from .._blocking_disk import BlockingDisk
+from .._buffers import room_in
 from .._extent import Extent, merged
 from .._gate import self_counted
 from .._to_end import to_end
@@ -258,6 +259,7 @@ class AsyncScriptDisk(_Own):
                 gate.tell_empty()
 
     async def _read(self, offset: int, buffer: memoryview) -> None:
+        buffer = room_in(buffer, offset)
         self.check(offset, len(buffer))
         functions = self.functions
         first, second = functions.read_arguments(offset, buffer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.places import context_at
 from ...block import DiskClosed, DiskError, DiskReadOnly, Extent
+from ...block._buffers import bytes_of, room_in
 from ...block._extent import merged
 from ...block._gate import self_counted
 from ...block._zeroes import PIECE, zero_pieces
@@ -23,7 +24,7 @@ from .call import Call
 from .client import Client
 from .described import RemoteDisk, StatusExtent
 from .dial import CONTEXT
-from .options import check_options, open_links, target_of
+from .options import check_options, names_of, open_links, target_of
 
 if TYPE_CHECKING:
     import socket
@@ -106,14 +107,13 @@ class NBDDisk(RemoteDisk):
         Called from: task.
         """
         check_options(connections, reconnect_delay, open_timeout, request_timeout)
-        if isinstance(meta, str):
-            raise TypeError(f"meta is {meta!r}; it must be a sequence of names: ({meta!r},)")
+        queries = names_of(meta)
         target = target_of(uri_or_socket, export, tls)
         if target.sock is not None and connections > 1:
             raise ValueError("there are several connections, and one socket; pass a URI")
         client = Client(
             target,
-            list(dict.fromkeys((CONTEXT, *meta))),
+            queries,
             reconnect_delay=reconnect_delay,
             request_timeout=request_timeout,
             connections=connections,
@@ -179,9 +179,9 @@ class NBDDisk(RemoteDisk):
 
     def _to_read(self, offset: int, buffer: memoryview) -> Call:
         """Return the request that fills a buffer. Raises DiskError if it cannot be made."""
-        length = len(buffer)
+        target = room_in(buffer, offset)
+        length = len(target)
         self._check(offset, length, payload=True)
-        target = buffer if buffer.format == "B" else buffer.cast("B")
         return Call(_READ, offset, length, 0, b"", target)
 
     @self_counted
@@ -205,6 +205,7 @@ class NBDDisk(RemoteDisk):
 
     def _to_write(self, offset: int, data: Buffer, *, fua: bool) -> Call:
         """Return the request that writes data. Raises DiskError if it cannot be made."""
+        data = bytes_of(data, offset)
         length = len(data)
         self._check(offset, length, payload=True, changes=True)
         return Call(_WRITE, offset, length, self._fua(fua), data)
@@ -374,7 +375,8 @@ class NBDDisk(RemoteDisk):
     ) -> None:
         if self._client.closed:
             raise DiskClosed(self)
-        if offset < 0 or length < 0 or offset + length > self.size:
+        whole = type(offset) is int and type(length) is int  # else packing it would fail at home
+        if not whole or offset < 0 or length < 0 or offset + length > self.size:
             self.check_range(offset, length)
         if changes and self.read_only:
             raise DiskReadOnly(self)

@@ -7,11 +7,14 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..._os.counts import check_count, check_limit
 from .._protocol.wire import TransmissionFlag
+from .dial import CONTEXT
 from .uri import Target, parse_uri
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from .client import Client
     from .dial import Link
@@ -36,6 +39,8 @@ def target_of(
             f"NBDDisk.connect takes an NBD URI, a connected socket or its descriptor, got {place!r}"
         )
     if export is not None:
+        if not isinstance(export, str):
+            raise TypeError(f"export is {export!r}; it must be the name of one")
         target = target.with_export(export)
     return target if tls is None else replace(target, tls=True, context=tls)
 
@@ -43,14 +48,28 @@ def target_of(
 def check_options(
     connections: int, reconnect_delay: float, open_timeout: float, request_timeout: float | None
 ) -> None:
-    """Raise ValueError for numbers that mean nothing."""
-    if connections < 1:
-        raise ValueError(f"connections is {connections}; it must be at least 1")
+    """Raise ValueError for numbers that mean nothing, TypeError for what is none."""
+    check_count("connections", connections, 1)
     for name, value in (("reconnect_delay", reconnect_delay), ("open_timeout", open_timeout)):
-        if not value >= 0:
+        check_limit(name, value)
+        if value < 0:
             raise ValueError(f"{name} is {value}; it must be 0 or more seconds")
-    if request_timeout is not None and not request_timeout > 0:
-        raise ValueError(f"request_timeout is {request_timeout}; it must be more than 0 seconds")
+    if request_timeout is not None:
+        check_limit("request_timeout", request_timeout)
+        if request_timeout <= 0:
+            raise ValueError(
+                f"request_timeout is {request_timeout}; it must be more than 0 seconds"
+            )
+
+
+def names_of(meta: Sequence[str]) -> list[str]:
+    """Return the metadata contexts to ask for. Raises TypeError for what are no names."""
+    if isinstance(meta, str):
+        raise TypeError(f"meta is {meta!r}; it must be a sequence of names: ({meta!r},)")
+    for name in meta:
+        if not isinstance(name, str):
+            raise TypeError(f"meta has {name!r}; it must be a sequence of names")
+    return list(dict.fromkeys((CONTEXT, *meta)))
 
 
 async def open_links(client: Client, connections: int, open_timeout: float) -> list[Link]:

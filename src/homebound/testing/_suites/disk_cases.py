@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _STEPS = 300  # requests by chance
 _LARGEST_BLOCK = 64 << 10
 _SEED = 20
+_LARGE = 8 << 20  # bytes
 
 
 async def describes_itself(disk: Disk) -> None:
@@ -46,7 +47,8 @@ async def describes_itself(disk: Disk) -> None:
     assert disk.minimum_block <= _LARGEST_BLOCK, f"minimum_block is {disk.minimum_block}"
     assert not disk.size % disk.minimum_block, "its size is no multiple of its minimum_block"
     most = disk.maximum_transfer
-    assert most is None or most >= disk.minimum_block, f"maximum_transfer is {most}"
+    least = max(disk.preferred_block, disk.minimum_block)
+    assert most is None or most >= least, f"maximum_transfer is {most}, the preferred_block {least}"
 
 
 async def reads_at_every_alignment(disk: Disk) -> None:
@@ -86,6 +88,7 @@ async def takes_every_kind_of_bytes(disk: Disk) -> None:
             room[1:-1],
             memoryview(room)[1:-1],
             memoryview(bytes(length)),
+            memoryview(model.pattern(length)).cast("b"),
         ):
             await disk.write(offset, data)
             model.set(offset, bytes(data))
@@ -139,6 +142,20 @@ async def zeroes_quickly_or_not_at_all(disk: Disk) -> None:
             what = f"after fast_zeroes({offset}, {length})"
             model.compare(at, await disk.read(at, size), what)
         await model.check("after fast_zeroes")
+
+
+async def takes_large_requests(disk: Disk) -> None:
+    """Transfer more in one request than the other cases do."""
+    model = Model(disk, 0, min(disk.size, _LARGE))
+    offset, length = model.fit(disk.minimum_block, _LARGE)
+    data: bytes | bytearray = model.pattern(length)
+    if disk.read_only:
+        data = await read(disk, offset, length, _LARGEST_BLOCK)
+    else:
+        await disk.write(offset, data)
+    found = await disk.read(offset, length)
+    assert len(found) == length, f"{length} bytes were asked for, {len(found)} came"
+    assert found == data, f"read({offset}, {length}) is not what is there"
 
 
 async def attempts_what_it_can(disk: Disk) -> None:
@@ -249,6 +266,9 @@ async def refuses_changes_if_read_only(disk: Disk) -> None:
         offset, length = model.fit(model.start, 1)
         for what, operation in _changes(disk, offset, length):
             await refused(operation, what, errno.EROFS, errno.EPERM, errno.EACCES)
+        operation = partial(disk.fast_zeroes, offset, length)
+        numbers = (errno.EROFS, errno.EPERM, errno.EACCES, errno.ENOTSUP)
+        await refused(operation, "fast_zeroes", *numbers)
         await disk.flush()
         await model.check("after changes of a read-only disk")
 
@@ -319,6 +339,7 @@ READS = [
     describes_itself,
     reads_at_every_alignment,
     fills_its_buffer_and_no_more,
+    takes_large_requests,
     attempts_what_it_can,
     tells_holes_from_data,
     does_what_a_bytearray_does,

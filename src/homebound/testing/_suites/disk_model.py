@@ -102,9 +102,9 @@ async def models(disk: Disk) -> list[Model]:
     return [await first.load(), await last.load()]
 
 
-async def read(disk: Disk, offset: int, length: int) -> bytearray:
-    """Read, in as many pieces as the disk wants."""
-    most = disk.maximum_transfer or max(length, 1)
+async def read(disk: Disk, offset: int, length: int, most: int | None = None) -> bytearray:
+    """Read, in as many pieces as the disk wants, of at most `most` bytes."""
+    most = min(most or max(length, 1), disk.maximum_transfer or max(length, 1))
     data = bytearray()
     while len(data) < length:
         data += await disk.read(offset + len(data), min(most, length - len(data)))
