@@ -36,7 +36,7 @@ from .current import current_context, here
 from .pursuit import held
 from .resting import keep
 from .resumption import Resumption
-from .task_interface import TaskFuture
+from .task_interface import CANCEL_SURELY, CANCELS, TaskFuture
 
 if TYPE_CHECKING:
     from .context import AioContext
@@ -238,11 +238,14 @@ class Enterable(TaskFuture[T]):
             self._resume_with(closed)
 
     def _resume_with(self, error: BaseException) -> None:
-        """Throw `error` in the task's next step, in the current context."""
+        """Throw `error` in the task's next step, in the current context.
+
+        A cancellation that is pending is thrown instead, as by asyncio.
+        """
         context = current_context()
         if context is not None:
             self._home = context
-        self._throw = error
+        self._throw = CANCEL_SURELY if self._throw in CANCELS else error
         self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _renew_cell(self, cell: list[Any]) -> None:
