@@ -364,6 +364,38 @@ def test_to_a_context_that_has_ended():
     homebound.run(main())
 
 
+def test_a_cancellation_outlives_a_move_to_a_context_that_has_ended():
+    with IOThread() as gone:
+        pass
+
+    async def moves() -> None:
+        me = current_task()
+        assert me is not None
+        me.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await move_to(gone.context)
+        assert me.uncancel() == 0
+
+    homebound.run(moves())
+
+
+def test_a_cancellation_outlives_a_schedule_in_a_context_that_has_ended():
+    """The waker is early, and its context ends before the task suspends."""
+
+    async def suspends() -> None:
+        me = current_task()
+        assert me is not None
+        io = IOThread().start()
+        io.context.schedule(me)
+        io.stop()
+        me.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await homebound.suspend()
+        assert me.uncancel() == 0
+
+    homebound.run(suspends())
+
+
 def test_back_to_a_home_that_has_ended(io: IOThread):
     """The exit of `on` raises, and the task goes on where it is."""
     other = IOThread("other")

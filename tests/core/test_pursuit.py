@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import homebound
 from homebound import ContextClosed, IOThread, current_task, move_to
 from homebound._core import pursuit
-from homebound._core.pursuit import Pursuer, pursuing
+from homebound._core.entries import Errand
+from homebound._core.pursuit import Pursuer, held, pursuing
 from homebound.testing import settle_sync
 
 if TYPE_CHECKING:
@@ -168,3 +169,144 @@ def test_a_request_follows_a_task_that_a_waker_takes_elsewhere(io: IOThread, io2
     task._home = io2.context
     io2.context._post(task)
     assert homebound.block_on(task, timeout=20) == "io2"
+
+
+def lured(task: homebound.Task[str], there: AioContext) -> None:
+    """Have another thread schedule a suspended task elsewhere, where it may run by now."""
+
+    def lure() -> None:
+        there.schedule(task)
+        homebound.block_on(asyncio.sleep(0), there)
+
+    thread = threading.Thread(target=lure)
+    thread.start()
+    thread.join()
+
+
+async def in_a_timeout(_io2: IOThread) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await homebound.suspend()
+
+
+async def fails() -> None:
+    raise ValueError
+
+
+async def in_a_group_of_asyncio(_io2: IOThread) -> None:
+    failed: list[Exception] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+            await homebound.suspend()
+    except* ValueError as error:
+        failed += error.exceptions
+    assert len(failed) == 1
+
+
+async def in_a_group(io2: IOThread) -> None:
+    failed: list[Exception] = []
+    try:
+        async with homebound.TaskGroup() as group:
+            group.create_task(fails(), home=io2.context)
+            await homebound.suspend()
+    except* ValueError as error:
+        failed += error.exceptions
+    assert len(failed) == 1
+
+
+async def in_a_cancelled_group(io2: IOThread) -> None:
+    async with homebound.TaskGroup() as group:
+        io2.context.call_soon(group.cancel)
+        await homebound.suspend()
+
+
+@pytest.mark.parametrize(
+    ("block", "acts"),
+    [
+        (in_a_timeout, (Errand, "_act")),
+        (in_a_group_of_asyncio, (Errand, "_act")),
+        (in_a_group, (homebound.TaskGroup, "_child_ended")),
+        (in_a_cancelled_group, (homebound.TaskGroup, "_cancel_here")),
+    ],
+)
+def test_a_task_stays_while_it_is_acted_on(
+    monkeypatch: pytest.MonkeyPatch,
+    io: IOThread,
+    io2: IOThread,
+    block: Any,
+    acts: tuple[type, str],
+):
+    """A waker that takes the suspended task elsewhere meanwhile: it goes there afterwards."""
+    act = getattr(*acts)
+    tasks: list[homebound.Task[str]] = []
+
+    def act_later(*args: Any) -> None:
+        monkeypatch.undo()
+        lured(tasks[0], io2.context)
+        act(*args)
+
+    async def main() -> str:
+        me = current_task()
+        assert me is not None
+        tasks.append(me)
+        await block(io2)
+        assert me.cancelling() == 0
+        await asyncio.sleep(0)  # and no cancellation is left
+        return threading.current_thread().name
+
+    monkeypatch.setattr(*acts, act_later)
+    assert homebound.block_on(main(), io.context, timeout=20) == "io2"
+    assert not held
+
+
+async def tells_where() -> str:
+    await homebound.suspend()
+    return threading.current_thread().name
+
+
+def test_a_claim_that_comes_as_the_task_is_let_go_is_the_wakers(io: IOThread, io2: IOThread):
+    task = io.spawn(tells_where())
+    settle_sync(io.context)
+    held[task, io.context] = [None]  # the waker has found the list just before
+    try:
+        io2.context.schedule(task)
+    finally:
+        del held[task, io.context]
+    assert homebound.block_on(task, timeout=20) == "io2"
+
+
+def test_nothing_acts_where_a_task_is_not_yet_at_home(io: IOThread, io2: IOThread):
+    """Between the waker's claim for io2 and the new home, both send a pursuer on."""
+    task = io.spawn(tells_where())
+    settle_sync(io.context)
+    task._cell.append((io2.context, 1))  # a waker's claim
+    assert task._seen_from(io.context) is io2.context
+    assert task._seen_from(io2.context) is io.context
+    task._home = io2.context
+    assert task._seen_from(io2.context) is io2.context
+    io2.context._post(task)
+    assert homebound.block_on(task, timeout=20) == "io2"
+
+
+def test_an_exception_as_a_task_is_let_go_leaves_it_queued(
+    monkeypatch: pytest.MonkeyPatch, io: IOThread, io2: IOThread
+):
+    class Lures(Catch):
+        def _act(self) -> None:
+            super()._act()
+            lured(self._task, io2.context)
+
+    def no_memory(_task: Any, _claim: Any) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    task = io.spawn(tells_where())
+    settle_sync(io.context)
+    monkeypatch.setattr(homebound.Task, "_queue_early", no_memory)
+    io.context.loop.set_exception_handler(lambda *_: None)
+    catch = Lures(task)  # type: ignore[arg-type]
+    io.context._post(catch)
+    assert homebound.block_on(task, timeout=20) == "io"
+    assert catch.where == ["io"]
+    assert not held

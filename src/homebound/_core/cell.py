@@ -33,9 +33,10 @@ from .big_lock import shown_thread
 from .context import whereabouts
 from .coroutines import waited_for
 from .current import current_context, here
+from .pursuit import held
 from .resting import keep
 from .resumption import Resumption
-from .task_interface import CANCEL, CANCEL_SURELY, TaskFuture
+from .task_interface import CANCEL, CANCEL_SURELY, CANCELS, TaskFuture
 
 if TYPE_CHECKING:
     from .context import AioContext
@@ -168,6 +169,8 @@ class Enterable(TaskFuture[T]):
         if cell[0] is SUSPENDED:
             if cell[1] is token:
                 if self._home is not target:
+                    if held and self._left_to_holder(token):
+                        return False
                     self._home = target  # then keep: pairs with `rest`
                     keep(self)
                 return True
@@ -177,6 +180,25 @@ class Enterable(TaskFuture[T]):
         if later is None:
             raise self._refusal("enter", cell)
         return self._claim_in(later, target)
+
+    def _left_to_holder(self, claim: Any) -> bool:
+        """Leave the claim to the thread that acts on the task at its home, if one does."""
+        claims = held.get((self, self._home))
+        if claims is None:
+            return False
+        claims.append(claim)
+        return claims[0] is claim
+
+    def _seen_from(self, home: AioContext | None) -> AioContext | None:
+        """Return where to act on it, seen from the thread of `home`: there, or where it goes."""
+        cell = self._cell  # in this order, as in `_claim_to_cancel`
+        there = self._home
+        tokens = cell.copy()  # through the list's own lock: pairs with the append in `_claim_in`
+        if there is home and len(tokens) > 1 and tokens[0] is SUSPENDED:
+            first = tokens[1]
+            if type(first) is tuple:
+                return first[0]  # type: ignore[no-any-return]
+        return there
 
     def _claim_to_cancel(self, home: AioContext) -> bool | AioContext:
         """Claim the task in the thread of `home`, before it is changed there.
@@ -196,7 +218,7 @@ class Enterable(TaskFuture[T]):
         token = _thread.get_ident()
         cell.append(token)
         first = cell[1]
-        if type(first) is tuple and first[0] is not home:
+        if type(first) is tuple and first[0] is not home and (self, home) not in held:
             return first[0]  # type: ignore[no-any-return]
         return first is token
 
@@ -233,11 +255,14 @@ class Enterable(TaskFuture[T]):
             self._resume_with(closed)
 
     def _resume_with(self, error: BaseException) -> None:
-        """Throw `error` in the task's next step, in the current context."""
+        """Throw `error` in the task's next step, in the current context.
+
+        A cancellation that is pending is thrown instead, as by asyncio.
+        """
         context = current_context()
         if context is not None:
             self._home = context
-        self._throw = error
+        self._throw = CANCEL_SURELY if self._throw in CANCELS else error
         self._home._ready.append(self)  # type: ignore[union-attr]
 
     def _renew_cell(self, cell: list[Any]) -> None:

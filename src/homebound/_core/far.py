@@ -159,10 +159,7 @@ class Cancel(Pursuer):
 
     def _act(self) -> None:
         home: AioContext = current_context()  # type: ignore[assignment]
-        there = self._task._cancel_here(self._msg, home)
-        if not isinstance(there, bool):
-            self._let_go(there)
-        elif not there:
+        if not self._task._cancel_here(self._msg, home):
             self._unrun()
 
     def _unrun(self) -> None:
@@ -203,6 +200,4 @@ class _CancelAgain(Pursuer):
     def _act(self) -> None:
         if self._task._num_cancels_requested:
             home: AioContext = current_context()  # type: ignore[assignment]
-            there = self._task._cancel_here(self._msg, home, again=True)
-            if not isinstance(there, bool):
-                self._let_go(there)
+            self._task._cancel_here(self._msg, home, again=True)

@@ -6,13 +6,16 @@ is recorded in `pursuing` and then posted to the task's present home. It runs at
 events: its turn in a mailbox while the task is at home there, or the task's next move, before that.
 
 It runs once. Both ways run it in the thread of the task's home. But a waker may take a suspended
-task elsewhere, and have it run and move there, between this thread's look at the home and its act:
-so the thread that takes the one item of `_turn` runs it. A move changes the task's home after the
-look at its pursuers: a thread that sees the new home also sees that the item was taken.
+task elsewhere, and have it run and move there, before this thread holds it: so the thread that
+takes the one item of `_turn` runs it. A move changes the task's home after the look at its
+pursuers: a thread that sees the new home also sees that the item was taken.
+
+A pursuer acts while the task does not run, in any thread: `at_home` holds it meanwhile.
 """
 
 from __future__ import annotations
 
+from _thread import start_new_thread as start_thread
 from typing import TYPE_CHECKING, Any
 
 from .._errors import ContextClosed
@@ -20,6 +23,8 @@ from .._os.process import AtFork, at_fork
 from .current import current_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .context import AioContext
     from .task import Task
 
@@ -36,22 +41,21 @@ class Pursuer:
         self._turn = [None]  # empty once it has run, or is about to. Popped in any home's thread
 
     def _run(self) -> None:
-        home = self._task._home  # before the look whether it was caught: pairs with on_leaving
-        turn = self._turn
-        if turn and home is not None and current_context() is not home:
-            self._follow(home)
+        there = at_home(self._task, self._act_once)
+        if there is None:
             return
+        if self._turn:  # after the look at the home: pairs with on_leaving
+            self._follow(there)
+        else:
+            pursuing.discard(self)
+
+    def _act_once(self) -> None:
         pursuing.discard(self)
         try:
-            turn.pop()
+            self._turn.pop()
         except IndexError:
             return  # it was caught
         self._act()
-
-    def _let_go(self, home: AioContext) -> None:
-        """Follow the task, caught while another thread takes it to `home`. Called by `_act`."""
-        self._turn.append(None)
-        self._follow(home)
 
     def _follow(self, home: AioContext) -> None:
         pursuing.add(self)
@@ -71,7 +75,65 @@ class Pursuer:
 
 # The pursuers that have missed their task, until they run. Any thread; each operation is atomic.
 pursuing: set[Pursuer] = set()
-at_fork(AtFork.PURSUERS, pursuing.clear)
+# For each task and home of `at_home`, its claims. Written by that home's thread; any thread reads.
+held: dict[tuple[Any, Any], list[Any]] = {}
+
+
+def _begin_as_child() -> None:
+    pursuing.clear()
+    held.clear()
+
+
+at_fork(AtFork.PURSUERS, _begin_as_child)
+
+
+def at_home(task: Any, act: Callable[[], object]) -> AioContext | None:
+    """Call `act` at the task's home, and keep the task there meanwhile.
+
+    If its home is another, or a waker is taking the suspended task to another, return that one. The
+    calling thread holds the task, then looks whether it is claimed for elsewhere; a waker claims
+    it, then looks whether it is held (`Enterable._claim_in`). So this thread does not act, or the
+    waker appends its claim here. This thread has acted and appends None. The first item decides: a
+    claim, which is left to this thread; or None, and the waker goes on.
+    """
+    home = current_context()
+    key = task, home
+    if key in held:  # by a frame below
+        act()
+        return None
+    claims: list[Any] = []
+    cell: list[Any] = []
+    try:
+        held[key] = claims
+        cell = task._cell
+        there: AioContext | None = task._seen_from(home)
+        if there is not None and there is not home:
+            return there
+        act()
+        return None
+    finally:
+        try:
+            _let_go(key, claims)
+            if claims[0] is not None:
+                task._queue_early(claims[0])
+        except BaseException:  # a signal handler's, or no memory: it may be queued
+            try:
+                _let_go_surely(key, claims, cell)
+            except BaseException:  # noqa: BLE001  (surely.py)
+                start_thread(_let_go_surely, (key, claims, cell))
+            raise
+
+
+def _let_go(key: tuple[Any, Any], claims: list[Any]) -> None:
+    held.pop(key, None)
+    claims.append(None)
+
+
+def _let_go_surely(key: tuple[Any, Any], claims: list[Any], cell: list[Any]) -> None:
+    """Let go again, and have a task that was claimed entered if it has not run since."""
+    _let_go(key, claims)
+    if claims[0] is not None:
+        key[0]._post_resumption(cell)
 
 
 def on_leaving(task: Task[Any], home: AioContext) -> None:

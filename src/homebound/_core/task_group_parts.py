@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.tasks import running_loop
 from .._errors import ContextClosed
 from .._os.guard import new_guard
-from .current import current_context
-from .pursuit import Pursuer
+from .pursuit import Pursuer, at_home
 from .stand_in import may_run_here
 from .task import Task
 
@@ -141,9 +140,13 @@ class Ended:
 
     def _run(self) -> None:
         parent = self._group._parent
-        if isinstance(parent, Task) and parent._home is not current_context() and not parent.done():
+        if not isinstance(parent, Task) or parent.done():
+            self._act()
+        elif at_home(parent, self._act) is not None:
             self._heard(None)  # the parent has moved: follow it
-        elif self._child is None:
+
+    def _act(self) -> None:
+        if self._child is None:
             self._group._look()
         else:
             self._group._child_ended(self._child)
@@ -159,7 +162,7 @@ def cancel_group(group: TaskGroup, parent: Any) -> None:
     if isinstance(parent, Task):
         home: AioContext = parent._home  # type: ignore[assignment]  # it runs: it has one
         if may_run_here(home):
-            group._cancel_here()
+            _Cancelled(group, parent)._run()
             return
         try:
             home._post_first(_Cancelled(group, parent))

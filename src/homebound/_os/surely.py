@@ -28,6 +28,7 @@ stands in
     _core/loop.py          Loop.call_soon_threadsafe
     _core/loop_context.py  LoopContext._ring
     _core/mailbox.py       Mailbox._post
+    _core/pursuit.py       at_home
     _os/surely.py          surely
     _sync/lock.py          Lock._hand_over
     _sync/lock.py          Lock.release
