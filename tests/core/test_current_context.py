@@ -196,3 +196,19 @@ def test_becoming_main_waits_for_the_lock(in_thread: InThread):
         assert started.wait(10)
         assert both() == (None, None)
     assert done.result(10)
+
+
+def test_a_finaliser_comes_as_a_thread_asks_for_the_first_time(
+    in_thread: InThread, monkeypatch: pytest.MonkeyPatch
+):
+    """What the thread is to know of itself is being made then."""
+    answers: list[bool] = []
+
+    def enumerate_threads() -> list[threading.Thread]:
+        answers.append(big_lock.held())
+        return enumerate_()
+
+    enumerate_ = threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", enumerate_threads)
+    assert in_thread(big_lock.held).result(10) is False
+    assert answers == [False]

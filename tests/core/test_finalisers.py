@@ -292,3 +292,37 @@ def test_in_a_task(kind: str, way: Any, io: IOThread):
 def test_a_home_on_a_foreign_loop(kind: str, way: Any):
     with IOThread(loop_factory=asyncio.SelectorEventLoop) as foreign:
         interrupt_each(foreign, kind, way, lambda act: act())
+
+
+class _Turns(float):
+    """A time at whose comparison a finaliser comes in, which turns the loop."""
+
+    act: Callable[[], object] | None = None
+
+    def __ge__(self, other: float) -> bool:
+        act, self.act = self.act, None
+        is_later = float(self) >= other
+        if act is not None:
+            act()
+        return is_later
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_finaliser_turns_the_loop_as_a_timer_is_due(others: int, io: IOThread):
+    """The timer rings once, in there; those behind it do not."""
+
+    async def work() -> list[str]:
+        loop = asyncio.get_running_loop()
+        rang: list[str] = []
+        rung = asyncio.Event()
+        for _ in range(others):
+            loop.call_later(3600, rang.append, "later")
+        when = _Turns(loop.time())
+        when.act = lambda: block_on(asyncio.sleep(0))
+        loop.call_at(when, lambda: (rang.append("due"), rung.set()))
+        await rung.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return rang
+
+    assert block_on(io.spawn(work()), timeout=PATIENCE) == ["due"]

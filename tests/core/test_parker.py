@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound._os.parking import LockParker, Parker, new_parker
+from homebound._os import parking
+from homebound._os.parking import LockParker, Parker, my_parker, new_parker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,3 +101,28 @@ def test_a_signal_handler_waits_while_its_thread_does(
     on_alarm(handle)
     assert outer.wait_sync(20)
     assert handled == [False]
+
+
+def test_a_finaliser_waits_as_the_parker_of_its_thread_is_made(
+    in_thread: InThread, monkeypatch: pytest.MonkeyPatch
+):
+    """Both waits are on the same parker, which a waker of either finds."""
+    made: list[Parker] = []
+
+    def finalised(name: str) -> Any:
+        monkeypatch.undo()
+        made.append(my_parker())
+        return getattr(os, name)
+
+    monkeypatch.setattr(parking, "os", _Reports(finalised))
+    assert in_thread(my_parker).result(20) is made[0]
+
+
+class _Reports:
+    """A module of which each name is reported as it is looked up."""
+
+    def __init__(self, look_up: Callable[[str], Any]) -> None:
+        self._look_up = look_up
+
+    def __getattr__(self, name: str) -> Any:
+        return self._look_up(name)

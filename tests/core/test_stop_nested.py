@@ -134,6 +134,18 @@ def test_an_io_thread_that_a_task_waits_for(wait: str, log: list[str]):
     homebound.run(main())
 
 
+@pytest.mark.parametrize("wait", EACH)
+def test_the_cleanup_of_a_task_that_another_blocks_on(wait: str, log: list[str]):
+    """Both are cancelled at once: later on, the outer one's would interrupt the inner's cleanup."""
+
+    async def outer() -> None:
+        block_on(work(wait, log.append))
+
+    with IOThread() as io:
+        io.spawn(outer())
+        block_on(io.spawn(asyncio.sleep(0)))
+
+
 def test_a_pool():
     """Two tasks in each thread, one wait inside the other."""
     logs: list[list[str]] = [[], [], [], []]

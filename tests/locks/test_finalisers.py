@@ -359,3 +359,32 @@ def test_a_loop_makes_the_call_though_no_waiter_comes():
         assert semaphore.locked()
 
     homebound.run(asyncio.wait_for(main(), 20))
+
+
+class _Puts(int):
+    """An item that puts another as it is compared, like a finaliser that comes in there."""
+
+    act: Callable[[], object] | None = None
+
+    def __lt__(self, other: int) -> bool:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        return int(self) < other
+
+
+def test_a_finaliser_comes_as_what_another_has_put_goes_in():
+    at, happened = 0, True
+    while happened:
+        queue: homebound.PriorityQueue[int] = homebound.PriorityQueue()
+        queue.put_nowait(5)
+        item = _Puts(1)
+        item.act = partial(queue.put_nowait, 2)
+        interruption = Interruption(at, partial(queue.put_nowait, 3))
+        interruption.run(partial(queue.put_nowait, item))
+        happened = interruption.happened
+        expected = [1, 2, 3, 5] if happened else [1, 2, 5]
+        assert [queue.get_nowait() for _ in expected] == expected, interruption.where
+        assert queue.empty()
+        at += 1
+    assert at > 5

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 LONGEST_SLEEP: float = _LONGEST  # seconds that a loop sleeps at most
 
 
+def _pop(scheduled: list[Any], first: Any) -> bool:
+    """Take the first timer from the heap; False if a finaliser that turned the loop has done so."""
+    try:
+        timer = heapq.heappop(scheduled)
+    except IndexError:
+        return False
+    if timer is not first:
+        heapq.heappush(scheduled, timer)
+    return timer is first
+
+
 class TimedLoop(asyncio.SelectorEventLoop):
     """The part of asyncio's selector loop that knows the time."""
 
@@ -63,9 +74,10 @@ class TimedLoop(asyncio.SelectorEventLoop):
     def next_timer(self) -> float | None:
         """Return when the next timer is due, dropping cancelled ones before it."""
         scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
+        while scheduled and (timer := scheduled[0])._cancelled:
+            if _pop(scheduled, timer):
+                self._timer_cancelled_count -= 1
+                timer._scheduled = False
         when: float | None = scheduled[0]._when if scheduled else None
         return when
 
@@ -87,8 +99,9 @@ class TimedLoop(asyncio.SelectorEventLoop):
         end = now + self._clock_resolution
         if end == now:  # at so late a time, floats are further apart than the clock's ticks
             end = math.nextafter(now, math.inf)
-        while scheduled and not scheduled[0]._when >= end:  # so NaN is due, as with asyncio
-            timer = heapq.heappop(scheduled)
+        while scheduled and not (timer := scheduled[0])._when >= end:  # NaN is due, as in asyncio
+            if not _pop(scheduled, timer):
+                continue
             timer._scheduled = False
             if timer._cancelled:
                 self._timer_cancelled_count -= 1

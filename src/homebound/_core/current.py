@@ -16,6 +16,7 @@ import threading
 from _thread import get_ident
 from typing import TYPE_CHECKING
 
+from .._os.first_look import FirstLook
 from .._os.process import AtFork, at_fork
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class _Here(threading.local):
 
     def __init__(self) -> None:
         self._ending = _Ending()
-        # One for each thread, so that taking the lock is one append to the queue. The same one for
-        # the thread's whole life: a frame may keep it.
-        self.seat = Seat()
 
+    # One for each thread, so that taking the lock is one append to the queue. The same one for the
+    # thread's whole life: a frame may keep it.
+    seat = FirstLook(Seat)
     # The rule's answer, kept because each wake-up reads it. It changes with two fields of the seat,
     # `home` and `has_big_lock`, and with the main context, which changes only under the big lock.
     context: AioContext | None = None

@@ -335,7 +335,7 @@ class LoopContext(AioContext):
         stop = PutOff.of(self.loop)
         outer, ours = task_here(self.loop), self._own_task_here()
         cancel: Any = bool if ours is None else ours.cancel
-        interrupted = outer is None or stop.cancel_once(outer, cancel)
+        interrupted = outer is None or stop.end_wait(outer, cancel)
         stop.settle()
         stop.raise_if_over(asked=interrupted)
         if interrupted:

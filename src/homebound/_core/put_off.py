@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .loop import Loop
+    from .task import Task
 
 _RECHECK = 0.05  # seconds between two looks, while a stop is put off, at the tasks at home
 
@@ -61,6 +62,35 @@ class PutOff:
             put_off = loop.put_off = cls(loop)
             loop.home._end_begins()
         return put_off
+
+    def end_wait(self, task: Any, cancel: Callable[[], object]) -> bool:
+        """Cancel a task that waits in a call, and those in whose `block_on` it runs, each once.
+
+        All in one go: a caller cancels what it waits for, and would interrupt its cleanup later on.
+        """
+        for caller in self._run_inline_by(task):
+            self.cancel_once(caller, caller.cancel)
+        return self.cancel_once(task, cancel)
+
+    def _run_inline_by(self, task: Any) -> list[Task[Any]]:
+        """Return the tasks in whose `block_on` `task` runs, outermost first."""
+        home = self._loop.home
+        callers: list[Task[Any]] = []
+        while isinstance(task, home.task_type):
+            inner = task
+            task = next(
+                (
+                    each
+                    for each in home._tasks()
+                    # A task that awaits it is among its listeners.
+                    if each._fut_waiter is inner and each not in inner._listeners
+                ),
+                None,
+            )
+            if task is None or task in callers:
+                break
+            callers.insert(0, task)
+        return callers
 
     def cancel_once(self, task: Any, cancel: Callable[[], object]) -> bool:
         """Cancel a task, once; the loop stops when it is done. False if it was cancelled before."""

@@ -133,26 +133,6 @@ def ends_with(task: Task[Any], running: Any) -> bool:
     return False
 
 
-def run_inline_by(task: object, context: LoopContext) -> list[Task[Any]]:
-    """Return the tasks in whose `block_on` `task` runs its first step, outermost first."""
-    callers: list[Task[Any]] = []
-    while isinstance(task, Task):
-        inner = task
-        task = next(
-            (
-                each
-                for each in context._tasks()
-                # A task that awaits it is among its listeners.
-                if each._fut_waiter is inner and each not in inner._listeners
-            ),
-            None,
-        )
-        if task is None or task in callers:
-            break
-        callers.insert(0, task)
-    return callers
-
-
 def is_cancellation_pending(task: Task[Any]) -> bool:
     """Return whether a cancellation is pending, for what the task awaits next."""
     return task._must_cancel

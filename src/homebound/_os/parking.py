@@ -18,6 +18,7 @@ from _thread import allocate_lock
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .first_look import FirstLook
 from .process import AtFork, at_fork
 
 if TYPE_CHECKING:
@@ -214,13 +215,12 @@ def wait_for_any(timeout: float | None, keys: Iterable[selectors.SelectorKey]) -
 
 
 class _Mine(threading.local):
-    def __init__(self) -> None:
-        self.parker = new_parker()
+    parker = FirstLook(new_parker)
 
 
 _mine = _Mine()
 # A forked process must not sleep on its parent's counter, or take a wake meant for it.
-at_fork(AtFork.PARKERS, _mine.__init__)  # type: ignore[misc]
+at_fork(AtFork.PARKERS, lambda: vars(_mine).clear())
 
 
 def my_parker() -> Parker:
@@ -231,5 +231,5 @@ def my_parker() -> Parker:
     """
     parker = _mine.parker
     if type(parker) is LockParker:
-        parker = _mine.parker = new_parker()
+        parker = vars(_mine)["parker"] = new_parker()
     return parker

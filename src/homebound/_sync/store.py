@@ -145,7 +145,11 @@ class Ordered:
     def _put_nested(self) -> None:
         """Put in the items of finalisers that came meanwhile; later ones put theirs in directly."""
         while self._nested:
-            self.push(self._nested.popleft())
+            try:
+                item = self._nested.popleft()
+            except IndexError:  # one that has come after the look has put it in
+                break
+            self.push(item)
 
     def taker(self) -> Iterator[Any]:
         """Return an iterator whose steps take the next item out, as Fifo's."""

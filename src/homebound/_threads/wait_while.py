@@ -20,7 +20,7 @@ from .._core.mailbox import check_open
 from .._core.places import context_at
 from .._core.put_off import PutOff, must_end_waits
 from .._core.traps import current_task
-from .._core.waiting import is_cancellation_pending, run_inline_by, take_cancellation
+from .._core.waiting import is_cancellation_pending, take_cancellation
 from .._errors import WouldDeadlock
 from .._os.clock import Deadline
 from .._os.process import AtFork, at_fork
@@ -269,9 +269,7 @@ def end_waits(context: LoopContext) -> bool:
             call.cancel()
             asked = True
             continue
-        for caller in run_inline_by(call.task, context):
-            stop.cancel_once(caller, caller.cancel)
-        asked |= stop.cancel_once(call.task, call.cancel)
+        asked |= stop.end_wait(call.task, call.cancel)
     stop.settle()
     stop.raise_if_over(asked=asked)
     return asked
