@@ -119,6 +119,19 @@ class Errand(Pursuer):
         if callback is not None:
             self._vars.run(callback, *self._args)
 
+    def wait_at_home(self, when: float) -> None:
+        """Have the loop of the task's home run it at `when`, as the one that was to has ended.
+
+        Called from: any thread.
+        """
+        home = self._task._home
+        if home is not None and self._callback is not None and not self._task.done():
+            loop = home.loop
+            try:
+                loop.call_soon_threadsafe(loop.call_at, when, self)
+            except RuntimeError:
+                pass  # that has ended as well, and the task with it
+
     def __call__(self) -> None:
         """Run from a handle with another Context: the errand's is entered at the task's home."""
         self._run()

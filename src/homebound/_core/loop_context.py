@@ -22,6 +22,7 @@ from .bell import AWAKE, CLOSED
 from .big_lock import big_lock
 from .context import AioContext, every_context, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
+from .entries import Errand
 from .loop import Loop
 from .mailbox import KeptQueue
 from .put_off import PutOff, must_end_waits
@@ -206,6 +207,7 @@ class LoopContext(AioContext):
             if ring:
                 ring.close()
             super()._close()
+            self._hand_on_timers()
         finally:
             if alone:
                 self._key.release()
@@ -340,6 +342,12 @@ class LoopContext(AioContext):
         stop.raise_if_over(asked=interrupted)
         if interrupted:
             raise asyncio.CancelledError if ours is None else ours._to_throw()
+
+    def _hand_on_timers(self) -> None:
+        """Have the timers of tasks that have moved on, as those of asyncio.timeout, go on there."""
+        for timer in tuple(self.loop._scheduled):
+            if isinstance(timer._callback, Errand) and not timer._cancelled:
+                timer._callback.wait_at_home(timer._when)
 
     def _turn(self, *, blocking: bool) -> bool:
         """Run one iteration inside whatever runs; return True if something ran."""

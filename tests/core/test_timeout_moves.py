@@ -1,0 +1,97 @@
+"""The timer of an asyncio.timeout outlives the loop where it began, if its task has moved on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+import homebound
+from homebound import IOThread, move_to
+
+if TYPE_CHECKING:
+    from homebound import AioContext
+
+LONG = 60  # seconds
+
+
+async def begun_elsewhere(home: AioContext, delay: float) -> None:
+    """Enter a timeout at another home, and wait here."""
+    async with asyncio.timeout(delay):
+        await move_to(home)
+        await asyncio.sleep(LONG)
+
+
+def test_it_expires():
+    async def main() -> None:
+        home = homebound.running_context()
+        with IOThread("io") as io:
+            task = io.spawn(begun_elsewhere(home, 0.2))
+            while task.home is not home:
+                await asyncio.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(task, LONG / 2)
+
+    homebound.run(main())
+
+
+def test_it_expires_after_two_loops_have_ended():
+    async def main() -> None:
+        home = homebound.running_context()
+        with IOThread("second") as second:
+            with IOThread("first") as first:
+
+                async def travel() -> None:
+                    async with asyncio.timeout(0.5):
+                        await move_to(second.context)
+                        gone.set()
+                        await homebound.suspend()
+                        await move_to(home)
+                        await asyncio.sleep(LONG)
+
+                gone = homebound.Event()
+                task = first.spawn(travel())
+                await gone.wait()
+            await asyncio.sleep(0.01)
+            task.wake()
+            while task.home is not home:
+                await asyncio.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(task, LONG / 2)
+
+    homebound.run(main())
+
+
+def test_it_is_left_in_time():
+    async def work(home: AioContext) -> str:
+        async with asyncio.timeout(0.3):
+            await move_to(home)
+            await here.wait()
+        await asyncio.sleep(0.5)
+        return "not cancelled"
+
+    async def main() -> str:
+        home = homebound.running_context()
+        with IOThread("io") as io:
+            task = io.spawn(work(home))
+            while task.home is not home:
+                await asyncio.sleep(0.001)
+        here.set()
+        return await task
+
+    here = homebound.Event()
+    assert homebound.run(main()) == "not cancelled"
+
+
+def test_on_a_foreign_loop():
+    async def main() -> None:
+        home = homebound.AioContext.attach(asyncio.get_running_loop())
+        async with IOThread("io") as io:
+            task = io.spawn(begun_elsewhere(home, 0.2))
+            while task.home is not home:
+                await asyncio.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(task, LONG / 2)
+
+    asyncio.run(main())
