@@ -197,39 +197,57 @@ class Channel:
         if self._client.request_timeout is not None and not self._reply_due:
             self._watch_time()
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> None:  # noqa: C901  (each reply: no calls to spare)
         """Receive, and end the requests that are answered."""
-        sock, reader = self.link.sock, self._reader
-        for _ in range(_TURN):
-            buffer = reader.get_buffer()
-            try:
-                size = sock.recv_into(buffer)
-            except _NOT_NOW:
-                return
-            except OSError as error:
-                self.lose(error)
-                return
-            if not size:
-                self.lose(None)
-                return
-            try:
-                ended = reader.received(buffer, size)
-            except RemoteProtocolError as error:
-                self.lose(error)
-                return
-            if (ended and not self._end(ended)) or self.state is not State.LIVE:
-                return
-            # With no request in flight nothing more is to come, and after a short receive nothing
-            # is there yet. But a server that answers several sends on meanwhile: most often the
-            # next part of a long payload is there, and is taken without a look at the selector.
-            left = len(self.in_flight)
-            if size < len(buffer) and not (left > 1 and reader.midway):
-                left = 0
-            if not left and not self._encrypted:
-                return
-        if self._encrypted:
-            # What has been decrypted makes no descriptor readable.
-            self._client.loop.call_soon(self._go_on)
+        ended: Sequence[object] = ()
+        try:
+            sock, reader = self.link.sock, self._reader
+            for _ in range(_TURN):
+                buffer = reader.get_buffer()
+                try:
+                    size = sock.recv_into(buffer)
+                except _NOT_NOW:
+                    return
+                except OSError as error:
+                    self.lose(error)
+                    return
+                if not size:
+                    self.lose(None)
+                    return
+                try:
+                    ended = reader.received(buffer, size)
+                except RemoteProtocolError as error:
+                    self.lose(error)
+                    return
+                if (ended and not self._end(ended)) or self.state is not State.LIVE:
+                    return
+                # With no request in flight nothing more is to come, and after a short receive
+                # nothing is there yet. But a server that answers several sends on meanwhile: most
+                # often the next part of a long payload is there, and is taken without a look at the
+                # selector.
+                left = len(self.in_flight)
+                if size < len(buffer) and not (left > 1 and reader.midway):
+                    left = 0
+                if not left and not self._encrypted:
+                    return
+            if self._encrypted:
+                # What has been decrypted makes no descriptor readable.
+                self._client.loop.call_soon(self._go_on)
+        except BaseException as error:
+            self._stumble(error, ended)
+            raise
+
+    def _stumble(self, error: BaseException, ended: Sequence[object]) -> None:
+        """Give the connection up: what was raised has interrupted the reading of a reply.
+
+        No memory, for example, or a signal handler's exception.
+        """
+        for call in ended:
+            assert isinstance(call, Call)
+            if call.place is _SENT:
+                self.in_flight[call.cookie] = call
+        if self.state is State.LIVE:
+            self.lose(OSError(errno.EIO, f"{type(error).__name__} interrupted the reading"))
 
     def _go_on(self) -> None:
         if self.state is State.LIVE and self._reads:

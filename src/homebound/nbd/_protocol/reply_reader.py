@@ -117,6 +117,9 @@ class ReplyReader:
             if not ended:
                 raise
             self._rules.broken = error
+        except BaseException:  # no memory, or a signal handler's: no request has ended
+            self.pending.update((each.cookie, each) for each in ended)
+            raise
         return ended
 
     @property
