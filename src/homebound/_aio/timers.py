@@ -86,6 +86,11 @@ class TimedLoop(asyncio.SelectorEventLoop):
         pending = [timer._when for timer in tuple(self._scheduled) if not timer._cancelled]
         return min(pending, default=None)
 
+    def pending_timers(self) -> list[tuple[float, Any]]:
+        """Return when each timer that was not cancelled is due, and what it calls. Home."""
+        left = [timer for timer in tuple(self._scheduled) if not timer._cancelled]
+        return [(timer._when, timer._callback) for timer in left]
+
     def _collect_timers(self) -> None:
         """Queue the timers that are due, and tidy the heap when cancelled ones fill it."""
         scheduled = self._scheduled

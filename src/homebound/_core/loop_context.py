@@ -345,9 +345,9 @@ class LoopContext(AioContext):
 
     def _hand_on_timers(self) -> None:
         """Have the timers of tasks that have moved on, as those of asyncio.timeout, go on there."""
-        for timer in tuple(self.loop._scheduled):
-            if isinstance(timer._callback, Errand) and not timer._cancelled:
-                timer._callback.wait_at_home(timer._when)
+        for when, callback in self.loop.pending_timers():
+            if isinstance(callback, Errand):
+                callback.wait_at_home(when)
 
     def _turn(self, *, blocking: bool) -> bool:
         """Run one iteration inside whatever runs; return True if something ran."""

@@ -230,6 +230,7 @@ class Channel:
                     left = 0
                 if not left and not self._encrypted:
                     return
+                continue  # last: the jump rule
             if self._encrypted:
                 # What has been decrypted makes no descriptor readable.
                 self._client.loop.call_soon(self._go_on)
