@@ -16,6 +16,7 @@ from homebound import IOThread, block_on, current_context, wait_while
 from homebound._os.clock import clock as seam
 from homebound._os.parking import Parker
 from homebound.testing import Threads, VirtualClock, settle, settle_sync, until, virtual_clock
+from homebound.testing._time import clock as clock_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -378,3 +379,40 @@ def test_other_loops_keep_their_own_time(virtual_clock: VirtualClock, stock: Any
 
     assert stock.call(where()).result(20)
     assert virtual_clock.now() == 0.0
+
+
+def test_a_home_that_another_thread_closes_is_busy(monkeypatch: pytest.MonkeyPatch, io: IOThread):
+    """Its selector is closed between two looks of the clock's thread."""
+    loop = homebound.block_on(running_loop(), io.context)
+    looks = []
+
+    def closed() -> int:
+        looks.append(1)
+        if len(looks) < 3:
+            message = "I/O operation on closed epoll object"
+            raise ValueError(message)
+        fd: int = type(loop).selector_fd(loop)
+        return fd
+
+    monkeypatch.setattr(loop, "selector_fd", closed, raising=False)
+    with virtual_clock():
+        block_on(asyncio.sleep(HOUR), io.context)
+    assert len(looks) > 3
+
+
+async def running_loop() -> Any:
+    return asyncio.get_running_loop()
+
+
+def test_a_clock_after_one_whose_thread_has_died(monkeypatch: pytest.MonkeyPatch, io: IOThread):
+    said: list[type] = []
+    monkeypatch.setattr(threading, "excepthook", lambda about: said.append(about.exc_type))
+
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as context, virtual_clock():
+        context.setattr(clock_module, "cut", die)
+        until(lambda: said == [MemoryError])
+    with virtual_clock():
+        block_on(asyncio.sleep(HOUR), io.context)

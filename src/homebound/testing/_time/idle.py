@@ -109,8 +109,8 @@ def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
         if busy is not None:
             return busy
         witnesses.append(bell)
-        if isinstance(context, LoopContext):
-            _register(poll, context.loop.selector_fd())
+        if isinstance(context, LoopContext) and not _register(poll, context):
+            return Busy(context, "is being closed")
     asleep = list(sleepers.copy())
     for sleeper in asleep:
         if sleeper.parker.is_set():
@@ -130,9 +130,15 @@ def _busy(context: AioContext, bell: Any) -> Busy | None:
     return None
 
 
-def _register(poll: select.poll, fd: int | None) -> None:
+def _register(poll: select.poll, context: LoopContext) -> bool:
+    """Have `poll` look at its selector; False if its home has just closed that."""
+    try:
+        fd = context.loop.selector_fd()
+    except ValueError:
+        return False
     if fd is not None:
         poll.register(fd, select.POLLIN)
+    return True
 
 
 def _lives(context: AioContext) -> bool:

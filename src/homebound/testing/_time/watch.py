@@ -95,6 +95,16 @@ class Watch:
     # In the thread.
 
     def _live(self) -> None:
+        try:
+            self._watch()
+        except BaseException:  # a bug of ours: it is reported, and another thread goes on
+            with self._guard:
+                self._thread = None
+                if self._requests:
+                    self._begin()
+            raise
+
+    def _watch(self) -> None:
         pace = _SOON
         while True:
             with self._guard:
