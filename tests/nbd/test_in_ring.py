@@ -57,9 +57,15 @@ def image() -> Iterator[Path]:
     path.unlink()
 
 
-def forget(disk: FileDisk) -> None:
+def have_reads_wait(disk: FileDisk) -> None:
+    """Have each read wait for storage, as if nothing were in memory.
+
+    A kernel may keep a page that it was told to forget, and one that is asked for a page without
+    waiting may begin to read it, and have it when the next request looks.
+    """
     os.fdatasync(disk.blocking.fd)
     os.posix_fadvise(disk.blocking.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    disk._read_flags = None
 
 
 def the_ring() -> HomeRing:
@@ -140,7 +146,7 @@ def test_what_is_asked_together(in_memory: Any, image: Path):
 
     async def main() -> None:
         with FileDisk(image) as disk:
-            forget(disk)
+            have_reads_wait(disk)
             peer = in_memory.peer(disk)
             reads = {n: 100 + n for n in range(30)}
             asked = [peer.request(READ, n, n * 8192, length) for n, length in reads.items()]
@@ -290,7 +296,7 @@ def test_one_that_cannot_begin_is_answered(
                 "place": (quiet_ring()._ring, "queue"),
             }[lacks]
             left = raise_once(monkeypatch, owner, name, MemoryError)
-            forget(disk)
+            have_reads_wait(disk)
             peer = in_memory.peer(disk)
             lengths = {1: 300 << 10, 2: 100}
             asked = [peer.request(READ, n, 8192, length) for n, length in lengths.items()]
