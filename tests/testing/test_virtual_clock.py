@@ -13,8 +13,10 @@ import pytest
 
 import homebound
 from homebound import IOThread, block_on, current_context, wait_while
+from homebound._core.wind_down import close_surely
 from homebound._os.clock import clock as seam
 from homebound._os.parking import Parker
+from homebound._threads import io_thread
 from homebound.testing import Threads, VirtualClock, settle, settle_sync, until, virtual_clock
 from homebound.testing._time import clock as clock_module
 
@@ -366,10 +368,11 @@ def test_calm_waits_for_answers_from_outside(io: IOThread):
 def test_it_names_what_keeps_it(virtual_clock: VirtualClock, io: IOThread):
     go_on = threading.Event()
     io.context.call_soon(go_on.wait, 20)
-    while "io" not in repr(virtual_clock):
-        time.sleep(0)
-    assert repr(virtual_clock) == "<VirtualClock 0.0 s, kept by <AioContext 'io'> is awake>"
-    go_on.set()
+    said = "<VirtualClock 0.0 s, kept by <AioContext 'io'> is awake>"
+    try:
+        until(lambda: repr(virtual_clock) == said)
+    finally:
+        go_on.set()
 
 
 def test_other_loops_keep_their_own_time(virtual_clock: VirtualClock, stock: Any):
@@ -398,6 +401,32 @@ def test_a_home_that_another_thread_closes_is_busy(monkeypatch: pytest.MonkeyPat
     with virtual_clock():
         block_on(asyncio.sleep(HOUR), io.context)
     assert len(looks) > 3
+
+
+@pytest.mark.parametrize("when", ["starts", "ends"])
+def test_time_stands_while_an_io_thread_starts_or_ends(
+    monkeypatch: pytest.MonkeyPatch, io: IOThread, when: str
+):
+    """Another home waits for a timer, and this thread for the I/O thread."""
+
+    def make_slow(function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.1)
+            return function(*arguments)
+
+        return slow
+
+    factory = homebound.new_event_loop
+    if when == "starts":
+        factory = make_slow(factory)
+    else:
+        monkeypatch.setattr(io_thread, "close_surely", make_slow(close_surely))
+    with virtual_clock() as clock:
+        timer = io.spawn(noting(clock, HOUR))
+        with IOThread("other", loop_factory=factory):
+            started = clock.now()
+        assert (started, clock.now()) == (0.0, 0.0)
+        assert block_on(timer) == [HOUR]
 
 
 async def running_loop() -> Any:

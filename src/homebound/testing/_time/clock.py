@@ -305,9 +305,9 @@ def virtual_clock(
     all timeouts of homebound, in every thread: `block_on`, `wait_while`, locks, queues. When all
     contexts are idle, as `settle` defines it, it jumps to the earliest deadline among them. A job
     in flight counts as busy, a worker's or (where a task on a homebound loop awaits it) another
-    executor's. So does the thread that entered the `with`, unless it is a home or waits in one of
-    homebound's waits; one that sleeps elsewhere for `patience` seconds of real time is taken to
-    wait for something.
+    executor's. So does an I/O thread that starts or ends, and the thread that entered the `with`,
+    unless it is a home or waits in one of homebound's waits; one that sleeps elsewhere for
+    `patience` seconds of real time is taken to wait for something.
 
     With `autojump=False` only `clock.advance(seconds)` moves it. `calm` is for seconds of real time
     that all must have been idle before a jump: set it where an answer may come from outside, from a

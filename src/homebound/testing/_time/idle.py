@@ -14,6 +14,8 @@ its owner was idle from the first to the second without a break.
     a thread    in `clock.park` (with a virtual clock only): the record of one sleep, its parker not
                 set. A record is made for a sleep and dropped with it.
 
+An I/O thread that starts or ends has no context to look at, not yet or not any more, and is busy.
+
 All were idle at the moment between the two looks, as each one's span reaches over it. Could
 anything be on its way at that moment? A post is in the mailbox before the bell is rung; in the
 mailbox at that moment, it is still there at the second look (a sleeping home takes nothing out), or
@@ -26,12 +28,15 @@ later comes from outside: a plain thread, another process, a foreign loop. Those
 from __future__ import annotations
 
 import select
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._core.big_lock import big_lock, shown_thread
 from ..._core.context import every_context
 from ..._core.current import main
 from ..._core.loop_context import LoopContext
+from ..._os.threads import NoticedThread
+from ..._threads.io_thread import IOThread
 from ..._workers.pool import every_pool
 
 if TYPE_CHECKING:
@@ -94,6 +99,9 @@ def cut(contexts: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
 
 
 def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut | Busy:
+    between = _starts_or_ends() if wanted is None else None
+    if between is not None:
+        return Busy(between, "is starting or ending")
     contexts = [each for each in (every_context() if wanted is None else wanted) if _lives(each)]
     pools = every_pool() if wanted is None else [each.workers for each in contexts if each.workers]
     witnesses: list[Any] = []
@@ -105,12 +113,10 @@ def _look(wanted: Collection[AioContext] | None, sleepers: set[Sleeper]) -> Cut 
     poll = select.poll()
     for context in contexts:
         bell = context._bell
-        busy = _busy(context, bell)
+        busy = _busy(context, bell) or _register(poll, context)
         if busy is not None:
             return busy
         witnesses.append(bell)
-        if isinstance(context, LoopContext) and not _register(poll, context):
-            return Busy(context, "is being closed")
     asleep = list(sleepers.copy())
     for sleeper in asleep:
         if sleeper.parker.is_set():
@@ -130,15 +136,29 @@ def _busy(context: AioContext, bell: Any) -> Busy | None:
     return None
 
 
-def _register(poll: select.poll, context: LoopContext) -> bool:
-    """Have `poll` look at its selector; False if its home has just closed that."""
+def _register(poll: select.poll, context: AioContext) -> Busy | None:
+    """Have `poll` look at its selector, unless its home has just closed that."""
+    if not isinstance(context, LoopContext):
+        return None
     try:
         fd = context.loop.selector_fd()
     except ValueError:
-        return False
+        return Busy(context, "is being closed")
     if fd is not None:
         poll.register(fd, select.POLLIN)
-    return True
+    return None
+
+
+def _starts_or_ends() -> IOThread | None:
+    """Return an I/O thread, if there is one, that is no context's home but soon is, or has been."""
+    for thread in threading.enumerate():
+        if isinstance(thread, NoticedThread):
+            owner = getattr(thread._ended, "__self__", None)
+            if isinstance(owner, IOThread):
+                context = owner._context
+                if context is None or context._closed:
+                    return owner
+    return None
 
 
 def _lives(context: AioContext) -> bool:
