@@ -24,6 +24,9 @@ import asyncio
 import os
 import signal
 import threading
+
+# The function in `signal` makes an enum member of what it returns.
+from _signal import getsignal  # type: ignore[import-not-found]
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +133,23 @@ class HearingLoop(asyncio.SelectorEventLoop):
     def hear_here(self) -> None:
         """Note whether the calling thread, the new home, runs signal handlers."""
         self._heeds = runs_signal_handlers()
+
+    def interrupted_task(self) -> Any:
+        """Return the main task of an asyncio.Runner here, if Ctrl-C has cancelled it; else None.
+
+        It stays so until the run ends, though the task may have gone on since.
+
+        Called from: the home, or its stand-in.
+        """
+        if not self._heeds:
+            return None
+        handler = getsignal(signal.SIGINT)
+        if type(handler) is not partial:
+            return None
+        runner = getattr(handler.func, "__self__", None)
+        if not isinstance(runner, asyncio.Runner) or not runner._interrupt_count:  # type: ignore[attr-defined]
+            return None
+        return handler.keywords.get("main_task")
 
     def _ours(self) -> int:
         return _CLOSED if self._csock is None else self._csock.fileno()

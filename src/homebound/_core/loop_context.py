@@ -23,15 +23,17 @@ from .big_lock import big_lock
 from .context import AioContext, every_context, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
 from .entries import Errand
+from .interrupt import is_held_back
 from .loop import Loop
 from .mailbox import KeptQueue
-from .put_off import PutOff, must_end_waits
+from .put_off import ends_of, must_end_waits
 from .resting import rest, rouse
 from .stand_in import StandIn, may_run_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .interrupt import Interrupt
     from .mailbox import Entry
     from .task import Task
 
@@ -75,6 +77,8 @@ class LoopContext(AioContext):
     # Home only, both.
     disk_ring: Any = None
     disk_waits = 0
+    # The last Ctrl-C for which nested waits were ended. Home only.
+    interrupt: Interrupt | None = None
 
     __reduce__ = refuse_threaded_copy
 
@@ -322,6 +326,8 @@ class LoopContext(AioContext):
             return self._turn(blocking=blocking)
         ran = self._turn(blocking=blocking)
         if ours._must_cancel:
+            while is_held_back(self.loop, ours):
+                self._turn(blocking=True)
             raise ours._to_throw()
         return ran
 
@@ -333,13 +339,14 @@ class LoopContext(AioContext):
         return task if type(task) is self.task_type else None
 
     def _end_poll(self) -> None:
-        """Cancel the task that polls, once, as the loop was told to stop; in a callback, raise."""
-        stop = PutOff.of(self.loop)
+        """Cancel the task that polls, once, for a stop or Ctrl-C; in a callback, raise."""
         outer, ours = task_here(self.loop), self._own_task_here()
+        ends = ends_of(self.loop, outer)
+        if ends is None:
+            return
         cancel: Any = bool if ours is None else ours.cancel
-        interrupted = outer is None or stop.end_wait(outer, cancel)
-        stop.settle()
-        stop.raise_if_over(asked=interrupted)
+        interrupted = outer is None or ends.end_wait(outer, cancel)
+        ends.proceed(asked=interrupted)
         if interrupted:
             raise asyncio.CancelledError if ours is None else ours._to_throw()
 

@@ -19,13 +19,14 @@ from .._errors import ContextClosed
 from .._os.stacks import stack
 from .big_lock import shown_thread
 from .current import here
+from .ended_waits import EndedWaits
+from .interrupt import interrupt_above
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
     from collections.abc import Callable
 
     from .loop import Loop
-    from .task import Task
 
 _RECHECK = 0.05  # seconds between two looks, while a stop is put off, at the tasks at home
 
@@ -38,79 +39,66 @@ def refuse_late_wait(loop: Loop) -> None:
 
 
 def must_end_waits(loop: Loop) -> bool:
-    """Return whether the calling thread's nested wait is in the way of a stop. Home or stand-in."""
-    return (loop.is_stopping() or loop.put_off is not None) and here.seat.home is loop.home
+    """Return whether the calling thread's nested wait may be in the way of a stop, or of Ctrl-C.
+
+    Called from: the home, or its stand-in.
+    """
+    return (
+        loop.is_stopping() or loop.put_off is not None or loop.interrupted_task() is not None
+    ) and here.seat.home is loop.home
 
 
-class PutOff:
+def ends_of(loop: Loop, outer: Any) -> EndedWaits | None:
+    """Return what the innermost nested wait, of the task `outer`, is in the way of, if anything.
+
+    Called from: home, after `must_end_waits`.
+    """
+    if loop.is_stopping() or loop.put_off is not None:
+        return PutOff.of(loop)
+    return interrupt_above(loop, outer)
+
+
+class PutOff(EndedWaits):
     """One stop of a loop, until its `run_forever` returns. Home thread only."""
 
-    __slots__ = ("_alarm", "_cancelled", "_is_last", "_is_told", "_loop")
+    __slots__ = ("_alarm", "_is_last", "_is_told")
+
+    only_innermost = False
 
     def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._cancelled: set[Any] = set()  # the tasks that were cancelled for this stop
+        super().__init__(loop)
         self._alarm: TimerHandle | None = None
         self._is_last = False  # a turn of the loop was granted after the time was over
         self._is_told = False  # that nested waits were cut short
 
     @classmethod
     def of(cls, loop: Loop) -> PutOff:
-        """Return the stop that is put off, made now if there is none, after `must_end_waits`."""
+        """Return the stop that is put off, made now if there is none."""
         put_off = loop.put_off
         if put_off is None:
             put_off = loop.put_off = cls(loop)
             loop.home._end_begins()
         return put_off
 
-    def end_wait(self, task: Any, cancel: Callable[[], object]) -> bool:
-        """Cancel a task that waits in a call, and those in whose `block_on` it runs, each once.
-
-        All in one go: a caller cancels what it waits for, and would interrupt its cleanup later on.
-        """
-        for caller in self._run_inline_by(task):
-            self.cancel_once(caller, caller.cancel)
-        return self.cancel_once(task, cancel)
-
-    def _run_inline_by(self, task: Any) -> list[Task[Any]]:
-        """Return the tasks in whose `block_on` `task` runs, outermost first."""
-        home = self._loop.home
-        callers: list[Task[Any]] = []
-        while isinstance(task, home.task_type):
-            inner = task
-            task = next(
-                (
-                    each
-                    for each in home._tasks()
-                    # A task that awaits it is among its listeners.
-                    if each._fut_waiter is inner and each not in inner._listeners
-                ),
-                None,
-            )
-            if task is None or task in callers:
-                break
-            callers.insert(0, task)
-        return callers
-
     def cancel_once(self, task: Any, cancel: Callable[[], object]) -> bool:
         """Cancel a task, once; the loop stops when it is done. False if it was cancelled before."""
-        if task in self._cancelled:
+        if not super().cancel_once(task, cancel):
             return False
-        self._cancelled.add(task)
-        cancel()
         task.add_done_callback(self._look)
         return True
 
     def pending(self) -> bool:
-        """Return whether a cancelled task still cleans up, and has not moved to another home."""
-        home = self._loop.home
-        return not self.over() and any(
-            not task.done() and getattr(task, "_home", home) is home for task in self._cancelled
-        )
+        """Return whether a cancelled task still cleans up, and there is time for it."""
+        return not self.over() and super().pending()
 
     def over(self) -> bool:
         """Return whether the time for it is over: nested waits then raise at once."""
         return self._loop.home._end_is_over()
+
+    def proceed(self, *, asked: bool) -> None:
+        """Put the stop off while tasks clean up; raise ContextClosed when the time is over."""
+        self.settle()
+        self.raise_if_over(asked=asked)
 
     def raise_if_over(self, *, asked: bool) -> None:
         """Raise ContextClosed when the time for the end is over.

@@ -15,10 +15,11 @@ from .._core.context import whereabouts
 from .._core.coroutines import check_callback
 from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
+from .._core.interrupt import is_held_back
 from .._core.loop_context import LoopContext
 from .._core.mailbox import check_open
 from .._core.places import context_at
-from .._core.put_off import PutOff, must_end_waits
+from .._core.put_off import ends_of, must_end_waits
 from .._core.traps import current_task
 from .._core.waiting import is_cancellation_pending, take_cancellation
 from .._errors import WouldDeadlock
@@ -188,6 +189,8 @@ class _Heeding:
         if self._cancelled:
             raise asyncio.CancelledError
         if self._heeds and is_cancellation_pending(self._outer):  # type: ignore[arg-type]
+            if is_held_back(self._outer.get_loop(), self._outer):  # type: ignore[union-attr]
+                return True
             raise take_cancellation(self._outer)  # type: ignore[arg-type]
         return self._predicate()
 
@@ -254,14 +257,18 @@ def _turn_while(
 
 
 def end_waits(context: LoopContext) -> bool:
-    """Cancel the tasks and calls that a stop of the loop waits for; True if any was new.
+    """Cancel the tasks and calls that a stop, or Ctrl-C, waits for; True if any was new.
 
-    They are the nested waits of the calling thread, the home, and the tasks in whose steps those
-    were called. Raises ContextClosed when the time for the end is over.
+    For a stop, they are the nested waits of the calling thread, the home, and the tasks in whose
+    steps those were called; for Ctrl-C, the innermost wait and its tasks, if the main task is to
+    end in an outer one. Raises ContextClosed when the time for the end is over.
     """
-    stop = PutOff.of(context.loop)
+    calls = tuple(_waits.get(get_ident(), ()))
+    ends = ends_of(context.loop, calls[-1].task)
+    if ends is None:
+        return False
     asked = False
-    for call in tuple(_waits.get(get_ident(), ())):
+    for call in calls[-1:] if ends.only_innermost else calls:
         if call.turned is not context or call.cancel is None or call.asked:
             continue
         call.asked = True
@@ -269,9 +276,8 @@ def end_waits(context: LoopContext) -> bool:
             call.cancel()
             asked = True
             continue
-        asked |= stop.end_wait(call.task, call.cancel)
-    stop.settle()
-    stop.raise_if_over(asked=asked)
+        asked |= ends.end_wait(call.task, call.cancel)
+    ends.proceed(asked=asked)
     return asked
 
 
