@@ -120,8 +120,10 @@ def test_block_on_at_each_call_that_it_makes():
         """
         import itertools, sys
         left = -1
-        def trace(*_):
+        def trace(frame, *_):
             global left
+            if frame.f_code.co_filename.endswith("_weakrefset.py"):
+                return  # what the callback of a weak reference raises is dropped
             left -= 1
             if left == -1:
                 raise KeyboardInterrupt
