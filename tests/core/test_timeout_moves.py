@@ -9,6 +9,7 @@ import pytest
 
 import homebound
 from homebound import IOThread, move_to
+from homebound.testing import until
 
 if TYPE_CHECKING:
     from homebound import AioContext
@@ -22,6 +23,12 @@ async def arrived(task: homebound.Task[Any], home: AioContext) -> None:
     while task.home is not home:
         assert not task.done()
         await asyncio.sleep(0.001)
+
+
+async def expires(task: homebound.Task[Any]) -> None:
+    await asyncio.wait([task], timeout=LONG / 2)
+    with pytest.raises(TimeoutError):
+        task.result()
 
 
 async def begun_elsewhere(home: AioContext, delay: float) -> None:
@@ -38,8 +45,7 @@ def test_it_expires():
         with IOThread("io") as io:
             task = io.spawn(begun_elsewhere(home, 9))
             await arrived(task, home)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(task, LONG / 2)
+        await expires(task)
 
     homebound.run(main())
 
@@ -65,8 +71,7 @@ def test_it_expires_after_two_loops_have_ended():
             await asyncio.sleep(0.01)
             task.wake()
             await arrived(task, home)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(task, LONG / 2)
+        await expires(task)
 
     homebound.run(main())
 
@@ -92,13 +97,48 @@ def test_it_is_left_in_time():
     assert homebound.run(main()) == "not cancelled"
 
 
+@in_virtual_time
+def test_it_expires_if_the_next_loop_has_just_ended(monkeypatch: pytest.MonkeyPatch):
+    """Its timer is on the way there, and the task has moved on."""
+    task: Any = None
+
+    async def travel(home: AioContext) -> None:
+        async with asyncio.timeout(9):
+            await move_to(second.context)
+            gone.set()
+            await homebound.suspend()
+            await move_to(home)
+            await asyncio.sleep(LONG)
+
+    def take_away(*call: Any) -> Any:
+        monkeypatch.undo()
+        task.wake()
+        until(lambda: task.home is not second.context)
+        second._ask_to_stop()
+        second._thread.join()
+        return second.context.loop.call_soon_threadsafe(*call)
+
+    async def main() -> None:
+        nonlocal task
+        with IOThread("first") as first:
+            task = first.spawn(travel(homebound.running_context()))
+            await gone.wait()
+            loop = second.context.loop
+            monkeypatch.setattr(loop, "call_soon_threadsafe", take_away, raising=False)
+            await homebound.to_worker(first.stop)
+        await expires(task)
+
+    gone = homebound.Event()
+    with IOThread("second") as second:
+        homebound.run(main())
+
+
 def test_on_a_foreign_loop():  # whose time is that of the system
     async def main() -> None:
         home = homebound.AioContext.attach(asyncio.get_running_loop())
         async with IOThread("io") as io:
             task = io.spawn(begun_elsewhere(home, 2))
             await arrived(task, home)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(task, LONG / 2)
+        await expires(task)
 
     asyncio.run(main())

@@ -14,7 +14,7 @@ from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
 from .._os.no_copy import refuse_threaded_copy
 from .coroutines import check_callback
-from .pursuit import Pursuer
+from .pursuit import Pursuer, living_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,13 +124,15 @@ class Errand(Pursuer):
 
         Called from: any thread.
         """
-        home = self._task._home
-        if home is not None and self._callback is not None and not self._task.done():
+        home, refused = living_home(self._task), None
+        while home is not None and home is not refused and self._callback is not None:
             loop = home.loop
             try:
                 loop.call_soon_threadsafe(loop.call_at, when, self)
-            except RuntimeError:
-                pass  # that has ended as well, and the task with it
+                break
+            except RuntimeError:  # that has ended as well, perhaps with the task
+                refused, home = home, living_home(self._task)
+            continue  # last: the jump rule
 
     def __call__(self) -> None:
         """Run from a handle with another Context: the errand's is entered at the task's home."""

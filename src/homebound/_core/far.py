@@ -16,7 +16,7 @@ from .coroutines import waited_for
 from .current import current_context
 from .foreign_loops import end_of
 from .loop import Loop
-from .pursuit import Pursuer
+from .pursuit import Pursuer, post_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,25 +160,25 @@ class Cancel(Pursuer):
     def _act(self) -> None:
         home: AioContext = current_context()  # type: ignore[assignment]
         if not self._task._cancel_here(self._msg, home):
-            self._unrun()
+            self._give_up()
 
-    def _unrun(self) -> None:
+    def _give_up(self) -> None:
         """Send the request back, as it came too late."""
-        super()._unrun()
+        super()._give_up()
         behalf = self._behalf
         if behalf is None or behalf.done():
             return
         home: AioContext = behalf._home  # type: ignore[assignment]
         try:
-            home._post(_CancelAgain(behalf, self._msg))
+            post_after(behalf, _CancelAgain(behalf, self._msg), home)
         except ContextClosed:
             pass  # abandoned
 
 
 def send_cancel(task: Task[Any], msg: Any, home: AioContext) -> bool:
-    """Send a cancellation request to the home of a task; False if that has ended."""
+    """Send a cancellation request to the home of a task; False if the task has ended with that."""
     try:
-        home._post_first(Cancel(task, msg, None))
+        Cancel(task, msg, None).send(home)
     except ContextClosed:
         return False
     return True

@@ -5,6 +5,9 @@ cores a task that only moved was followed through 1,800 moves. So a pursuer that
 is recorded in `pursuing` and then posted to the task's present home. It runs at the first of two
 events: its turn in a mailbox while the task is at home there, or the task's next move, before that.
 
+A home that refuses an entry, or that ends with it in its mailbox, may have been left by the task
+before. So the entry goes on to the task's present home; only if that has ended is it given up.
+
 It runs once. Both ways run it in the thread of the task's home. But a waker may take a suspended
 task elsewhere, and have it run and move there, before this thread holds it: so the thread that
 takes the one item of `_turn` runs it. A move changes the task's home after the look at its
@@ -60,16 +63,31 @@ class Pursuer:
     def _follow(self, home: AioContext) -> None:
         pursuing.add(self)
         try:
-            home._post_first(self)  # ahead of the task, if that is still on its way there
+            self.send(home)
         except ContextClosed:
-            self._unrun()
+            self._give_up()
+
+    def send(self, home: AioContext) -> None:
+        """Post it to the task's home, ahead of the task, if that is still on its way there.
+
+        Raises ContextClosed if the task has ended with its home. Called from: any thread.
+        """
+        post_after(self._task, self, home, first=True)
 
     def _act(self) -> None:
         """Act at the task's home, while the task does not run."""
         raise NotImplementedError
 
     def _unrun(self) -> None:
-        """Give up, as the task's home has ended, or the one in whose mailbox it was."""
+        """Follow the task, or give up: the home in whose mailbox it was has ended."""
+        home = living_home(self._task)
+        if home is not None and self._turn:
+            self._follow(home)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Forget it, as the task has ended, perhaps with its home."""
         pursuing.discard(self)
 
 
@@ -85,6 +103,35 @@ def _begin_as_child() -> None:
 
 
 at_fork(AtFork.PURSUERS, _begin_as_child)
+
+
+def living_home(task: Any) -> AioContext | None:
+    """Return where to act on a task, or where it is being taken; None if it or that has ended.
+
+    Called from: any thread.
+    """
+    home: AioContext | None = None if task.done() else task._seen_from(task._home)
+    return None if home is None or home._closed else home
+
+
+def post_after(task: Any, entry: Any, home: AioContext, *, first: bool = False) -> None:
+    """Post an entry to the home of a task, as it was read; if that has ended, to the present one.
+
+    Raises ContextClosed if the task has ended with its home. Called from: any thread.
+    """
+    while True:
+        try:
+            if first:
+                home._post_first(entry)
+            else:
+                home._post(entry)
+            break
+        except ContextClosed:
+            there = living_home(task)
+            if there is None:
+                raise
+            home = there
+        continue  # last: the jump rule
 
 
 def at_home(task: Any, act: Callable[[], object]) -> AioContext | None:

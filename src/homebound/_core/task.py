@@ -439,7 +439,7 @@ class Task(Enterable[T]):
         elsewhere = waiter._home if type(waiter) is Task else None
         if elsewhere is not None and elsewhere is not self._home and not waiter.done():
             try:
-                elsewhere._post_first(Cancel(waiter, msg, self))
+                Cancel(waiter, msg, self).send(elsewhere)
             except ContextClosed:
                 return False
             return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._aio.tasks import running_loop
 from .._errors import ContextClosed
 from .._os.guard import new_guard
-from .pursuit import Pursuer, at_home
+from .pursuit import Pursuer, at_home, living_home, post_after
 from .stand_in import may_run_here
 from .task import Task
 
@@ -132,11 +132,11 @@ class Ended:
         parent = self._group._parent
         try:
             if isinstance(parent, Task):
-                parent._home._post(self)  # type: ignore[union-attr]
+                post_after(parent, self, parent._home)  # type: ignore[arg-type]
             elif parent is not None:
                 parent.get_loop().call_soon_threadsafe(self._run)
         except RuntimeError:
-            self._unrun()
+            self._give_up()
 
     def _run(self) -> None:
         parent = self._group._parent
@@ -152,6 +152,14 @@ class Ended:
             self._group._child_ended(self._child)
 
     def _unrun(self) -> None:
+        """Follow the parent, or give up: the home in whose mailbox it was has ended."""
+        parent = self._group._parent
+        if isinstance(parent, Task) and living_home(parent) is not None:
+            self._heard(None)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
         """Note the child's end, as the parent has ended with its home."""
         if self._child is not None:
             self._group._child_ended(self._child)
@@ -165,7 +173,7 @@ def cancel_group(group: TaskGroup, parent: Any) -> None:
             _Cancelled(group, parent)._run()
             return
         try:
-            home._post_first(_Cancelled(group, parent))
+            _Cancelled(group, parent).send(home)
         except ContextClosed:
             group._abort()
         return
@@ -191,7 +199,7 @@ class _Cancelled(Pursuer):
     def _act(self) -> None:
         self._group._cancel_here()
 
-    def _unrun(self) -> None:
+    def _give_up(self) -> None:
         """Cancel the children, as the parent has ended with its home."""
-        super()._unrun()
+        super()._give_up()
         self._group._abort()

@@ -30,6 +30,7 @@ from .._errors import ContextClosed, ContextError
 from .._os.snapshot import snapshot
 from .entries import Errand
 from .loop import Loop
+from .pursuit import post_after
 from .resumption import continue_surely
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class TaskFuture(FutureParts[T], Generic[T]):
         parent: Any = Errand.task_of(fn) if type(fn) is MethodType else None
         try:
             if isinstance(parent, TaskFuture):  # asyncio's TaskGroup, whose parent may have moved
-                parent._home._post(Errand(parent, fn, (self,), context))  # type: ignore[union-attr, arg-type]
+                errand: Any = Errand(parent, fn, (self,), context)  # type: ignore[arg-type]
+                post_after(parent, errand, parent._home)  # type: ignore[arg-type]
                 return
             if loop is None:
                 loop = self.get_loop()
