@@ -46,6 +46,7 @@ class _Epitaph(AioContext):
     """
 
     _is_guest = False
+    interrupt = None
 
     def __init__(self, context: LoopContext) -> None:
         # Not AioContext.__init__: no thread is its home.
