@@ -127,6 +127,11 @@ class TestSlice:
         with MemoryDisk(SIZE) as disk, pytest.raises(DiskError, match="are not inside <MemoryDisk"):
             SliceDisk(disk, offset, size)
 
+    @pytest.mark.parametrize(("offset", "size"), [("0", 10), (0.0, 10), (0, None)])
+    def test_takes_numbers_of_bytes(self, offset: Any, size: Any):
+        with MemoryDisk(SIZE) as disk, pytest.raises(TypeError, match="it must be a number of b"):
+            SliceDisk(disk, offset, size)
+
     def test_has_to_be_of_whole_blocks(self):
         class Blocks(MemoryDisk):
             minimum_block = 512
@@ -355,6 +360,11 @@ class TestFault:
     )
     def test_rules_that_can_never_be(self, wrong: dict[str, Any]):
         with pytest.raises(ValueError, match="Fault: "):
+            Fault(**wrong)
+
+    @pytest.mark.parametrize("wrong", [{"range": (0, 10)}, {"error": OSError}])
+    def test_a_range_or_an_error_of_another_kind(self, wrong: dict[str, Any]):
+        with pytest.raises(TypeError, match="; it takes a"):
             Fault(**wrong)
 
 

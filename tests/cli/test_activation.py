@@ -119,6 +119,18 @@ def test_systemd(tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("number", ["99999999999", "9" * 5000])
+def test_more_descriptors_than_a_process_has(number: str):
+    program = ACTIVATE.replace('"1"', repr(number))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "1", *SERVE, "--size", "1M"],
+        capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"homebound: LISTEN_FDS={number[:20]}: a process has at most ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.peers
 def test_systemd_socket_activate(tmp_path: Path):
     """systemd's own program listens, and starts the server at the first connection."""

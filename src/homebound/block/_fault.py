@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._os.guard import new_guard
@@ -49,7 +50,7 @@ class Fault:
     `release()` or `close()`; `short`: only so many bytes are transferred, then it fails with EIO;
     `error` (an errno, its name, or an exception) instead of the request.
 
-    Raises ValueError for what can never be.
+    Raises ValueError for what can never be, TypeError for a range or an error of another kind.
 
     >>> from homebound.block import Fault
     >>> Fault(command="write", range=range(0, 4096), nth=3, error="ENOSPC").error
@@ -69,6 +70,12 @@ class Fault:
     short: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.range, (_Range, NoneType)):
+            message = f"Fault: range={self.range!r}; it takes a range, as range(4096, 8192)"
+            raise TypeError(message)
+        if not isinstance(self.error, (int, str, BaseException, NoneType)):
+            message = f"Fault: error={self.error!r}; it takes an errno, its name, or an exception"
+            raise TypeError(message)
         unknown = self._commands() - set(COMMANDS)
         if unknown:
             raise ValueError(f"Fault: {sorted(unknown)} are no commands; those are {COMMANDS}")

@@ -18,7 +18,7 @@ class SliceDisk(Filter):
     """The `size` bytes of `disk` from `offset` on. It does not close `disk`.
 
     Raises DiskError if they are not inside `disk`, there are none, or they do not begin and end
-    where a block of `disk.minimum_block` bytes does.
+    where a block of `disk.minimum_block` bytes does; TypeError for what is no number of bytes.
 
     >>> import homebound
     >>> from homebound.block import MemoryDisk, SliceDisk
@@ -34,6 +34,10 @@ class SliceDisk(Filter):
 
     def __init__(self, disk: Disk, offset: int, size: int) -> None:
         need_disk("SliceDisk", disk)
+        for what, number in (("offset", offset), ("size", size)):
+            if not isinstance(number, int):
+                message = f"SliceDisk: the {what} is {number!r}; it must be a number of bytes"
+                raise TypeError(message)
         if size <= 0 or offset < 0 or offset + size > disk.size:
             text = f"cannot make a disk of {size} bytes at {offset}: they are not inside {disk!r}"
             raise DiskError(errno.EINVAL, text)

@@ -66,12 +66,16 @@ def take_activated() -> tuple[int, ...]:
     """Return the descriptors that systemd's protocol (LISTEN_FDS) has passed to this process.
 
     Removes the variables from the environment, as they are not meant for its child processes.
+    Raises ServeError for more than the process can have.
     """
     own = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
     number = os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if not own or not number.isdecimal():
         return ()
+    most = os.sysconf("SC_OPEN_MAX")
+    if len(number) > len(str(most)) or int(number) > most:
+        raise ServeError(f"LISTEN_FDS={number[:20]}: a process has at most {most} descriptors")
     return tuple(range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(number)))
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
-from homebound.block import DiskError
-from homebound.nbd import ConnectError, NBDDisk, URIError
+from homebound.block import DiskError, MemoryDisk
+from homebound.nbd import ConnectError, NBDDisk, NBDServer, URIError
 
 from .servers import SIZE, serving
 
@@ -94,6 +94,17 @@ class TestConnecting:
             await refused(TypeError, "a sequence of names", "nbd://x", meta="base:allocation")
             with pytest.raises(TypeError, match="made by `await NBDDisk"):
                 NBDDisk("nbd://localhost")
+
+        homebound.run(main())
+
+    @pytest.mark.parametrize("wrong", ["x" * 5000, "a\0b", "\ud800"])
+    def test_a_metadata_context_that_the_protocol_cannot_carry(self, tmp_path: Path, wrong: str):
+        async def main() -> None:
+            with MemoryDisk(4096) as disk:
+                async with NBDServer(disk) as server:
+                    await server.listen_unix(tmp_path / "s")
+                    with pytest.raises(ConnectError, match=": metadata context '"):
+                        await NBDDisk.connect(server.uris[0], meta=[wrong])
 
         homebound.run(main())
 

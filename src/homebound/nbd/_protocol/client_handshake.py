@@ -232,7 +232,7 @@ class ClientHandshake:
     def _contexts(
         self, option: Option, name: str, queries: Sequence[str]
     ) -> Generator[bytes | int, bytes, list[tuple[int, str]]]:
-        data = _string(name) + LENGTH.pack(len(queries)) + b"".join(map(_string, queries))
+        data = _string(name) + LENGTH.pack(len(queries)) + b"".join(map(_query, queries))
         entries = yield from self._entries(option, data, ReplyType.META_CONTEXT)
         return [parse_context(entry) for entry in entries]
 
@@ -271,14 +271,18 @@ class ClientHandshake:
         )
 
 
-def _encoded(text: str) -> bytes:
-    check_string(text, "export name")
+def _encoded(text: str, what: str = "export name") -> bytes:
+    check_string(text, what)
     return text.encode()
 
 
-def _string(text: str) -> bytes:
-    data = _encoded(text)
+def _string(text: str, what: str = "export name") -> bytes:
+    data = _encoded(text, what)
     return LENGTH.pack(len(data)) + data
+
+
+def _query(text: str) -> bytes:
+    return _string(text, "metadata context")
 
 
 def _check_ack(option: Option, kind: int, data: bytes) -> None:
