@@ -33,6 +33,30 @@ async def nothing() -> None:
 # At the end.
 
 
+def test_a_loop_that_waits_for_it_is_being_closed(monkeypatch: pytest.MonkeyPatch):
+    """Its context refuses the news already, and the loop is not closed yet."""
+
+    def refuse(*_: object) -> None:
+        raise ContextClosed
+
+    async def main() -> None:
+        io = IOThread().start()
+        stopping = asyncio.create_task(io.astop())
+        with monkeypatch.context() as patched:
+            loop = asyncio.get_running_loop()
+            patched.setattr(loop, "call_soon_threadsafe", refuse, raising=False)
+            while io._thread.is_alive():
+                await asyncio.sleep(0.001)
+            assert not stopping.done()
+        io._at_end.tell()
+        await stopping
+
+    said: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    homebound.run(main())
+    assert not said
+
+
 def test_the_main_loop_ends_while_a_stand_in_waits_for_it(in_thread: InThread):
     """The I/O thread goes on, and so does the wait."""
     io, go_on, waits = IOThread("io"), threading.Event(), threading.Event()

@@ -163,6 +163,30 @@ def test_home_ends_with_the_grant_on_its_way(wants: Wants, dying: Any, place: An
     assert second.result() is True
 
 
+def test_a_loop_is_being_closed_as_the_grant_is_made(
+    monkeypatch: pytest.MonkeyPatch, wants: Wants, place: Any
+):
+    """Its context refuses the news already, and the loop is not closed yet."""
+    loop: Any = homebound.new_event_loop()
+    coro = getattr(wants.it, wants.wait)()
+    DYING.append(asyncio.Task(coro, loop=loop))
+    loop.run_until_complete(asyncio.sleep(0))
+    second = place.do(wants.it, wants.wait)
+    until(lambda: wants.waiting(2))
+    real = loop._drop_signal
+
+    def give() -> None:
+        thread = threading.Thread(target=wants.give)
+        thread.start()
+        thread.join()
+        real()
+
+    monkeypatch.setattr(loop, "_drop_signal", give)
+    with Quiet():
+        loop.close()
+    assert second.result() is True
+
+
 def test_io_thread_stops(wants: Wants, place: Any):
     """Its tasks are cancelled, and leave the queue."""
     io = homebound.IOThread()

@@ -125,7 +125,9 @@ class FutureWaiter(Waiter):
             delivery.waiter = self
             self.loop.call_soon_threadsafe(delivery)
         except BaseException as error:
-            if isinstance(error, RuntimeError) and self.loop.is_closed():
+            # Of a loop that is being closed the context is the first to refuse.
+            closed = isinstance(error, RuntimeError) and self.loop.is_closed()
+            if closed or isinstance(error, ContextClosed):
                 return False
             delivery.waiter = None  # the repair makes another
             raise

@@ -342,9 +342,9 @@ class IOThread:
             try:
                 # Twice, if the thread ends just now.
                 loop.call_soon_threadsafe(set_unless_done, ended)
-            except RuntimeError:
-                if not loop.is_closed():  # else nothing waits there any more
-                    raise
+            except RuntimeError as error:
+                if not (isinstance(error, ContextClosed) or loop.is_closed()):
+                    raise  # else nothing waits there any more
 
         self._ask_to_stop()
         if not self._started:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import homebound
+from homebound import ContextClosed
 from homebound.block import DiskClosed
 from homebound.nbd import ConnectionLost, NBDDisk
 from homebound.nbd._protocol.wire import Option, ReplyType
@@ -269,6 +270,27 @@ class TestWithDelay:
                     await read
 
         connecting = asyncio.Event()
+        homebound.run(main())
+
+    def test_it_ends_as_its_home_is_being_closed(
+        self, rude: Any, in_thread: Any, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The context refuses the news already, and the loop is not closed yet."""
+
+        def refuse(*_: object) -> None:
+            raise ContextClosed
+
+        async def main() -> None:
+            await rude.start(serving(bytearray(SIZE)))
+            with await NBDDisk.connect(rude.uri) as disk, monkeypatch.context() as patched:
+                loop = asyncio.get_running_loop()
+                patched.setattr(loop, "call_soon_threadsafe", refuse, raising=False)
+                told = in_thread(disk._client.post, refuse)
+                while not told.done():
+                    await asyncio.sleep(0.001)
+                assert told.result() is None
+            await rude.stop()
+
         homebound.run(main())
 
     def test_cancelled_while_waiting(self, rude: Any):

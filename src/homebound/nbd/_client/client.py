@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from asyncio import get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ..._aio.futures import set_unless_done
 from ..._aio.tasks import running_loop, running_task
 from ..._core.task import Task
 from ..._core.traps import suspend
+from ..._errors import ContextClosed
 from ..._os.guard import new_guard
 from ..._workers.pool import WorkerPool
 from ...block import DiskClosed
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _LOOK_AFTER_HOME = 1.0  # seconds after which a task elsewhere looks whether the home has ended
 _INBOX, _ENDED = Place.INBOX, Place.ENDED
+_CLOSING = 0.001  # seconds between two looks whether a loop that is being closed is closed
 _IDLE = 1.0  # seconds after which a worker that connects nothing ends
 
 
@@ -250,12 +253,15 @@ class Client:
                     home.call_soon(self._at_home, callback, args)
                 else:
                     home.call_soon_threadsafe(self._at_home, callback, args)
-            except RuntimeError:
-                if not home.is_closed():
+            except RuntimeError as error:
+                if not isinstance(error, ContextClosed) and not home.is_closed():
                     raise
                 if running is None:
                     return  # `attach` finds what there is to do
-                self._adopt(home, running)
+                if home.is_closed():
+                    self._adopt(home, running)
+                else:  # its thread is closing it: until then only that may touch its selector
+                    time.sleep(_CLOSING)
             else:
                 return
 
