@@ -79,11 +79,10 @@ def run(program: str) -> list[str]:
 
 @pytest.mark.parametrize("stack", STACKS, ids="-".join)
 def test_every_wait_ends(stack: tuple[str, ...]):
-    """Each task cleans up undisturbed, the main one last."""
+    """Each task cleans up undisturbed."""
     *lines, outcome = run(f"run(waits(*{stack}))")
     assert outcome == "interrupted"
     assert sorted(lines) == sorted(f"{name} cleaned up" for name in stack)
-    assert lines[-1] == f"{stack[0]} cleaned up"
 
 
 def test_under_a_runner():
@@ -96,7 +95,12 @@ def test_under_a_runner():
                 print("interrupted")
         """
     )
-    assert lines[2:] == ["get_sync cleaned up", "interrupted"]
+    assert sorted(lines[:3]) == [
+        "block_on cleaned up",
+        "get_sync cleaned up",
+        "poll cleaned up",
+    ]
+    assert lines[3:] == ["interrupted"]
 
 
 def test_a_wait_beneath_the_task_that_main_waits_for():
@@ -113,8 +117,7 @@ def test_a_wait_beneath_the_task_that_main_waits_for():
         run(main())
         """
     )
-    assert sorted(lines[:2]) == ["get_sync cleaned up", "wait_while cleaned up"]
-    assert lines[2:] == ["main", "interrupted"]
+    assert sorted(lines) == ["get_sync cleaned up", "interrupted", "main", "wait_while cleaned up"]
 
 
 def test_main_may_go_on():
@@ -122,21 +125,32 @@ def test_main_may_go_on():
     lines = run(
         """
         async def one_more():
-            print(block_on(asyncio.sleep(0.05, "not cancelled")))
+            await asyncio.sleep(0)
+            result = block_on(asyncio.sleep(0.3, "not cancelled"))
+            print("timed out" if over else "too early")
+            print(result)
+
+        over = []
 
         async def main():
             try:
                 await waits("get_sync", "poll")
             except asyncio.CancelledError:
-                pass
+                asyncio.current_task().uncancel()
+            await asyncio.wait(keep)
             begin(one_more())
-            block_on(asyncio.sleep(0.01))
-            return "went on"
+            asyncio.get_running_loop().call_later(0.01, over.append, 1)
+            try:
+                async with asyncio.timeout(0.01):
+                    block_on(asyncio.sleep(3600))
+            except TimeoutError:
+                return "went on"
 
         run(main())
         """
     )
-    assert lines == ["poll cleaned up", "get_sync cleaned up", "not cancelled", "went on"]
+    assert sorted(lines[:2]) == ["get_sync cleaned up", "poll cleaned up"]
+    assert lines[2:] == ["timed out", "not cancelled", "went on"]
 
 
 def test_only_main_is_ended_where_no_wait_is_above_its_own():
@@ -158,6 +172,73 @@ def test_only_main_is_ended_where_no_wait_is_above_its_own():
     assert lines == ["get_sync cleaned up", "cancelled at the end", "interrupted"]
 
 
+def test_it_comes_before_the_call():
+    """Main is cancelled at its next await then, as ever: no wait above its call is ended."""
+    lines = run(
+        """
+        flag = []
+
+        async def above():
+            block_on(asyncio.sleep(0.05))
+            print("not cancelled")
+            flag.append(1)
+            homebound.kick()
+
+        async def main():
+            begin(above())
+            interrupt()
+            wait_while(lambda: not flag, homebound.current_context())
+            await asyncio.sleep(3600)
+
+        run(main())
+        """
+    )
+    assert lines == ["not cancelled", "interrupted"]
+
+
+def test_main_waits_no_more_but_for_the_call_above():
+    """Its own wait is over, and its call cannot return."""
+    lines = run(
+        """
+        async def main():
+            begin(waits("block_on", then=lambda: loop.call_later(0.1, interrupt)))
+            loop = asyncio.get_running_loop()
+            block_on(asyncio.sleep(0.01))
+            await asyncio.sleep(3600)
+
+        run(main())
+        """
+    )
+    assert lines == ["block_on cleaned up", "interrupted"]
+
+
+@pytest.mark.parametrize("wait", ["block_on", "get_sync", "poll"])
+def test_a_task_above_needs_for_its_cleanup_what_main_holds(wait: str):
+    lines = run(
+        f"""
+        async def above(lock):
+            asyncio.get_running_loop().call_soon(interrupt)
+            try:
+                block_on(asyncio.sleep(3600))
+            finally:
+                async with lock:
+                    print("above")
+
+        async def main():
+            lock = homebound.Lock()
+            try:
+                async with lock:
+                    begin(above(lock))
+                    WAITS[{wait!r}]()
+            finally:
+                print("main")
+
+        run(main())
+        """
+    )
+    assert lines == ["main", "above", "interrupted"]
+
+
 def test_a_second_one_is_raised_at_once():
     """As with asyncio; here a task above ignores its cancellation."""
     lines = run(
@@ -167,7 +248,7 @@ def test_a_second_one_is_raised_at_once():
             try:
                 block_on(asyncio.sleep(3600))
             except asyncio.CancelledError:
-                asyncio.get_running_loop().call_soon(interrupt)
+                asyncio.get_running_loop().call_later(0.1, interrupt)
                 await asyncio.sleep(3600)
 
         async def main():

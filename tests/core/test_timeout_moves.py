@@ -98,7 +98,11 @@ def test_it_is_left_in_time():
 
 
 @in_virtual_time
-def test_it_expires_if_the_next_loop_has_just_ended(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("refuses", [True, False])
+def test_it_expires_if_the_next_loop_has_just_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: bool,  # noqa: FBT001
+):
     """Its timer is on the way there, and the task has moved on."""
     task: Any = None
 
@@ -110,21 +114,23 @@ def test_it_expires_if_the_next_loop_has_just_ended(monkeypatch: pytest.MonkeyPa
             await move_to(home)
             await asyncio.sleep(LONG)
 
-    def take_away(*call: Any) -> Any:
+    def take_away(timer: Any) -> None:
         monkeypatch.undo()
         task.wake()
         until(lambda: task.home is not second.context)
         second._ask_to_stop()
         second._thread.join()
-        return second.context.loop.call_soon_threadsafe(*call)
+        if refuses:
+            second.context._post(timer)
+        else:  # it has run its last iteration, and answers what is left
+            timer._unrun()
 
     async def main() -> None:
         nonlocal task
         with IOThread("first") as first:
             task = first.spawn(travel(homebound.running_context()))
             await gone.wait()
-            loop = second.context.loop
-            monkeypatch.setattr(loop, "call_soon_threadsafe", take_away, raising=False)
+            monkeypatch.setattr(second.context, "_post", take_away, raising=False)
             await homebound.to_worker(first.stop)
         await expires(task)
 

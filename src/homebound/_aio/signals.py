@@ -147,7 +147,7 @@ class HearingLoop(asyncio.SelectorEventLoop):
         if type(handler) is not partial:
             return None
         runner = getattr(handler.func, "__self__", None)
-        if not isinstance(runner, asyncio.Runner) or not runner._interrupt_count:  # type: ignore[attr-defined]
+        if not getattr(runner, "_interrupt_count", 0) or not isinstance(runner, asyncio.Runner):
             return None
         return handler.keywords.get("main_task")
 

@@ -7,6 +7,7 @@ and reports an exception to the loop's exception handler.
 from __future__ import annotations
 
 from _thread import start_new_thread as start_thread
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from .._aio.tasks import ON_BEHALF
 from .._errors import ContextClosed
 from .._os.no_copy import refuse_threaded_copy
 from .coroutines import check_callback
-from .pursuit import Pursuer, living_home
+from .current import current_context
+from .pursuit import Pursuer, living_home, post_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,15 +126,10 @@ class Errand(Pursuer):
 
         Called from: any thread.
         """
-        home, refused = living_home(self._task), None
-        while home is not None and home is not refused and self._callback is not None:
-            loop = home.loop
-            try:
-                loop.call_soon_threadsafe(loop.call_at, when, self)
-                break
-            except RuntimeError:  # that has ended as well, perhaps with the task
-                refused, home = home, living_home(self._task)
-            continue  # last: the jump rule
+        home = living_home(self._task)
+        if home is not None and self._callback is not None:
+            with suppress(ContextClosed):  # that has ended as well, and the task with it
+                post_after(self._task, _Timer(self, when), home)
 
     def __call__(self) -> None:
         """Run from a handle with another Context: the errand's is entered at the task's home."""
@@ -140,6 +137,25 @@ class Errand(Pursuer):
 
     def __repr__(self) -> str:
         return f"<Errand {self._callback!r} for {self._task!r}>"
+
+
+class _Timer:
+    """A mailbox entry that has the loop of a task's home run an errand at some time."""
+
+    __slots__ = ("_errand", "_when")
+
+    _cancelled = False
+
+    def __init__(self, errand: Errand, when: float) -> None:
+        self._errand = errand
+        self._when = when
+
+    def _run(self) -> None:
+        home: Any = current_context()
+        home.loop.call_at(self._when, self._errand)
+
+    def _unrun(self) -> None:
+        self._errand.wait_at_home(self._when)
 
 
 class BottomHalf:

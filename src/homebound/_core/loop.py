@@ -32,6 +32,7 @@ from .entries import Errand
 from .executors import ExecutorLoop
 from .nesting import NestingLoop
 from .put_back import carries, put_back
+from .put_off import put_off_of
 from .resting import lose
 from .resumption import continue_surely
 from .shared_handle import SharedHandle
@@ -262,7 +263,7 @@ class Loop(NestingLoop, ExecutorLoop):
 
     def stop(self) -> None:
         """Do as asyncio's stop, after nested waits have ended; a stand-in wakes the home thread."""
-        put_off = self.put_off
+        put_off = put_off_of(self)
         if put_off is not None and put_off.pending():
             return  # the loop stops once the nested waits have ended
         super().stop()

@@ -23,7 +23,6 @@ from .big_lock import big_lock
 from .context import AioContext, every_context, whereabouts
 from .current import current_context, here, main, main_context, set_home, set_main
 from .entries import Errand
-from .interrupt import is_held_back
 from .loop import Loop
 from .mailbox import KeptQueue
 from .put_off import ends_of, must_end_waits
@@ -78,8 +77,10 @@ class LoopContext(AioContext):
     # Home only, both.
     disk_ring: Any = None
     disk_waits = 0
-    # The last Ctrl-C for which nested waits were ended. Home only.
+    # The last Ctrl-C for which nested waits were ended; and whether it came before the call that
+    # the main task is in. Home only.
     interrupt: Interrupt | None = None
+    calls_late = False
 
     __reduce__ = refuse_threaded_copy
 
@@ -327,8 +328,6 @@ class LoopContext(AioContext):
             return self._turn(blocking=blocking)
         ran = self._turn(blocking=blocking)
         if ours._must_cancel:
-            while is_held_back(self.loop, ours):
-                self._turn(blocking=True)
             raise ours._to_throw()
         return ran
 

@@ -8,6 +8,7 @@ from .._aio.generators import set_hooks
 from .._aio.loop import InheritedLoop
 from .._aio.tasks import running_loop, set_running_loop, task_here
 from .._os.greenlets import turn_here, turn_in
+from .interrupt import note_call
 
 if TYPE_CHECKING:
     from .loop_context import LoopContext
@@ -38,6 +39,7 @@ class NestingLoop(InheritedLoop):
                 hooks = self.hear_of_generators()
                 set_running_loop(self)
             if task is not None:
+                note_call(self.home, task)
                 self.home._leave_running(task)
             self._depth = depth + 1
             for _ in self._batch:

@@ -58,6 +58,19 @@ def ends_of(loop: Loop, outer: Any) -> EndedWaits | None:
     return interrupt_above(loop, outer)
 
 
+def put_off_of(loop: Loop) -> PutOff | None:
+    """Return the stop that is put off, also for tasks that Ctrl-C has ended before the main one.
+
+    Called from: home, as the loop is told to stop.
+    """
+    interrupt = loop.home.interrupt
+    if interrupt is not None and loop.put_off is None and interrupt.main.cancelled():
+        loop.home.interrupt = None
+        if interrupt.pending():
+            PutOff.of(loop).take_over(interrupt)
+    return loop.put_off
+
+
 class PutOff(EndedWaits):
     """One stop of a loop, until its `run_forever` returns. Home thread only."""
 
@@ -86,6 +99,12 @@ class PutOff(EndedWaits):
             return False
         task.add_done_callback(self._look)
         return True
+
+    def take_over(self, ended: EndedWaits) -> None:
+        """Wait for tasks that were cancelled for something else, too."""
+        for task in ended._cancelled:
+            self.cancel_once(task, bool)
+        self.settle()
 
     def pending(self) -> bool:
         """Return whether a cancelled task still cleans up, and there is time for it."""

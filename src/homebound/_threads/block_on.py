@@ -16,7 +16,6 @@ from .._core.context import whereabouts
 from .._core.coroutines import check_awaitable, coroutine_of
 from .._core.current import current_context, main_context
 from .._core.guest_context import GuestContext
-from .._core.interrupt import is_held_back
 from .._core.places import context_at, served_context
 from .._core.put_off import must_end_waits, refuse_late_wait
 from .._core.task import Task
@@ -267,7 +266,7 @@ def _turn_until_done(task: Task[Any], turned: LoopContext, outer: Any) -> None:
             # Again after an interrupt, which may have come before this.
             tell(task, _Notify(turned, outer))
             while True:  # not `while not task.done()`: the jump rule
-                if task.done() and not is_held_back(turned.loop, outer):
+                if task.done():
                     break
                 asked = must_end_waits(turned.loop) and end_waits(turned)
                 turned.turn_once(blocking=not asked)  # if so, look again: it may be the last turn

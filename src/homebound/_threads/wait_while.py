@@ -15,7 +15,6 @@ from .._core.context import whereabouts
 from .._core.coroutines import check_callback
 from .._core.current import current_context, here, main
 from .._core.guest_context import GuestContext
-from .._core.interrupt import is_held_back
 from .._core.loop_context import LoopContext
 from .._core.mailbox import check_open
 from .._core.places import context_at
@@ -189,8 +188,6 @@ class _Heeding:
         if self._cancelled:
             raise asyncio.CancelledError
         if self._heeds and is_cancellation_pending(self._outer):  # type: ignore[arg-type]
-            if is_held_back(self._outer.get_loop(), self._outer):  # type: ignore[union-attr]
-                return True
             raise take_cancellation(self._outer)  # type: ignore[arg-type]
         return self._predicate()
 
